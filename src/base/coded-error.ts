@@ -1,0 +1,50 @@
+/**
+ * Errors that a person can act on. Every one has a stable `NF_...` code from the table below, and says in one line what
+ * is wrong, where, and how to mend it. Programs match on the code, never on the text.
+ */
+
+/** Every error code, with what it means. The documentation is made from this table. */
+export const errorCodes = {
+  NF_USAGE: 'The command line is wrong: an unknown option, a missing or malformed argument.',
+  NF_FILE_NOT_FOUND: 'A file that was named does not exist.',
+  NF_FILE_UNREADABLE: 'A file exists but cannot be read (permissions, a directory, an I/O error).',
+  NF_FILE_UNWRITABLE: 'An output file cannot be created or written (permissions, missing folder, full disk).',
+  NF_CAPTURE_EMPTY: 'A capture file has no bytes at all.',
+  NF_CAPTURE_FORMAT: 'A file is not a pcap or pcapng capture, or its header is damaged.',
+  NF_CAPTURE_LINK_TYPE: 'A capture has a link type that NFactor cannot read.',
+  NF_CONFIG_SYNTAX: 'A configuration file is not valid YAML or JSON.',
+  NF_CONFIG_INVALID: 'A configuration has an unknown key, a wrong type or a value out of range.',
+  NF_NF_UNKNOWN: 'A chain names a network function that is neither built in nor a file or package.',
+  NF_NF_LOAD: 'A network function file does not compile, does not load, or does not export a definition.',
+  NF_NF_INVALID: 'A network function definition breaks a rule of the SDK (name, state, counters, sizes).',
+  NF_NF_CONTRACT: 'A network function failed the contract suite.',
+  NF_LIMIT: 'A configured limit cannot be met on this machine (memory, sizes).',
+  NF_SNAPSHOT: 'A flow snapshot is damaged, or belongs to a chain that this one cannot take flows from.',
+  NF_EXISTS: 'A file that would be created exists already.',
+  NF_BENCH: 'A benchmark could not be run, or its variants disagree.',
+  NF_INTERNAL: 'A defect of NFactor itself.',
+} as const
+
+export type ErrorCode = keyof typeof errorCodes
+
+/** An operating error: bad input, a missing file, a refused command. Shown as one line, without a stack. */
+export class CodedError extends Error {
+  override readonly name = 'CodedError'
+  readonly code: ErrorCode
+  /** How to mend it, one sentence; empty if the message says it all. */
+  readonly mend: string
+
+  /**
+   * @param message what is wrong and where (file, line, option), without a trailing full stop
+   */
+  constructor(code: ErrorCode, message: string, mend = '', options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+    this.mend = mend
+  }
+
+  /** The one line that a person sees. */
+  toLine(): string {
+    return `${this.code}: ${this.message}${this.mend === '' ? '' : `. ${this.mend}`}`
+  }
+}

@@ -1,0 +1,1043 @@
+/**
+ * Engine: classifier, flow actors and chain execution of one runtime, without clock, file or socket. Paper §5.1, §6.1.
+ *
+ * The host fills a batch of descriptors with received frames, calls `process`, takes what is to leave from `output`, and
+ * calls `clearOutput`. A batch runs in stages, each a loop over all of its packets, because with many flows the cost is
+ * cache misses and independent misses overlap:
+ *
+ *     parse + hash ─▶ touch table slots ─▶ find records ─▶ touch records ─▶ flow actors, one packet at a time
+ *
+ * The lookup in the middle stages is a guess: it compares hashes only. The actor compares the key, and searches again when the
+ * guess is wrong or when a packet before it in the batch has opened or ended the flow.
+ *
+ * Flow actor: a flow record in flat memory and its phase. Fast path: phase active, no flags, no SYN, FIN or RST.
+ *
+ *               first packet          RST, or FIN from both          idle for the time-wait
+ *     (no flow) ───────────▶ active ───────────────────────▶ lingering ───────────▶ ended "closed"
+ *                              │ idle                            │ a new SYN: ended "closed", and another flow opens
+ *                              ▼
+ *                        ended "expired"
+ *
+ * Conservation, at any time: received + emitted + taken over = forwarded + dropped + buffered + handed over.
+ */
+
+import { assert, AssertionError } from '../base/assert.ts'
+import { CodedError } from '../base/coded-error.ts'
+import type { TimeUs } from '../base/clock.ts'
+import { BATCH_EXTRA_PACKETS, BATCH_PACKETS, type EngineLimits, type IdleTimeouts } from '../base/limits.ts'
+import { Random } from '../base/random.ts'
+import type { Arena } from '../memory/arena.ts'
+import { ExtentPool } from '../memory/extent-pool.ts'
+import { Slab } from '../memory/slab.ts'
+import { TimingWheel } from '../memory/timing-wheel.ts'
+import { FlowFlag, FlowPhase, FlowRecord, KEY_WORDS, TcpLife } from '../flow/flow-record.ts'
+import { FlowTable } from '../flow/flow-table.ts'
+import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
+import { DropReason } from '../packet/drop-reason.ts'
+import { FragmentTracker, FragmentOutcome } from '../packet/fragment-tracker.ts'
+import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
+import { PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
+import { createPacketView, type Packet } from '../packet/packet-view.ts'
+import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
+import { installSnapshot, layoutHash, layoutOf, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
+import type { Emitter, FlowTimer, FlowView, HeldPackets } from '../nf/definition.ts'
+import { RecordBuffer, type RecordOrigin } from '../nf/record-buffer.ts'
+import { dropReasonOfVerdict, Verdict } from '../nf/verdict.ts'
+
+/** How a flow ended. */
+export type FlowEnd = 'expired' | 'closed' | 'finished'
+
+export interface EnginePolicy {
+  /** After an NF threw on a flow: drop the flow's packets, or go on without that NF. */
+  readonly nfError: 'drop' | 'bypass'
+  /** Frames that are not IP. */
+  readonly nonIp: 'pass' | 'drop'
+  /** When the limit on flows is reached: drop packets of new flows, or end a flow that is closed, unanswered or long idle. */
+  readonly whenFull: 'drop' | 'evict'
+}
+
+export const defaultPolicy: EnginePolicy = { nfError: 'drop', nonIp: 'pass', whenFull: 'drop' }
+
+/** What the engine tells its host as it happens. Called between packets; may not call the engine. */
+export interface EngineEvents {
+  /** A flow is about to end; its record is still whole. */
+  flowEnded?(record: number, end: FlowEnd): void
+  /** An NF threw for the first time. */
+  nfFailed?(nf: string, error: unknown): void
+}
+
+export interface EngineOptions {
+  readonly arena: Arena
+  readonly chain: readonly ChainMember[]
+  readonly limits: EngineLimits
+  readonly timeouts: IdleTimeouts
+  readonly policy: EnginePolicy
+  /** Secret of the flow hash and seed of what NFs draw. */
+  readonly seed: number
+  readonly events?: EngineEvents
+}
+
+export interface EngineStatistics {
+  received: number
+  forwarded: number
+  dropped: number
+  emitted: number
+  bytesReceived: number
+  bytesForwarded: number
+  flowsCreated: number
+  flowsTcp: number
+  flowsUdp: number
+  flowsIcmp: number
+  flowsOther: number
+  flowsEnded: number
+  flowsEvicted: number
+  /** Held packets that left with a flow that moved out. */
+  handedOver: number
+  /** Held packets that came with a flow that moved in. */
+  takenOver: number
+  nfErrors: number
+}
+
+const TICK_US = 1000
+
+// PERF: module constants fold, imported ones do not (see packet/descriptor.ts).
+const FRAME = Descriptor.frame
+const LENGTH = Descriptor.length
+const NETWORK = Descriptor.network
+const TRANSPORT = Descriptor.transport
+const PAYLOAD = Descriptor.payload
+const PAYLOAD_LENGTH = Descriptor.payloadLength
+const META = Descriptor.meta
+const RESULT = Descriptor.result
+const HASH = Descriptor.hash
+const RECORD = Descriptor.record
+const TIME = Descriptor.time
+const KEY = Descriptor.key
+const WIRE_LENGTH = Descriptor.wireLength
+const SLOT = Descriptor.slot
+const NEXT_HELD = Descriptor.nextHeld
+const NF = Descriptor.nf
+const WORDS = DESCRIPTOR_WORDS
+const R_PHASE = FlowRecord.phase
+const R_LAST_SEEN = FlowRecord.lastSeen
+const R_PACKETS = FlowRecord.packets
+const R_BYTES = FlowRecord.bytes
+const TCP_CHANGES = (1 | 2 | 4) << 8
+const CONSUMED = 100
+
+export type Engine = ReturnType<typeof createEngine>
+
+export function createEngine(options: EngineOptions) {
+  const { arena, limits, timeouts, policy, events = {} } = options
+  const { i32, u8, u16, f64, u32 } = arena
+
+  const statistics: EngineStatistics = {
+    received: 0, forwarded: 0, dropped: 0, emitted: 0, bytesReceived: 0, bytesForwarded: 0, flowsCreated: 0, flowsTcp: 0,
+    flowsUdp: 0, flowsIcmp: 0, flowsOther: 0, flowsEnded: 0, flowsEvicted: 0, handedOver: 0, takenOver: 0, nfErrors: 0,
+  }
+  const random = new Random(options.seed)
+  const parser = createParser(arena, random.int32())
+  const parse = parser.parse
+  const packet = createPacketView(arena)
+  const emittedPacket = createPacketView(arena)
+  const extents = new ExtentPool(arena, Math.max(1, Math.floor(limits.extentBytes / 512)), 512)
+  const pool = new PacketPool(arena, limits.packets, limits.largePackets)
+  const descriptors = arena.allocate('batch', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
+  const extraDescriptors = arena.allocate('extra descriptors', BATCH_EXTRA_PACKETS * DESCRIPTOR_BYTES) >> 2
+  /** The descriptor that stands for "no packet" while timers fire and flows end. */
+  const idleDescriptor = arena.allocate('idle descriptor', DESCRIPTOR_BYTES) >> 2
+  const outputs = arena.allocate('output', (BATCH_PACKETS + BATCH_EXTRA_PACKETS) * 4) >> 2
+  const sink = arena.allocate('touch', 64) >> 2
+  packet.d = idleDescriptor
+
+  const origin: RecordOrigin = {
+    get record() { return i32[packet.d + RECORD] },
+    get fromB() { return (i32[packet.d + META] >>> 16) & 1 },
+    get opener() { return u8[i32[packet.d + RECORD] + FlowRecord.opener] },
+    get now() { return f64[(packet.d + TIME) >> 1] },
+  }
+  const records = new RecordBuffer(arena, limits.recordBytes, origin)
+
+  const flowView: FlowView = {
+    get packets() { return f64[(i32[packet.d + RECORD] + FlowRecord.packets) >> 3] },
+    get bytes() { return f64[(i32[packet.d + RECORD] + FlowRecord.bytes) >> 3] },
+    get firstSeen() { return f64[(i32[packet.d + RECORD] + FlowRecord.firstSeen) >> 3] },
+    get protocol() { return i32[(i32[packet.d + RECORD] + FlowRecord.protocol) >> 2] & 255 },
+    get isIpv6() { return i32[i32[packet.d + RECORD] >> 2] >>> 24 === 6 },
+  }
+
+  const host: ChainHost = {
+    arena, extents, records, origin, packet, flow: flowView, emit: makeEmitter(), timer: makeTimer, held: makeHeld,
+    random: () => random.int32(),
+    reconsider: () => { reconsidered.push(i32[packet.d + RECORD]) },
+  }
+  /** Flows whose NF asked for `migrationTarget`; a node takes them after a batch. */
+  const reconsidered: number[] = []
+  const chain: Chain = compileChain(options.chain, host)
+  const { run, runFrom, progress, nfs } = chain
+  progress.nf = -1
+  const dropCounts = new Float64Array(chain.dropReasons.length)
+  const extentFields = nfs.flatMap((nf) =>
+    (nf.definition.flowState?.extents ?? []).map((e: { offset: number }) => nf.stateOffset + e.offset))
+
+  const recordBytes = chain.recordBytes
+  const lines = recordBytes >> 6
+  const table = new FlowTable(arena, 'flow table', limits.flows)
+  const slab = new Slab(arena, 'flow records', limits.flows, recordBytes)
+  const wheel = new TimingWheel(arena, 'flow timers', {
+    next: FlowRecord.wheelNext, previous: FlowRecord.wheelPrevious, deadline: FlowRecord.wheelDeadline,
+  })
+  const fragments = new FragmentTracker(arena, limits, timeouts.fragment * 1e6)
+  const tableBase = table.base
+  const tableShift = table.shift
+  const tableMask = table.slots - 1
+
+  let batchCount = 0
+  let outputCount = 0
+  let extraCount = 0
+  let heldCount = 0
+  let epochUs: TimeUs = -1
+  let lastTimeUs: TimeUs = 0
+  let evictionHand = 0
+  const failedNfs = new Set<number>()
+
+  // -- Batch ---------------------------------------------------------------------------------------------------------
+
+  /** Runs the batch and empties it. */
+  function process(): void {
+    const count = batchCount
+    batchCount = 0
+    const end = descriptors + count * WORDS
+    let bytes = 0
+    let touched = 0
+    for (let d = descriptors; d < end; d += WORDS) {
+      bytes += i32[d + WIRE_LENGTH]
+      const result = parse(d)
+      if (result > 0 && result !== ParseResult.pass) special(d, result)
+    }
+    for (let d = descriptors; d < end; d += WORDS) touched ^= i32[tableBase + (i32[d + HASH] >>> tableShift) * 2]
+    for (let d = descriptors; d < end; d += WORDS) i32[d + RECORD] = guess(i32[d + HASH])
+    if (lines === 4) {
+      for (let d = descriptors; d < end; d += WORDS) {
+        const at = i32[d + RECORD] >> 2
+        touched ^= i32[at] ^ i32[at + 16] ^ i32[at + 32] ^ i32[at + 48]
+      }
+    } else {
+      for (let d = descriptors; d < end; d += WORDS) {
+        for (let line = 0, at = i32[d + RECORD] >> 2; line < lines; line++, at += 16) touched ^= i32[at]
+      }
+    }
+    i32[sink] = touched
+    for (let d = descriptors; d < end; d += WORDS) {
+      const result = i32[d + RESULT]
+      if (result === 0) actor(d)
+      else notForActor(d, result)
+    }
+    if (injectCount > 0) runInjected()
+    packet.d = idleDescriptor
+    statistics.received += count
+    statistics.bytesReceived += bytes
+  }
+
+  /** The record whose entry has this hash, most likely; 0 if there is none. */
+  function guess(hash: number): number {
+    let slot = hash >>> tableShift
+    for (;;) {
+      const at = tableBase + slot * 2
+      const record = i32[at + 1]
+      if (record === 0 || i32[at] === hash) return record
+      slot = (slot + 1) & tableMask
+    }
+  }
+
+  /** Flow actor: one packet of a flow. */
+  function actor(d: number): void {
+    try {
+      let record = i32[d + RECORD]
+      const at = record >> 2
+      if (record === 0 || i32[at] !== i32[d + KEY] || i32[at + 1] !== i32[d + KEY + 1] ||
+          i32[at + 2] !== i32[d + KEY + 2] || i32[at + 3] !== i32[d + KEY + 3] || i32[at + 7] !== i32[d + KEY + 7] ||
+          (i32[d + META] & Meta.ipv6) !== 0) {
+        record = findOrOpen(d)
+        if (record === 0) return
+      }
+      const meta = i32[d + META]
+      const state = i32[(record + R_PHASE) >> 2]
+      f64[(record + R_LAST_SEEN) >> 3] = f64[(d + TIME) >> 1]
+      f64[(record + R_PACKETS) >> 3] += 1
+      f64[(record + R_BYTES) >> 3] += i32[d + WIRE_LENGTH]
+      packet.d = d
+      packet.direction = ((meta >>> 16) ^ (state >>> 16)) & 1
+      if ((state & 0xffff) !== FlowPhase.active || (meta & TCP_CHANGES) !== 0) {
+        slowActor(d, record)
+        return
+      }
+      const verdict = run(record)
+      if (verdict === 0) {
+        progress.nf = -1
+        forward(d)
+      } else {
+        notForwarded(d, record, verdict)
+      }
+    } catch (error) {
+      nfFailed(d, error)
+    }
+  }
+
+  function forward(d: number): void {
+    i32[outputs + outputCount] = d
+    outputCount++
+    statistics.forwarded++
+    statistics.bytesForwarded += i32[d + WIRE_LENGTH]
+  }
+
+  function drop(d: number, reason: number): void {
+    dropCounts[reason]++
+    statistics.dropped++
+    const slot = i32[d + SLOT]
+    if (slot !== 0) pool.give(slot)
+  }
+
+  function notForActor(d: number, result: number): void {
+    if (result === ParseResult.pass) {
+      if (policy.nonIp === 'pass') forward(d)
+      else drop(d, DropReason['non-ip'])
+    } else if (result < 0) {
+      drop(d, dropReasonOf(result))
+    }
+  }
+
+  /** A verdict other than forward, of the NF that ran last. */
+  function notForwarded(d: number, record: number, verdict: number): void {
+    if (verdict >= 2 && verdict - 2 < dropCounts.length && Number.isInteger(verdict)) drop(d, dropReasonOfVerdict(verdict))
+    else if (verdict === Verdict.Hold) hold(d, record, progress.nf)
+    else throw new TypeError(`processPacket returned ${String(verdict)}, which is not a verdict`)
+    progress.nf = -1
+  }
+
+  // -- Finding, opening and ending flows -----------------------------------------------------------------------------
+
+  function keyEquals(d: number, record: number): boolean {
+    const at = record >> 2
+    for (let i = 0; i < 3; i++) if (i32[at + i] !== i32[d + KEY + i]) return false
+    if (i32[at] >>> 24 === 4) return i32[at + 3] === i32[d + KEY + 3] && i32[at + 7] === i32[d + KEY + 7]
+    for (let i = 3; i < KEY_WORDS; i++) if (i32[at + i] !== i32[d + KEY + i]) return false
+    return true
+  }
+
+  function find(d: number): number {
+    const hash = i32[d + HASH]
+    let record = table.find(hash, table.home(hash))
+    while (record !== 0 && !keyEquals(d, record)) record = table.find(hash, table.lastSlot + 1)
+    return record
+  }
+
+  /** The packet's flow, opened if need be; 0 if it could not be (the packet has been dropped). */
+  function findOrOpen(d: number): number {
+    let record = i32[d + RECORD]
+    if (record === 0 || !keyEquals(d, record)) record = find(d)
+    if (record === 0 && (i32[d + META] & Meta.related) !== 0) {
+      parser.useOwnKey(d)
+      record = find(d)
+    }
+    if (record === 0) record = open(d)
+    i32[d + RECORD] = record
+    return record
+  }
+
+  function open(d: number): number {
+    if (table.size >= limits.flows) {
+      if (policy.whenFull !== 'evict' || !evict()) {
+        drop(d, DropReason['flow-table-full'])
+        return 0
+      }
+    }
+    const record = slab.take()
+    assert(record !== 0, 'there are as many flow records as table entries')
+    const at = record >> 2
+    for (let i = 0; i < recordBytes >> 2; i++) i32[at + i] = 0
+    const version = i32[d + KEY] >>> 24
+    if (version === 6) {
+      for (let i = 0; i < KEY_WORDS; i++) i32[at + i] = i32[d + KEY + i]
+    } else {
+      i32[at] = i32[d + KEY]
+      i32[at + 1] = i32[d + KEY + 1]
+      i32[at + 2] = i32[d + KEY + 2]
+      i32[at + 3] = i32[d + KEY + 3]
+      i32[at + 7] = i32[d + KEY + 7]
+    }
+    const meta = i32[d + META]
+    const protocol = i32[at + 2] & 255
+    const flags = (meta >>> 8) & 255
+    const time = f64[(d + TIME) >> 1]
+    if (epochUs < 0) startClock(time)
+    let fromB = (meta >>> 16) & 1
+    // The first packet seen of a handshake may be its answer.
+    if (protocol === 6 && (flags & 0x12) === 0x12) fromB ^= 1
+    let timeout: number
+    if (protocol === 6) {
+      timeout = (flags & 0x12) === 2 ? timeouts.tcpOpening : timeouts.tcp
+      statistics.flowsTcp++
+    } else if (protocol === 17) {
+      timeout = timeouts.udp
+      statistics.flowsUdp++
+    } else if (protocol === 1 || protocol === 58) {
+      timeout = timeouts.icmp
+      statistics.flowsIcmp++
+    } else {
+      timeout = timeouts.other
+      statistics.flowsOther++
+    }
+    u8[record + FlowRecord.phase] = FlowPhase.active
+    u8[record + FlowRecord.opener] = fromB
+    f64[(record + FlowRecord.firstSeen) >> 3] = time
+    f64[(record + FlowRecord.lastSeen) >> 3] = time
+    i32[(record + FlowRecord.hash) >> 2] = i32[d + HASH]
+    u32[(record + FlowRecord.idleTimeoutMs) >> 2] = timeout * 1000
+    statistics.flowsCreated++
+    i32[(record + FlowRecord.idLow) >> 2] = statistics.flowsCreated | 0
+    i32[(record + FlowRecord.idHigh) >> 2] = Math.floor(statistics.flowsCreated / 4294967296)
+    table.insert(i32[d + HASH], record)
+    wheel.add(record, tickOf(time + timeout * 1e6))
+    i32[d + RECORD] = record
+    packet.d = d
+    packet.direction = ((meta >>> 16) & 1) ^ fromB
+    for (let i = 0; i < nfs.length; i++) {
+      const nf = nfs[i] as ChainNf
+      if (nf.methods.allocateFlowState === undefined) continue
+      nf.state.o = record + nf.stateOffset
+      progress.nf = i
+      nf.methods.allocateFlowState(nf.state, packet)
+    }
+    progress.nf = -1
+    return record
+  }
+
+  /** Ends a flow to make room: the best of a few records under the hand. False if none may go. */
+  function evict(): boolean {
+    let best = 0
+    let bestRank = Infinity
+    for (let i = 0; i < 64; i++) {
+      if (evictionHand >= slab.highWater) evictionHand = 0
+      const index = evictionHand++
+      if (!slab.isTaken(index)) continue
+      const record = slab.offsetOf(index)
+      const age = f64[(record + FlowRecord.lastSeen) >> 3] / 1e15
+      const tcp = u8[record + FlowRecord.tcp]
+      const unanswered = (i32[(record + 8) >> 2] & 255) === 6 && (tcp & TcpLife.synSeen) !== 0 && (tcp & TcpLife.answered) === 0
+      const rank = (u8[record + FlowRecord.phase] === FlowPhase.lingering ? 0 : unanswered ? 100 : 200) + age
+      if (rank < bestRank) {
+        best = record
+        bestRank = rank
+      }
+    }
+    if (best === 0) return false
+    statistics.flowsEvicted++
+    end(best, u8[best + FlowRecord.phase] === FlowPhase.lingering ? 'closed' : 'expired', true)
+    return true
+  }
+
+  /** Ends a flow: `inWheel` unless its timer has just fired. */
+  function end(record: number, how: FlowEnd, inWheel: boolean): void {
+    events.flowEnded?.(record, how)
+    const shown = packet.d
+    const direction = packet.direction
+    useIdle(record)
+    // A timer set now would never fire.
+    timersOff = true
+    for (let i = 0; i < nfs.length; i++) {
+      const nf = nfs[i] as ChainNf
+      if (nf.methods.deallocateFlowState === undefined) continue
+      nf.state.o = record + nf.stateOffset
+      try {
+        nf.methods.deallocateFlowState(nf.state)
+      } catch (error) {
+        if (error instanceof AssertionError) throw error
+        reportNf(i, error)
+      }
+    }
+    timersOff = false
+    release(record, inWheel)
+    packet.d = shown
+    packet.direction = direction
+    statistics.flowsEnded++
+  }
+
+  /** Gives back everything a flow has here. */
+  function release(record: number, inWheel: boolean, inTable = true): void {
+    for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0;) {
+      const held = slot >> 2
+      slot = i32[held + NEXT_HELD]
+      heldCount--
+      drop(held, DropReason['hold-ended'])
+    }
+    for (let i = 0; i < extentFields.length; i++) {
+      const word = (record + (extentFields[i] as number)) >> 2
+      if (i32[word] !== 0) {
+        extents.giveChain(i32[word])
+        i32[word] = 0
+      }
+    }
+    if (inWheel) wheel.remove(record)
+    if (inTable) table.remove(i32[(record + FlowRecord.hash) >> 2], record)
+    u8[record + FlowRecord.phase] = FlowPhase.free
+    slab.give(record)
+  }
+
+  /** Lets `context` speak of this flow although there is no packet. */
+  function useIdle(record: number): void {
+    packet.d = idleDescriptor
+    i32[idleDescriptor + RECORD] = record
+    i32[idleDescriptor + META] = u8[record + FlowRecord.opener] << 16
+    f64[(idleDescriptor + TIME) >> 1] = lastTimeUs
+    packet.direction = 0
+  }
+
+  // -- Off the fast path ---------------------------------------------------------------------------------------------
+
+  /** A packet that changes the connection's phase, or a flow that is not on the fast path. */
+  function slowActor(d: number, record: number): void {
+    const meta = i32[d + META]
+    if ((meta & TCP_CHANGES) !== 0) {
+      const reopened = tcpLife(d, record, (meta >>> 8) & 255, (meta >>> 16) & 1)
+      if (reopened === 0) return
+      record = reopened
+    }
+    packet.d = d
+    packet.direction = ((meta >>> 16) & 1) ^ u8[record + FlowRecord.opener]
+    const flags = u8[record + FlowRecord.flags]
+    if ((flags & FlowFlag.dropAll) !== 0) {
+      drop(d, DropReason['nf-error'])
+      return
+    }
+    const verdict = (flags & FlowFlag.bypass) !== 0
+      ? runFrom(record, 0, u16[(record + FlowRecord.bypass) >> 1])
+      : run(record)
+    if (verdict === 0) {
+      progress.nf = -1
+      forward(d)
+    } else {
+      notForwarded(d, record, verdict)
+    }
+  }
+
+  /** Follows SYN, FIN and RST. Returns the flow's record: another one if a new connection begins on the same ports. */
+  function tcpLife(d: number, record: number, flags: number, fromB: number): number {
+    let life = u8[record + FlowRecord.tcp]
+    const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
+    if (lingering && (flags & 0x16) === 2) {
+      const packets = f64[(record + FlowRecord.packets) >> 3]
+      // This packet was counted for the old flow already.
+      f64[(record + FlowRecord.packets) >> 3] = packets - 1
+      f64[(record + FlowRecord.bytes) >> 3] -= i32[d + WIRE_LENGTH]
+      end(record, 'closed', true)
+      i32[d + RECORD] = 0
+      record = open(d)
+      if (record === 0) return 0
+      f64[(record + FlowRecord.packets) >> 3] = 1
+      f64[(record + FlowRecord.bytes) >> 3] = i32[d + WIRE_LENGTH]
+      life = 0
+    }
+    if ((flags & 2) !== 0) {
+      life |= TcpLife.synSeen
+      if ((flags & 16) !== 0 && (life & TcpLife.answered) === 0) {
+        life |= TcpLife.answered
+        u32[(record + FlowRecord.idleTimeoutMs) >> 2] = timeouts.tcp * 1000
+      }
+    }
+    if ((flags & 1) !== 0) life |= fromB !== 0 ? TcpLife.finFromB : TcpLife.finFromA
+    if ((flags & 4) !== 0) life |= TcpLife.reset
+    u8[record + FlowRecord.tcp] = life
+    const both = TcpLife.finFromA | TcpLife.finFromB
+    if (u8[record + FlowRecord.phase] === FlowPhase.active && ((life & both) === both || (life & TcpLife.reset) !== 0)) {
+      u8[record + FlowRecord.phase] = FlowPhase.lingering
+      u32[(record + FlowRecord.idleTimeoutMs) >> 2] = timeouts.tcpClosed * 1000
+      wheel.move(record, dueTick(record))
+    }
+    return record
+  }
+
+  /** An NF threw, or returned nonsense. The packet is dropped; the flow goes on by policy. */
+  function nfFailed(d: number, error: unknown): void {
+    // Outside of an NF it is our own defect.
+    if (error instanceof AssertionError || progress.nf < 0) throw error
+    const failed = progress.nf
+    progress.nf = -1
+    reportNf(failed, error)
+    const record = i32[d + RECORD]
+    if (record !== 0) {
+      if (policy.nfError === 'drop') {
+        u8[record + FlowRecord.flags] |= FlowFlag.dropAll
+      } else {
+        u8[record + FlowRecord.flags] |= FlowFlag.bypass
+        u16[(record + FlowRecord.bypass) >> 1] |= 1 << failed
+      }
+    }
+    drop(d, DropReason['nf-error'])
+  }
+
+  function reportNf(nf: number, error: unknown): void {
+    statistics.nfErrors++
+    if (failedNfs.has(nf)) return
+    failedNfs.add(nf)
+    events.nfFailed?.((nfs[nf] as ChainNf).name, error)
+  }
+
+  // -- Fragments -----------------------------------------------------------------------------------------------------
+
+  const INJECT_MAX = BATCH_EXTRA_PACKETS
+  let injectCount = 0
+  const injected = new Int32Array(INJECT_MAX)
+
+  /** First and later fragments, and ICMP errors: become ordinary packets of a flow, or wait, or are dropped. */
+  function special(d: number, result: number): void {
+    if (result === ParseResult.related) {
+      i32[d + RESULT] = 0
+      return
+    }
+    if (result === ParseResult.firstFragment) {
+      i32[d + RESULT] = 0
+      let held = fragments.first(d)
+      while (held !== 0) {
+        const next = i32[(held >> 2) + NEXT_HELD]
+        const extra = takeExtra()
+        if (extra === 0 || injectCount === INJECT_MAX) {
+          drop(held >> 2, DropReason['fragment-limit'])
+        } else {
+          i32.copyWithin(extra, held >> 2, (held >> 2) + WORDS)
+          injected[injectCount++] = extra
+        }
+        held = next
+      }
+      return
+    }
+    switch (fragments.later(d)) {
+      case FragmentOutcome.flow: i32[d + RESULT] = 0; return
+      case FragmentOutcome.held: i32[d + RESULT] = CONSUMED; return
+      case FragmentOutcome.malformed: i32[d + RESULT] = -1 - DropReason['malformed-fragment']; return
+      default: i32[d + RESULT] = -1 - DropReason['fragment-limit']
+    }
+  }
+
+  /** Runs the fragments that had waited for a first fragment in this batch. */
+  function runInjected(): void {
+    for (let i = 0; i < injectCount; i++) {
+      const d = injected[i] as number
+      if (fragments.later(d) !== FragmentOutcome.flow) {
+        drop(d, DropReason['malformed-fragment'])
+        continue
+      }
+      i32[d + RECORD] = guess(i32[d + HASH])
+      actor(d)
+    }
+    injectCount = 0
+  }
+
+  function takeExtra(): number {
+    if (extraCount >= BATCH_EXTRA_PACKETS) return 0
+    return extraDescriptors + extraCount++ * WORDS
+  }
+
+  // -- Held packets --------------------------------------------------------------------------------------------------
+
+  function hold(d: number, record: number, nf: number): void {
+    const slot = i32[d + SLOT]
+    if (slot === 0 || u16[(record + FlowRecord.heldCount) >> 1] >= limits.heldPerFlow) {
+      drop(d, DropReason['hold-limit'])
+      return
+    }
+    i32.copyWithin(slot >> 2, d, d + WORDS)
+    i32[(slot >> 2) + NEXT_HELD] = 0
+    i32[(slot >> 2) + NF] = nf
+    const last = i32[(record + FlowRecord.heldLast) >> 2]
+    if (last === 0) i32[(record + FlowRecord.heldFirst) >> 2] = slot
+    else i32[(last >> 2) + NEXT_HELD] = slot
+    i32[(record + FlowRecord.heldLast) >> 2] = slot
+    u16[(record + FlowRecord.heldCount) >> 1]++
+    heldCount++
+  }
+
+  function makeHeld(nf: number): HeldPackets {
+    /** Unlinks the oldest packet that this NF holds of the flow at hand; returns its slot or 0. */
+    const takeOldest = (record: number): number => {
+      let previous = 0
+      for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + NEXT_HELD]) {
+        if (i32[(slot >> 2) + NF] === nf) {
+          const next = i32[(slot >> 2) + NEXT_HELD]
+          if (previous === 0) i32[(record + FlowRecord.heldFirst) >> 2] = next
+          else i32[(previous >> 2) + NEXT_HELD] = next
+          if (next === 0) i32[(record + FlowRecord.heldLast) >> 2] = previous
+          u16[(record + FlowRecord.heldCount) >> 1]--
+          heldCount--
+          return slot
+        }
+        previous = slot
+      }
+      return 0
+    }
+    return {
+      get count() {
+        let count = 0
+        const record = i32[packet.d + RECORD]
+        for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + NEXT_HELD]) {
+          if (i32[(slot >> 2) + NF] === nf) count++
+        }
+        return count
+      },
+      release(count = Infinity) {
+        const record = i32[packet.d + RECORD]
+        for (let i = 0; i < count; i++) {
+          if (extraCount >= BATCH_EXTRA_PACKETS) return
+          const slot = takeOldest(record)
+          if (slot === 0) return
+          const d = takeExtra()
+          i32.copyWithin(d, slot >> 2, (slot >> 2) + WORDS)
+          resume(d, record, nf + 1)
+        }
+      },
+      drop(verdict, count = Infinity) {
+        const record = i32[packet.d + RECORD]
+        for (let i = 0; i < count; i++) {
+          const slot = takeOldest(record)
+          if (slot === 0) return
+          drop(slot >> 2, verdict >= 2 && verdict - 2 < dropCounts.length ? verdict - 2 : DropReason['nf-error'])
+        }
+      },
+    }
+  }
+
+  /** Runs a packet that was held through the rest of the chain, inside the activation of the NF that releases it. */
+  function resume(d: number, record: number, first: number): void {
+    const shown = packet.d
+    const direction = packet.direction
+    const nf = progress.nf
+    i32[d + RECORD] = record
+    packet.d = d
+    packet.direction = ((i32[d + META] >>> 16) & 1) ^ u8[record + FlowRecord.opener]
+    try {
+      const verdict = runFrom(record, first, u16[(record + FlowRecord.bypass) >> 1])
+      if (verdict === 0) forward(d)
+      else notForwarded(d, record, verdict)
+    } catch (error) {
+      nfFailed(d, error)
+    }
+    packet.d = shown
+    packet.direction = direction
+    progress.nf = nf
+  }
+
+  // -- Timers --------------------------------------------------------------------------------------------------------
+
+  function startClock(time: TimeUs): void {
+    epochUs = time
+    lastTimeUs = time
+    wheel.start(0)
+  }
+
+  function tickOf(time: TimeUs): number {
+    return Math.ceil((time - epochUs) / TICK_US) | 0
+  }
+
+  /** The tick at which something is due for this flow: its idle timeout, or an NF's timer. */
+  function dueTick(record: number): number {
+    let due = f64[(record + FlowRecord.lastSeen) >> 3] + u32[(record + FlowRecord.idleTimeoutMs) >> 2] * 1000
+    for (let i = 0; i < nfs.length; i++) {
+      const offset = (nfs[i] as ChainNf).timerOffset
+      if (offset === 0) continue
+      const timer = f64[(record + offset) >> 3]
+      if (timer !== 0 && timer < due) due = timer
+    }
+    return tickOf(due)
+  }
+
+  function makeTimer(nf: number): FlowTimer {
+    const place = (): number => (i32[packet.d + RECORD] + (nfs[nf] as ChainNf).timerOffset) >> 3
+    return {
+      set(delayUs) {
+        const record = i32[packet.d + RECORD]
+        assert((nfs[nf] as ChainNf).timerOffset !== 0, 'an NF that sets timers has a timerFired method')
+        const due = f64[(packet.d + TIME) >> 1] + Math.max(0, delayUs)
+        f64[place()] = due
+        const tick = tickOf(due)
+        if (!timersOff && ((tick - wheel.deadlineOf(record)) | 0) < 0) wheel.move(record, tick)
+      },
+      clear() { f64[place()] = 0 },
+      get isSet() { return f64[place()] !== 0 },
+    }
+  }
+
+  /** Set while a flow is out of the wheel: its timers are looked at when it goes back. */
+  let timersOff = false
+
+  function fire(record: number): void {
+    const now = lastTimeUs
+    const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
+    const idleUntil = f64[(record + FlowRecord.lastSeen) >> 3] + u32[(record + FlowRecord.idleTimeoutMs) >> 2] * 1000
+    for (let i = 0; i < nfs.length; i++) {
+      const nf = nfs[i] as ChainNf
+      if (nf.timerOffset === 0) continue
+      const timer = f64[(record + nf.timerOffset) >> 3]
+      if (timer === 0 || timer > now) continue
+      f64[(record + nf.timerOffset) >> 3] = 0
+      useIdle(record)
+      nf.state.o = record + nf.stateOffset
+      timersOff = true
+      progress.nf = i
+      try {
+        nf.methods.timerFired?.(nf.state)
+      } catch (error) {
+        if (error instanceof AssertionError) throw error
+        reportNf(i, error)
+      }
+      progress.nf = -1
+      timersOff = false
+    }
+    if (idleUntil <= now) end(record, lingering ? 'closed' : 'expired', false)
+    else wheel.add(record, dueTick(record))
+    packet.d = idleDescriptor
+  }
+
+  /**
+   * Lets time pass: expires flows, fires timers, gives up on fragments. At most `budget` steps.
+   * @returns true if everything due by `now` is done
+   */
+  function advance(now: TimeUs, budget = 1 << 30): boolean {
+    if (epochUs < 0) return true
+    if (now > lastTimeUs) lastTimeUs = now
+    const steps = wheel.advance(Math.floor((lastTimeUs - epochUs) / TICK_US) | 0, budget, fire)
+    expireFragments(lastTimeUs)
+    return steps < budget
+  }
+
+  function expireFragments(now: TimeUs): void {
+    for (;;) {
+      const held = fragments.expire(now)
+      if (held === 0) return
+      if (held < 0) continue
+      for (let slot = held; slot !== 0;) {
+        const at = slot >> 2
+        slot = i32[at + NEXT_HELD]
+        drop(at, DropReason['fragment-timeout'])
+      }
+    }
+  }
+
+  /** A time before which `advance` has nothing to do. */
+  function nextDue(): TimeUs {
+    if (epochUs < 0) return Infinity
+    const flows = wheel.size === 0 ? Infinity : epochUs + wheel.nextTick() * TICK_US
+    return Math.min(flows, fragments.nextExpiry())
+  }
+
+  // -- Emission ------------------------------------------------------------------------------------------------------
+
+  function makeEmitter(): Emitter {
+    let pending = 0
+    const make = (length: number): number => {
+      const d = extraCount < BATCH_EXTRA_PACKETS ? takeExtra() : 0
+      const slot = d === 0 ? 0 : pool.take(length)
+      if (slot === 0) {
+        if (d !== 0) extraCount--
+        dropCounts[DropReason['emit-limit']]++
+        statistics.emitted++
+        statistics.dropped++
+        return 0
+      }
+      i32.copyWithin(d, packet.d, packet.d + WORDS)
+      i32[d + SLOT] = slot
+      i32[d + FRAME] = slot + SLOT_FRAME_OFFSET
+      i32[d + NF] = progress.nf
+      return d
+    }
+    const shift = (d: number, by: number): void => {
+      i32[d + NETWORK] += by
+      if (i32[d + TRANSPORT] !== 0) i32[d + TRANSPORT] += by
+      i32[d + PAYLOAD] += by
+    }
+    return {
+      copy(original: Packet) {
+        const length = original.frameLength
+        const d = make(length)
+        if (d === 0) return null
+        u8.copyWithin(i32[d + FRAME], original.frameOffset, original.frameOffset + length)
+        shift(d, i32[d + FRAME] - original.frameOffset)
+        i32[d + LENGTH] = length
+        i32[d + META] |= Meta.emitted
+        pending = d
+        emittedPacket.d = d
+        emittedPacket.direction = packet.direction
+        return emittedPacket
+      },
+      frame(original: Packet, networkBytes: number, direction: number) {
+        const linkBytes = original.networkOffset - original.frameOffset
+        const d = make(linkBytes + networkBytes)
+        if (d === 0) return null
+        const frame = i32[d + FRAME]
+        u8.copyWithin(frame, original.frameOffset, original.frameOffset + linkBytes)
+        u8.fill(0, frame + linkBytes, frame + linkBytes + networkBytes)
+        if (direction !== original.direction && i32[d + Descriptor.linkType] === 1) {
+          for (let i = 0; i < 6; i++) {
+            u8[frame + i] = u8[original.frameOffset + 6 + i]
+            u8[frame + 6 + i] = u8[original.frameOffset + i]
+          }
+        }
+        i32[d + LENGTH] = linkBytes + networkBytes
+        i32[d + WIRE_LENGTH] = linkBytes + networkBytes
+        i32[d + NETWORK] = frame + linkBytes
+        i32[d + TRANSPORT] = 0
+        i32[d + PAYLOAD] = frame + linkBytes
+        i32[d + PAYLOAD_LENGTH] = 0
+        i32[d + META] = (i32[d + META] & (Meta.ipv6 | 255)) | Meta.emitted
+        pending = d
+        emittedPacket.d = d
+        emittedPacket.direction = direction
+        return emittedPacket
+      },
+      send(direction: number) {
+        const d = pending
+        if (d === 0) return
+        pending = 0
+        const opener = u8[i32[d + RECORD] + FlowRecord.opener]
+        i32[d + META] = (i32[d + META] & ~Meta.fromB) | ((direction ^ opener) << 16)
+        statistics.emitted++
+        forward(d)
+      },
+    }
+  }
+
+  // -- Moving flows --------------------------------------------------------------------------------------------------
+
+  const layout = layoutOf(chain)
+  const ownLayout = layoutHash(layout)
+  const scratch = arena.allocate('state of an older version', 4096)
+  const parts = { arena, extents, pool, chain }
+
+  /** The flow as bytes: see flow-snapshot.ts. The flow goes on. */
+  function exportFlow(record: number): Uint8Array {
+    return takeSnapshot(parts, ownLayout, record, lastTimeUs)
+  }
+
+  /** Forgets a flow that lives elsewhere now: its NFs hear `flowMovedOut`, not `deallocateFlowState`. */
+  function removeFlow(record: number): void {
+    useIdle(record)
+    timersOff = true
+    tellNfs(record, 'flowMovedOut')
+    timersOff = false
+    for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0;) {
+      const held = slot
+      slot = i32[(slot >> 2) + NEXT_HELD]
+      heldCount--
+      statistics.handedOver++
+      pool.give(held)
+    }
+    i32[(record + FlowRecord.heldFirst) >> 2] = 0
+    release(record, true)
+    packet.d = idleDescriptor
+  }
+
+  /**
+   * Installs a flow from bytes made by `exportFlow`, here or elsewhere. Its NFs hear `flowMovedIn`.
+   *
+   * @param from layout of the exporting chain (`engine.layout` there) when it may differ from this one's
+   * @returns the flow's record
+   * @throws CodedError `NF_SNAPSHOT` or `NF_LIMIT`, with nothing changed
+   */
+  function importFlow(snapshot: Uint8Array, now: TimeUs, from?: ChainLayout): number {
+    if (epochUs < 0) startClock(now)
+    if (now > lastTimeUs) lastTimeUs = now
+    if (table.size >= limits.flows) throw new CodedError('NF_LIMIT', 'no room for a flow that moves in')
+    const record = slab.take()
+    assert(record !== 0, 'there are as many flow records as table entries')
+    try {
+      const { held } = installSnapshot(parts, ownLayout, snapshot, record, now, from, scratch)
+      heldCount += held.length
+      statistics.takenOver += held.length
+    } catch (error) {
+      slab.give(record)
+      throw error
+    }
+    // Every engine has a hash secret of its own.
+    const d = idleDescriptor
+    for (let i = 0; i < KEY_WORDS; i++) i32[d + KEY + i] = i32[(record >> 2) + i]
+    const hash = parser.hashKey(d)
+    i32[d + HASH] = hash
+    if (find(d) !== 0) {
+      release(record, false, false)
+      throw new CodedError('NF_SNAPSHOT', 'a flow snapshot is of a flow that is here already')
+    }
+    i32[(record + FlowRecord.hash) >> 2] = hash
+    table.insert(hash, record)
+    wheel.add(record, dueTick(record))
+    useIdle(record)
+    tellNfs(record, 'flowMovedIn')
+    packet.d = idleDescriptor
+    return record
+  }
+
+  function tellNfs(record: number, method: 'flowMovedIn' | 'flowMovedOut'): void {
+    for (let i = 0; i < nfs.length; i++) {
+      const nf = nfs[i] as ChainNf
+      if (nf.methods[method] === undefined) continue
+      nf.state.o = record + nf.stateOffset
+      try {
+        nf.methods[method](nf.state)
+      } catch (error) {
+        if (error instanceof AssertionError) throw error
+        reportNf(i, error)
+      }
+    }
+  }
+
+  // -- Host's side ---------------------------------------------------------------------------------------------------
+
+  /** Word index of descriptor `index` of the batch, for the host to fill. */
+  function descriptor(index: number): number {
+    return descriptors + index * WORDS
+  }
+
+  /** Gives back the packets that left. Call after they were sent, before the next batch. */
+  function clearOutput(): void {
+    for (let i = 0; i < outputCount; i++) {
+      const slot = i32[i32[outputs + i] + SLOT]
+      if (slot !== 0) pool.give(slot)
+    }
+    outputCount = 0
+    extraCount = 0
+  }
+
+  function* flows(): Generator<number> {
+    for (let index = 0; index < slab.highWater; index++) if (slab.isTaken(index)) yield slab.offsetOf(index)
+  }
+
+  /** Ends every flow: those whose connection is over as closed, others as finished. */
+  function finish(): void {
+    for (const record of flows()) {
+      end(record, u8[record + FlowRecord.phase] === FlowPhase.lingering ? 'closed' : 'finished', true)
+    }
+    expireFragments(Infinity)
+    packet.d = idleDescriptor
+  }
+
+  return {
+    arena, pool, extents, records, chain, statistics, dropCounts, table, slab, limits,
+    /** Room for this many packets per batch. */
+    batchPackets: BATCH_PACKETS,
+    descriptor,
+    /** How many descriptors of the batch are filled. */
+    get batchCount() { return batchCount },
+    set batchCount(count: number) { batchCount = count },
+    process,
+    advance,
+    nextDue,
+    get outputCount() { return outputCount },
+    /** Word index of the descriptor of packet `index` that is to leave. */
+    output: (index: number): number => i32[outputs + index],
+    clearOutput,
+    layout, exportFlow, removeFlow, importFlow,
+    flows,
+    finish,
+    /** Packets kept: held by NFs, or fragments waiting for their first one. */
+    get buffered() { return heldCount + fragments.held },
+    get now() { return lastTimeUs },
+  }
+}

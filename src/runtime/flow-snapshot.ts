@@ -1,0 +1,288 @@
+/**
+ * Flow snapshot: one flow as bytes, to be copied, sent, stored and installed again. DESIGN: "a snapshot of a flow is one copy
+ * of its record", with what hangs on it.
+ *
+ *      0 magic u32 │ 4 total bytes u32 │ 8 checksum u32 │ 12 layout u32 │ 16 taken at f64 │ 24 record bytes u32
+ *     28 held packets u32 │ 32 record ... │ per extent field: blocks u32, blocks ... │ per held packet: descriptor, frame
+ *
+ * Timers travel as the time they have left, times in the state are moved by the difference of the two clocks. A snapshot is
+ * checked whole (size, checksum, layout, room) before anything is installed. `layout` is a hash of the chain's record layout: a
+ * chain that differs in an NF's version takes the flow if it brings `upgrade` for it, and needs the old layout for that.
+ */
+
+import type { TimeUs } from '../base/clock.ts'
+import { CodedError } from '../base/coded-error.ts'
+import type { Arena } from '../memory/arena.ts'
+import type { ExtentPool } from '../memory/extent-pool.ts'
+import type { Struct, StructView } from '../memory/struct.ts'
+import { FlowRecord } from '../flow/flow-record.ts'
+import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import type { Chain, ChainNf } from '../nf/chain.ts'
+
+const MAGIC = 0x5346464e
+const HEADER_BYTES = 32
+
+/** Where each NF's state lies in a record: what another version of the chain must know to take its flows. */
+export interface ChainLayout {
+  readonly recordBytes: number
+  readonly nfs: readonly {
+    readonly name: string
+    readonly version: number
+    readonly stateOffset: number
+    readonly stateBytes: number
+    readonly timerOffset: number
+    readonly fingerprint: string
+    /** Offsets within the state of words that refer to extents. */
+    readonly extents: readonly number[]
+    readonly times: readonly number[]
+  }[]
+}
+
+export function layoutOf(chain: Chain): ChainLayout {
+  return {
+    recordBytes: chain.recordBytes,
+    nfs: chain.nfs.map((nf) => {
+      const schema = nf.definition.flowState as Struct<any> | undefined
+      return {
+        name: nf.name, version: nf.definition.version, stateOffset: nf.stateOffset, stateBytes: nf.stateBytes,
+        timerOffset: nf.timerOffset, fingerprint: schema?.fingerprint ?? '{}',
+        extents: schema?.extents.map((e) => e.offset) ?? [], times: schema?.times ?? [],
+      }
+    }),
+  }
+}
+
+/** The hash by which a snapshot names its layout. */
+export function layoutHash(layout: ChainLayout): number {
+  const text = JSON.stringify(layout)
+  let hash = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  return hash | 0
+}
+
+/** FNV-1a over 32-bit words: fast, and enough to tell a damaged or truncated snapshot. */
+function checksum(bytes: Uint8Array, from: number, to: number): number {
+  let hash = 0x811c9dc5
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  let at = from
+  for (; at + 4 <= to; at += 4) {
+    hash = Math.imul(hash ^ view.getInt32(at, true), 0x01000193)
+    hash ^= hash >>> 15
+  }
+  for (; at < to; at++) hash = Math.imul(hash ^ (bytes[at] as number), 0x01000193)
+  return hash | 0
+}
+
+const align4 = (n: number): number => (n + 3) & ~3
+/** Descriptor words that are offsets into the frame's memory. */
+const FRAME_OFFSETS = [Descriptor.network, Descriptor.transport, Descriptor.payload]
+
+export interface SnapshotParts {
+  readonly arena: Arena
+  readonly extents: ExtentPool
+  readonly pool: PacketPool
+  readonly chain: Chain
+}
+
+/** The flow at `record` as bytes of their own. */
+export function takeSnapshot({ arena, extents, chain }: SnapshotParts, hash: number, record: number, now: TimeUs): Uint8Array {
+  const { i32, u8, f64 } = arena
+  const fields = extentWords(chain)
+  let bytes = HEADER_BYTES + chain.recordBytes
+  for (const field of fields) bytes += 4 + extents.chainBlocks(i32[(record + field) >> 2]) * extents.blockBytes
+  let held = 0
+  for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + Descriptor.nextHeld]) {
+    bytes += DESCRIPTOR_BYTES + align4(i32[(slot >> 2) + Descriptor.length])
+    held++
+  }
+  const snapshot = new Uint8Array(bytes)
+  const view = new DataView(snapshot.buffer)
+  view.setUint32(0, MAGIC, true)
+  view.setUint32(4, bytes, true)
+  view.setInt32(12, hash, true)
+  view.setFloat64(16, now, true)
+  view.setUint32(24, chain.recordBytes, true)
+  view.setUint32(28, held, true)
+  snapshot.set(u8.subarray(record, record + chain.recordBytes), HEADER_BYTES)
+  for (const nf of chain.nfs) {
+    if (nf.timerOffset === 0) continue
+    const timer = f64[(record + nf.timerOffset) >> 3]
+    if (timer !== 0) view.setFloat64(HEADER_BYTES + nf.timerOffset, Math.max(1, timer - now), true)
+  }
+  let at = HEADER_BYTES + chain.recordBytes
+  for (const field of fields) {
+    const head = i32[(record + field) >> 2]
+    view.setUint32(at, extents.chainBlocks(head), true)
+    at += 4
+    at += extents.exportChain(head, snapshot, at)
+  }
+  for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + Descriptor.nextHeld]) {
+    const d = slot >> 2
+    const frame = i32[d + Descriptor.frame]
+    snapshot.set(u8.subarray(slot, slot + DESCRIPTOR_BYTES), at)
+    // Offsets are sent relative to the frame.
+    for (const word of FRAME_OFFSETS) {
+      const offset = i32[d + word]
+      view.setInt32(at + word * 4, offset === 0 ? -1 : offset - frame, true)
+    }
+    at += DESCRIPTOR_BYTES
+    snapshot.set(u8.subarray(frame, frame + i32[d + Descriptor.length]), at)
+    at += align4(i32[d + Descriptor.length])
+  }
+  view.setInt32(8, checksum(snapshot, 12, bytes), true)
+  return snapshot
+}
+
+function extentWords(chain: Chain): number[] {
+  return chain.nfs.flatMap((nf) =>
+    ((nf.definition.flowState as Struct<any> | undefined)?.extents ?? []).map((e) => nf.stateOffset + e.offset))
+}
+
+function damaged(what: string): never {
+  throw new CodedError('NF_SNAPSHOT', `a flow snapshot ${what}`)
+}
+
+/** Checks a snapshot's size and checksum. */
+function check(snapshot: Uint8Array): DataView {
+  if (snapshot.length < HEADER_BYTES) damaged('is cut short')
+  const view = new DataView(snapshot.buffer, snapshot.byteOffset, snapshot.byteLength)
+  if (view.getUint32(0, true) !== MAGIC) damaged('does not begin like one')
+  if (view.getUint32(4, true) !== snapshot.length) damaged('has not the size that it names')
+  if (view.getInt32(8, true) !== checksum(snapshot, 12, snapshot.length)) damaged('fails its checksum')
+  return view
+}
+
+/** The layout hash that a snapshot names. */
+export function snapshotLayout(snapshot: Uint8Array): number {
+  return check(snapshot).getInt32(12, true)
+}
+
+/** The flow key, hash and idle timeout are in the record; the engine reads them from there after the install. */
+export interface InstallResult {
+  /** Packets held, in order, as slots with their descriptors in place. */
+  readonly held: number[]
+}
+
+/**
+ * Installs a snapshot in an empty record block.
+ *
+ * @param from layout of the chain that the snapshot was taken from, if it is not this chain's
+ * @param scratch arena offset of room for a state of an older version
+ * @throws CodedError `NF_SNAPSHOT`, with nothing installed
+ */
+export function installSnapshot({ arena, extents, pool, chain }: SnapshotParts, own: number, snapshot: Uint8Array,
+    record: number, now: TimeUs, from: ChainLayout | undefined, scratch: number): InstallResult {
+  const { i32, u8, f64 } = arena
+  const view = check(snapshot)
+  const same = view.getInt32(12, true) === own
+  if (!same && (from === undefined || layoutHash(from) !== view.getInt32(12, true))) {
+    damaged('was taken from another chain')
+  }
+  const layout = same ? layoutOf(chain) : (from as ChainLayout)
+  if (view.getUint32(24, true) !== layout.recordBytes) damaged('has not the record size of its chain')
+  const delta = now - view.getFloat64(16, true)
+  // Find every part first, so that nothing is installed from a snapshot that does not fit together.
+  const chains: { nf: number; offset: number; blocks: number; at: number }[] = []
+  let at = HEADER_BYTES + layout.recordBytes
+  layout.nfs.forEach((nf, index) => {
+    for (const offset of nf.extents) {
+      if (at + 4 > snapshot.length) damaged('is cut short')
+      const blocks = view.getUint32(at, true)
+      at += 4
+      chains.push({ nf: index, offset, blocks, at })
+      at += blocks * extents.blockBytes
+    }
+  })
+  const frames: { at: number; length: number }[] = []
+  for (let i = view.getUint32(28, true); i > 0; i--) {
+    if (at + DESCRIPTOR_BYTES > snapshot.length) damaged('is cut short')
+    const length = view.getInt32(at + Descriptor.length * 4, true)
+    frames.push({ at, length })
+    at += DESCRIPTOR_BYTES + align4(length)
+  }
+  if (at !== snapshot.length) damaged('has parts that do not add up')
+  const upgrades = same ? [] : planUpgrades(chain, layout)
+  const wanted = chains.reduce((sum, c) => sum + (same || upgrades[c.nf] === undefined ? c.blocks : 0), 0)
+  if (wanted > extents.available) throw new CodedError('NF_LIMIT', 'no room for the extents of a flow that moves in')
+  const held: number[] = []
+  for (const { length } of frames) {
+    const slot = pool.take(length)
+    if (slot === 0) {
+      for (const taken of held) pool.give(taken)
+      throw new CodedError('NF_LIMIT', 'no room for the held packets of a flow that moves in')
+    }
+    held.push(slot)
+  }
+
+  u8.fill(0, record, record + chain.recordBytes)
+  u8.set(snapshot.subarray(HEADER_BYTES, HEADER_BYTES + FlowRecord.state), record)
+  chain.nfs.forEach((nf, index) => {
+    const old = layout.nfs[index] as ChainLayout['nfs'][number]
+    const bytes = snapshot.subarray(HEADER_BYTES + old.stateOffset, HEADER_BYTES + old.stateOffset + old.stateBytes)
+    if (nf.timerOffset !== 0 && old.timerOffset !== 0) {
+      const left = view.getFloat64(HEADER_BYTES + old.timerOffset, true)
+      f64[(record + nf.timerOffset) >> 3] = left === 0 ? 0 : now + left
+    }
+    const upgrade = upgrades[index]
+    if (upgrade === undefined) {
+      u8.set(bytes, record + nf.stateOffset)
+      for (const offset of old.extents) i32[(record + nf.stateOffset + offset) >> 2] = 0
+      for (const offset of old.times) moveTime(f64, record + nf.stateOffset + offset, delta)
+    } else {
+      u8.set(bytes, scratch)
+      for (const offset of old.extents) i32[(scratch + offset) >> 2] = 0
+      for (const offset of old.times) moveTime(f64, scratch + offset, delta)
+      upgrade(nf, record + nf.stateOffset, scratch, { arena, extents })
+    }
+  })
+  for (const { nf, offset, blocks, at: place } of chains) {
+    if (upgrades[nf] !== undefined) continue
+    i32[(record + (chain.nfs[nf] as ChainNf).stateOffset + offset) >> 2] = extents.importChain(snapshot, place, blocks)
+  }
+  moveTime(f64, record + FlowRecord.firstSeen, delta)
+  moveTime(f64, record + FlowRecord.lastSeen, delta)
+  i32[(record + FlowRecord.heldFirst) >> 2] = held[0] ?? 0
+  i32[(record + FlowRecord.heldLast) >> 2] = held.at(-1) ?? 0
+  frames.forEach(({ at: place, length }, index) => {
+    const slot = held[index] as number
+    const d = slot >> 2
+    for (let word = 0; word < DESCRIPTOR_WORDS; word++) i32[d + word] = view.getInt32(place + word * 4, true)
+    const frame = slot + SLOT_FRAME_OFFSET
+    u8.set(snapshot.subarray(place + DESCRIPTOR_BYTES, place + DESCRIPTOR_BYTES + length), frame)
+    i32[d + Descriptor.frame] = frame
+    i32[d + Descriptor.slot] = slot
+    i32[d + Descriptor.record] = record
+    i32[d + Descriptor.nextHeld] = held[index + 1] ?? 0
+    for (const word of FRAME_OFFSETS) i32[d + word] = i32[d + word] < 0 ? 0 : i32[d + word] + frame
+  })
+  return { held }
+}
+
+function moveTime(f64: Float64Array, offset: number, delta: number): void {
+  if (f64[offset >> 3] !== 0) f64[offset >> 3] += delta
+}
+
+type UpgradeStep = (nf: ChainNf, state: number, old: number, binding: { arena: Arena; extents: ExtentPool }) => void
+
+/** For each NF whose version differs, how to make its state; throws if a difference cannot be bridged. */
+function planUpgrades(chain: Chain, layout: ChainLayout): (UpgradeStep | undefined)[] {
+  if (chain.nfs.length !== layout.nfs.length) damaged('was taken from another chain')
+  return chain.nfs.map((nf, index) => {
+    const old = layout.nfs[index] as ChainLayout['nfs'][number]
+    if (old.name !== nf.name) damaged('was taken from another chain')
+    const fingerprint = nf.definition.flowState?.fingerprint ?? '{}'
+    if (old.version === nf.definition.version && old.fingerprint === fingerprint) return undefined
+    const found = nf.definition.upgrades?.find((u: { from: number; flowState: Struct<any> }) =>
+      u.from === old.version && u.flowState.fingerprint === old.fingerprint)
+    if (found === undefined) {
+      damaged(`has ${old.name} in version ${old.version}, and version ${nf.definition.version} brings no upgrade from it`)
+    }
+    return (own, state, scratch, binding) => {
+      const before = found.flowState.bind(binding) as StructView
+      before.o = scratch
+      own.state.o = state
+      found.upgrade(before as never, own.state)
+    }
+  })
+}
