@@ -55,7 +55,7 @@ start() {
 # wait_for NAME TEXT: until the log of a started program shows the text
 wait_for() {
   for _ in $(seq 200); do
-    grep -q "$2" "$work/$1.log" && return
+    grep -qs "$2" "$work/$1.log" && return
     sleep 0.05
   done
   echo "make.sh: $1 did not start:" >&2
@@ -269,8 +269,8 @@ python3 "$here/make.py" relabel 50 ff030021,ff030057 raw.pcap "$target/ppp-hdlc.
 python3 "$here/make.py" relabel 228 '' raw.pcap "$target/ipv4.pcap" 4
 python3 "$here/make.py" relabel 229 '' raw.pcap "$target/ipv6.pcap" 6
 tcpdump -r ethernet.pcap -w ethernet-four.pcap 'ip' 2>/dev/null
-tcpdump -r linux-sll2.pcap -w linux-sll2-six.pcap 'ip6' 2>/dev/null
-mergecap -F pcapng -w "$target/several-interfaces.pcapng" ethernet-four.pcap "$target/ipv6.pcap" linux-sll2-six.pcap
+tcpdump -r linux-sll2.pcap -w linux-sll2-four.pcap 'ip' 2>/dev/null
+mergecap -F pcapng -w "$target/several-interfaces.pcapng" ethernet-four.pcap "$target/ipv4.pcap" linux-sll2-four.pcap
 editcap -F pcapng ethernet-four.pcap first.pcapng
 editcap -F pcapng "$target/ipv6.pcap" second.pcapng
 cat first.pcapng second.pcapng >"$target/two-sections.pcapng"

@@ -25,6 +25,8 @@ import type { ExtentPool } from './extent-pool.ts'
 export interface StructBinding {
   readonly arena: Arena
   readonly extents?: ExtentPool
+  /** View classes already compiled for this binding, shared by fields of the same schema. */
+  readonly classes?: Map<Struct<any>, new (children: readonly { o: number }[]) => StructView>
 }
 
 /** A field that holds references to extents, found by walking a schema. */
@@ -51,7 +53,19 @@ export interface Field<View, Plain = View> {
   readonly extents?: readonly ExtentReference[]
   /** Byte offsets of times within the field. */
   readonly times?: readonly number[]
+  /** True for fields that `decode` leaves out. */
+  readonly isInternal?: boolean
+  /** True for fields whose decoded fields stand among those of the struct around them. */
+  readonly isFlat?: boolean
+  /** For the types alone. */
   readonly example?: View
+}
+
+/** A field that people need not see: `decode` leaves it out. */
+export function internal<V, P>(field: Field<V, P>): Field<V, P> {
+  return { ...field, accessors: field.accessors.bind(field), makeChild: field.makeChild?.bind(field),
+    decode: field.decode.bind(field), kind: field.kind, bytes: field.bytes, alignment: field.alignment,
+    fingerprint: field.fingerprint, extents: field.extents, times: field.times, isInternal: true }
 }
 
 export type ViewOf<F> = F extends Field<infer V, unknown> ? V : never
@@ -371,11 +385,11 @@ export function array(element: Field<number, any>, length: number): Field<ArrayV
   }
 }
 
-function compile(source: string, { arena }: StructBinding, children: readonly unknown[] = []): unknown {
+function compile(source: string, { arena }: StructBinding): unknown {
   const i8 = new Int8Array(arena.buffer)
   const i16 = new Int16Array(arena.buffer)
-  return new Function('U8', 'I8', 'U16', 'I16', 'U32', 'I32', 'F64', 'makeChild', source)(
-    arena.u8, i8, arena.u16, i16, arena.u32, arena.i32, arena.f64, (index: number) => children[index],
+  return new Function('U8', 'I8', 'U16', 'I16', 'U32', 'I32', 'F64', source)(
+    arena.u8, i8, arena.u16, i16, arena.u32, arena.i32, arena.f64,
   )
 }
 
@@ -430,8 +444,14 @@ export class ExtentView<V extends StructView> {
   }
 }
 
-/** A struct in an extent of its own: 4 bytes in the record, one block while present. Decodes to `null` when absent. */
-export function inExtent<F extends Fields>(schema: Struct<F>): Field<ExtentView<View<F>>, PlainShape<F> | null> {
+/**
+ * A struct in an extent of its own: 4 bytes in the record, one block while present. Decodes to `null` when absent.
+ *
+ * @param options.flat its decoded fields stand among those of the struct around it, as `null` when it is absent
+ */
+export function inExtent<F extends Fields>(schema: Struct<F>, options: { readonly flat?: boolean } = {}):
+Field<ExtentView<View<F>>, PlainShape<F> | null> {
+  const absent = Object.fromEntries(schema.layout.filter((l) => !l.field.isInternal).map((l) => [l.name, null]))
   assert(schema.extents.length === 0, 'an extent does not hold extents')
   assert(schema.times.length === 0, 'an extent does not hold times')
   return {
@@ -443,10 +463,11 @@ export function inExtent<F extends Fields>(schema: Struct<F>): Field<ExtentView<
     makeChild: (binding) => new ExtentView<View<F>>(binding, schema),
     decode: (binding, offset) => {
       const block = binding.arena.i32[offset >> 2]
-      if (block === 0 || binding.extents === undefined) return null
+      if (block === 0 || binding.extents === undefined) return options.flat ? (absent as PlainShape<F>) : null
       return schema.decode(binding, binding.extents.dataOffset(block))
     },
     extents: [{ offset: 0, path: '', blocks: 1 }],
+    isFlat: options.flat,
   }
 }
 
@@ -586,6 +607,8 @@ export class Struct<F extends Fields = Fields> implements Field<View<F>, PlainSh
   readonly fingerprint: string
   readonly extents: readonly ExtentReference[]
   readonly times: readonly number[]
+  /** For the types alone. */
+  declare readonly example?: View<F>
 
   constructor(fields: F) {
     const layout: FieldLayout[] = []
@@ -615,22 +638,27 @@ export class Struct<F extends Fields = Fields> implements Field<View<F>, PlainSh
 
   /**
    * Makes a view class for one arena and returns one instance. Every call compiles a class of its own, so that a call site
-   * that uses one view stays monomorphic.
+   * that uses one view stays monomorphic; fields of the same schema within a struct share one.
    */
   bind(binding: StructBinding): View<F> {
-    const children: { o: number }[] = []
+    const classes = binding.classes ?? new Map<Struct<any>, new (children: readonly { o: number }[]) => StructView>()
+    const inner: StructBinding = { ...binding, classes }
     const childFields = this.layout.filter((l) => l.field.makeChild !== undefined)
-    for (const l of childFields) children.push((l.field.makeChild as NonNullable<Field<any>['makeChild']>)(binding))
-    const childName = (name: string): string => `$${name}`
-    const source = `/* struct ${++bindings} */ return class StructView {
-      constructor() {
-        this.o = 0
-        ${childFields.map((l, i) => `this.${childName(l.name)} = makeChild(${i})`).join('\n')}
-      }
-      ${this.layout.map((l) => l.field.accessors(l.name, l.offset, childName(l.name))).join('\n')}
-    }`
-    const Made = compile(source, binding, children) as new () => View<F>
-    return new Made()
+    const children = childFields.map((l) => (l.field.makeChild as NonNullable<Field<any>['makeChild']>)(inner))
+    let Made = classes.get(this)
+    if (Made === undefined) {
+      const childName = (name: string): string => `$${name}`
+      const source = `/* struct ${++bindings} */ return class StructView {
+        constructor(children) {
+          this.o = 0
+          ${childFields.map((l, i) => `this.${childName(l.name)} = children[${i}]`).join('\n')}
+        }
+        ${this.layout.map((l) => l.field.accessors(l.name, l.offset, childName(l.name))).join('\n')}
+      }`
+      Made = compile(source, binding) as new (children: readonly { o: number }[]) => StructView
+      classes.set(this, Made)
+    }
+    return new Made(children) as View<F>
   }
 
   accessors(name: string, offset: number, child: string): string {
@@ -644,7 +672,12 @@ export class Struct<F extends Fields = Fields> implements Field<View<F>, PlainSh
   /** The state at `offset` as plain values, for people and files. Allocates. */
   decode(binding: StructBinding, offset: number): PlainShape<F> {
     const plain: Record<string, unknown> = {}
-    for (const l of this.layout) plain[l.name] = l.field.decode(binding, offset + l.offset)
+    for (const l of this.layout) {
+      if (l.field.isInternal) continue
+      const value: unknown = l.field.decode(binding, offset + l.offset)
+      if (l.field.isFlat) Object.assign(plain, value)
+      else plain[l.name] = value
+    }
     return plain as PlainShape<F>
   }
 }

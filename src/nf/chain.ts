@@ -17,6 +17,7 @@
 import { assert } from '../base/assert.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
+import type { Kernels } from '../memory/kernels/kernels.ts'
 import type { ExtentPool } from '../memory/extent-pool.ts'
 import { struct, u64, type StructView } from '../memory/struct.ts'
 import { FlowRecord } from '../flow/flow-record.ts'
@@ -38,6 +39,7 @@ export interface ChainMember {
 export interface ChainHost {
   readonly arena: Arena
   readonly extents: ExtentPool
+  readonly kernels: Kernels
   readonly records: RecordBuffer
   /** Which flow and time is at hand; also the origin of records. */
   readonly origin: RecordOrigin
@@ -214,6 +216,7 @@ function makeContext(definition: AnyNfDefinition, config: unknown, index: number
     flow: host.flow,
     arena: host.arena,
     extents: host.extents,
+    kernels: host.kernels,
     random: () => host.random(),
     reconsider: () => host.reconsider(),
   }

@@ -12,6 +12,7 @@ import type { z } from 'zod'
 import type { TimeUs } from '../base/clock.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
+import type { Kernels } from '../memory/kernels/kernels.ts'
 import type { ExtentPool } from '../memory/extent-pool.ts'
 import type { StateOf, Struct, View } from '../memory/struct.ts'
 import type { Packet } from '../packet/packet-view.ts'
@@ -93,7 +94,9 @@ export interface NfContext<Counters extends Names, Drops extends Names, Records 
   /** The memory that offsets (`packet.payloadOffset`, ...) point into. */
   readonly arena: Arena
   readonly extents: ExtentPool
-  /** Microseconds until which a reading of the clock is the same: one number per packet. A seeded random 32-bit integer. */
+  /** Fast scanning of bytes in the arena. */
+  readonly kernels: Kernels
+  /** A seeded random 32-bit integer. */
   random(): number
   /** Asks for `migrationTarget` to be called for the flow at hand. */
   reconsider(): void

@@ -11,7 +11,7 @@ export { Verdict } from './verdict.ts'
 export { Direction, type Packet } from '../packet/packet-view.ts'
 export {
   address, array, bool, bytes, chain, enumeration, i16, i32, i64, i8, inExtent, struct, text, time, u16, u32, u64, u8,
-  formatAddress,
+  formatAddress, internal,
 } from '../memory/struct.ts'
 export type {
   AddressView, ArrayView, BytesView, ChainView, ExtentView, PlainStateOf, StateOf, Struct, View,

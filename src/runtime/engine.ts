@@ -27,6 +27,7 @@ import type { TimeUs } from '../base/clock.ts'
 import { BATCH_EXTRA_PACKETS, BATCH_PACKETS, type EngineLimits, type IdleTimeouts } from '../base/limits.ts'
 import { Random } from '../base/random.ts'
 import type { Arena } from '../memory/arena.ts'
+import { loadKernels } from '../memory/kernels/kernels.ts'
 import { ExtentPool } from '../memory/extent-pool.ts'
 import { Slab } from '../memory/slab.ts'
 import { TimingWheel } from '../memory/timing-wheel.ts'
@@ -74,6 +75,8 @@ export interface EngineOptions {
   readonly policy: EnginePolicy
   /** Secret of the flow hash and seed of what NFs draw. */
   readonly seed: number
+  /** False: plain TypeScript instead of the WebAssembly kernels. */
+  readonly wasm?: boolean
   readonly events?: EngineEvents
 }
 
@@ -136,6 +139,7 @@ export function createEngine(options: EngineOptions) {
     flowsUdp: 0, flowsIcmp: 0, flowsOther: 0, flowsEnded: 0, flowsEvicted: 0, handedOver: 0, takenOver: 0, nfErrors: 0,
   }
   const random = new Random(options.seed)
+  const kernels = loadKernels(arena, { wasm: options.wasm ?? true })
   const parser = createParser(arena, random.int32())
   const parse = parser.parse
   const packet = createPacketView(arena)
@@ -167,7 +171,7 @@ export function createEngine(options: EngineOptions) {
   }
 
   const host: ChainHost = {
-    arena, extents, records, origin, packet, flow: flowView, emit: makeEmitter(), timer: makeTimer, held: makeHeld,
+    arena, extents, kernels, records, origin, packet, flow: flowView, emit: makeEmitter(), timer: makeTimer, held: makeHeld,
     random: () => random.int32(),
     reconsider: () => { reconsidered.push(i32[packet.d + RECORD]) },
   }

@@ -10,6 +10,7 @@
 
 import type { Random } from '../../base/random.ts'
 import type { CapturedFrame } from './capture-frames.ts'
+import { setIpv4Checksum, setTcpChecksum } from './tcp-checksum.ts'
 
 /** What one side says before the other one answers. */
 export interface Turn {
@@ -67,7 +68,7 @@ export function captureConversations(conversations: readonly (readonly Turn[])[]
 function captureOne(
   turns: readonly Turn[], clientPort: number, index: number, cut: Cutter, frames: CapturedFrame[],
 ): void {
-  // The first conversations start just below 2^32, so that their sequence numbers wrap.
+  // The first conversation starts just below 2^32, so that its sequence numbers wrap.
   const sequence = { client: (0xffffff00 + index * 0x10001) >>> 0, server: (0xfffffff0 + index * 0x30003) >>> 0 }
   const send = (from: Turn['from'], flags: number, payload: Uint8Array): void => {
     const to = from === 'client' ? 'server' : 'client'
@@ -114,7 +115,7 @@ function encodeSegment(
   view.setUint16(22, 0x4006)
   bytes.set(isClient ? CLIENT : SERVER, 26)
   bytes.set(isClient ? SERVER : CLIENT, 30)
-  view.setUint16(24, internetChecksum(bytes.subarray(14, 34), 0))
+  setIpv4Checksum(bytes, 14)
   view.setUint16(34, isClient ? clientPort : SERVER_PORT)
   view.setUint16(36, isClient ? SERVER_PORT : clientPort)
   view.setUint32(38, sequence)
@@ -122,26 +123,6 @@ function encodeSegment(
   view.setUint16(46, 0x5000 | flags)
   view.setUint16(48, 0xffff)
   bytes.set(payload, 54)
-  setTcpChecksum(bytes, 14)
+  setTcpChecksum(bytes, 14, 34)
   return bytes
-}
-
-/** Writes the TCP checksum of an IPv4 datagram without options that starts at `offset` (RFC 9293 §3.1). */
-export function setTcpChecksum(frame: Uint8Array, offset: number): void {
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
-  const headerLength = ((frame[offset] as number) & 15) * 4
-  const tcp = offset + headerLength
-  const length = view.getUint16(offset + 2) - headerLength
-  view.setUint16(tcp + 16, 0)
-  let pseudo = 6 + length
-  for (let i = 12; i < 20; i += 2) pseudo += view.getUint16(offset + i)
-  view.setUint16(tcp + 16, internetChecksum(frame.subarray(tcp, tcp + length), pseudo))
-}
-
-/** The internet checksum (RFC 1071) over `bytes`, starting from a partial sum. */
-export function internetChecksum(bytes: Uint8Array, partial: number): number {
-  let sum = partial
-  for (let i = 0; i < bytes.length; i += 2) sum += ((bytes[i] as number) << 8) | (bytes[i + 1] ?? 0)
-  while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x10000)
-  return ~sum & 0xffff
 }

@@ -1,0 +1,110 @@
+/**
+ * http: reads HTTP/1.x requests and responses.
+ *
+ * Purpose      Finds HTTP by its content, on any port and also in connections whose beginning was not seen, and reports every
+ *              message. Handles segmentation at any byte, pipelining, keep-alive, chunked bodies, interim responses, HEAD,
+ *              CONNECT, upgrades (WebSocket, h2c), retransmission, overlap, reordering and loss (see message-reader.ts). Forwards
+ *              everything. RFC 9110, RFC 9112.
+ * Config       overlap   which bytes count where TCP segments disagree: `first` (default) or `last`
+ * State        56 bytes: counts, and where each direction is. In extents: the last message's method, host, URI (256 bytes),
+ *              status; up to 31 KB of an incomplete head and 63 KB of early segments per direction
+ * Counters     requests, responses, badMessages, gaps, oversizedHeads, noRoom, upgrades
+ * Records      request (method, host, uri, version), response (status, version)
+ * Example      nfactor run web.pcap.gz --chain http --events messages.jsonl
+ *
+ * Memory is bounded per flow by the numbers above and in total by the limit on extents; what finds no room is counted
+ * (`noRoom`) and the reader goes on at the next message.
+ */
+
+import { defineNf, text, u16, Verdict, z } from '../../nf/index.ts'
+import { MessageReader, type MessageSink } from './message-reader.ts'
+import { httpState, Phase } from './http-state.ts'
+
+const OTHER = Phase.other
+const START = Phase.start
+
+export default defineNf({
+  name: 'http',
+  version: 1,
+  description: 'reads HTTP/1.x requests and responses',
+  config: z.strictObject({
+    overlap: z.enum(['first', 'last']).default('first')
+      .describe('Which bytes count where TCP segments disagree about a byte that was not delivered yet'),
+  }),
+  flowState: httpState,
+  counters: {
+    requests: 'requests read',
+    responses: 'responses read',
+    badMessages: 'places where a message was expected and something else came',
+    gaps: 'holes in a stream that a message may have been lost in',
+    oversizedHeads: 'message heads longer than 31 KB, passed over',
+    noRoom: 'times that no extent was left for a message',
+    upgrades: 'connections that became a tunnel (CONNECT, WebSocket, h2c)',
+  },
+  records: {
+    request: { method: text(32), host: text(1024), uri: text(16384), version: text(16) },
+    response: { status: u16, version: text(16) },
+  },
+  create(config, { arena, counters, extents, kernels, records }) {
+    const { request, response } = records
+    const sink: MessageSink = {
+      request(_state, last, head, direction) {
+        counters.requests++
+        request.begin(direction)
+        request.method.copyFrom(head.methodOffset, head.methodLength)
+        request.host.copyFrom(head.hostOffset, head.hostLength)
+        request.uri.copyFrom(head.uriOffset, head.uriLength)
+        writeVersion(request.version, head.versionMajor, head.versionMinor)
+        request.commit()
+        if (last === null) return
+        last.method.copyFrom(head.methodOffset, head.methodLength)
+        last.host.copyFrom(head.hostOffset, head.hostLength)
+        last.uri.copyFrom(head.uriOffset, head.uriLength)
+      },
+      response(_state, last, head, direction) {
+        counters.responses++
+        response.begin(direction)
+        response.status = head.status
+        writeVersion(response.version, head.versionMajor, head.versionMinor)
+        response.commit()
+        if (last !== null) last.status = head.status
+      },
+      anomaly(what) {
+        counters[what]++
+      },
+    }
+    const reader = new MessageReader(arena, kernels, extents.dataBytes, config.overlap, sink)
+
+    return {
+      processPacket(packet, state) {
+        if (!packet.isTcp || packet.isRelated) return Verdict.Forward
+        const direction = packet.direction
+        const side = direction === 0 ? state.forward : state.reverse
+        const flags = packet.tcpFlags
+        if (side.phase === OTHER && (flags & 2) === 0) return Verdict.Forward
+        const syn = (flags >>> 1) & 1
+        const sequence = packet.sequence
+        if (syn !== 0) reader.begin(side, sequence)
+        if ((flags & 16) !== 0) {
+          const other = direction === 0 ? state.reverse : state.forward
+          const acknowledgement = packet.acknowledgement
+          if (((acknowledgement - other.stream.next) | 0) > 0 && (other.phase !== START || other.flags !== 0)) {
+            reader.acknowledged(state, other, 1 - direction, acknowledgement)
+          }
+        }
+        const length = packet.payloadLength
+        if (length > 0) {
+          reader.segment(state, side, direction, (sequence + syn) | 0, packet.payloadOffset, length)
+        }
+        return Verdict.Forward
+      },
+    }
+  },
+})
+
+/** Versions in use are written from constants: no text is made per message. */
+function writeVersion(target: { write(text: string): void }, major: number, minor: number): void {
+  if (major === 1) target.write(minor === 1 ? 'HTTP/1.1' : minor === 0 ? 'HTTP/1.0' : `HTTP/1.${minor}`)
+  else if (major === 0) target.write('')
+  else target.write(`HTTP/${major}.${minor}`)
+}
