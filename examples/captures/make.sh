@@ -69,8 +69,8 @@ capture() {
   local device=$2
   shift 2
   # Longer than any frame here; with tcpdump's own choice its buffer has room for a handful of frames only.
-  ip netns exec "$client" tcpdump -Z root -i "$device" -s 2048 -B 8192 --immediate-mode -U -n -w "$work/$name.pcap" "$@" \
-    >"$work/$name.log" 2>&1 &
+  ip netns exec "$client" tcpdump -Z root -i "$device" -s 2048 -B 8192 --immediate-mode -U -n \
+    -w "$work/$name.pcap" "$@" >"$work/$name.log" 2>&1 &
   tcpdump_pid=$!
   children+=("$tcpdump_pid")
   wait_for "$name" 'listening on'

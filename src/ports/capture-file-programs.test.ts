@@ -1,6 +1,6 @@
 /**
- * Capture files against the programs that everybody uses: what NFactor writes, Wireshark's and tcpdump's readers read in
- * the same way, and what Wireshark writes, NFactor reads.
+ * Capture files against the programs that everybody uses: what NFactor writes, Wireshark and tcpdump read in the
+ * same way, and what Wireshark writes, NFactor reads.
  */
 
 import assert from 'node:assert/strict'

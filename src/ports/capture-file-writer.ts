@@ -3,9 +3,9 @@
  *
  *     packets -> PcapWriter | PcapngWriter -> blocks of whole records -> [gzip] -> file
  *
- * Writing is synchronous, a block of 256 KiB at a time, so there is no queue that could grow. In a compressed file every
- * block is a gzip member of its own (RFC 1952 §2.2). Blocks end at a record's end, and a block that could not be written
- * whole is cut off again: whatever happens, the file is a valid capture of the packets up to some point.
+ * Writing is synchronous, a block of 256 KiB at a time, so there is no queue that could grow. In a compressed file
+ * every block is a gzip member of its own (RFC 1952 §2.2). Blocks end at a record's end, and a block that could not be
+ * written whole is cut off again: whatever happens, the file is a valid capture of the packets up to some point.
  */
 
 import { closeSync, fstatSync, ftruncateSync, openSync, statSync, writeSync } from 'node:fs'

@@ -36,6 +36,7 @@ import { FlowTable } from '../flow/flow-table.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import { DropReason } from '../packet/drop-reason.ts'
 import { FragmentTracker, FragmentOutcome } from '../packet/fragment-tracker.ts'
+import { loadClassifyKernel, UNPARSED as KERNEL_UNPARSED } from '../packet/kernels/classify.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import { PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { createPacketView, type Packet } from '../packet/packet-view.ts'
@@ -126,6 +127,8 @@ const R_LAST_SEEN = FlowRecord.lastSeen
 const R_PACKETS = FlowRecord.packets
 const R_BYTES = FlowRecord.bytes
 const TCP_CHANGES = (1 | 2 | 4) << 8
+const PASS = ParseResult.pass
+const UNPARSED = KERNEL_UNPARSED
 const CONSUMED = 100
 
 export type Engine = ReturnType<typeof createEngine>
@@ -140,7 +143,9 @@ export function createEngine(options: EngineOptions) {
   }
   const random = new Random(options.seed)
   const kernels = loadKernels(arena, { wasm: options.wasm ?? true })
-  const parser = createParser(arena, random.int32())
+  const hashSeed = random.int32()
+  const parser = createParser(arena, hashSeed)
+  const kernel = (options.wasm ?? true) ? loadClassifyKernel(arena) : null
   const parse = parser.parse
   const packet = createPacketView(arena)
   const emittedPacket = createPacketView(arena)
@@ -160,7 +165,7 @@ export function createEngine(options: EngineOptions) {
     get opener() { return u8[i32[packet.d + RECORD] + FlowRecord.opener] },
     get now() { return f64[(packet.d + TIME) >> 1] },
   }
-  const records = new RecordBuffer(arena, limits.recordBytes, origin)
+  const records = new RecordBuffer(arena, limits.recordBytes, origin, kernels.copy)
 
   const flowView: FlowView = {
     get packets() { return f64[(i32[packet.d + RECORD] + FlowRecord.packets) >> 3] },
@@ -197,7 +202,10 @@ export function createEngine(options: EngineOptions) {
   const tableMask = table.slots - 1
 
   let batchCount = 0
+  /** The record words of the batch are guesses: the keys have not been compared, or flows have opened or ended since. */
+  let guessed = true
   let outputCount = 0
+  let countedOutput = 0
   let extraCount = 0
   let heldCount = 0
   let epochUs: TimeUs = -1
@@ -207,17 +215,41 @@ export function createEngine(options: EngineOptions) {
 
   // -- Batch ---------------------------------------------------------------------------------------------------------
 
-  /** Runs the batch and empties it. */
-  function process(): void {
+  /** Runs the batch and empties it. Returns how many packets are to leave. */
+  function process(): number {
     const count = batchCount
     batchCount = 0
     const end = descriptors + count * WORDS
+    if (kernel !== null) {
+      guessed = false
+      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2)
+      if (left > 0) parseLeft(end)
+    } else {
+      guessed = true
+      classify(end)
+    }
     let bytes = 0
-    let touched = 0
+    for (let d = descriptors; d < end; d += WORDS) bytes += i32[d + WIRE_LENGTH]
     for (let d = descriptors; d < end; d += WORDS) {
-      bytes += i32[d + WIRE_LENGTH]
+      const result = i32[d + RESULT]
+      if (result === 0) actor(d)
+      else notForActor(d, result)
+    }
+    if (injectCount > 0) runInjected()
+    packet.d = idleDescriptor
+    countOutput()
+    statistics.received += count
+    statistics.bytesReceived += bytes
+    return outputCount
+  }
+
+  /** The first stages of a batch: the twin of the kernel packet/kernels/classify.as.ts. */
+  function classify(end: number): void {
+    let touched = 0
+    for (let d = descriptors; d < end; d += WORDS) touched ^= u8[i32[d + FRAME] + 14]
+    for (let d = descriptors; d < end; d += WORDS) {
       const result = parse(d)
-      if (result > 0 && result !== ParseResult.pass) special(d, result)
+      if (result > 0 && result !== PASS) special(d, result)
     }
     for (let d = descriptors; d < end; d += WORDS) touched ^= i32[tableBase + (i32[d + HASH] >>> tableShift) * 2]
     for (let d = descriptors; d < end; d += WORDS) i32[d + RECORD] = guess(i32[d + HASH])
@@ -232,15 +264,17 @@ export function createEngine(options: EngineOptions) {
       }
     }
     i32[sink] = touched
+  }
+
+  /** Packets that the kernel does not parse. */
+  function parseLeft(end: number): void {
     for (let d = descriptors; d < end; d += WORDS) {
-      const result = i32[d + RESULT]
-      if (result === 0) actor(d)
-      else notForActor(d, result)
+      if (i32[d + RESULT] !== UNPARSED) continue
+      const result = parse(d)
+      if (result > 0 && result !== PASS) special(d, result)
+      i32[d + RECORD] = i32[d + RESULT] === 0 ? guess(i32[d + HASH]) : 0
     }
-    if (injectCount > 0) runInjected()
-    packet.d = idleDescriptor
-    statistics.received += count
-    statistics.bytesReceived += bytes
+    guessed = true
   }
 
   /** The record whose entry has this hash, most likely; 0 if there is none. */
@@ -258,12 +292,14 @@ export function createEngine(options: EngineOptions) {
   function actor(d: number): void {
     try {
       let record = i32[d + RECORD]
-      const at = record >> 2
-      if (record === 0 || i32[at] !== i32[d + KEY] || i32[at + 1] !== i32[d + KEY + 1] ||
-          i32[at + 2] !== i32[d + KEY + 2] || i32[at + 3] !== i32[d + KEY + 3] || i32[at + 7] !== i32[d + KEY + 7] ||
-          (i32[d + META] & Meta.ipv6) !== 0) {
-        record = findOrOpen(d)
-        if (record === 0) return
+      if (guessed || record === 0) {
+        const at = record >> 2
+        if (record === 0 || i32[at] !== i32[d + KEY] || i32[at + 1] !== i32[d + KEY + 1] ||
+            i32[at + 2] !== i32[d + KEY + 2] || i32[at + 3] !== i32[d + KEY + 3] || i32[at + 7] !== i32[d + KEY + 7] ||
+            (i32[d + META] & Meta.ipv6) !== 0) {
+          record = findOrOpen(d)
+          if (record === 0) return
+        }
       }
       const meta = i32[d + META]
       const state = i32[(record + R_PHASE) >> 2]
@@ -291,8 +327,15 @@ export function createEngine(options: EngineOptions) {
   function forward(d: number): void {
     i32[outputs + outputCount] = d
     outputCount++
-    statistics.forwarded++
-    statistics.bytesForwarded += i32[d + WIRE_LENGTH]
+  }
+
+  /** Counts what has been put into the output since the last time. */
+  function countOutput(): void {
+    let bytes = 0
+    for (let i = countedOutput; i < outputCount; i++) bytes += i32[i32[outputs + i] + WIRE_LENGTH]
+    statistics.forwarded += outputCount - countedOutput
+    statistics.bytesForwarded += bytes
+    countedOutput = outputCount
   }
 
   function drop(d: number, reason: number): void {
@@ -358,6 +401,7 @@ export function createEngine(options: EngineOptions) {
     }
     const record = slab.take()
     assert(record !== 0, 'there are as many flow records as table entries')
+    guessed = true
     const at = record >> 2
     for (let i = 0; i < recordBytes >> 2; i++) i32[at + i] = 0
     const version = i32[d + KEY] >>> 24
@@ -469,6 +513,7 @@ export function createEngine(options: EngineOptions) {
 
   /** Gives back everything a flow has here. */
   function release(record: number, inWheel: boolean, inTable = true): void {
+    guessed = true
     for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0;) {
       const held = slot >> 2
       slot = i32[held + NEXT_HELD]
@@ -810,6 +855,7 @@ export function createEngine(options: EngineOptions) {
     if (now > lastTimeUs) lastTimeUs = now
     const steps = wheel.advance(Math.floor((lastTimeUs - epochUs) / TICK_US) | 0, budget, fire)
     expireFragments(lastTimeUs)
+    countOutput()
     return steps < budget
   }
 
@@ -1006,6 +1052,7 @@ export function createEngine(options: EngineOptions) {
       if (slot !== 0) pool.give(slot)
     }
     outputCount = 0
+    countedOutput = 0
     extraCount = 0
   }
 
@@ -1019,6 +1066,7 @@ export function createEngine(options: EngineOptions) {
       end(record, u8[record + FlowRecord.phase] === FlowPhase.lingering ? 'closed' : 'finished', true)
     }
     expireFragments(Infinity)
+    countOutput()
     packet.d = idleDescriptor
   }
 
@@ -1034,6 +1082,8 @@ export function createEngine(options: EngineOptions) {
     advance,
     nextDue,
     get outputCount() { return outputCount },
+    /** Word index of the list of packets that are to leave: word indexes of their descriptors. PERF: for hosts' loops. */
+    outputs,
     /** Word index of the descriptor of packet `index` that is to leave. */
     output: (index: number): number => i32[outputs + index],
     clearOutput,

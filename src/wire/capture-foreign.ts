@@ -18,7 +18,7 @@ export const FOREIGN_HEAD_LENGTH = 512
 const MEND_NOT_A_CAPTURE = 'Name a pcap or pcapng file, plain or compressed with gzip'
 
 function decompressWith(program: string): string {
-  return `Decompress it on the way: ${program} -dc FILE | nfactor run - ...`
+  return `Decompress it on the way: ${program} -dc FILE | nfactor run -`
 }
 
 const MEND_CONVERT = 'Convert it with Wireshark\'s tool: editcap -F pcapng FILE OUTPUT.pcapng'

@@ -1,5 +1,6 @@
 /**
- * A sink that keeps everything it is given, as plain objects: for tests, and for captures small enough to look at whole.
+ * A sink that keeps everything it is given, as plain objects: for tests, and for captures that are small enough to be
+ * looked at whole.
  */
 
 import type { CaptureSink } from './capture-sink.ts'

@@ -6,10 +6,10 @@ import {
 } from './link-type.ts'
 
 
-/** The hex digits as a packet in the middle of other bytes, so that a wrong offset shows. */
+/** The hex digits as a packet in the middle of other bytes, so that a wrong offset or a byte too many shows. */
 function at(linkType: number, hex: string): string {
   const packet = Buffer.from(hex.replaceAll(' ', ''), 'hex')
-  const bytes = Buffer.concat([Buffer.alloc(7, 0xee), packet, Buffer.alloc(32, 0x45)])
+  const bytes = Buffer.concat([Buffer.alloc(7, 0xee), packet, Buffer.alloc(32, 0x21)])
   const payload = linkPayload(bytes, 7, packet.length, linkType)
   if (payload === LINK_PAYLOAD_UNKNOWN) return 'unknown'
   return `${payloadEtherType(payload).toString(16).padStart(4, '0')} behind ${payloadHeaderLength(payload)}`
@@ -104,6 +104,11 @@ test('no packet makes it read outside of the packet', () => {
     assert.ok(payloadHeaderLength(payload) <= length)
     assert.equal(payload === LINK_PAYLOAD_UNKNOWN, payloadEtherType(payload) === 0)
   }
+})
+
+test('the numbers are those of the registry', () => {
+  const numbers = [0, 1, 9, 12, 14, 50, 101, 108, 113, 228, 229, 276]
+  assert.deepEqual(Object.values(LinkType).toSorted((a, b) => a - b), numbers)
 })
 
 test('names', () => {

@@ -132,17 +132,46 @@ test('the writer refuses a second link type, and what came before is intact', ()
   const output = new Collected()
   const writer = new PcapWriter(output)
   writer.interfaceAdded(0, LinkType.Raw, 0, true)
-  writer.interfaceAdded(1, LinkType.Ethernet, 0, true)
+  writer.interfaceAdded(1, LinkType.Null, 0, true)
   writer.packet(new Uint8Array([1, 2, 3]), 1, 2, 2, 5, 6, 1)
   assert.throws(() => writer.packet(new Uint8Array(2), 0, 2, 2, 5, 7, 0), (error: unknown) => {
     assert.ok(error instanceof CodedError)
     assert.equal(error.code, 'NF_CAPTURE_LINK_TYPE')
-    assert.match(error.message, /raw IP cannot follow Ethernet/)
+    assert.match(error.message, /raw IP cannot follow BSD loopback/)
     return true
   })
   writer.flush()
   const { capture, parser } = parse(output.bytes)
   assert.equal(parser.state, 'complete')
-  assert.equal(capture.interfaces[0]?.linkType, LinkType.Ethernet)
+  assert.equal(capture.interfaces[0]?.linkType, LinkType.Null)
   assert.deepEqual(capture.packets.map(p => [...p.bytes]), [[2, 3]])
+})
+
+test('what the writer writes, byte by byte', () => {
+  for (const littleEndian of [true, false]) {
+    const output = new Collected()
+    const writer = new PcapWriter(output, { littleEndian })
+    writer.interfaceAdded(0, LinkType.Raw, 0x1234, false)
+    writer.packet(new Uint8Array([1, 2, 3]), 1, 2, 0x500, 0xf0000001, 5999, 0)
+    writer.flush()
+    assert.deepEqual(output.bytes, layOut(littleEndian,
+      0xa1b2c3d4, [2], [4], 0, 0, 0x1234, 101, 0xf0000001, 5, 2, 0x500, '0203'))
+  }
+})
+
+test('the output gets large blocks that end with a record', () => {
+  const blocks: Uint8Array[] = []
+  const writer = new PcapWriter({ write: (bytes, length) => void blocks.push(Buffer.from(bytes.subarray(0, length))) })
+  writer.interfaceAdded(0, LinkType.Raw, 0, false)
+  for (let i = 0; i < 2000; i++) writer.packet(new Uint8Array(1000), 0, 1000, 1000, i, 0, 0)
+  writer.packet(new Uint8Array(CAPTURED_LENGTH_MAX), 0, CAPTURED_LENGTH_MAX, CAPTURED_LENGTH_MAX, 2000, 0, 0)
+  writer.flush()
+  assert.equal(blocks.length, 8)
+  let start: Uint8Array = new Uint8Array(0)
+  for (const block of blocks) {
+    assert.ok(block.length >= 256 * 1024 || block === blocks.at(-1))
+    start = Buffer.concat([start, block])
+    assert.equal(parse(start).parser.state, 'complete')
+  }
+  assert.equal(parse(start).capture.packets.length, 2001)
 })

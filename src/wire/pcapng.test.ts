@@ -179,6 +179,41 @@ for (const littleEndian of [true, false]) {
   })
 }
 
+test('options of an interface: a name as long as an offset, and no end mark', () => {
+  const b = new Blocks(true)
+  const name = b.layOut([2], [8], Buffer.from('ethernet'))
+  const { capture, parser } = parse(
+    b.section(), b.interface(1, 0, b.resolution(0), name, b.offset(7n)), b.packet(0, 1n, abc),
+    b.interface(1, 0, b.resolution(9), [0], [0], b.resolution(3)), b.packet(1, 1n, abc),
+  )
+  assert.equal(parser.state, 'complete')
+  assert.deepEqual(capture.packets.map(p => [p.seconds, p.nanoseconds]), [[8, 0], [0, 1]])
+})
+
+test('what the writer writes, byte by byte', () => {
+  for (const littleEndian of [true, false]) {
+    const b = new Blocks(littleEndian)
+    const parts: Buffer[] = []
+    const writer = new PcapngWriter(
+      { write: (bytes, length) => void parts.push(Buffer.from(bytes.subarray(0, length))) }, { littleEndian },
+    )
+    writer.interfaceAdded(0, 276, 96, true)
+    writer.interfaceAdded(1, 1, 0, false)
+    // The block is used again: what was in it must not show in the padding.
+    writer.packet(new Uint8Array(300).fill(0xff), 0, 300, 300, 0, 0, 0)
+    writer.flush()
+    writer.packet(Uint8Array.of(1, 2, 3, 4, 5, 6), 1, 5, 60, 1_700_000_000, 123_456_789, 0)
+    writer.packet(Uint8Array.of(1, 2, 3, 4), 0, 4, 4, 1_700_000_000, 123_456_789, 1)
+    writer.flush()
+    assert.deepEqual(Buffer.concat(parts), Buffer.concat([
+      b.section(), b.interface(276, 96, b.resolution(9), [0], [0]), b.interface(1, 0),
+      b.packet(0, 0n, new Uint8Array(300).fill(0xff)),
+      b.packet(0, 1_700_000_000_123_456_789n, Uint8Array.of(2, 3, 4, 5, 6), 60),
+      b.packet(1, 1_700_000_000_123_456n, Uint8Array.of(1, 2, 3, 4)),
+    ]))
+  }
+})
+
 test('a packet before any interface is damage', () => {
   const b = new Blocks(true)
   assert.equal(parse(b.section(), b.block(3, 3, abc)).parser.state, 'damaged')

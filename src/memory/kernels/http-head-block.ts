@@ -107,16 +107,18 @@ export const INVALID_NOT_RESPONSE = 5
 
 /** Longest method. */
 export const METHOD_BYTES_MAX = 32
-// Numbers of the methods that the scan treats apart; the others are in the table of http-methods.ts.
+// Numbers of the methods that the scan treats apart; the others are in http-tables.ts.
 export const METHOD_GET = 1
 export const METHOD_HEAD = 2
 export const METHOD_POST = 3
 export const METHOD_CONNECT = 6
 
-// Table of known methods: open addressing, linear probing, never full.
+// Tables. Known methods: open addressing, linear probing, never full.
 //
 //     slot  │ id i32 (0: empty) │ length i32 │ name, 24 bytes, zero-padded │
 export const METHOD_SLOTS = 128
 export const METHOD_SLOT_BYTES = 32
 export const METHOD_SLOT_SHIFT = 25
 export const METHOD_HASH = -1640531535
+/** Field names by length, a word each, right after the methods. */
+export const FIELD_NAME_SLOTS = 32

@@ -19,18 +19,21 @@
  */
 
 import type { Arena } from '../arena.ts'
-import {
+import * as layout from './http-head-block.ts'
+
+// PERF: an imported constant is read from memory at every use; one of this module becomes part of the code (bench http-head).
+const {
   AT_ANOMALIES, AT_ATTRIBUTES, AT_AUTHORITY, AT_AUTHORITY_LENGTH, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST, AT_HOST_LENGTH,
   AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH, AT_START, AT_STATUS,
   AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF, CHUNKED,
   CHUNKED_NOT_FINAL, CONFLICTING_CONTENT_LENGTH, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE, CONTROL_BYTE,
-  DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SPACE, HAS_CONTENT_LENGTH, HAS_HOST,
+  DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SLOTS, FIELD_NAME_SPACE, HAS_CONTENT_LENGTH, HAS_HOST,
   HAS_TRANSFER_ENCODING, HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, INVALID_METHOD, INVALID_NOT_RESPONSE, INVALID_STATUS,
   INVALID_TARGET, INVALID_VERSION, KIND_EITHER, KIND_REQUEST, KIND_RESPONSE, LENGTH_AND_ENCODING, MALFORMED_FIELD,
   METHOD_BYTES_MAX, METHOD_CONNECT, METHOD_GET, METHOD_HASH, METHOD_POST, METHOD_SLOTS, METHOD_SLOT_BYTES, METHOD_SLOT_SHIFT,
   NO_VERSION, OBS_FOLD, ODD_VERSION, OTHER_CODING, START_LINE_SPACE, STATUS_SUFFIX, TARGET_SPACE, UPGRADE_H2C, UPGRADE_OTHER,
   UPGRADE_WEBSOCKET,
-} from './http-head-block.ts'
+} = layout
 
 export interface HttpHeadKernels {
   /**
@@ -67,20 +70,14 @@ const HTTP_UPPER = letters('HTTP')
 const GET_SPACE = letters('GET ')
 const POST_UPPER = letters('POST')
 const VERSION_1_1 = letters('/1.1')
-const HOST = letters('host')
-const CONT = letters('cont')
-const TRAN = letters('tran')
-const CONN = letters('conn')
-const UPGR = letters('upgr')
-const EXPE = letters('expe')
 const [ENT_, LENG, NGTH] = [letters('ent-'), letters('leng'), letters('ngth')]
-const [ECTI, TION, RADE, PECT] = [letters('ecti'), letters('tion'), letters('rade'), letters('pect')]
+const [ECTI, TION, UPGR, RADE, PECT] = [letters('ecti'), letters('tion'), letters('upgr'), letters('rade'), letters('pect')]
 const [SFER, _ENC, ODIN, DING] = [letters('sfer'), letters('-enc'), letters('odin'), letters('ding')]
-const [CHUN, NKED, IDEN, TITY] = [letters('chun'), letters('nked'), letters('iden'), letters('tity')]
+const [CONT, CHUN, NKED, IDEN, TITY] = [letters('cont'), letters('chun'), letters('nked'), letters('iden'), letters('tity')]
 const [CLOS, KEEP, ALIV, WEBS, OCKE] = [letters('clos'), letters('keep'), letters('aliv'), letters('webs'), letters('ocke')]
 const [_100_, INUE] = [letters('100-'), letters('inue')]
-/** Lengths of the known names: Host, Expect, Upgrade, Connection, Content-Length, Transfer-Encoding. */
-const NAME_LENGTHS = (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 14) | (1 << 17)
+/** What parseStart returns for a head that has no fields. */
+const NO_FIELDS = -2
 
 // Lists of tokens.
 const CODINGS = 0
@@ -97,22 +94,23 @@ function isDigit(c: number): boolean {
 }
 
 /**
- * @param methods the table of known methods, see http-methods.ts
+ * @param tables what http-tables.ts has written
  */
-export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKernels {
+export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernels {
   const { u8, i32, f64, view } = arena
+  const names = (tables + METHOD_SLOTS * METHOD_SLOT_BYTES) >> 2
   const token = new Uint8Array(256)
   for (const c of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") token[c.charCodeAt(0)] = 1
 
   /** Four bytes in lower case. Turns CR into '-' too: a name with control bytes must not come here. */
   const lower = (at: number): number => view.getInt32(at, true) | 0x20202020
 
-  const mark = (field: number, bits: number): void => {
-    i32[field >> 2] |= bits
+  const mark = (word: number, bits: number): void => {
+    i32[word] |= bits
   }
 
   const invalid = (block: number, reason: number): number => {
-    i32[(block + AT_INVALID_REASON) >> 2] = reason
+    i32[(block >> 2) + (AT_INVALID_REASON >> 2)] = reason
     return HEAD_INVALID
   }
 
@@ -151,98 +149,107 @@ export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKerne
     return found < end ? found : end
   }
 
-  /** The first colon or byte <= 0x20 from `at` on; there must be one. */
-  const nameEnd = (at: number): number => {
+  /** The first colon or byte <= 0x20 in [at, end), or `end`; `at` is below `end`. */
+  const nextStop = (at: number, end: number): number => {
     let word = at >> 2
+    const last = (end - 1) >> 2
     let x = i32[word] | ((1 << ((at & 3) << 3)) - 1)
     let y = x ^ 0x3a3a3a3a
     let hits = (((x - 0x21212121) & ~x) | ((y - 0x01010101) & ~y)) & 0x80808080
     while (hits === 0) {
+      if (word === last) return end
       x = i32[++word]
       y = x ^ 0x3a3a3a3a
       hits = (((x - 0x21212121) & ~x) | ((y - 0x01010101) & ~y)) & 0x80808080
     }
-    return (word << 2) + ((31 - Math.clz32(hits & -hits)) >> 3)
+    const found = (word << 2) + ((31 - Math.clz32(hits & -hits)) >> 3)
+    return found < end ? found : end
   }
 
   const parseHttpHead = (offset: number, end: number, kind: number, block: number): number => {
-    const started = parseStart(offset, end, kind, block)
-    if (started !== HEAD_COMPLETE) return started
-    let anomalies = i32[(block + AT_ANOMALIES) >> 2]
-    let lineStart = i32[(block + AT_HEAD_END) >> 2]
-    if ((anomalies & NO_VERSION) !== 0 && i32[(block + AT_VERSION_MINOR) >> 2] === 9) return HEAD_COMPLETE
+    let lineStart = parseStart(offset, end, kind, block)
+    if (lineStart <= 0) return lineStart === NO_FIELDS ? HEAD_COMPLETE : lineStart
     if (lineStart >= end) return HEAD_INCOMPLETE
-
+    let anomalies = 0
     let headEnd = 0
     let c = u8[lineStart]
     if (c === LF) {
-      anomalies |= BARE_LF
+      anomalies = BARE_LF
       headEnd = lineStart + 1
     } else if (c === CR) {
       if (lineStart + 1 >= end) return HEAD_INCOMPLETE
       if (u8[lineStart + 1] === LF) headEnd = lineStart + 2
     }
-    let from = lineStart
     while (headEnd === 0) {
-      let at = nextControl(from, end)
-      if (at + 1 >= end) return HEAD_INCOMPLETE
-      from = at + 1
-      c = u8[at]
-      if (c === CR && u8[from] === LF) {
-        at = from++
-      } else if (c === LF) {
-        anomalies |= BARE_LF
-      } else {
-        if (c === CR) anomalies |= BARE_CR
-        else if (c !== HT) anomalies |= CONTROL_BYTE
-        continue
-      }
-      // `at` is the LF of a line.
-      if (from >= end) return HEAD_INCOMPLETE
-      c = u8[from]
-      if (c <= 0x20) {
-        if (c === SP || c === HT) {
-          anomalies |= OBS_FOLD
+      // The line [lineStart, at) is a field with all its continuations; `at` becomes the LF of the last.
+      const name = nextStop(lineStart, end)
+      let from = name
+      let at = 0
+      while (at === 0) {
+        at = nextControl(from, end)
+        if (at + 1 >= end) return HEAD_INCOMPLETE
+        from = at + 1
+        c = u8[at]
+        if (c === CR && u8[from] === LF) {
+          at = from++
+        } else if (c === LF) {
+          anomalies |= BARE_LF
+        } else {
+          if (c === CR) anomalies |= BARE_CR
+          else if (c !== HT) anomalies |= CONTROL_BYTE
+          at = 0
           continue
         }
-        if (c === LF) {
-          anomalies |= BARE_LF
-          headEnd = from + 1
-        } else if (c === CR) {
-          if (from + 1 >= end) return HEAD_INCOMPLETE
-          if (u8[from + 1] === LF) headEnd = from + 2
+        if (from >= end) return HEAD_INCOMPLETE
+        c = u8[from]
+        if (c <= SP) {
+          if (c === SP || c === HT) {
+            anomalies |= OBS_FOLD
+            at = 0
+          } else if (c === LF) {
+            anomalies |= BARE_LF
+            headEnd = from + 1
+          } else if (c === CR) {
+            if (from + 1 >= end) return HEAD_INCOMPLETE
+            if (u8[from + 1] === LF) headEnd = from + 2
+          }
         }
       }
-      // The line [lineStart, at) is a field with all its continuations.
-      const name = nameEnd(lineStart)
       const length = name - lineStart
       if (length === 0 || u8[name] !== COLON) anomalies |= oddField(lineStart, at, block)
-      else if (length <= 17 && ((NAME_LENGTHS >> length) & 1) !== 0) {
-        const first = lower(lineStart)
-        if (first === HOST || first === CONT || first === CONN || first === UPGR || first === EXPE || first === TRAN) {
-          knownField(lineStart, length, at, block)
-        }
-      }
+      else if (length < FIELD_NAME_SLOTS && lower(lineStart) === i32[names + length]) knownField(lineStart, length, at, block)
       lineStart = from
     }
-    anomalies |= i32[(block + AT_ANOMALIES) >> 2]
-    const attributes = i32[(block + AT_ATTRIBUTES) >> 2]
+    anomalies |= i32[(block >> 2) + (AT_ANOMALIES >> 2)]
+    const attributes = i32[(block >> 2) + (AT_ATTRIBUTES >> 2)]
     if ((attributes & HAS_CONTENT_LENGTH) !== 0 && (attributes & HAS_TRANSFER_ENCODING) !== 0) {
       anomalies |= LENGTH_AND_ENCODING
     }
-    if ((anomalies & BAD_CONTENT_LENGTH) !== 0) f64[(block + AT_CONTENT_LENGTH) >> 3] = -1
-    i32[(block + AT_ANOMALIES) >> 2] = anomalies
-    i32[(block + AT_HEAD_END) >> 2] = headEnd
+    if ((anomalies & BAD_CONTENT_LENGTH) !== 0) f64[(block >> 3) + (AT_CONTENT_LENGTH >> 3)] = -1
+    i32[(block >> 2) + (AT_ANOMALIES >> 2)] = anomalies
+    i32[(block >> 2) + (AT_HEAD_END >> 2)] = headEnd
     return HEAD_COMPLETE
   }
 
-  const detectHttp = (offset: number, end: number, block: number): number => parseStart(offset, end, KIND_EITHER, block)
+  const detectHttp = (offset: number, end: number, block: number): number => {
+    const fields = parseStart(offset, end, KIND_EITHER, block)
+    return fields > 0 || fields === NO_FIELDS ? HEAD_COMPLETE : fields
+  }
 
-  /** The start line; on HEAD_COMPLETE the block holds its parts, and AT_HEAD_END the offset after its LF. */
+  /** The start line: its parts go into the block; returns the offset after its LF, NO_FIELDS, or what the head scan returns. */
   const parseStart = (offset: number, end: number, kind: number, block: number): number => {
-    const first = block >> 2
-    for (let i = 0; i < 20; i++) i32[first + i] = 0
-    f64[(block + AT_CONTENT_LENGTH) >> 3] = -1
+    const first = block >> 3
+    f64[first] = 0
+    f64[first + 1] = 0
+    f64[first + 2] = 0
+    f64[first + 3] = 0
+    f64[first + 4] = 0
+    f64[first + 5] = 0
+    f64[first + 6] = 0
+    f64[first + 7] = 0
+    f64[first + 8] = 0
+    f64[first + 9] = 0
+    f64[first + (AT_CONTENT_LENGTH >> 3)] = -1
     let at = offset
     let c = 0
     for (; ; at++) {
@@ -250,7 +257,7 @@ export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKerne
       c = u8[at]
       if (c !== CR && c !== LF) break
     }
-    i32[(block + AT_START) >> 2] = at
+    i32[(block >> 2) + (AT_START >> 2)] = at
     if (c === 0x48 && (kind & KIND_RESPONSE) !== 0) {
       if (at + 5 <= end) {
         if (view.getInt32(at, true) === HTTP_UPPER && u8[at + 4] === SLASH) return parseStatusLine(at, end, block)
@@ -322,15 +329,15 @@ export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKerne
       reasonEnd = at + 1
     }
     if (reasonEnd < reason) reasonEnd = reason
-    i32[(block + AT_KIND) >> 2] = KIND_RESPONSE
-    i32[(block + AT_VERSION_MAJOR) >> 2] = major
-    i32[(block + AT_VERSION_MINOR) >> 2] = minor
-    i32[(block + AT_STATUS) >> 2] = status
-    i32[(block + AT_REASON) >> 2] = reason
-    i32[(block + AT_REASON_LENGTH) >> 2] = reasonEnd - reason
-    i32[(block + AT_ANOMALIES) >> 2] = anomalies
-    i32[(block + AT_HEAD_END) >> 2] = at + 1
-    return HEAD_COMPLETE
+    i32[(block >> 2) + (AT_KIND >> 2)] = KIND_RESPONSE
+    i32[(block >> 2) + (AT_VERSION_MAJOR >> 2)] = major
+    i32[(block >> 2) + (AT_VERSION_MINOR >> 2)] = minor
+    i32[(block >> 2) + (AT_STATUS >> 2)] = status
+    i32[(block >> 2) + (AT_REASON >> 2)] = reason
+    i32[(block >> 2) + (AT_REASON_LENGTH >> 2)] = reasonEnd - reason
+    i32[(block >> 2) + (AT_ANOMALIES >> 2)] = anomalies
+    i32[(block >> 2) + (AT_HEAD_END >> 2)] = at + 1
+    return at + 1
   }
 
   const parseRequestLine = (start: number, end: number, block: number): number => {
@@ -418,18 +425,18 @@ export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKerne
         }
       }
     }
-    i32[(block + AT_KIND) >> 2] = KIND_REQUEST
-    i32[(block + AT_METHOD_ID) >> 2] = method
-    i32[(block + AT_METHOD) >> 2] = start
-    i32[(block + AT_METHOD_LENGTH) >> 2] = methodLength
-    i32[(block + AT_URI) >> 2] = uri
-    i32[(block + AT_URI_LENGTH) >> 2] = uriEnd - uri
-    i32[(block + AT_VERSION_MAJOR) >> 2] = major
-    i32[(block + AT_VERSION_MINOR) >> 2] = minor
-    i32[(block + AT_ANOMALIES) >> 2] = anomalies
-    i32[(block + AT_HEAD_END) >> 2] = at
+    i32[(block >> 2) + (AT_KIND >> 2)] = KIND_REQUEST
+    i32[(block >> 2) + (AT_METHOD_ID >> 2)] = method
+    i32[(block >> 2) + (AT_METHOD >> 2)] = start
+    i32[(block >> 2) + (AT_METHOD_LENGTH >> 2)] = methodLength
+    i32[(block >> 2) + (AT_URI >> 2)] = uri
+    i32[(block >> 2) + (AT_URI_LENGTH >> 2)] = uriEnd - uri
+    i32[(block >> 2) + (AT_VERSION_MAJOR >> 2)] = major
+    i32[(block >> 2) + (AT_VERSION_MINOR >> 2)] = minor
+    i32[(block >> 2) + (AT_ANOMALIES >> 2)] = anomalies
+    i32[(block >> 2) + (AT_HEAD_END >> 2)] = at
     if (u8[uri] !== SLASH) authority(method, uri, uriEnd, block)
-    return HEAD_COMPLETE
+    return major === 0 && (anomalies & NO_VERSION) !== 0 ? NO_FIELDS : at
   }
 
   /** The number of a method, which a space follows; 0 if it is not in the table. */
@@ -437,7 +444,7 @@ export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKerne
     if (length < 3) return 0
     let slot = Math.imul(view.getInt32(start, true) ^ length, METHOD_HASH) >>> METHOD_SLOT_SHIFT
     for (;;) {
-      const at = methods + slot * METHOD_SLOT_BYTES
+      const at = tables + slot * METHOD_SLOT_BYTES
       const id = i32[at >> 2]
       if (id === 0) return 0
       if (i32[(at + 4) >> 2] === length) {
@@ -465,8 +472,8 @@ export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKerne
         if (c === 0x40) from = to
       }
     }
-    i32[(block + AT_AUTHORITY) >> 2] = from
-    i32[(block + AT_AUTHORITY_LENGTH) >> 2] = to - from
+    i32[(block >> 2) + (AT_AUTHORITY >> 2)] = from
+    i32[(block >> 2) + (AT_AUTHORITY_LENGTH >> 2)] = to - from
   }
 
   /** A line whose name is not followed by a colon at once. Returns the anomalies of its name. */
@@ -481,49 +488,47 @@ export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKerne
     if (at === start || at === lineEnd || c !== COLON) return MALFORMED_FIELD
     let nameEnd = at
     while (nameEnd > start && (u8[nameEnd - 1] === SP || u8[nameEnd - 1] === HT)) nameEnd--
-    for (let i = start; i < nameEnd; i++) if (u8[i] <= 0x20) return FIELD_NAME_SPACE
-    if (nameEnd - start >= 4) knownField(start, nameEnd - start, lineEnd, block)
+    for (let i = start; i < nameEnd; i++) if (u8[i] <= SP) return FIELD_NAME_SPACE
+    const length = nameEnd - start
+    if (length >= 4 && length < FIELD_NAME_SLOTS && lower(start) === i32[names + length]) {
+      knownField(start, length, lineEnd, block)
+    }
     return nameEnd === at ? 0 : FIELD_NAME_SPACE
   }
 
-  /** A field whose name, of at least 4 bytes and without blanks or control bytes, may be a known one. */
+  /** A field whose name has the length and the first four letters of a known one. */
   const knownField = (start: number, length: number, lineEnd: number, block: number): void => {
-    const first = lower(start)
-    let list = CODINGS
-    if (first === HOST) {
-      if (length !== 4) return
-    } else if (first === CONT) {
-      if (length !== 14 || lower(start + 4) !== ENT_ || lower(start + 8) !== LENG || lower(start + 10) !== NGTH) return
-    } else if (first === CONN) {
-      if (length !== 10 || lower(start + 4) !== ECTI || lower(start + 6) !== TION) return
-      list = CONNECTION
-    } else if (first === TRAN) {
-      if (length !== 17 || lower(start + 4) !== SFER || lower(start + 8) !== _ENC || lower(start + 12) !== ODIN ||
-        lower(start + 13) !== DING) return
-    } else if (first === UPGR) {
-      if (length !== 7 || lower(start + 3) !== RADE) return
-      list = UPGRADE
-    } else if (first === EXPE) {
-      if (length !== 6 || lower(start + 2) !== PECT) return
-      list = EXPECT
-    } else return
-
     let from = start + length
+    let list = CONNECTION
+    if (length === 14) {
+      if (lower(start + 4) !== ENT_ || lower(start + 8) !== LENG || lower(start + 10) !== NGTH) return
+    } else if (length === 10) {
+      if (lower(start + 4) !== ECTI || lower(start + 6) !== TION) return
+    } else if (length === 17) {
+      if (lower(start + 4) !== SFER || lower(start + 8) !== _ENC || lower(start + 12) !== ODIN || lower(start + 13) !== DING) return
+      list = CODINGS
+    } else if (length === 7) {
+      if (lower(start + 3) !== RADE) return
+      list = UPGRADE
+    } else if (length === 6) {
+      if (lower(start + 2) !== PECT) return
+      list = EXPECT
+    }
     while (u8[from] !== COLON) from++
     from++
     let to = lineEnd
     while (to > from && isBlank(u8[to - 1])) to--
     while (from < to && isBlank(u8[from])) from++
-    if (first === HOST) {
-      if ((i32[(block + AT_ATTRIBUTES) >> 2] & HAS_HOST) !== 0) mark(block + AT_ANOMALIES, DUPLICATE_HOST)
+    if (length === 4) {
+      if ((i32[(block >> 2) + (AT_ATTRIBUTES >> 2)] & HAS_HOST) !== 0) mark((block >> 2) + (AT_ANOMALIES >> 2), DUPLICATE_HOST)
       else {
-        mark(block + AT_ATTRIBUTES, HAS_HOST)
-        i32[(block + AT_HOST) >> 2] = from
-        i32[(block + AT_HOST_LENGTH) >> 2] = to - from
+        mark((block >> 2) + (AT_ATTRIBUTES >> 2), HAS_HOST)
+        i32[(block >> 2) + (AT_HOST >> 2)] = from
+        i32[(block >> 2) + (AT_HOST_LENGTH >> 2)] = to - from
       }
-    } else if (first === CONT) contentLength(from, to, block)
+    } else if (length === 14) contentLength(from, to, block)
     else {
-      if (first === TRAN) mark(block + AT_ATTRIBUTES, HAS_TRANSFER_ENCODING)
+      if (length === 17) mark((block >> 2) + (AT_ATTRIBUTES >> 2), HAS_TRANSFER_ENCODING)
       // The elements of a comma-separated list; empty ones do not count (RFC 9110 §5.6.1).
       for (;;) {
         while (from < to && (isBlank(u8[from]) || u8[from] === COMMA)) from++
@@ -541,47 +546,47 @@ export function createHttpHeadTwin(arena: Arena, methods: number): HttpHeadKerne
     do {
       while (from < to && isBlank(u8[from])) from++
       if (from >= to || !isDigit(u8[from])) {
-        mark(block + AT_ANOMALIES, BAD_CONTENT_LENGTH)
+        mark((block >> 2) + (AT_ANOMALIES >> 2), BAD_CONTENT_LENGTH)
         return
       }
       let value = 0
       while (from < to && isDigit(u8[from])) {
         value = value * 10 + (u8[from] - 0x30)
         if (value > Number.MAX_SAFE_INTEGER) {
-          mark(block + AT_ANOMALIES, BAD_CONTENT_LENGTH)
+          mark((block >> 2) + (AT_ANOMALIES >> 2), BAD_CONTENT_LENGTH)
           return
         }
         from++
       }
       while (from < to && isBlank(u8[from])) from++
       if (from < to && u8[from] !== COMMA) {
-        mark(block + AT_ANOMALIES, BAD_CONTENT_LENGTH)
+        mark((block >> 2) + (AT_ANOMALIES >> 2), BAD_CONTENT_LENGTH)
         return
       }
-      if ((i32[(block + AT_ATTRIBUTES) >> 2] & HAS_CONTENT_LENGTH) === 0) {
-        mark(block + AT_ATTRIBUTES, HAS_CONTENT_LENGTH)
-        f64[(block + AT_CONTENT_LENGTH) >> 3] = value
+      if ((i32[(block >> 2) + (AT_ATTRIBUTES >> 2)] & HAS_CONTENT_LENGTH) === 0) {
+        mark((block >> 2) + (AT_ATTRIBUTES >> 2), HAS_CONTENT_LENGTH)
+        f64[(block >> 3) + (AT_CONTENT_LENGTH >> 3)] = value
       } else {
-        const same = value === f64[(block + AT_CONTENT_LENGTH) >> 3]
-        mark(block + AT_ANOMALIES, same ? DUPLICATE_CONTENT_LENGTH : CONFLICTING_CONTENT_LENGTH)
+        const same = value === f64[(block >> 3) + (AT_CONTENT_LENGTH >> 3)]
+        mark((block >> 2) + (AT_ANOMALIES >> 2), same ? DUPLICATE_CONTENT_LENGTH : CONFLICTING_CONTENT_LENGTH)
       }
     } while (from++ < to)
   }
 
   const listElement = (list: number, at: number, length: number, block: number): void => {
-    const attributes = block + AT_ATTRIBUTES
+    const attributes = (block >> 2) + (AT_ATTRIBUTES >> 2)
     if (list === CODINGS) {
-      const chunked = (i32[attributes >> 2] & CHUNKED) !== 0
+      const chunked = (i32[attributes] & CHUNKED) !== 0
       if (length === 7 && lower(at) === CHUN && lower(at + 3) === NKED) {
-        if (chunked) mark(block + AT_ANOMALIES, CHUNKED_NOT_FINAL)
+        if (chunked) mark((block >> 2) + (AT_ANOMALIES >> 2), CHUNKED_NOT_FINAL)
         mark(attributes, CHUNKED)
         return
       }
       if (!chunked && length === 8 && lower(at) === IDEN && lower(at + 4) === TITY) return
       mark(attributes, OTHER_CODING)
       if (chunked) {
-        i32[attributes >> 2] &= ~CHUNKED
-        mark(block + AT_ANOMALIES, CHUNKED_NOT_FINAL)
+        i32[attributes] &= ~CHUNKED
+        mark((block >> 2) + (AT_ANOMALIES >> 2), CHUNKED_NOT_FINAL)
       }
     } else if (list === CONNECTION) {
       if (length === 5) {

@@ -16,7 +16,7 @@ import {
   AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH, AT_START, AT_STATUS,
   AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF, CHUNKED,
   CHUNKED_NOT_FINAL, CONFLICTING_CONTENT_LENGTH, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE, CONTROL_BYTE,
-  DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SPACE, HAS_CONTENT_LENGTH, HAS_HOST,
+  DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SLOTS, FIELD_NAME_SPACE, HAS_CONTENT_LENGTH, HAS_HOST,
   HAS_TRANSFER_ENCODING, HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, INVALID_METHOD, INVALID_NOT_RESPONSE, INVALID_STATUS,
   INVALID_TARGET, INVALID_VERSION, KIND_REQUEST, KIND_RESPONSE, LENGTH_AND_ENCODING, MALFORMED_FIELD, METHOD_BYTES_MAX,
   METHOD_CONNECT, METHOD_GET, METHOD_HASH, METHOD_POST, METHOD_SLOTS, METHOD_SLOT_BYTES, METHOD_SLOT_SHIFT, NO_VERSION,
@@ -33,6 +33,8 @@ const COMMA: i32 = 0x2c
 const SLASH: i32 = 0x2f
 const COLON: i32 = 0x3a
 const CRLF: i32 = 0x0a0d
+/** SP, HT, CR and LF, a bit each. */
+const BLANKS: u64 = 0x100002600
 
 // Four letters as a little-endian word, lower case where compared without regard to case.
 const HTTP_UPPER: i32 = 0x50545448
@@ -45,8 +47,11 @@ const TRAN: i32 = 0x6e617274
 const CONN: i32 = 0x6e6e6f63
 const UPGR: i32 = 0x72677075
 const EXPE: i32 = 0x65707865
-/** Lengths of the known names: Host, Expect, Upgrade, Connection, Content-Length. */
-const NAME_LENGTHS: i32 = (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 14)
+
+/** What parseStart returns for a head that has no fields. */
+const NO_FIELDS: i32 = -2
+/** Among anomalies: the empty line follows. */
+const LAST_LINE: i32 = 1 << 30
 
 // Lists of tokens.
 const CODINGS: i32 = 0
@@ -55,10 +60,19 @@ const UPGRADE: i32 = 2
 const EXPECT: i32 = 3
 
 let methods: i32 = 0
+let names: i32 = 0
+// PERF: V8 makes a constant vector anew at every use; one that it does not know to be constant stays in a register.
+let controls: v128 = i64x2(0, 0)
+let spaces: v128 = i64x2(0, 0)
+let colons: v128 = i64x2(0, 0)
 
-/** Where the table of known methods is; to be called once. */
-export function setHttpMethods(table: i32): void {
-  methods = table
+/** Where the tables of http-tables.ts are; to be called once, before all else. */
+export function setHttpTables(tables: i32): void {
+  methods = tables
+  names = tables + METHOD_SLOTS * METHOD_SLOT_BYTES
+  controls = i8x16.splat(0x1f)
+  spaces = i8x16.splat(0x20)
+  colons = i8x16.splat(0x3a)
 }
 
 // @ts-ignore: decorator
@@ -83,7 +97,7 @@ function lower(at: i32): i32 {
 // @ts-ignore: decorator
 @inline
 function isBlank(c: i32): bool {
-  return c == SP || c == HT || c == CR || c == LF
+  return c <= SP && ((BLANKS >> <u64>c) & 1) != 0
 }
 
 // @ts-ignore: decorator
@@ -113,25 +127,19 @@ function invalid(block: i32, reason: i32): i32 {
   return HEAD_INVALID
 }
 
-/** A bit per byte of the 64 at `at` that is below 0x20, as far as `end`. */
+/** A bit per byte of the 64 at `at` that is below 0x20, as far as `end`; in scalar code where a vector might not fit. */
 // @ts-ignore: decorator
 @inline
-function controls64(at: i32, end: i32, memoryEnd: i32): u64 {
-  let bits: u64
-  if (at + 64 <= memoryEnd) {
-    const x = i8x16.splat(0x1f)
+function controls64(at: i32, end: i32, vector: bool, x: v128): u64 {
+  let bits: u64 = 0
+  if (vector) {
     bits = <u64>(<u32>i8x16.bitmask(i8x16.le_u(v128.load(at), x)) | (<u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 16), x)) << 16)) |
       (<u64>(<u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 32), x)) | (<u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 48), x)) << 16)) << 32)
     const left = end - at
     if (left < 64) bits &= ((<u64>1) << <u64>left) - 1
-  } else bits = lastControls(at, end)
-  return bits
-}
-
-/** The same in the last 64 bytes of the memory, where a vector might not fit. */
-function lastControls(at: i32, end: i32): u64 {
-  let bits: u64 = 0
-  for (let i = 0; i < 64 && at + i < end; i++) if (byteAt(at + i) < 0x20) bits |= (<u64>1) << <u64>i
+  } else {
+    for (let i = 0; i < 64 && at + i < end; i++) if (byteAt(at + i) < 0x20) bits |= (<u64>1) << <u64>i
+  }
   return bits
 }
 
@@ -139,7 +147,7 @@ function lastControls(at: i32, end: i32): u64 {
 // @ts-ignore: decorator
 @inline
 function nextBlank(at: i32, end: i32, memoryEnd: i32): i32 {
-  const x = i8x16.splat(0x20)
+  const x = spaces
   const whole = min(end, memoryEnd - 15)
   for (; at < whole; at += 16) {
     const hits = i8x16.bitmask(i8x16.le_u(v128.load(at), x))
@@ -149,47 +157,62 @@ function nextBlank(at: i32, end: i32, memoryEnd: i32): i32 {
   return min(at, end)
 }
 
-/** See parseHttpHead in kernels.ts. */
+/** See HttpHeadKernels in http-head-twin.ts. */
 export function parseHttpHead(offset: i32, end: i32, kind: i32, block: i32): i32 {
-  const started = parseStart(offset, end, kind, block)
-  if (started != HEAD_COMPLETE) return started
-  let lineStart = load<i32>(block, AT_HEAD_END)
-  if (load<i32>(block, AT_VERSION_MINOR) == 9 && (load<i32>(block, AT_ANOMALIES) & NO_VERSION) != 0) return HEAD_COMPLETE
-  if (lineStart >= end) return HEAD_INCOMPLETE
-
-  const memoryEnd = memoryBytes()
-  const lastVector = memoryEnd - 16
+  const fields = parseStart(offset, end, kind, block)
+  if (fields <= 0) return fields == NO_FIELDS ? HEAD_COMPLETE : fields
+  if (fields >= end) return HEAD_INCOMPLETE
   let anomalies = 0
-  let headEnd = 0
-  let c = byteAt(lineStart)
-  if (c == LF) {
-    anomalies = BARE_LF
-    headEnd = lineStart + 1
-  } else if (c == CR) {
-    if (lineStart + 1 >= end) return HEAD_INCOMPLETE
-    if (byteAt(lineStart + 1) == LF) headEnd = lineStart + 2
+  const c = byteAt(fields)
+  if (c <= COLON) {
+    if (c == LF) return finish(block, fields + 1, BARE_LF)
+    if (c == CR) {
+      if (fields + 1 >= end) return HEAD_INCOMPLETE
+      if (byteAt(fields + 1) == LF) return finish(block, fields + 2, 0)
+    }
+    if (c == COLON) anomalies = MALFORMED_FIELD
   }
+  return end <= memoryBytes() - 64
+    ? parseFields(fields, end, block, anomalies, true)
+    : parseFields(fields, end, block, anomalies, false)
+}
+
+/**
+ * The field lines, of which there is at least one.
+ *
+ * Of a run of control bytes only the first is visited: most runs are the CR LF of a line. Whatever else was met, the search is
+ * taken up again behind it.
+ */
+// @ts-ignore: decorator
+@inline
+function parseFields(lineStart: i32, end: i32, block: i32, anomalies: i32, vector: bool): i32 {
+  const x1f = controls
+  const x20 = spaces
+  const x3a = colons
+  const nameTable = names
+  // The last byte cannot end a head without one before it, so every bit has a byte after it.
+  const limit = end - 1
   let base = lineStart - 64
   let bits: u64 = 0
-  while (headEnd == 0) {
+  let before: u64 = 0
+  do {
     while (bits == 0) {
       base += 64
-      if (base >= end) return HEAD_INCOMPLETE
-      bits = controls64(base, end, memoryEnd)
+      if (base >= limit) return HEAD_INCOMPLETE
+      const all = controls64(base, limit, vector, x1f)
+      bits = all & ~((all << 1) | before)
+      before = all >> 63
     }
     let at = base + <i32>ctz(bits)
     bits &= bits - 1
-    if (at + 1 >= end) return HEAD_INCOMPLETE
-    if (<i32>load<u16>(at) == CRLF) {
-      at++
-      // The LF has the next bit, unless the CR had the last one: then go on right behind the LF.
-      if (bits == 0) base = at - 63
-      else bits &= bits - 1
-    } else {
-      c = byteAt(at)
-      if (c != LF) {
-        if (c == CR) anomalies |= BARE_CR
-        else if (c != HT) anomalies |= CONTROL_BYTE
+    if (<i32>load<u16>(at) == CRLF) at++
+    else {
+      const odd = byteAt(at)
+      if (odd != LF) {
+        if (odd == CR) anomalies |= BARE_CR
+        else if (odd != HT) anomalies |= CONTROL_BYTE
+        base = at - 63
+        bits = before = 0
         continue
       }
       anomalies |= BARE_LF
@@ -197,45 +220,41 @@ export function parseHttpHead(offset: i32, end: i32, kind: i32, block: i32): i32
     // `at` is the LF of a line.
     const next = at + 1
     if (next >= end) return HEAD_INCOMPLETE
-    c = byteAt(next)
-    if (c <= 0x20) {
-      if (c == SP || c == HT) {
-        anomalies |= OBS_FOLD
-        continue
-      }
-      if (c == LF) {
-        anomalies |= BARE_LF
-        headEnd = next + 1
-      } else if (c == CR) {
-        if (next + 1 >= end) return HEAD_INCOMPLETE
-        if (byteAt(next + 1) == LF) headEnd = next + 2
+    const c = byteAt(next)
+    if (c <= COLON) {
+      if (c == LF) anomalies |= BARE_LF | LAST_LINE
+      else if (c == COLON) anomalies |= MALFORMED_FIELD
+      else if (c <= SP) {
+        if (c == CR) {
+          if (next + 1 >= end) return HEAD_INCOMPLETE
+          if (byteAt(next + 1) == LF) anomalies |= LAST_LINE
+        }
+        base = next - 64
+        bits = before = 0
+        if (c == SP || c == HT) {
+          anomalies |= OBS_FOLD
+          continue
+        }
       }
     }
     // The line [lineStart, at) is a field with all its continuations.
-    let plain = false
-    if (lineStart <= lastVector) {
+    if (vector) {
       const x = v128.load(lineStart)
-      const stops = i8x16.bitmask(v128.or(i8x16.eq(x, i8x16.splat(0x3a)), i8x16.le_u(x, i8x16.splat(0x20))))
-      const length = ctz(stops)
-      if (stops != 0) {
-        if (length != 0 && byteAt(lineStart + length) == COLON) {
-          plain = true
-          if (((NAME_LENGTHS >> length) & 1) != 0) {
-            const start = i32x4.extract_lane(x, 0) | 0x20202020
-            if (start == HOST || start == CONT || start == CONN || start == UPGR || start == EXPE) {
-              knownField(lineStart, length, at, block)
-            }
-          }
-        }
-      } else if ((i32x4.extract_lane(x, 0) | 0x20202020) != TRAN && lineStart + 16 <= lastVector) {
-        const y = v128.load(lineStart, 16)
-        const more = i8x16.bitmask(v128.or(i8x16.eq(y, i8x16.splat(0x3a)), i8x16.le_u(y, i8x16.splat(0x20))))
-        plain = more != 0 && byteAt(lineStart + 16 + ctz(more)) == COLON
+      const length = ctz(i8x16.bitmask(v128.or(i8x16.eq(x, x3a), i8x16.le_u(x, x20))) | 0x10000)
+      if (byteAt(lineStart + length) != COLON) anomalies |= otherField(lineStart, at, block, length == 16)
+      else if ((i32x4.extract_lane(x, 0) | 0x20202020) == load<i32>(nameTable + (length << 2))) {
+        knownField(lineStart, length, at, block)
       }
-    }
-    if (!plain) anomalies |= otherField(lineStart, at, block)
+    } else anomalies |= otherField(lineStart, at, block, false)
     lineStart = next
-  }
+  } while ((anomalies & LAST_LINE) == 0)
+  return finish(block, lineStart + (byteAt(lineStart) == LF ? 1 : 2), anomalies & ~LAST_LINE)
+}
+
+/** Closes the results of a whole head. */
+// @ts-ignore: decorator
+@inline
+function finish(block: i32, headEnd: i32, anomalies: i32): i32 {
   anomalies |= load<i32>(block, AT_ANOMALIES)
   const attributes = load<i32>(block, AT_ATTRIBUTES)
   if ((attributes & (HAS_CONTENT_LENGTH | HAS_TRANSFER_ENCODING)) == (HAS_CONTENT_LENGTH | HAS_TRANSFER_ENCODING)) {
@@ -247,12 +266,13 @@ export function parseHttpHead(offset: i32, end: i32, kind: i32, block: i32): i32
   return HEAD_COMPLETE
 }
 
-/** See detectHttp in kernels.ts. */
+/** See HttpHeadKernels in http-head-twin.ts. */
 export function detectHttp(offset: i32, end: i32, block: i32): i32 {
-  return parseStart(offset, end, KIND_REQUEST | KIND_RESPONSE, block)
+  const started = parseStart(offset, end, KIND_REQUEST | KIND_RESPONSE, block)
+  return started > 0 || started == NO_FIELDS ? HEAD_COMPLETE : started
 }
 
-/** The start line; on HEAD_COMPLETE the block holds its parts, and AT_HEAD_END the offset after its LF. */
+/** The start line: its parts go into the block; returns the offset after its LF, NO_FIELDS, or what the head scan returns. */
 function parseStart(offset: i32, end: i32, kind: i32, block: i32): i32 {
   const zero = i64x2.splat(0)
   v128.store(block, zero)
@@ -348,7 +368,7 @@ function parseStatusLine(start: i32, end: i32, block: i32): i32 {
   store<i32>(block, reasonEnd - reason, AT_REASON_LENGTH)
   store<i32>(block, anomalies, AT_ANOMALIES)
   store<i32>(block, at + 1, AT_HEAD_END)
-  return HEAD_COMPLETE
+  return at + 1
 }
 
 function parseRequestLine(start: i32, end: i32, block: i32): i32 {
@@ -448,7 +468,7 @@ function parseRequestLine(start: i32, end: i32, block: i32): i32 {
   store<i32>(block, anomalies, AT_ANOMALIES)
   store<i32>(block, at, AT_HEAD_END)
   if (byteAt(uri) != SLASH) authority(method, uri, uriEnd, block)
-  return HEAD_COMPLETE
+  return major == 0 && (anomalies & NO_VERSION) != 0 ? NO_FIELDS : at
 }
 
 /** The number of a method, which a space follows; 0 if it is not in the table. */
@@ -490,8 +510,13 @@ function authority(method: i32, uri: i32, uriEnd: i32, block: i32): void {
   store<i32>(block, to - from, AT_AUTHORITY_LENGTH)
 }
 
-/** A line whose name is longer than 16 bytes, or odd. Returns the anomalies of its name. */
-function otherField(start: i32, lineEnd: i32, block: i32): i32 {
+/** A line whose name is not followed by a colon at once, or is long. Returns the anomalies of its name. */
+function otherField(start: i32, lineEnd: i32, block: i32, long: bool): i32 {
+  if (long && lower(start) != TRAN) {
+    const x = v128.load(start, 16)
+    const stops = i8x16.bitmask(v128.or(i8x16.eq(x, colons), i8x16.le_u(x, spaces)))
+    if (stops != 0 && byteAt(start + 16 + ctz(stops)) == COLON) return 0
+  }
   let c = byteAt(start)
   if (c == SP || c == HT) return OBS_FOLD
   let at = start
@@ -502,49 +527,48 @@ function otherField(start: i32, lineEnd: i32, block: i32): i32 {
   if (at == start || at == lineEnd || c != COLON) return MALFORMED_FIELD
   let nameEnd = at
   while (nameEnd > start && (byteAt(nameEnd - 1) == SP || byteAt(nameEnd - 1) == HT)) nameEnd--
-  for (let i = start; i < nameEnd; i++) if (byteAt(i) <= 0x20) return FIELD_NAME_SPACE
-  if (nameEnd - start >= 4) knownField(start, nameEnd - start, lineEnd, block)
+  for (let i = start; i < nameEnd; i++) if (byteAt(i) <= SP) return FIELD_NAME_SPACE
+  const length = nameEnd - start
+  if (length >= 4 && length < FIELD_NAME_SLOTS && lower(start) == load<i32>(names + (length << 2))) {
+    knownField(start, length, lineEnd, block)
+  }
   return nameEnd == at ? 0 : FIELD_NAME_SPACE
 }
 
-/** A field whose name, of at least 4 bytes and without blanks or control bytes, may be a known one. */
+/** A field whose name has the length and the first four letters of a known one. */
 function knownField(start: i32, length: i32, lineEnd: i32, block: i32): void {
-  const first = lower(start)
-  let list = CODINGS
-  if (first == HOST) {
-    if (length != 4) return
-  } else if (first == CONT) {
-    if (length != 14 || lower(start + 4) != 0x2d746e65 || lower(start + 8) != 0x676e656c || lower(start + 10) != 0x6874676e) return
-  } else if (first == CONN) {
-    if (length != 10 || lower(start + 4) != 0x69746365 || lower(start + 6) != 0x6e6f6974) return
-    list = CONNECTION
-  } else if (first == TRAN) {
-    if (length != 17 || lower(start + 4) != 0x72656673 || lower(start + 8) != 0x636e652d || lower(start + 12) != 0x6e69646f ||
-      lower(start + 13) != 0x676e6964) return
-  } else if (first == UPGR) {
-    if (length != 7 || lower(start + 3) != 0x65646172) return
-    list = UPGRADE
-  } else if (first == EXPE) {
-    if (length != 6 || lower(start + 2) != 0x74636570) return
-    list = EXPECT
-  } else return
-
   let from = start + length
+  let list = CONNECTION
+  if (length == 14) {
+    if (lower(start + 4) != 0x2d746e65 || lower(start + 8) != 0x676e656c || lower(start + 10) != 0x6874676e) return
+  } else if (length == 10) {
+    if (lower(start + 4) != 0x69746365 || lower(start + 6) != 0x6e6f6974) return
+  } else if (length == 17) {
+    if (lower(start + 4) != 0x72656673 || lower(start + 8) != 0x636e652d || lower(start + 12) != 0x6e69646f ||
+      (byteAt(start + 16) | 0x20) != 0x67) return
+    list = CODINGS
+  } else if (length == 7) {
+    if (lower(start + 3) != 0x65646172) return
+    list = UPGRADE
+  } else if (length == 6) {
+    if (lower(start + 2) != 0x74636570) return
+    list = EXPECT
+  }
   while (byteAt(from) != COLON) from++
   from++
   let to = lineEnd
   while (to > from && isBlank(byteAt(to - 1))) to--
   while (from < to && isBlank(byteAt(from))) from++
-  if (first == HOST) {
+  if (length == 4) {
     if ((load<i32>(block, AT_ATTRIBUTES) & HAS_HOST) != 0) mark(block, AT_ANOMALIES, DUPLICATE_HOST)
     else {
       mark(block, AT_ATTRIBUTES, HAS_HOST)
       store<i32>(block, from, AT_HOST)
       store<i32>(block, to - from, AT_HOST_LENGTH)
     }
-  } else if (first == CONT) contentLength(from, to, block)
+  } else if (length == 14) contentLength(from, to, block)
   else {
-    if (first == TRAN) mark(block, AT_ATTRIBUTES, HAS_TRANSFER_ENCODING)
+    if (length == 17) mark(block, AT_ATTRIBUTES, HAS_TRANSFER_ENCODING)
     // The elements of a comma-separated list; empty ones do not count (RFC 9110 §5.6.1).
     for (; ;) {
       while (from < to && (isBlank(byteAt(from)) || byteAt(from) == COMMA)) from++

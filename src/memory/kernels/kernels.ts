@@ -11,7 +11,7 @@
 
 import type { Arena } from '../arena.ts'
 import { createHttpHeadTwin, type HttpHeadKernels } from './http-head-twin.ts'
-import { writeHttpMethods } from './http-methods.ts'
+import { writeHttpTables } from './http-tables.ts'
 import { kernelsBinary } from './kernels-binary.ts'
 import { createScanTwin, type ScanKernels } from './scan-twin.ts'
 
@@ -20,7 +20,7 @@ export interface Kernels extends ScanKernels, HttpHeadKernels {
   readonly wasm: boolean
 }
 
-type KernelExports = ScanKernels & HttpHeadKernels & { setHttpMethods(table: number): void }
+type KernelExports = ScanKernels & HttpHeadKernels & { setHttpTables(tables: number): void }
 
 let compiled: WebAssembly.Module | null | undefined
 
@@ -44,12 +44,12 @@ function compileKernels(): WebAssembly.Module | null {
  * @param options.wasm false: the plain TypeScript twins; true (the default): WebAssembly if the engine can
  */
 export function loadKernels(arena: Arena, options: { wasm?: boolean } = {}): Kernels {
-  const methods = writeHttpMethods(arena)
+  const tables = writeHttpTables(arena)
   const module = options.wasm === false ? null : compileKernels()
-  if (module === null) return { wasm: false, ...createScanTwin(arena), ...createHttpHeadTwin(arena, methods) }
+  if (module === null) return { wasm: false, ...createScanTwin(arena), ...createHttpHeadTwin(arena, tables) }
   const instance = new WebAssembly.Instance(module, { env: { memory: arena.memory } })
   const exports = instance.exports as unknown as KernelExports
-  exports.setHttpMethods(methods)
+  exports.setHttpTables(tables)
   return {
     wasm: true,
     findByte: exports.findByte,

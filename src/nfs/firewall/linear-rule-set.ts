@@ -1,9 +1,9 @@
 /**
  * The obvious rule set: walk the list from the top, stop at the first match.
  *
- * It is the oracle that tests hold `RuleSet` against, and the baseline that its bench divides by; so it is written to be
- * fast too. Every rule becomes one line of numbers per combination of its list entries (as in iptables), per address
- * family:
+ * It is the oracle that tests hold `RuleSet` against, and the baseline of its bench; so it is written to be fast too
+ * (joining the comparisons of a line without branches was tried: slower). Every rule becomes one line of numbers per
+ * combination of its list entries, as in iptables, and per address family:
  *
  *     index | protocol | source ports | destination ports | VLANs | direction | source | destination
  *             -1 any     low high       low high            low high  -1 any      mask value per address word

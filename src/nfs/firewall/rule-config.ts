@@ -3,7 +3,7 @@
  *
  * A rule is an object, or one line of text:
  *
- *     { action: accept, name: web, protocol: tcp, source: 10.0.0.0/8, destination: 192.0.2.1, destinationPort: [80, 443] }
+ *     { action: accept, protocol: tcp, source: 10.0.0.0/8, destination: 192.0.2.1, destinationPort: [80, 443] }
  *     "accept tcp from 10.0.0.0/8 to 192.0.2.1 port 80,443 vlan 7 in name web"
  *
  *     line     = action [ protocol ] { "from" end | "to" end | "vlan" list | "in" | "out" } [ "name" rest of the line ]
@@ -11,9 +11,9 @@
  *     action   = "accept" | "drop" | "reset"
  *     protocol, address, list = what the object's fields take, several with commas between them
  *
- * What a line leaves out is any, and so is what an object leaves out. Every complaint names the rule by index and name, the
- * field, and what is allowed there; a rule that could never match (ports with ICMP, IPv4 with IPv6) is an error, because in a
- * firewall it is a hole.
+ * What is left out is any. Every complaint names the rule by index and name, the field, and what is allowed there. A
+ * rule that could never match (ports with ICMP, IPv4 with IPv6) is refused too: its author believes that it does
+ * something.
  */
 
 import { z } from 'zod'
@@ -129,7 +129,8 @@ function readRules(configs: readonly unknown[]): { rules: Rule[], complaints: Co
 /** The fields of a line without its name. */
 function readLine(line: string, complain: Complain): Record<string, unknown> | null {
   const words = line.trim().replace(/\s*,\s*/g, ',').split(/\s+/)
-  const isKeyword = (word: string | undefined): boolean => word === undefined || /^(from|to|port|vlan|in|out)$/.test(word)
+  const isKeyword = (word: string | undefined): boolean =>
+    word === undefined || /^(from|to|port|vlan|in|out)$/.test(word)
   const fields: Record<string, unknown> = { action: words[0] }
   let i = 1
   const take = (field: string, after: string): void => {
@@ -172,10 +173,12 @@ function readFields(fields: Readonly<Record<string, unknown>>, name: string, com
     readList(fields[field], one, (wrong) => complain(field, `${wrong}; allowed: ${what}`))
   const choice = <T>(field: string, value: unknown, choices: Readonly<Record<string, T>>, what: string): T | null => {
     if (typeof value === 'string' && Object.hasOwn(choices, value)) return choices[value]
-    complain(field, `${value === undefined ? 'missing' : show(value)}; allowed: ${what}`)
+    complain(field, `${value === undefined ? 'missing' : `${show(value)} is not valid`}; allowed: ${what}`)
     return null
   }
-  if (fields.name !== undefined && typeof fields.name !== 'string') complain('name', `allowed: ${allowed.name}`)
+  if (fields.name !== undefined && typeof fields.name !== 'string') {
+    complain('name', `${show(fields.name)} is not valid; allowed: ${allowed.name}`)
+  }
   return {
     name,
     action: choice('action', fields.action, actionOf, allowed.action) ?? RuleAction.Drop,
@@ -190,17 +193,19 @@ function readFields(fields: Readonly<Record<string, unknown>>, name: string, com
   }
 }
 
-/** Refuses what is valid field by field but matches no packet, wholly or in one entry of a list. */
+/** Refuses what is valid field by field but matches no packet. */
 function complainIfNeverMatching(rule: Rule, complain: Complain): void {
   const versions = [4, 6].filter((version) => [rule.sources, rule.destinations].every((list) =>
     list === null || list.some((prefix) => prefix.version === version)))
   if (versions.length === 0) {
-    complain('destination', 'source and destination have no address family in common; allowed: IPv4 with IPv4, IPv6 with IPv6')
+    complain('destination', 'source and destination have no address family in common; ' +
+      'allowed: IPv4 with IPv4, IPv6 with IPv6')
   }
   const portField = rule.sourcePorts !== null ? 'sourcePort' : rule.destinationPorts !== null ? 'destinationPort' : ''
   for (const protocol of rule.protocols ?? []) {
     if (portField !== '' && !protocolHasPorts(protocol)) {
-      complain(portField, `protocol ${nameOfProtocol(protocol)} has no ports; allowed: ports with tcp, udp, sctp, dccp, udplite`)
+      complain(portField, `protocol ${nameOfProtocol(protocol)} has no ports; ` +
+        'allowed: ports with tcp, udp, sctp, dccp, udplite')
     }
     if ((protocol === 1 && versions.join() === '6') || (protocol === 58 && versions.join() === '4')) {
       complain('protocol', `${nameOfProtocol(protocol)} does not occur with IPv${versions[0]} addresses; ` +
@@ -213,8 +218,10 @@ function nameOfProtocol(protocol: number): string {
   return Object.keys(protocolOf).find((name) => protocolOf[name] === protocol) ?? String(protocol)
 }
 
-/** Reads one entry of a field: the result, or what is wrong with it (empty: nothing more to say). */
+/** Reads one entry of a field: the result, or what is wrong with it, to stand behind the entry. */
 type ReadOne<T extends object | number> = (value: unknown) => T | string
+
+const NOT_VALID = ' is not valid'
 
 /** `null` for any, otherwise a list's good entries. */
 function readList<T extends object | number>(
@@ -237,7 +244,7 @@ function show(value: unknown): string {
 
 function readProtocol(value: unknown): number | string {
   const name = typeof value === 'string' ? value.toLowerCase() : ''
-  return Object.hasOwn(protocolOf, name) ? protocolOf[name] : readNumber(value, 0, 255) ?? ''
+  return Object.hasOwn(protocolOf, name) ? protocolOf[name] : readNumber(value, 0, 255) ?? NOT_VALID
 }
 
 function readNumber(value: unknown, low: number, high: number): number | null {
@@ -250,19 +257,19 @@ function readRange(value: unknown, low: number, high: number): NumberRange | str
   const ends = typeof value === 'string' ? value.split('-') : [value]
   const first = readNumber(ends[0], low, high)
   const last = ends.length === 1 ? first : readNumber(ends[1], low, high)
-  if (ends.length > 2 || first === null || last === null) return ''
+  if (ends.length > 2 || first === null || last === null) return NOT_VALID
   return first > last ? ' runs backwards' : { low: first, high: last }
 }
 
 /** An address or a network. */
 function readPrefix(value: unknown): AddressPrefix | string {
-  if (typeof value !== 'string') return ''
+  if (typeof value !== 'string') return NOT_VALID
   const [text, lengthText, ...more] = value.split('/')
   const version = text.includes(':') ? 6 : 4
   const bits = version === 6 ? 128 : 32
   const words = version === 6 ? readIpv6(text) : readIpv4(text)
   const length = lengthText === undefined ? bits : readNumber(lengthText, 0, bits)
-  if (words === null || length === null || more.length > 0) return ''
+  if (words === null || length === null || more.length > 0) return NOT_VALID
   const [word0, word1 = 0, word2 = 0, word3 = 0] = words
   const prefix: AddressPrefix = { version, word0, word1, word2, word3, length }
   const isClear = words.every((word, level) => (word & ~prefixMask(length, level)) === 0)

@@ -1,14 +1,14 @@
 /**
- * Builds what `RuleSet.match` reads: the bit vectors of one address family's rules, their blocks, and the tries and interval
- * tables that lead to them (see `rule-set.ts` for the layout).
+ * Builds what `RuleSet.match` reads: the bit vectors of one address family's rules, their blocks, and the tries and
+ * interval tables that lead to them (see `rule-set.ts` for the layout).
  *
  * A sweep along each dimension adds a rule's bit where one of its entries starts and removes it behind the entry's end;
  * between two such points all values have the same row. From one row to the next only the blocks with a changed bit are
- * new, and all parts are interned (stored once), so that a dimension takes at most one block of 33 words and one row of
- * count / 1,024 words per start or end, however the rules overlap.
+ * new, and all parts are interned (stored once), so that a dimension takes at most one block of 32 words and one row of
+ * count / 512 words per start or end, however the rules overlap.
  *
- * An IPv6 address is swept word by word: prefixes that end within the word are intervals, longer ones with the same word
- * form the next word's table, built with the bits of the shorter prefixes around it set.
+ * An IPv6 address is swept word by word: prefixes that end within the word are intervals, longer ones with the same
+ * word form the next word's table, built while the bits of the shorter prefixes around it are set.
  */
 
 import { CodedError } from '../../base/coded-error.ts'
@@ -32,7 +32,7 @@ const INT32_MAX = 0x7fffffff
 const UINT32_MAX = 0xffffffff
 
 /** A dimension in which a rule covers more than this share of the values named counts as not constrained at all. */
-const WIDE_SHARE = 0.3
+const WIDE_SHARE = 0.1
 
 /** Offsets and sizes of one family's part. */
 export interface FamilyParts {
@@ -169,9 +169,9 @@ export class WordStore {
   }
 
   /**
-   * Appends a table of intervals and returns its offset: a shift that takes a value to its bucket, the way from an end to
-   * its entry, per bucket the first end not below it, the ends in signed order with three more behind them so that
-   * four may be compared at once, and the entries.
+   * Appends a table of intervals and returns its offset: a shift that takes a value to its bucket, the distance from an
+   * end to its entry, per bucket where the first end not below it stands, the ends in signed order with three more
+   * behind them so that four may be compared at once, and the entries.
    *
    *     | shift | distance | buckets + 1 | ends + 3 | entries |
    */
@@ -220,15 +220,15 @@ export class WordStore {
 class RowWriter {
   readonly #store: WordStore
   readonly #bits: Int32Array
-  /** Offsets of the blocks as last stored. */
-  readonly #blocks: Int32Array
+  /** A row as last stored: a summary per block, then the blocks' offsets. */
+  readonly #row: Int32Array
   /** Blocks with a bit changed since then. */
   readonly #changed: Uint8Array
 
   constructor(store: WordStore, rowWords: number, blocks: number) {
     this.#store = store
     this.#bits = new Int32Array(rowWords)
-    this.#blocks = new Int32Array(blocks)
+    this.#row = new Int32Array(blocks * 2)
     this.#changed = new Uint8Array(Math.max(1, Math.ceil(rowWords / BLOCK_WORDS))).fill(1)
   }
 
@@ -239,20 +239,18 @@ class RowWriter {
 
   /** Offset of the row with the present bits. */
   row(): number {
-    if (this.#blocks.length === 0) return this.#store.intern(this.#bits)
-    const block = new Int32Array(BLOCK_WORDS + 1)
-    for (let b = 0; b < this.#blocks.length; b++) {
+    const blocks = this.#row.length / 2
+    if (blocks === 0) return this.#store.intern(this.#bits)
+    for (let b = 0; b < blocks; b++) {
       if (this.#changed[b] === 0) continue
       this.#changed[b] = 0
-      block[0] = 0
-      for (let w = 0; w < BLOCK_WORDS; w++) {
-        const word = this.#bits[b * BLOCK_WORDS + w]
-        if (word !== 0) block[0] |= FIRST_BIT >>> w
-        block[w + 1] = word
-      }
-      this.#blocks[b] = this.#store.intern(block)
+      const block = this.#bits.subarray(b * BLOCK_WORDS, (b + 1) * BLOCK_WORDS)
+      let summary = 0
+      for (let w = 0; w < BLOCK_WORDS; w++) if (block[w] !== 0) summary |= FIRST_BIT >>> w
+      this.#row[b] = summary
+      this.#row[blocks + b] = this.#store.intern(block)
     }
-    return this.#store.intern(this.#blocks)
+    return this.#store.intern(this.#row)
   }
 }
 
@@ -286,7 +284,7 @@ function sweep(rows: RowWriter, entries: readonly Entry[], descend: (longer: Pla
   return found
 }
 
-/** Bits of the rules that do not constrain the address, and the prefixes of the others. */
+/** The bits of the rules that name no address, and the prefixes of the others. */
 interface PlacedPrefixes {
   readonly all: readonly number[]
   readonly some: PlacedPrefix[]
@@ -300,7 +298,7 @@ function placedPrefixes(
   byBit.forEach((rule, bit) => {
     if (rule === null) return
     const list = listOf(rule)?.filter((prefix) => prefix.version === version) ?? null
-    if (list === null || list.some((prefix) => prefix.length === 0)) all.push(bit)
+    if (list === null) all.push(bit)
     else for (const prefix of withoutCovered(list)) some.push({ bit, prefix })
   })
   return { all, some }
@@ -356,12 +354,12 @@ function appendNumbers(
   return store.appendTrie(intervals, 2)
 }
 
-/** Disjoint ranges with gaps between them: a bit must not be flipped twice. */
+/** Disjoint ranges: a bit must not be flipped twice. */
 function mergeRanges(list: readonly NumberRange[]): NumberRange[] {
   const merged: NumberRange[] = []
   for (const range of [...list].sort((a, b) => a.low - b.low)) {
     const last = merged[merged.length - 1]
-    if (last === undefined || range.low > last.high + 1) merged.push(range)
+    if (last === undefined || range.low > last.high) merged.push(range)
     else merged[merged.length - 1] = { low: last.low, high: Math.max(last.high, range.high) }
   }
   return merged
@@ -393,9 +391,9 @@ function appendProtocols(store: WordStore, rows: RowWriter, byBit: ReadonlyArray
 /**
  * The rules in the order of their bits, filled up to whole blocks with INT32_MAX.
  *
- * A word costs a search step when in every dimension some of its 32 rules covers the packet. So each rule goes with those
- * that are narrow in the same dimension as it, sorted by their place there, then in the other dimensions. What shares
- * a word stands in rule order, and so do the words in their block and the blocks.
+ * A word costs a search step when in every dimension some of its 32 rules covers the packet. So each rule goes with
+ * those that are narrow in the same dimension, sorted by their place there, then in the other dimensions. What shares a
+ * word stands in rule order, and so do the words in their block, and the blocks.
  */
 function clusterRules(rules: readonly Rule[], indexes: readonly number[], version: 4 | 6): number[] {
   const own = indexes.map((index) => rules[index])
@@ -405,7 +403,7 @@ function clusterRules(rules: readonly Rule[], indexes: readonly number[], versio
     placesOf(own.map((rule) => rule.destinationPorts)),
     placesOf(own.map((rule) => rule.sourcePorts)),
     placesOf(own.map((rule) => rule.vlans)),
-    placesOf(own.map((rule) => rule.protocols?.map((protocol) => ({ low: protocol, high: protocol })) ?? null)),
+    placesOf(own.map(({ protocols }) => protocols?.map((one) => ({ low: one, high: one })) ?? null)),
   ]
   const keyed = indexes.map((index, k) => {
     let narrowest = 0

@@ -2,28 +2,23 @@
  * Ordered packet rules, first match wins, in a time that hardly depends on how many rules there are.
  *
  * Theory of operation: bit vectors (Lakshman and Stiliadis, SIGCOMM 1998) with summaries (the aggregated bit vectors of
- * Baboescu and Varghese, SIGCOMM 2001), in which equal parts are stored once. In each of five dimensions (source address,
- * destination address, source port, destination port, protocol with direction and VLAN) the rules cut the number line
- * into intervals, and an interval has a row: one bit per rule, set where the rule covers it. A packet picks one row per
- * dimension; the AND of its five rows is the set of the rules that match. Lists in a rule cost nothing: more intervals
- * just have its bit set.
+ * Baboescu and Varghese, SIGCOMM 2001), equal parts stored once. In each of five dimensions (source and destination
+ * address, source and destination port, protocol with direction and VLAN) the rules cut the number line into intervals,
+ * and an interval has a row: one bit per rule, set where the rule covers it. A packet picks one row per dimension; the
+ * AND of its five rows is the set of the rules that match. A rule's lists just set its bit in more rows.
  *
- * Up to 128 rules a row is its words in rule order, and the first bit of the AND is the answer. Above, a row points to
- * blocks; a bit's place is chosen so that rules that are narrow in the same dimension and near each other share a word,
- * most words of a row are zero, and the summaries skip them. Words and blocks stand in the order of their first rule, so
- * that the search ends where no better rule can follow.
+ * Up to 128 rules a row is its words in rule order: the first bit of the AND is the answer. Above, a row points to
+ * blocks, and bits are placed so that rules that are narrow in the same dimension and near each other share a word:
+ * most words are zero, and summaries skip them. Words and blocks stand in the order of their first rule, which ends the
+ * search early.
  *
- *     row    | block | block | ...              block | summary | 32 words |    summary bit k: word k is not zero
+ *     row   | summary per block | offset of each block |     block   | 32 words |     summary bit k: word k is not zero
  *
- * From value to row: ports, VLANs and the addresses of small sets through tries of 256-word pages (no comparison, so
- * nothing for the branch predictor to get wrong); addresses of large sets through sorted interval ends, 32 bits at a
- * time. Equal rows, blocks and pages exist once: memory grows with the number of list entries, not with its square.
- *
- * Cost: five look-ups, then the words whose summaries meet (5-15 of 313 with 10,000 realistic rules). Worst case, rules
- * that are wide everywhere and yet do not match: every word, 1/32 of the list walk's steps. Why this structure, by
- * measurement in one run (`bench/rule-set-bench.ts` prints the ratios to the list walk): on three kinds of generated
- * sets a HyperSplit-like decision tree took 1.4-2 times as long in four trees (2.5-4 times at 50 rules), and a single
- * tree was as fast on some sets but 27 times slower and 28 times larger on others; tuple space search took 2-9 times as long.
+ * Cost: five look-ups, then the words whose summaries meet: 2-9 of 313 with 10,000 realistic rules. Worst case, rules
+ * that are wide everywhere and yet do not match: all words, a 30th to a 50th of the list walk's time. The choice was
+ * measured, in one run and on the three kinds of sets of `bench/rule-set-bench.ts`, against plain prototypes of a
+ * HyperSplit-like decision tree (one tree: 2-3 times as slow up to 1,000 rules; at 10,000 from 1.2 to 65 times in 4-24
+ * times the memory; split into four trees: 2-5 times as slow) and of tuple space search (2-9 times as slow).
  */
 
 import { assert } from '../../base/assert.ts'
@@ -136,20 +131,21 @@ export class RuleSet {
     const none = this.count
     let best = none
     for (let b = 0; b < blocks; b++) {
+      let summary = words[s + b] & words[d + b] & words[sp + b] & words[dp + b] & words[p + b]
+      if (summary === 0) continue
       if (words[blockFirst + b] >= best) break
-      const sb = words[s + b]
-      const db = words[d + b]
-      const spb = words[sp + b]
-      const dpb = words[dp + b]
-      const pb = words[p + b]
-      let summary = words[sb] & words[db] & words[spb] & words[dpb] & words[pb]
+      const at = blocks + b
+      const sb = words[s + at]
+      const db = words[d + at]
+      const spb = words[sp + at]
+      const dpb = words[dp + at]
+      const pb = words[p + at]
       while (summary !== 0) {
         const w = Math.clz32(summary)
         const word = (b << 5) + w
         if (words[wordFirst + word] >= best) break
         summary &= 0x7fffffff >>> w
-        const at = w + 1
-        const hit = words[sb + at] & words[db + at] & words[spb + at] & words[dpb + at] & words[pb + at]
+        const hit = words[sb + w] & words[db + w] & words[spb + w] & words[dpb + w] & words[pb + w]
         if (hit !== 0) {
           const rule = words[ruleOfBit + (word << 5) + Math.clz32(hit)]
           if (rule < best) best = rule

@@ -1,5 +1,5 @@
 /**
- * A firewall rule in normal form: what `rule-config.ts` makes of a configuration, and what the rule sets are built from.
+ * A firewall rule in normal form: what `rule-config.ts` makes of a configuration, and what rule sets are built from.
  *
  * A rule constrains source and destination address, source and destination port, protocol, VLAN and direction. In each
  * field `null` stands for anything, and a list matches if one of its entries does. Rules are ordered, first match wins.

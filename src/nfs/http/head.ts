@@ -13,7 +13,12 @@
  */
 
 import type { Arena } from '../../memory/arena.ts'
-import {
+import * as layout from '../../memory/kernels/http-head-block.ts'
+import { httpMethodNames } from '../../memory/kernels/http-tables.ts'
+import type { Kernels } from '../../memory/kernels/kernels.ts'
+
+// PERF: an imported constant is read from memory at every use; one of this module becomes part of the code (bench http-head).
+const {
   AT_ANOMALIES, AT_ATTRIBUTES, AT_AUTHORITY, AT_AUTHORITY_LENGTH, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST, AT_HOST_LENGTH,
   AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH, AT_START, AT_STATUS,
   AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF, CHUNKED,
@@ -22,9 +27,7 @@ import {
   HEAD_INCOMPLETE, HEAD_INVALID, HAS_TRANSFER_ENCODING, INVALID_METHOD, INVALID_NOT_RESPONSE, INVALID_STATUS, INVALID_TARGET,
   INVALID_VERSION, KIND_EITHER, KIND_REQUEST, KIND_RESPONSE, LENGTH_AND_ENCODING, MALFORMED_FIELD, NO_VERSION, OBS_FOLD,
   ODD_VERSION, OTHER_CODING, START_LINE_SPACE, STATUS_SUFFIX, TARGET_SPACE, UPGRADE_H2C, UPGRADE_OTHER, UPGRADE_WEBSOCKET,
-} from '../../memory/kernels/http-head-block.ts'
-import { httpMethodNames } from '../../memory/kernels/http-methods.ts'
-import type { Kernels } from '../../memory/kernels/kernels.ts'
+} = layout
 
 /** Kinds of message, as bits: what to look for, and what was found. */
 export const MessageKind = { Request: KIND_REQUEST, Response: KIND_RESPONSE, Either: KIND_EITHER } as const

@@ -12,13 +12,6 @@ import { flowDifferences } from './justified-differences.ts'
 import type { OracleFlow } from './oracle-records.ts'
 import type { RunFlow } from './run-output.ts'
 
-/** All deviations of a run's flows, one line each; empty when there are none. */
-export function compareFlows(
-  capture: string, flows: readonly RunFlow[], census: FrameCensus, oracle: readonly OracleFlow[],
-): string[] {
-  return [...checkCensus(capture, census, oracle), ...compareWithCensus(capture, flows, census)]
-}
-
 /** Where the census itself disagrees with the oracle beyond the justified differences. */
 export function checkCensus(capture: string, census: FrameCensus, oracle: readonly OracleFlow[]): string[] {
   const problems: string[] = []
@@ -37,7 +30,7 @@ export function checkCensus(capture: string, census: FrameCensus, oracle: readon
   return problems
 }
 
-/** Where the flows of a run disagree with the census. */
+/** Where the flows of a run disagree with the census, one line each; empty when they agree. */
 export function compareWithCensus(capture: string, flows: readonly RunFlow[], census: FrameCensus): string[] {
   const problems: string[] = []
   const groups = new Map<string, RunFlow[]>()

@@ -3,8 +3,8 @@
  *
  *  - received + emitted = forwarded + dropped (nothing stays in a buffer at the end of a capture);
  *  - received = the frames of the capture;
- *  - the drop reasons sum to the drops, none of them is a defect, and no more packets are dropped as malformed than have
- *    headers that contradict the frame;
+ *  - the drop reasons sum to the drops, none of them is a defect, and no more packets are dropped as malformed than
+ *    have headers that contradict the frame;
  *  - the flows' packets are packets that were received, and the counts by protocol are those of the flow lines;
  *  - the http counters are the numbers of http events.
  */

@@ -97,7 +97,8 @@ function dataSegmentOf(frame: CapturedFrame): {
   tuple: string, directed: string, reverse: string, segment: DataSegment, isPlainData: boolean,
 } | null {
   const datagram = dissectFrame(frame)
-  if (datagram === null || datagram.isCut || datagram.fragment !== null || datagram.protocol !== IpProtocol.Tcp) return null
+  if (datagram === null || datagram.isCut || datagram.fragment !== null) return null
+  if (datagram.protocol !== IpProtocol.Tcp) return null
   const tcp = dissectTcp(datagram.payload)
   if (tcp === null) return null
   const { source, destination } = datagram

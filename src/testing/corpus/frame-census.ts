@@ -156,10 +156,12 @@ function noteOpening(entry: CensusEntry, directed: string, reverse: string, payl
 function isMalformed(datagram: Datagram): boolean {
   const { protocol, fragment, payload, isCut, extensionCount } = datagram
   if (isCut || extensionCount > EXTENSION_HEADERS_MAX) return true
-  // Fragments beyond 65,535 bytes, empty ones, and first ones without the transport header are all suspicious.
+  // Suspicious are fragments beyond 65,535 bytes, empty ones, ones that end in the middle of an 8-byte unit although
+  // more follow (RFC 8200 §4.5), and first ones without the transport header.
   if (fragment !== null) {
     const isShortFirst = fragment.offset === 0 && transportPorts(IpProtocol.Tcp, payload) === null
-    return payload.length === 0 || fragment.offset + payload.length > 0xffff || isShortFirst
+    const isUneven = fragment.more && payload.length % 8 !== 0
+    return payload.length === 0 || fragment.offset + payload.length > 0xffff || isUneven || isShortFirst
   }
   if (protocol === IpProtocol.Tcp) return dissectTcp(payload) === null
   if (protocol === IpProtocol.Icmp || protocol === IpProtocol.Icmpv6) return payload.length < 8

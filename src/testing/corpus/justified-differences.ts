@@ -53,8 +53,8 @@ export const messageDifferences: readonly MessageDifference[] = [
   {
     capture: 'fuzz-131',
     kind: 'optional',
-    reason: 'a recipient may reject a message with an invalid field line (RFC 9112 §2.2, §5.1), and cannot be held to '
-      + 'pick up a connection whose SYN was damaged beyond recognition',
+    reason: 'a recipient may reject a message with an invalid field line (RFC 9112 §2.2, §5.1), and cannot be held '
+      + 'to pick up a connection whose SYN was damaged beyond recognition',
     selects: message => !message.isHeadWellFormed || !message.isFromStart,
   },
   {
@@ -66,31 +66,31 @@ export const messageDifferences: readonly MessageDifference[] = [
   {
     capture: 'pipe-files-gap',
     kind: 'missed',
-    reason: 'the response behind the lost body: tshark, still waiting for that body, takes it for a part of it, although '
-      + 'Content-Length says where the body ends (RFC 9112 §6.3)',
+    reason: 'the response behind the lost body: tshark, still waiting for that body, takes it for a part of it, '
+      + 'although Content-Length says where the body ends (RFC 9112 §6.3)',
     selects: message => message.kind === 'response' && message.isBodyCaptured,
     count: 1,
   },
   {
     capture: 'mixed-web-70',
     kind: 'missed',
-    reason: 'one response on each of two connections arrives with a hole that retransmissions fill later; tshark finds both '
-      + 'only with tcp.reassemble_out_of_order set, which is not its default',
+    reason: 'one response on each of two connections arrives with a hole that retransmissions fill later; tshark '
+      + 'finds both only with tcp.reassemble_out_of_order set, which is not its default',
     selects: message => message.kind === 'response' && message.status === 200 && /:4415[23]$/.test(message.directed),
     count: 2,
   },
   {
     capture: 'retrans-post',
     kind: 'wrong',
-    reason: 'these frames repeat the segment before them (same sequence number and bytes); tshark dissects what it calls a '
-      + 'fast retransmission once more. Old sequence numbers are not delivered again (RFC 9293 §3.10.7.4)',
+    reason: 'these frames repeat the segment before them (same sequence number and bytes); tshark dissects what it '
+      + 'calls a fast retransmission once more. Old sequence numbers are not delivered again (RFC 9293 §3.10.7.4)',
     frames: [42, 86],
   },
   {
     capture: 'methods49',
     kind: 'optional',
-    reason: 'these request lines have no valid HTTP version, so they are not request lines (RFC 9112 §3); Zeek and tshark '
-      + 'disagree on what to list',
+    reason: 'these request lines have no valid HTTP version, so they are not request lines (RFC 9112 §3); Zeek and '
+      + 'tshark disagree on what to list',
     selects: message => message.kind === 'request' && !/^HTTP\/1\.[01]$/.test(message.version),
   },
 ]
@@ -99,8 +99,33 @@ export const flowDifferences: readonly FlowDifference[] = [
   {
     capture: 'nat-mixed-155',
     selects: tuple => tuple.startsWith('udp ') && tuple.includes(':3544 '),
-    reason: 'Teredo (RFC 4380): tshark looks into the tunnel and lists the frame under the IPv6 packet inside, not under the '
-      + 'UDP flow that carries it',
+    reason: 'Teredo (RFC 4380): tshark looks into the tunnel and lists the frame under the IPv6 packet inside, not '
+      + 'under the UDP flow that carries it',
+  },
+]
+
+export interface SuiteDifference {
+  /** Name of the suite's case. */
+  readonly case: string
+  readonly reason: string
+  /** The kind of event record whose expectations do not apply. */
+  readonly skips?: string
+  /** A URI that a request of the capture may be reported with, instead of the reference's. */
+  readonly uri?: { readonly reference: string, readonly alternative: string }
+}
+
+export const suiteDifferences: readonly SuiteDifference[] = [
+  {
+    case: 'tcp-fastopen-10-syn-data-ignore',
+    skips: 'flow',
+    reason: 'Suricata opens a second flow for a stray SYN-ACK after the connection has closed; a closed connection '
+      + 'keeps its tuple for a while, and a SYN alone starts another (RFC 9293 §3.3.2, §3.6.1)',
+  },
+  {
+    case: 'tcp-urgp-04-2byte-XY',
+    uri: { reference: '/malicXYious', alternative: '/malicXious' },
+    reason: 'urgent data is a part of the stream (RFC 9293 §3.8.5), but socket implementations take its last byte '
+      + 'out of it (RFC 6093 §2), as this server did: a watcher may take either side',
   },
 ]
 
@@ -149,7 +174,8 @@ export function expectMessages(
     if (isKnown) continue
     const missed = differences.find(difference =>
       difference.kind === 'missed' && difference.selects?.(message) === true && (left.get(difference) ?? 0) > 0)
-    if (missed === undefined) unexplained.push(`${capture}: only in the reference: ${messageKey(message.directed, message)}`)
+    const key = messageKey(message.directed, message)
+    if (missed === undefined) unexplained.push(`${capture}: only in the reference: ${key}`)
     else left.set(missed, (left.get(missed) ?? 0) - 1)
   }
   for (const [key, count] of listed) {

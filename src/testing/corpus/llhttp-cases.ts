@@ -50,7 +50,8 @@ const pauseCode = 'reason="Pause on'
 export function llhttpCases(): LlhttpCase[] {
   const path = join(suiteFolder('llhttp'), 'cases.jsonl')
   if (!existsSync(path)) return []
-  return readFileSync(path, 'utf8').split('\n').filter(line => line !== '').map(line => toCase(JSON.parse(line) as CaseLine))
+  const lines = readFileSync(path, 'utf8').split('\n').filter(line => line !== '')
+  return lines.map(line => toCase(JSON.parse(line) as CaseLine))
 }
 
 /** Judges the messages that were reported for a case's subject side: a line on what is wrong, or null. */

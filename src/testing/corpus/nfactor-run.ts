@@ -39,29 +39,36 @@ export function commandMissing(): string | false {
   return existsSync(commandPath) ? false : 'src/cli/main.ts does not exist: nothing to run captures with'
 }
 
-/** Runs a capture through the command line. */
-export const runCommand: Runner = async order => {
-  const folder = await mkdtemp(join(tmpdir(), 'nfactor-corpus-'))
-  try {
-    const flowsPath = join(folder, 'flows.jsonl')
-    const eventsPath = join(folder, 'events.jsonl')
-    const framesPath = join(folder, 'out.pcap')
-    const document = await runNode([
-      commandPath, 'run', order.capture, '--chain', CHAIN, '--json', '--flows', flowsPath, '--events', eventsPath,
-      ...(order.wantsFrames === true ? ['--out', framesPath] : []),
-    ])
-    const output = parseRunOutput(document, await readFile(flowsPath, 'utf8'), await readFile(eventsPath, 'utf8'))
-    const frames = order.wantsFrames === true ? decodeCapture(await readFile(framesPath)) : []
-    return { ...output, frames }
-  } finally {
-    await rm(folder, { recursive: true, force: true })
+/**
+ * Runs captures through the command line.
+ *
+ * @param path the command's main module
+ * @param timeoutMs how long one run may take
+ */
+export function commandRunner(path = commandPath, timeoutMs = TIMEOUT_MS): Runner {
+  return async order => {
+    const folder = await mkdtemp(join(tmpdir(), 'nfactor-corpus-'))
+    try {
+      const flowsPath = join(folder, 'flows.jsonl')
+      const eventsPath = join(folder, 'events.jsonl')
+      const framesPath = join(folder, 'out.pcap')
+      const document = await runNode(timeoutMs, [
+        path, 'run', order.capture, '--chain', CHAIN, '--json', '--flows', flowsPath, '--events', eventsPath,
+        ...(order.wantsFrames === true ? ['--out', framesPath] : []),
+      ])
+      const output = parseRunOutput(document, await readFile(flowsPath, 'utf8'), await readFile(eventsPath, 'utf8'))
+      const frames = order.wantsFrames === true ? decodeCapture(await readFile(framesPath)) : []
+      return { ...output, frames }
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
   }
 }
 
 /** What the command prints; rejects when it fails or is killed. */
-function runNode(args: readonly string[]): Promise<string> {
+function runNode(timeoutMs: number, args: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: TIMEOUT_MS })
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: timeoutMs })
     const output: Buffer[] = []
     const complaints: Buffer[] = []
     child.stdout.on('data', (data: Buffer) => output.push(data))

@@ -1,22 +1,17 @@
 /**
  * PcapPlusPlus' TCP reassembly suite: captures, edits of them, and the bytes that reassembly must give.
  *
- * The suite has few files, because its cases are edits of two captures. {@link streamCases} makes the same edits:
+ * The suite has few files: its cases are edits of two captures. {@link streamCases} makes the same edits:
  *
- *     plain               one_tcp_stream_output.txt
- *     no handshake        the same output, without the SYN and the SYN-ACK
- *     retransmission      one_tcp_stream_retransmission_output.txt: repeats of six segments, shorter, longer and shifted; a
- *                         repeat that is longer brings its new bytes first, and those stay (`*` in the output)
- *     missing data        one_tcp_stream_missing_data_output.txt: cut segments and two lost ones; holes are shown as
- *                         `[1360 bytes missing]`
- *     out of order        one_tcp_stream_out_of_order_output.txt: swapped segments, and the last answer backwards
- *     three streams       three_http_streams_conn_{1,2,3}_output.txt: one file per connection
- *     sequence wrap       one_tcp_stream_output.txt again, with sequence numbers that pass 2^32 in both directions
- *     IPv6 streams        one_ipv6_http_stream{2,3,4}.txt for three of the four connections of the capture v6-http4
+ *     plain, no handshake     one_tcp_stream_output.txt; also with sequence numbers that pass 2^32
+ *     retransmission          one_tcp_stream_retransmission_output.txt: repeats of six segments, shorter, longer and
+ *                             shifted; a longer repeat brings new bytes first, and those stay (`*` in the output)
+ *     missing data            one_tcp_stream_missing_data_output.txt; a hole is shown as `[1360 bytes missing]`
+ *     out of order            one_tcp_stream_out_of_order_output.txt: swapped segments, and the last answer backwards
+ *     three streams           three_http_streams_conn_{1,2,3}_output.txt: one file per connection
+ *     IPv6 streams            one_ipv6_http_stream{2,3,4}.txt for three connections of the capture v6-http4
  *
- * An output file holds both directions of a connection, message by message. A reassembly under test is a function from
- * frames to streams, {@link Reassembly}; {@link judgeStreamCase} looks whether the file can be made by laying the two
- * directions into each other.
+ * An output file holds both directions of a connection, laid into each other message by message.
  */
 
 import { existsSync, readFileSync } from 'node:fs'
@@ -140,8 +135,10 @@ function interleavedLength(whole: string, a: string, b: string): number {
 function withRetransmissions(frames: readonly CapturedFrame[]): CapturedFrame[] {
   const edited = [...frames]
   // Which frame is repeated, from which byte of it on, how many bytes (0: all), and where the repeat comes.
-  const repeats = [[4, 0, 0, 5], [10, 10, 0, 12], [13, 0, 1340, 16], [21, 0, 1430, 25], [28, 10, 1370, 33], [34, 10, 91, 40]]
-  for (const [index, from, length, place] of repeats as [number, number, number, number][]) {
+  const repeats: readonly (readonly [number, number, number, number])[] = [
+    [4, 0, 0, 5], [10, 10, 0, 12], [13, 0, 1340, 16], [21, 0, 1430, 25], [28, 10, 1370, 33], [34, 10, 91, 40],
+  ]
+  for (const [index, from, length, place] of repeats) {
     edited.splice(place, 0, repeatSegment(frames[index] as CapturedFrame, from, length))
   }
   return edited
@@ -184,13 +181,14 @@ function withSequenceWrap(frames: readonly CapturedFrame[]): CapturedFrame[] {
   }
   const shifts = { client: -3000 - firstOf(true), server: -5000 - firstOf(false) }
   return frames.map(frame => {
-    const bytes = frame.bytes.slice(0, frame.bytes.length)
+    const bytes = frame.bytes.slice(0, 14 + viewOf(frame.bytes).getUint16(16))
     const view = viewOf(bytes)
     const [own, other] = fromClient(bytes) ? [shifts.client, shifts.server] : [shifts.server, shifts.client]
     const isAcknowledging = (view.getUint8(tcp + 13) & 16) !== 0
     view.setUint32(tcp + 4, (view.getUint32(tcp + 4) + own) >>> 0)
     if (isAcknowledging) view.setUint32(tcp + 8, (view.getUint32(tcp + 8) + other) >>> 0)
-    return { ...frame, bytes }
+    setTcpChecksum(bytes, 14, tcp)
+    return { ...frame, bytes, wireLength: bytes.length }
   })
 }
 

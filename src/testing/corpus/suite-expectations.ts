@@ -23,7 +23,8 @@ const transactionFields = new Set([...requestFields, 'http.status'])
 /** Fields that only say in which record the match is looked for, or are a property of the case, not of the traffic. */
 const neutralFields = new Set(['event_type', 'proto', 'app_proto', 'tx_id'])
 /** Fields that hold of bodies, files, headers and states, which the events do not tell. */
-const unansweredFields = /^(?:http\.(?:length|redirect|http_user_agent|http_content_type|protocol|\w+_headers)|flow\.|tcp\.)/
+const unansweredFields =
+  /^(?:http\.(?:length|redirect|http_user_agent|http_content_type|protocol|\w+_headers)|flow\.|tcp\.)/
 /** Fields of a flow that the flow lines do tell. */
 const flowFields = new Set(['src_ip', 'dest_ip', 'src_port', 'dest_port'])
 
@@ -55,7 +56,9 @@ function translateTransaction({ count, match }: SuiteExpectation): ExpectationCh
       && (url === undefined || message.uri === url)
       && (match['http.http_method'] === undefined || message.method === match['http.http_method'])
       && (match['http.hostname'] === undefined || message.host === match['http.hostname']))
-    if (asksRequest && requests.length !== count) return `${requests.length} requests ${JSON.stringify(match)}, not ${count}`
+    if (asksRequest && requests.length !== count) {
+      return `${requests.length} requests ${JSON.stringify(match)}, not ${count}`
+    }
     const responses = run.messages.filter(message => message.kind === 'response' && message.status === status)
     // One response may answer another request of the same status: at least that many there must be.
     const isAnswered = status === undefined || responses.length >= count

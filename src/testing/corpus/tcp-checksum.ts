@@ -1,6 +1,6 @@
 /**
- * Checksums of frames that the harness makes or alters: the IPv4 header's (RFC 791) and TCP's (RFC 9293 §3.1) over IPv4
- * and IPv6, both the internet checksum of RFC 1071.
+ * Checksums of frames that the harness makes or alters: the IPv4 header's (RFC 791) and TCP's (RFC 9293 §3.1) over
+ * IPv4 and IPv6, both the internet checksum of RFC 1071.
  */
 
 /** Writes the checksum of the IPv4 header at `ip`. */

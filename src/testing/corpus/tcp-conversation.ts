@@ -4,8 +4,8 @@
  *     client   SYN ------> SYN-ACK <------ ACK ------>  | turns: data, ACK of the other side | FIN, FIN-ACK, ACK
  *
  * A conversation is a list of turns; each turn's bytes are cut into segments by a cutter, so that the same
- * conversation comes whole, byte by byte or at random cuts. Many conversations go into one capture, each on ports of its
- * own, so that one run judges them all. Frames are Ethernet and IPv4 with right checksums.
+ * conversation comes whole, byte by byte or at random cuts. Many conversations go into one capture, each on a port of
+ * its own, so that one run judges them all. Frames are Ethernet and IPv4 with right checksums.
  */
 
 import type { Random } from '../../base/random.ts'

@@ -1,0 +1,49 @@
+/**
+ * The variants of the engine that the bench compares.
+ *
+ *     empty       no network function: receive, parse, find the flow, forward
+ *     monitor, firewall, http, chain
+ *     inlined     the chain as one hand-written function on the flat memory, without SDK, views and modules (inlined.ts)
+ */
+
+import { defaultTimeouts } from '../../src/base/limits.ts'
+import type { Arena } from '../../src/memory/arena.ts'
+import type { ChainMember } from '../../src/nf/chain.ts'
+import type { AnyNfDefinition } from '../../src/nf/definition.ts'
+import { createEngine, defaultPolicy, type Engine } from '../../src/runtime/engine.ts'
+import { standardRules } from './trace.ts'
+import type { WorkerOptions } from './worker.ts'
+
+export async function chainMembers(variant: string): Promise<ChainMember[]> {
+  const names = variant === 'chain' ? ['monitor', 'firewall', 'http'] : variant === 'empty' ? [] : [variant]
+  const members: ChainMember[] = []
+  for (const name of names) {
+    const { default: definition } = await import(`../../src/nfs/${name}/${name}.ts`) as { default: AnyNfDefinition }
+    const config: unknown = definition.config?.parse(name === 'firewall' ? { rules: standardRules() } : {}) ?? {}
+    members.push({ definition, config })
+  }
+  return members
+}
+
+export async function engineFor(arena: Arena, options: WorkerOptions): Promise<Engine> {
+  return createEngine({
+    arena,
+    chain: await chainMembers(options.variant),
+    // A tenth more than there are flows: the limit is for flows, the table takes care of its own room.
+    limits: {
+      flows: Math.max(4096, Math.ceil(options.flows * 1.1)),
+      packets: 64,
+      largePackets: 1,
+      extentBytes: options.variant === 'chain' || options.variant === 'http' ? Math.max(1, options.flows) * 400 + 4194304 : 65536,
+      recordBytes: 4 * 1024 * 1024,
+      heldPerFlow: 64,
+      fragmentedDatagrams: 64,
+      fragmentsHeld: 64,
+      fragmentsHeldPerDatagram: 8,
+    },
+    timeouts: defaultTimeouts,
+    policy: defaultPolicy,
+    seed: 1,
+    wasm: options.wasm,
+  })
+}

@@ -1,0 +1,160 @@
+/**
+ * One measurement of the engine bench, in a process of its own: a variant, a number of flows, a distribution. Prints one line
+ * of JSON. Started by main.ts.
+ *
+ * The trace makes a chunk of 4,096 packets (not timed), the variant runs it in batches of 32 (timed), and so on. A sample is the
+ * time per packet of one chunk; the first third warms up and is left out. Filling the descriptors and reading the output is part
+ * of the time, as a port would do it.
+ */
+
+import { memoryUsage } from 'node:process'
+import v8 from 'node:v8'
+import { performance } from 'node:perf_hooks'
+import type { Engine } from '../../src/runtime/engine.ts'
+import type { VariantDigest } from './digest.ts'
+
+v8.setFlagsFromString(`--max-inlined-bytecode-size=${process.env.IS ?? 1000}`)
+v8.setFlagsFromString(`--max-inlined-bytecode-size-cumulative=${process.env.IC ?? 3000}`)
+
+export interface WorkerOptions {
+  readonly variant: string
+  readonly flows: number
+  readonly distribution: 'uniform' | 'zipf'
+  readonly chunks: number
+  readonly wasm: boolean
+}
+
+export interface WorkerResult extends WorkerOptions {
+  /** Nanoseconds per packet. */
+  readonly median: number
+  readonly p10: number
+  readonly p90: number
+  /** Nanoseconds per packet while the flows were opened (three packets each), and per flow. */
+  readonly opening: number
+  readonly digest: VariantDigest
+  readonly recordBytes: number
+  readonly tableBytes: number
+  /** Bytes of JavaScript heap allocated per packet during the timed part. */
+  readonly allocated: number
+  readonly scavenges: number
+}
+
+const options = JSON.parse(process.argv[2] as string) as WorkerOptions
+const result = options.variant.startsWith('twin') ? await runTwin() : await runEngine()
+process.stdout.write(`${JSON.stringify(result)}\n`)
+
+async function runEngine(): Promise<WorkerResult> {
+  const { Arena } = await import('../../src/memory/arena.ts')
+  const { Descriptor } = await import('../../src/packet/descriptor.ts')
+  const { adviseHugePages } = await import('../../src/ports/huge-pages.ts')
+  const { Trace } = await import('./trace.ts')
+  const { engineFor } = await import('./variants.ts')
+  const { digestEngine, digestRecords } = await import('./engine-digest.ts')
+  const arena = new Arena()
+  if (process.env.NFACTOR_HUGE_PAGES !== '0') adviseHugePages(arena)
+  const engine: Engine = await engineFor(arena, options)
+  const trace = new Trace(arena, { flows: options.flows, distribution: options.distribution, seed: 20260101 })
+  const { i32, f64 } = arena
+  const frame = Descriptor.frame
+  const length = Descriptor.length
+  const wireLength = Descriptor.wireLength
+  const time = Descriptor.time
+  const linkType = Descriptor.linkType
+  const slot = Descriptor.slot
+  const lengths = trace.lengths
+  const { process: runBatch, clearOutput, outputs: output } = engine
+  const descriptor0 = engine.descriptor(0)
+  let now = 1.7e15
+  const outputs = new Int32Array(trace.made + 8192)
+  let outputCount = 0
+
+  for (let i = 0; i < engine.batchPackets; i++) {
+    i32[engine.descriptor(i) + linkType] = 1
+    i32[engine.descriptor(i) + slot] = 0
+  }
+
+  function runChunk(count: number): number {
+    outputCount = 0
+    const start = performance.now()
+    for (let first = 0; first < count; first += 32) {
+      const packets = Math.min(32, count - first)
+      now += packets * 0.1
+      let d = descriptor0
+      let at = trace.frame(first)
+      for (let i = 0; i < packets; i++) {
+        const bytes = i32[lengths + first + i]
+        i32[d + frame] = at
+        i32[d + length] = bytes
+        i32[d + wireLength] = bytes
+        f64[(d + time) >> 1] = now
+        d += 32
+        at += 2048
+      }
+      engine.batchCount = packets
+      const leaving = runBatch()
+      for (let i = 0; i < leaving; i++) outputs[outputCount++] = i32[i32[output + i] + frame]
+      clearOutput()
+    }
+    return (performance.now() - start) * 1e6 / count
+  }
+
+  const state = { output: 0x811c9dc5 | 0, records: 0x811c9dc5 | 0 }
+  const account = (): void => {
+    for (let i = 0; i < outputCount; i++) {
+      state.output = Math.imul(state.output ^ ((outputs[i] - trace.pool) >>> 11), 0x01000193)
+    }
+    state.records = digestRecords(engine, state.records)
+  }
+  const opening: number[] = []
+  for (let flow = 0; flow < options.flows;) {
+    flow = trace.openNext(flow)
+    opening.push(runChunk(trace.count))
+    account()
+  }
+  const samples: number[] = []
+  let allocated = 0
+  let measured = 0
+  const { scavenges, stop } = countScavenges()
+  for (let chunk = 0; chunk < options.chunks; chunk++) {
+    trace.next()
+    const before = memoryUsage().heapUsed
+    const sample = runChunk(trace.count)
+    const grown = memoryUsage().heapUsed - before
+    if (chunk >= options.chunks / 3) {
+      samples.push(sample)
+      if (grown > 0) allocated += grown
+      measured += trace.count
+    }
+    account()
+  }
+  stop()
+  samples.sort((a, b) => a - b)
+  opening.sort((a, b) => a - b)
+  return {
+    ...options,
+    ...quantiles(samples),
+    opening: opening[opening.length >> 1] as number,
+    digest: digestEngine(engine, state),
+    recordBytes: engine.chain.recordBytes,
+    tableBytes: engine.table.slots * 8,
+    allocated: allocated / measured,
+    scavenges: scavenges(),
+  }
+}
+
+function countScavenges(): { scavenges: () => number; stop: () => void } {
+  let count = 0
+  const observer = new PerformanceObserver((list) => { count += list.getEntries().length })
+  observer.observe({ entryTypes: ['gc'] })
+  return { scavenges: () => count, stop: () => observer.disconnect() }
+}
+
+function quantiles(sorted: readonly number[]): { median: number; p10: number; p90: number } {
+  const at = (q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] as number
+  return { median: at(0.5), p10: at(0.1), p90: at(0.9) }
+}
+
+async function runTwin(): Promise<WorkerResult> {
+  const { measureTwin } = await import('./twin.ts')
+  return measureTwin(options)
+}

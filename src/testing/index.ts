@@ -1,0 +1,8 @@
+/**
+ * The package export `nfactor/testing`: the test kit for authors of network functions. Frames and whole conversations from
+ * plain options, a runner that puts them through a chain and shows what came of them, and the contract suite.
+ */
+
+export * from './address-bytes.ts'
+export * from './packet-builder.ts'
+export * from './tcp-conversation.ts'
