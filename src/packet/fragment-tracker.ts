@@ -41,7 +41,7 @@ const E = {
 const ENTRY_BYTES = 192
 
 export class FragmentTracker {
-  /** Fragments kept because they came before their first one. */
+  /** Fragments kept because they came before their first one, those given up and not yet handed out included. */
   held = 0
   readonly #i32: Int32Array
   readonly #f64: Float64Array
@@ -56,6 +56,7 @@ export class FragmentTracker {
   #newest = 0
   /** Packets of entries that went early, as a list of slots. */
   #abandoned = 0
+  #abandonedCount = 0
 
   constructor(arena: Arena, limits: EngineLimits, lifetimeUs: number) {
     this.#i32 = arena.i32
@@ -134,6 +135,8 @@ export class FragmentTracker {
     if (this.#abandoned !== 0) {
       const list = this.#abandoned
       this.#abandoned = 0
+      this.held -= this.#abandonedCount
+      this.#abandonedCount = 0
       return list
     }
     const entry = this.#oldest
@@ -234,8 +237,11 @@ export class FragmentTracker {
   #abandon(entry: number): void {
     const i32 = this.#i32
     const last = i32[(entry >> 2) + E.heldLast]
+    const count = i32[(entry >> 2) + E.heldCount]
     const list = this.#remove(entry)
     if (list === 0) return
+    this.held += count
+    this.#abandonedCount += count
     i32[(last >> 2) + D.nextHeld] = this.#abandoned
     this.#abandoned = list
   }

@@ -93,7 +93,7 @@ export interface Packet {
   destinationPort: number
   /** TCP flags (see `TcpFlag`); 0 for other protocols. */
   readonly tcpFlags: number
-  /** TCP sequence number of this segment, a signed 32-bit integer; for a later fragment, of its first byte. */
+  /** TCP sequence number, a signed 32-bit integer: of this segment, or of a later fragment's first byte; else 0. */
   readonly sequence: number
   /** TCP acknowledgement number, a signed 32-bit integer. */
   readonly acknowledgement: number
@@ -253,7 +253,7 @@ export function createPacketView(arena: Arena): PacketCursor {
 
     get tcpFlags(): number { return (i32[this.d + META] >>> 8) & 255 }
 
-    get sequence(): number { return i32[this.d + SEQUENCE] }
+    get sequence(): number { return this.isTcp ? i32[this.d + SEQUENCE] : 0 }
 
     get acknowledgement(): number {
       const at = i32[this.d + TRANSPORT]

@@ -11,6 +11,7 @@
  */
 
 import { statSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { AssertionError } from '../base/assert.ts'
 import { CodedError } from '../base/coded-error.ts'
 import { defaultLimits, defaultTimeouts, type EngineLimits, type IdleTimeouts } from '../base/limits.ts'
@@ -295,7 +296,7 @@ class RunOutputs implements CaptureSink {
 /** A file that is read must not be written over, and one file does not take two outputs. */
 function refuseSameFile(path: string, read: readonly string[], written: readonly string[]): void {
   const target = identityOf(path)
-  if (written.some((other) => other === path || (target !== '' && identityOf(other) === target))) {
+  if (written.some((other) => resolve(other) === resolve(path) || (target !== '' && identityOf(other) === target))) {
     throw new CodedError('NF_USAGE', `${path} cannot take two outputs`, 'Give each output a file of its own')
   }
   if (target !== '' && read.some((other) => identityOf(other) === target)) {

@@ -12,7 +12,7 @@ import type { EngineLimits, IdleTimeouts } from '../base/limits.ts'
 import type { ChainMember } from '../nf/chain.ts'
 import type { AnyNfDefinition } from '../nf/definition.ts'
 import type { EnginePolicy } from '../runtime/engine.ts'
-import { readConfigDocument, type ConfigDocument, type ConfigPath, type SyntaxProblem } from './config-document.ts'
+import type { ConfigDocument, ConfigPath, SyntaxProblem } from './config-document.ts'
 import { checkAgainst, meant, pathText, type ConfigProblem } from './config-problem.ts'
 import { isNfPath, loadNf } from './nf-loader.ts'
 import { runConfigSchema, strict, type RunConfigDocument } from './run-config-schema.ts'
@@ -72,7 +72,9 @@ interface ChainEntry {
 export async function resolveRunConfig(
   sources: RunConfigSources,
 ): Promise<{ readonly config: RunConfig | undefined; readonly problems: readonly PlacedProblem[] }> {
-  const document = sources.file === undefined ? undefined : readConfigDocument(sources.file)
+  // The YAML parser takes longer to load than a small capture to process.
+  const document = sources.file === undefined ? undefined
+    : (await import('./config-document.ts')).readConfigDocument(sources.file)
   const settings = await Promise.all((sources.settings ?? []).map(parseSetting))
   const syntax = document?.syntaxProblems ?? []
   if (document !== undefined && syntax.length > 0) {
@@ -84,7 +86,7 @@ export async function resolveRunConfig(
   if (checked.problems.length > 0) {
     const problems = checked.problems.map((problem) =>
       placed(problem, placeOfSetting(problem.path, general) ?? placeInFile(document, problem.path, problem.atKey)))
-    return { config: undefined, problems }
+    return { config: undefined, problems: inOrder(problems) }
   }
   const { limits, timeouts, policy, chain: fileChain } = checked.data as RunConfigDocument
   const entries = chainEntries(fileChain ?? [], sources)
@@ -97,7 +99,12 @@ export async function resolveRunConfig(
     if (member !== undefined) chain.push(member)
     problems.push(...found)
   }
-  return { config: problems.length === 0 ? { chain, limits, timeouts, policy } : undefined, problems }
+  return { config: problems.length === 0 ? { chain, limits, timeouts, policy } : undefined, problems: inOrder(problems) }
+}
+
+/** As somebody reads the file. */
+function inOrder(problems: readonly PlacedProblem[]): PlacedProblem[] {
+  return problems.toSorted((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0))
 }
 
 /** The first problem as an error that says how many more there are. */

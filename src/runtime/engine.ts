@@ -175,6 +175,8 @@ export function createEngine(options: EngineOptions) {
     get isIpv6() { return i32[i32[packet.d + RECORD] >> 2] >>> 24 === 6 },
   }
 
+  /** Gives back a packet that was made and never sent; set by the emitter. */
+  let giveUpPending = (): void => {}
   const host: ChainHost = {
     arena, extents, kernels, records, origin, packet, flow: flowView, emit: makeEmitter(), timer: makeTimer, held: makeHeld,
     random: () => random.int32(),
@@ -234,8 +236,9 @@ export function createEngine(options: EngineOptions) {
       const result = i32[d + RESULT]
       if (result === 0) actor(d)
       else notForActor(d, result)
+      if (injectCount > 0) runInjected(d)
     }
-    if (injectCount > 0) runInjected()
+    injectCount = 0
     packet.d = idleDescriptor
     countOutput()
     statistics.received += count
@@ -303,15 +306,15 @@ export function createEngine(options: EngineOptions) {
       }
       const meta = i32[d + META]
       const state = i32[(record + R_PHASE) >> 2]
+      if ((state & 0xffff) !== FlowPhase.active || (meta & TCP_CHANGES) !== 0) {
+        slowActor(d, record)
+        return
+      }
       f64[(record + R_LAST_SEEN) >> 3] = f64[(d + TIME) >> 1]
       f64[(record + R_PACKETS) >> 3] += 1
       f64[(record + R_BYTES) >> 3] += i32[d + WIRE_LENGTH]
       packet.d = d
       packet.direction = ((meta >>> 16) ^ (state >>> 16)) & 1
-      if ((state & 0xffff) !== FlowPhase.active || (meta & TCP_CHANGES) !== 0) {
-        slowActor(d, record)
-        return
-      }
       const verdict = run(record)
       if (verdict === 0) {
         progress.nf = -1
@@ -394,6 +397,7 @@ export function createEngine(options: EngineOptions) {
 
   function open(d: number): number {
     if (table.size >= limits.flows) {
+      passTime(d)
       if (policy.whenFull !== 'evict' || !evict()) {
         drop(d, DropReason['flow-table-full'])
         return 0
@@ -454,10 +458,14 @@ export function createEngine(options: EngineOptions) {
       const nf = nfs[i] as ChainNf
       if (nf.methods.allocateFlowState === undefined) continue
       nf.state.o = record + nf.stateOffset
-      progress.nf = i
-      nf.methods.allocateFlowState(nf.state, packet)
+      try {
+        nf.methods.allocateFlowState(nf.state, packet)
+      } catch (error) {
+        if (error instanceof AssertionError) throw error
+        reportNf(i, error)
+        takeOffFastPath(record, i)
+      }
     }
-    progress.nf = -1
     return record
   }
 
@@ -552,6 +560,9 @@ export function createEngine(options: EngineOptions) {
       if (reopened === 0) return
       record = reopened
     }
+    f64[(record + R_LAST_SEEN) >> 3] = f64[(d + TIME) >> 1]
+    f64[(record + R_PACKETS) >> 3] += 1
+    f64[(record + R_BYTES) >> 3] += i32[d + WIRE_LENGTH]
     packet.d = d
     packet.direction = ((meta >>> 16) & 1) ^ u8[record + FlowRecord.opener]
     const flags = u8[record + FlowRecord.flags]
@@ -570,21 +581,21 @@ export function createEngine(options: EngineOptions) {
     }
   }
 
+  /** The clock is at least where this packet is. */
+  function passTime(d: number): void {
+    const time = f64[(d + TIME) >> 1]
+    if (time > lastTimeUs) lastTimeUs = time
+  }
+
   /** Follows SYN, FIN and RST. Returns the flow's record: another one if a new connection begins on the same ports. */
   function tcpLife(d: number, record: number, flags: number, fromB: number): number {
     let life = u8[record + FlowRecord.tcp]
     const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
     if (lingering && (flags & 0x16) === 2) {
-      const packets = f64[(record + FlowRecord.packets) >> 3]
-      // This packet was counted for the old flow already.
-      f64[(record + FlowRecord.packets) >> 3] = packets - 1
-      f64[(record + FlowRecord.bytes) >> 3] -= i32[d + WIRE_LENGTH]
+      passTime(d)
       end(record, 'closed', true)
-      i32[d + RECORD] = 0
       record = open(d)
       if (record === 0) return 0
-      f64[(record + FlowRecord.packets) >> 3] = 1
-      f64[(record + FlowRecord.bytes) >> 3] = i32[d + WIRE_LENGTH]
       life = 0
     }
     if ((flags & 2) !== 0) {
@@ -614,15 +625,18 @@ export function createEngine(options: EngineOptions) {
     progress.nf = -1
     reportNf(failed, error)
     const record = i32[d + RECORD]
-    if (record !== 0) {
-      if (policy.nfError === 'drop') {
-        u8[record + FlowRecord.flags] |= FlowFlag.dropAll
-      } else {
-        u8[record + FlowRecord.flags] |= FlowFlag.bypass
-        u16[(record + FlowRecord.bypass) >> 1] |= 1 << failed
-      }
-    }
+    if (record !== 0) takeOffFastPath(record, failed)
     drop(d, DropReason['nf-error'])
+  }
+
+  /** What becomes of a flow on which an NF has failed. */
+  function takeOffFastPath(record: number, nf: number): void {
+    if (policy.nfError === 'drop') {
+      u8[record + FlowRecord.flags] |= FlowFlag.dropAll
+    } else {
+      u8[record + FlowRecord.flags] |= FlowFlag.bypass
+      u16[(record + FlowRecord.bypass) >> 1] |= 1 << nf
+    }
   }
 
   function reportNf(nf: number, error: unknown): void {
@@ -637,6 +651,8 @@ export function createEngine(options: EngineOptions) {
   const INJECT_MAX = BATCH_EXTRA_PACKETS
   let injectCount = 0
   const injected = new Int32Array(INJECT_MAX)
+  /** The first fragment that each has waited for: it runs right behind it. */
+  const injectedAfter = new Int32Array(INJECT_MAX)
 
   /** First and later fragments, and ICMP errors: become ordinary packets of a flow, or wait, or are dropped. */
   function special(d: number, result: number): void {
@@ -654,6 +670,9 @@ export function createEngine(options: EngineOptions) {
           drop(held >> 2, DropReason['fragment-limit'])
         } else {
           i32.copyWithin(extra, held >> 2, (held >> 2) + WORDS)
+          // It reaches its flow only now.
+          f64[(extra + TIME) >> 1] = f64[(d + TIME) >> 1]
+          injectedAfter[injectCount] = d
           injected[injectCount++] = extra
         }
         held = next
@@ -668,18 +687,18 @@ export function createEngine(options: EngineOptions) {
     }
   }
 
-  /** Runs the fragments that had waited for a first fragment in this batch. */
-  function runInjected(): void {
+  /** Runs the fragments that had waited for this first fragment. */
+  function runInjected(first: number): void {
     for (let i = 0; i < injectCount; i++) {
+      if (injectedAfter[i] !== first) continue
       const d = injected[i] as number
       if (fragments.later(d) !== FragmentOutcome.flow) {
         drop(d, DropReason['malformed-fragment'])
         continue
       }
-      i32[d + RECORD] = guess(i32[d + HASH])
+      i32[d + RECORD] = 0
       actor(d)
     }
-    injectCount = 0
   }
 
   function takeExtra(): number {
@@ -883,7 +902,13 @@ export function createEngine(options: EngineOptions) {
 
   function makeEmitter(): Emitter {
     let pending = 0
+    giveUpPending = () => {
+      if (pending === 0) return
+      pool.give(i32[pending + SLOT])
+      pending = 0
+    }
     const make = (length: number): number => {
+      giveUpPending()
       const d = extraCount < BATCH_EXTRA_PACKETS ? takeExtra() : 0
       const slot = d === 0 ? 0 : pool.take(length)
       if (slot === 0) {
@@ -1047,6 +1072,7 @@ export function createEngine(options: EngineOptions) {
 
   /** Gives back the packets that left. Call after they were sent, before the next batch. */
   function clearOutput(): void {
+    giveUpPending()
     for (let i = 0; i < outputCount; i++) {
       const slot = i32[i32[outputs + i] + SLOT]
       if (slot !== 0) pool.give(slot)

@@ -6,3 +6,5 @@
 export * from './address-bytes.ts'
 export * from './packet-builder.ts'
 export * from './tcp-conversation.ts'
+export * from './run-packets.ts'
+export * from './test-runtime.ts'

@@ -149,21 +149,18 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     return found < end ? found : end
   }
 
-  /** The first colon or byte <= 0x20 in [at, end), or `end`; `at` is below `end`. */
-  const nextStop = (at: number, end: number): number => {
+  /** The first colon or byte <= 0x20 from `at` on; there must be one. */
+  const nextStop = (at: number): number => {
     let word = at >> 2
-    const last = (end - 1) >> 2
     let x = i32[word] | ((1 << ((at & 3) << 3)) - 1)
     let y = x ^ 0x3a3a3a3a
     let hits = (((x - 0x21212121) & ~x) | ((y - 0x01010101) & ~y)) & 0x80808080
     while (hits === 0) {
-      if (word === last) return end
       x = i32[++word]
       y = x ^ 0x3a3a3a3a
       hits = (((x - 0x21212121) & ~x) | ((y - 0x01010101) & ~y)) & 0x80808080
     }
-    const found = (word << 2) + ((31 - Math.clz32(hits & -hits)) >> 3)
-    return found < end ? found : end
+    return (word << 2) + ((31 - Math.clz32(hits & -hits)) >> 3)
   }
 
   const parseHttpHead = (offset: number, end: number, kind: number, block: number): number => {
@@ -180,41 +177,39 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
       if (lineStart + 1 >= end) return HEAD_INCOMPLETE
       if (u8[lineStart + 1] === LF) headEnd = lineStart + 2
     }
+    let from = lineStart
     while (headEnd === 0) {
-      // The line [lineStart, at) is a field with all its continuations; `at` becomes the LF of the last.
-      const name = nextStop(lineStart, end)
-      let from = name
-      let at = 0
-      while (at === 0) {
-        at = nextControl(from, end)
-        if (at + 1 >= end) return HEAD_INCOMPLETE
-        from = at + 1
-        c = u8[at]
-        if (c === CR && u8[from] === LF) {
-          at = from++
-        } else if (c === LF) {
-          anomalies |= BARE_LF
-        } else {
-          if (c === CR) anomalies |= BARE_CR
-          else if (c !== HT) anomalies |= CONTROL_BYTE
-          at = 0
+      let at = nextControl(from, end)
+      if (at + 1 >= end) return HEAD_INCOMPLETE
+      from = at + 1
+      c = u8[at]
+      if (c === CR && u8[from] === LF) {
+        at = from++
+      } else if (c === LF) {
+        anomalies |= BARE_LF
+      } else {
+        if (c === CR) anomalies |= BARE_CR
+        else if (c !== HT) anomalies |= CONTROL_BYTE
+        continue
+      }
+      // `at` is the LF of a line.
+      if (from >= end) return HEAD_INCOMPLETE
+      c = u8[from]
+      if (c <= SP) {
+        if (c === SP || c === HT) {
+          anomalies |= OBS_FOLD
           continue
         }
-        if (from >= end) return HEAD_INCOMPLETE
-        c = u8[from]
-        if (c <= SP) {
-          if (c === SP || c === HT) {
-            anomalies |= OBS_FOLD
-            at = 0
-          } else if (c === LF) {
-            anomalies |= BARE_LF
-            headEnd = from + 1
-          } else if (c === CR) {
-            if (from + 1 >= end) return HEAD_INCOMPLETE
-            if (u8[from + 1] === LF) headEnd = from + 2
-          }
+        if (c === LF) {
+          anomalies |= BARE_LF
+          headEnd = from + 1
+        } else if (c === CR) {
+          if (from + 1 >= end) return HEAD_INCOMPLETE
+          if (u8[from + 1] === LF) headEnd = from + 2
         }
       }
+      // The line [lineStart, at) is a field with all its continuations.
+      const name = nextStop(lineStart)
       const length = name - lineStart
       if (length === 0 || u8[name] !== COLON) anomalies |= oddField(lineStart, at, block)
       else if (length < FIELD_NAME_SLOTS && lower(lineStart) === i32[names + length]) knownField(lineStart, length, at, block)
@@ -529,6 +524,8 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     } else if (length === 14) contentLength(from, to, block)
     else {
       if (length === 17) mark((block >> 2) + (AT_ATTRIBUTES >> 2), HAS_TRANSFER_ENCODING)
+      // Nearly always the value is one known element.
+      if (listElement(list, from, to - from, block)) return
       // The elements of a comma-separated list; empty ones do not count (RFC 9110 §5.6.1).
       for (;;) {
         while (from < to && (isBlank(u8[from]) || u8[from] === COMMA)) from++
@@ -537,7 +534,7 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
         while (from < to && u8[from] !== COMMA) from++
         let elementEnd = from
         while (isBlank(u8[elementEnd - 1])) elementEnd--
-        listElement(list, element, elementEnd - element, block)
+        if (!listElement(list, element, elementEnd - element, block)) otherElement(list, block)
       }
     }
   }
@@ -573,39 +570,58 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     } while (from++ < to)
   }
 
-  const listElement = (list: number, at: number, length: number, block: number): void => {
+  /** Notes an element of a list if it is a known one. */
+  const listElement = (list: number, at: number, length: number, block: number): boolean => {
     const attributes = (block >> 2) + (AT_ATTRIBUTES >> 2)
+    if (list === CONNECTION) {
+      if (length === 5) {
+        if (lower(at) !== CLOS || (u8[at + 4] | 0x20) !== 0x65) return false
+        mark(attributes, CONNECTION_CLOSE)
+        return true
+      }
+      if (length === 10) {
+        if (lower(at) !== KEEP || u8[at + 4] !== 0x2d || lower(at + 5) !== ALIV || (u8[at + 9] | 0x20) !== 0x65) return false
+        mark(attributes, CONNECTION_KEEP_ALIVE)
+        return true
+      }
+      if (length !== 7 || lower(at) !== UPGR || lower(at + 3) !== RADE) return false
+      mark(attributes, CONNECTION_UPGRADE)
+      return true
+    }
     if (list === CODINGS) {
       const chunked = (i32[attributes] & CHUNKED) !== 0
       if (length === 7 && lower(at) === CHUN && lower(at + 3) === NKED) {
         if (chunked) mark((block >> 2) + (AT_ANOMALIES >> 2), CHUNKED_NOT_FINAL)
         mark(attributes, CHUNKED)
-        return
+        return true
       }
-      if (!chunked && length === 8 && lower(at) === IDEN && lower(at + 4) === TITY) return
+      return !chunked && length === 8 && lower(at) === IDEN && lower(at + 4) === TITY
+    }
+    if (list === UPGRADE) {
+      if (length === 9 && lower(at) === WEBS && lower(at + 4) === OCKE && (u8[at + 8] | 0x20) === 0x74) {
+        mark(attributes, UPGRADE_WEBSOCKET)
+        return true
+      }
+      if (length !== 3 || (u8[at] | 0x20) !== 0x68 || u8[at + 1] !== 0x32 || (u8[at + 2] | 0x20) !== 0x63) return false
+      mark(attributes, UPGRADE_H2C)
+      return true
+    }
+    // Expect: 100-continue
+    if (length !== 12 || view.getInt32(at, true) !== _100_ || lower(at + 4) !== CONT || lower(at + 8) !== INUE) return false
+    mark(attributes, EXPECT_CONTINUE)
+    return true
+  }
+
+  /** Notes an element of a list that is not a known one. */
+  const otherElement = (list: number, block: number): void => {
+    const attributes = (block >> 2) + (AT_ATTRIBUTES >> 2)
+    if (list === UPGRADE) mark(attributes, UPGRADE_OTHER)
+    else if (list === CODINGS) {
       mark(attributes, OTHER_CODING)
-      if (chunked) {
+      if ((i32[attributes] & CHUNKED) !== 0) {
         i32[attributes] &= ~CHUNKED
         mark((block >> 2) + (AT_ANOMALIES >> 2), CHUNKED_NOT_FINAL)
       }
-    } else if (list === CONNECTION) {
-      if (length === 5) {
-        if (lower(at) === CLOS && (u8[at + 4] | 0x20) === 0x65) mark(attributes, CONNECTION_CLOSE)
-      } else if (length === 10) {
-        if (lower(at) === KEEP && u8[at + 4] === 0x2d && lower(at + 5) === ALIV && (u8[at + 9] | 0x20) === 0x65) {
-          mark(attributes, CONNECTION_KEEP_ALIVE)
-        }
-      } else if (length === 7) {
-        if (lower(at) === UPGR && lower(at + 3) === RADE) mark(attributes, CONNECTION_UPGRADE)
-      }
-    } else if (list === UPGRADE) {
-      if (length === 9 && lower(at) === WEBS && lower(at + 4) === OCKE && (u8[at + 8] | 0x20) === 0x74) {
-        mark(attributes, UPGRADE_WEBSOCKET)
-      } else if (length === 3 && (u8[at] | 0x20) === 0x68 && u8[at + 1] === 0x32 && (u8[at + 2] | 0x20) === 0x63) {
-        mark(attributes, UPGRADE_H2C)
-      } else mark(attributes, UPGRADE_OTHER)
-    } else if (length === 12 && view.getInt32(at, true) === _100_ && lower(at + 4) === CONT && lower(at + 8) === INUE) {
-      mark(attributes, EXPECT_CONTINUE)
     }
   }
 

@@ -41,12 +41,7 @@ const HTTP_UPPER: i32 = 0x50545448
 const GET_SPACE: i32 = 0x20544547
 const POST_UPPER: i32 = 0x54534f50
 const HTTP_1_1: u64 = 0x312e312f50545448
-const HOST: i32 = 0x74736f68
-const CONT: i32 = 0x746e6f63
 const TRAN: i32 = 0x6e617274
-const CONN: i32 = 0x6e6e6f63
-const UPGR: i32 = 0x72677075
-const EXPE: i32 = 0x65707865
 
 /** What parseStart returns for a head that has no fields. */
 const NO_FIELDS: i32 = -2
@@ -569,6 +564,8 @@ function knownField(start: i32, length: i32, lineEnd: i32, block: i32): void {
   } else if (length == 14) contentLength(from, to, block)
   else {
     if (length == 17) mark(block, AT_ATTRIBUTES, HAS_TRANSFER_ENCODING)
+    // Nearly always the value is one known element.
+    if (listElement(list, from, to - from, block)) return
     // The elements of a comma-separated list; empty ones do not count (RFC 9110 §5.6.1).
     for (; ;) {
       while (from < to && (isBlank(byteAt(from)) || byteAt(from) == COMMA)) from++
@@ -577,7 +574,7 @@ function knownField(start: i32, length: i32, lineEnd: i32, block: i32): void {
       while (from < to && byteAt(from) != COMMA) from++
       let elementEnd = from
       while (isBlank(byteAt(elementEnd - 1))) elementEnd--
-      listElement(list, element, elementEnd - element, block)
+      if (!listElement(list, element, elementEnd - element, block)) otherElement(list, block)
     }
   }
 }
@@ -613,40 +610,55 @@ function contentLength(from: i32, to: i32, block: i32): void {
   } while (from++ < to)
 }
 
-function listElement(list: i32, at: i32, length: i32, block: i32): void {
-  if (list == CODINGS) {
-    if (length == 7 && lower(at) == 0x6e756863 && lower(at + 3) == 0x64656b6e) {
-      if ((load<i32>(block, AT_ATTRIBUTES) & CHUNKED) != 0) mark(block, AT_ANOMALIES, CHUNKED_NOT_FINAL)
-      mark(block, AT_ATTRIBUTES, CHUNKED)
-      return
-    }
-    const chunked = (load<i32>(block, AT_ATTRIBUTES) & CHUNKED) != 0
-    if (!chunked && length == 8 && lower(at) == 0x6e656469 && lower(at + 4) == 0x79746974) return
-    mark(block, AT_ATTRIBUTES, OTHER_CODING)
-    if (chunked) {
-      store<i32>(block, load<i32>(block, AT_ATTRIBUTES) & ~CHUNKED, AT_ATTRIBUTES)
-      mark(block, AT_ANOMALIES, CHUNKED_NOT_FINAL)
-    }
-  } else if (list == CONNECTION) {
+/** Notes an element of a list if it is a known one. */
+function listElement(list: i32, at: i32, length: i32, block: i32): bool {
+  if (list == CONNECTION) {
     if (length == 5) {
-      if (lower(at) == 0x736f6c63 && (byteAt(at + 4) | 0x20) == 0x65) mark(block, AT_ATTRIBUTES, CONNECTION_CLOSE)
-    } else if (length == 10) {
-      if (lower(at) == 0x7065656b && byteAt(at + 4) == 0x2d && lower(at + 5) == 0x76696c61 && (byteAt(at + 9) | 0x20) == 0x65) {
-        mark(block, AT_ATTRIBUTES, CONNECTION_KEEP_ALIVE)
-      }
-    } else if (length == 7) {
-      if (lower(at) == UPGR && lower(at + 3) == 0x65646172) mark(block, AT_ATTRIBUTES, CONNECTION_UPGRADE)
+      if (lower(at) != 0x736f6c63 || (byteAt(at + 4) | 0x20) != 0x65) return false
+      mark(block, AT_ATTRIBUTES, CONNECTION_CLOSE)
+      return true
     }
-  } else if (list == UPGRADE) {
+    if (length == 10) {
+      if (lower(at) != 0x7065656b || byteAt(at + 4) != 0x2d || lower(at + 5) != 0x76696c61 || (byteAt(at + 9) | 0x20) != 0x65) return false
+      mark(block, AT_ATTRIBUTES, CONNECTION_KEEP_ALIVE)
+      return true
+    }
+    if (length != 7 || lower(at) != 0x72677075 || lower(at + 3) != 0x65646172) return false
+    mark(block, AT_ATTRIBUTES, CONNECTION_UPGRADE)
+    return true
+  }
+  if (list == CODINGS) {
+    const chunked = (load<i32>(block, AT_ATTRIBUTES) & CHUNKED) != 0
+    if (length == 7 && lower(at) == 0x6e756863 && lower(at + 3) == 0x64656b6e) {
+      if (chunked) mark(block, AT_ANOMALIES, CHUNKED_NOT_FINAL)
+      mark(block, AT_ATTRIBUTES, CHUNKED)
+      return true
+    }
+    return !chunked && length == 8 && lower(at) == 0x6e656469 && lower(at + 4) == 0x79746974
+  }
+  if (list == UPGRADE) {
     if (length == 9 && lower(at) == 0x73626577 && lower(at + 4) == 0x656b636f && (byteAt(at + 8) | 0x20) == 0x74) {
       mark(block, AT_ATTRIBUTES, UPGRADE_WEBSOCKET)
-    } else if (length == 3 && (byteAt(at) | 0x20) == 0x68 && byteAt(at + 1) == 0x32 && (byteAt(at + 2) | 0x20) == 0x63) {
-      mark(block, AT_ATTRIBUTES, UPGRADE_H2C)
-    } else mark(block, AT_ATTRIBUTES, UPGRADE_OTHER)
-  } else {
-    // 100-continue
-    if (length == 12 && word(at) == 0x2d303031 && lower(at + 4) == 0x746e6f63 && lower(at + 8) == 0x65756e69) {
-      mark(block, AT_ATTRIBUTES, EXPECT_CONTINUE)
+      return true
+    }
+    if (length != 3 || (byteAt(at) | 0x20) != 0x68 || byteAt(at + 1) != 0x32 || (byteAt(at + 2) | 0x20) != 0x63) return false
+    mark(block, AT_ATTRIBUTES, UPGRADE_H2C)
+    return true
+  }
+  // Expect: 100-continue
+  if (length != 12 || word(at) != 0x2d303031 || lower(at + 4) != 0x746e6f63 || lower(at + 8) != 0x65756e69) return false
+  mark(block, AT_ATTRIBUTES, EXPECT_CONTINUE)
+  return true
+}
+
+/** Notes an element of a list that is not a known one. */
+function otherElement(list: i32, block: i32): void {
+  if (list == UPGRADE) mark(block, AT_ATTRIBUTES, UPGRADE_OTHER)
+  else if (list == CODINGS) {
+    mark(block, AT_ATTRIBUTES, OTHER_CODING)
+    if ((load<i32>(block, AT_ATTRIBUTES) & CHUNKED) != 0) {
+      store<i32>(block, load<i32>(block, AT_ATTRIBUTES) & ~CHUNKED, AT_ATTRIBUTES)
+      mark(block, AT_ANOMALIES, CHUNKED_NOT_FINAL)
     }
   }
 }

@@ -65,6 +65,8 @@ export const SideFlag = {
   /** The last byte kept in `head` was LF, or the CR after it. */
   afterLf: 2,
   afterLfCr: 4,
+  /** A FIN was seen: its acknowledgement is one more than that of the data. */
+  finished: 8,
 } as const
 
 const last = struct({

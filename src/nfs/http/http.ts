@@ -18,7 +18,7 @@
 
 import { defineNf, text, u16, Verdict, z } from '../../nf/index.ts'
 import { MessageReader, type MessageSink } from './message-reader.ts'
-import { httpState, Phase } from './http-state.ts'
+import { httpState, Phase, SideFlag } from './http-state.ts'
 
 const OTHER = Phase.other
 const START = Phase.start
@@ -89,11 +89,12 @@ export default defineNf({
         if (syn !== 0) reader.begin(side, sequence)
         if ((flags & 16) !== 0) {
           const other = direction === 0 ? state.reverse : state.forward
-          const acknowledgement = packet.acknowledgement
+          const acknowledgement = (packet.acknowledgement - ((other.flags & SideFlag.finished) >>> 3)) | 0
           if (((acknowledgement - other.stream.next) | 0) > 0 && (other.phase !== START || other.flags !== 0)) {
             reader.acknowledged(state, other, 1 - direction, acknowledgement)
           }
         }
+        if ((flags & 1) !== 0) side.flags |= SideFlag.finished
         if (length === 0) return Verdict.Forward
         // PERF: the next bytes of a body, which are only counted (bench engine, http).
         if (side.phase === BODY && syn === 0 && side.remainingHigh === 0 && length < side.remaining &&

@@ -117,7 +117,7 @@ export class MessageReader implements StreamReader {
   streamGap(direction: number, _bytes: number): void {
     const side = this.#side(direction)
     side.head.clear()
-    side.flags &= SideFlag.synchronised
+    side.flags &= SideFlag.synchronised | SideFlag.finished
     if (side.phase === START && (side.flags & SideFlag.synchronised) !== 0) side.phase = LOST
     else this.#lose(side)
     this.#sink.anomaly('gaps')
