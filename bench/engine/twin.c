@@ -52,7 +52,7 @@ enum { ACCEPTED = 1, DENIED = 2 };
 /* Idle timeouts, milliseconds. */
 enum { T_TCP_OPENING = 240000, T_TCP = 7440000, T_TCP_CLOSED = 120000, T_UDP = 300000, T_ICMP = 60000, T_OTHER = 300000 };
 
-struct window { uint32_t end, end_max, window_max; };
+struct window { uint32_t end, acknowledged, window; };
 
 struct flow {
   /* line 0 */
@@ -67,7 +67,8 @@ struct flow {
   /* line 1 */
   uint64_t direction_packets[2], direction_bytes[2];
   struct window window[2];
-  uint8_t scale[2], track_flags[2];
+  uint8_t scales, unused;
+  uint16_t track_flags;
   uint8_t side_phase[2], side_flags[2];
   /* line 2 */
   uint64_t remaining[2];
@@ -77,15 +78,17 @@ struct flow {
   uint32_t last;
   uint16_t status;
   uint8_t outstanding_first, outstanding_count;
+  uint8_t room[8];
   /* line 3 */
   double first_seen;
   uint64_t id;
   uint32_t hash, idle_timeout;
   uint32_t wheel_next, wheel_previous, wheel_deadline;
-  uint8_t reserved[28];
+  uint8_t more_room[28];
 };
 _Static_assert(sizeof(struct flow) == 256, "a record has four lines");
-_Static_assert(offsetof(struct flow, direction_packets) == 64 && offsetof(struct flow, remaining) == 128, "lines begin where they should");
+_Static_assert(offsetof(struct flow, direction_packets) == 64 && offsetof(struct flow, remaining) == 128 &&
+  offsetof(struct flow, first_seen) == 192, "lines begin where they should");
 
 /* The last message's texts, one behind the other. */
 struct last { uint16_t host_length, uri_length; uint8_t method_length, text[24 + 128 + 256 + 31 + 4]; };
@@ -96,8 +99,8 @@ struct descriptor {
   const uint8_t *frame;
   struct flow *flow;
   uint32_t length, a, b, ports, tag, protocol, hash, sequence, acknowledgement;
-  uint16_t payload, payload_length, window;
-  uint8_t tcp_flags, from_b, result;
+  uint16_t payload, payload_length, transport, window;
+  uint8_t tcp_flags, from_b, result, unused;
 };
 
 /* A record: text follows, padded to 8. */
@@ -436,6 +439,7 @@ RARE static void parse_other(struct twin *t, struct descriptor *d) {
       return;
     }
     ports = big32(transport);
+    d->transport = (uint16_t)(transport - frame);
     d->sequence = big32(transport + 4);
     d->acknowledgement = big32(transport + 8);
     d->tcp_flags = transport[13];
@@ -475,6 +479,7 @@ INLINE void parse(struct twin *t, struct descriptor *d) {
   memcpy(&fragment, ip + 6, 2);
   if (likely((length >= 54) & (type == 0x0008) & (ip[0] == 0x45) & (ip[9] == 6) & ((fragment & 0xff3f) == 0) & (total >= 20 + data) &
              (total + 14 <= length) & (data >= 20))) {
+    d->transport = 34;
     d->payload = (uint16_t)(34 + data);
     d->payload_length = (uint16_t)(total - 20 - data);
     d->sequence = big32(ip + 24);

@@ -84,6 +84,17 @@ export class TcpConversation {
     return this.segment(from, 'RA')
   }
 
+  /** Sends bytes of the stream again, or others in their place: `offset` counts from the side's first byte of data. */
+  resend(from: 'client' | 'server', offset: number, payload: Payload): this {
+    const own = from === 'client' ? 0 : 1
+    const next = this.#next[own]
+    const first = own === 0 ? this.#options.clientSequence : this.#options.serverSequence
+    this.#next[own] = (first + 1 + offset) >>> 0
+    this.segment(from, 'PA', payload)
+    this.#next[own] = next
+    return this
+  }
+
   /** Lets time pass. */
   wait(us: number): this {
     this.timeUs += us

@@ -246,7 +246,7 @@ describe('RuleSet finds what the list walk finds', () => {
   test('in small universes, from no rule to some blocks of them', () => {
     const found = { first: 0, later: 0, none: 0 }
     for (const count of [0, 1, 2, 3, 31, 32, 33, 64, 127, 128, 129, 160, 500, 1024, 1025, 2200]) {
-      for (let seed = 1; seed <= (count < 500 ? 8 : 1); seed++) {
+      for (let seed = 1; seed <= (count < 500 ? 6 : 1); seed++) {
         const universe = new SmallUniverse(new Random(seed * 10_000 + count))
         const rules = Array.from({ length: count }, () => universe.rule())
         const counts = assertSame(rules, universe.packets(rules, 400), `${count} rules, seed ${seed}`)
@@ -305,7 +305,7 @@ describe('RuleSet finds what the list walk finds', () => {
     test(`with 10,000 ${kind} rules of both families`, () => {
       const random = new Random(10_000)
       const rules = randomRules(random, 10_000, kind, [4, 6])
-      const packets = new Int32Array((kind === 'firewall' ? 20_000 : 6000) * PACKET_WORDS)
+      const packets = new Int32Array((kind === 'firewall' ? 20_000 : 3000) * PACKET_WORDS)
       for (let at = 0; at < packets.length; at += PACKET_WORDS) {
         const rule = random.pick(rules)
         const version = (rule.sources ?? rule.destinations)?.[0].version ?? random.pick([4, 6])
@@ -313,8 +313,8 @@ describe('RuleSet finds what the list walk finds', () => {
         while (random.chance(0.4)) disturbPacket(random, packets, at)
       }
       const counts = assertSame(rules, packets, kind)
-      assert.ok((counts.get(-1) ?? 0) > 300, 'some packets match nothing')
-      assert.ok(counts.size > 1000, 'many different rules match')
+      assert.ok((counts.get(-1) ?? 0) > 150, 'some packets match nothing')
+      assert.ok(counts.size > 800, 'many different rules match')
     })
   }
 })

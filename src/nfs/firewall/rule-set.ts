@@ -57,7 +57,7 @@ export class RuleSet {
   readonly #ipv6: number
 
   /**
-   * Takes about 10 ms per 1,000 rules.
+   * Takes a few tenths of a second for 10,000 realistic rules.
    *
    * @param rules at most {@link RULES_MAX}, the first one first
    * @throws CodedError `NF_LIMIT` if the set would take more than `memoryBytesMax`
@@ -76,7 +76,7 @@ export class RuleSet {
    * Index of the first rule that matches, or -1. Does not allocate.
    *
    * @param source0 address words, signed, big-endian: the first holds an IPv4 address, all four an IPv6 address
-   * @param sourcePort 0-65535; not looked at unless the protocol has ports
+   * @param sourcePort 0-65535; without effect unless the protocol has ports
    * @param protocol 0-255
    * @param vlan 0-4095, or -1 without a tag
    * @param direction the side the packet came from: 0 ingress, 1 egress
@@ -197,7 +197,8 @@ function findInterval(words: Int32Array, node: number, x: number): number {
   const bucket = node + 2 + (x >>> words[node])
   let i = words[bucket]
   let n = words[bucket + 1] - i
-  // PERF: comparisons as numbers compile to no branch: half the time of a branching search (bench/rule-set-bench.ts).
+  // PERF: comparisons as numbers compile to no branch: with 10,000 IPv4 rules a match takes a sixth less than with a
+  // branching search, and the time does not depend on how well branches are predicted (bench/rule-set-bench.ts).
   while (n > 4) {
     const half = n >>> 1
     i += half & -Number(words[i + half - 1] < key)

@@ -308,13 +308,21 @@ export class TcpTracker {
     if (scale >= 0) state.scales = (state.scales & ~(15 << ((1 - direction) << 2))) | (14 << ((1 - direction) << 2))
   }
 
-  /** After a SYN, something other than its answer. */
+  /** After a SYN, something other than its answer: perhaps the answer was not seen. */
   #unanswered(
     state: TcpTrack, direction: number, flags: number, sequence: number, acknowledgement: number, length: number,
   ): number {
-    // From the other side: an acknowledgement is what a peer says that has an old connection on these ports (RFC 9293
-    // §3.5.1), or the first step of a split handshake.
-    if ((state.flags & (SENT_SYN << direction)) === 0 && length === 0 && (flags & FIN) === 0) return CHALLENGE
+    const sender = direction === 0 ? state.forward : state.reverse
+    const receiver = direction === 0 ? state.reverse : state.forward
+    let fits = isBetween((sequence - sender.end) | 0, 0, WINDOW_MAX)
+    if ((state.flags & (SENT_SYN << direction)) === 0) {
+      // An acknowledgement from the other side is what a peer sends that has an old connection on these ports (RFC 9293
+      // §3.5.1), or the first step of a split handshake.
+      if (length === 0 && (flags & FIN) === 0) return CHALLENGE
+      fits = isBetween((acknowledgement - sender.acknowledged) | 0, 0, WINDOW_MAX) &&
+        ((acknowledgement - receiver.end) | 0) <= 0
+    }
+    if (!fits && !this.#follows) return NO_HANDSHAKE
     return this.#pickUp(state, direction, flags, sequence, acknowledgement, length)
   }
 

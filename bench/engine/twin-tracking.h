@@ -1,0 +1,252 @@
+/*
+ * The firewall of the twin: rules once per flow, then tracking of TCP connections as src/nfs/firewall/tcp-tracking.ts describes
+ * it, segment by segment. Included by twin.c.
+ */
+
+enum {
+  NONE, SYN_SENT, SYN_RECEIVED, SIMULTANEOUS, MID_STREAM, ESTABLISHED, FIN_WAIT, CLOSE_WAIT, LAST_ACK, TIME_WAIT, CLOSED
+};
+enum {
+  VALID, OLD_DUPLICATE, CHALLENGE, BAD_FLAGS, NO_HANDSHAKE, OUT_OF_WINDOW, UNACCEPTABLE_ACK, INVALID_RESET, AFTER_CLOSE
+};
+/* Bits of `track_flags`; those of the reverse side are the next higher ones. */
+enum { SENT_SYN = 1, SENT_ACK = 4, SENT_FIN = 16, LIBERAL = 64, SYN_PASSED = 128 };
+enum { NO_SCALE = 15, WINDOW_MAX = 65535, LIBERAL_WINDOW = 65535 << 14, ACK_SLACK = 66000 };
+
+INLINE int32_t minus(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
+INLINE uint32_t shift_of(uint8_t scales, int direction) {
+  if ((scales & 15) == NO_SCALE || scales >> 4 == NO_SCALE) return 0;
+  return scales >> (direction << 2) & 15;
+}
+static int is_between(int32_t value, int32_t low, int32_t high) { return value >= low && value <= high; }
+
+/* A segment without SYN, FIN and RST in an established connection; 0, with nothing changed, when it is not plausible. */
+INLINE int track_established(struct flow *f, int direction, uint32_t sequence, uint32_t acknowledgement, uint32_t window,
+    uint32_t length) {
+  struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
+  int32_t ahead = minus(sequence + length, sender->end), unacknowledged = minus(receiver->end, acknowledgement);
+  int32_t slack = sender->window > ACK_SLACK ? (int32_t)sender->window : ACK_SLACK;
+  if (unlikely((minus(sequence, receiver->acknowledged + receiver->window) > 0) | ((int32_t)((uint32_t)ahead + receiver->window) < 0) |
+               (unacknowledged < 0) | (unacknowledged > slack))) return 0;
+  sender->end = ahead > 0 ? sequence + length : sender->end;
+  sender->acknowledged = minus(acknowledgement, sender->acknowledged) > 0 ? acknowledgement : sender->acknowledged;
+  uint32_t scaled = window << (f->scales >> (direction << 2) & 15);
+  sender->window = scaled > sender->window ? scaled : sender->window;
+  return 1;
+}
+
+static void restart(struct flow *f, int state) {
+  f->track = (uint8_t)state;
+  f->track_flags = 0;
+  f->scales = NO_SCALE | NO_SCALE << 4;
+  memset(f->window, 0, sizeof f->window);
+}
+
+static void take_syn(struct flow *f, int direction, uint32_t sequence, uint32_t window, uint32_t length, int scale) {
+  struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
+  uint32_t first = sequence + 1, end = first + length;
+  if ((f->track_flags & SENT_SYN << direction) == 0 || receiver->acknowledged != first || minus(end, sender->end) > 0) sender->end = end;
+  receiver->acknowledged = first;
+  if (window > sender->window) sender->window = window;
+  int at = direction << 2, offered = scale < 0 ? NO_SCALE : scale > 14 ? 14 : scale;
+  f->scales = (uint8_t)((f->scales & ~(15 << at)) | offered << at);
+  f->track_flags |= SENT_SYN << direction;
+}
+
+/* Finds the state that what both sides have sent amounts to. */
+static void settle(struct flow *f) {
+  int open = (f->track_flags & (SENT_ACK | SENT_ACK << 1)) == (SENT_ACK | SENT_ACK << 1);
+  if (!open && f->track != MID_STREAM) {
+    if (f->track == SIMULTANEOUS) f->track = SYN_RECEIVED;
+    return;
+  }
+  if (f->track == SYN_RECEIVED || f->track == SIMULTANEOUS) {
+    f->scales = (uint8_t)(shift_of(f->scales, 0) | shift_of(f->scales, 1) << 4);
+  }
+  int forward_fin = (f->track_flags & SENT_FIN) != 0, reverse_fin = (f->track_flags & SENT_FIN << 1) != 0;
+  int forward_done = forward_fin && minus(f->window[1].acknowledged, f->window[0].end) >= 0;
+  int reverse_done = reverse_fin && minus(f->window[0].acknowledged, f->window[1].end) >= 0;
+  if (forward_fin && reverse_fin) f->track = forward_done && reverse_done ? TIME_WAIT : LAST_ACK;
+  else if (forward_fin || reverse_fin) f->track = forward_done || reverse_done ? CLOSE_WAIT : FIN_WAIT;
+  else if (open) f->track = ESTABLISHED;
+}
+
+static int pick_up(struct flow *f, int direction, uint32_t flags, uint32_t sequence, uint32_t acknowledgement, uint32_t length) {
+  restart(f, MID_STREAM);
+  struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
+  f->scales = 0;
+  f->track_flags |= LIBERAL | SENT_ACK << direction | ((flags & FIN) != 0 ? SENT_FIN << direction : 0);
+  sender->end = sequence + length + (flags & FIN);
+  sender->acknowledged = receiver->end = acknowledgement;
+  receiver->acknowledged = sequence;
+  sender->window = receiver->window = LIBERAL_WINDOW;
+  settle(f);
+  return VALID;
+}
+
+static int is_answered(const struct flow *f, int direction, uint32_t sequence) {
+  int32_t data = minus(f->window[direction].end, sequence + 1);
+  return is_between(data, 0, WINDOW_MAX) && is_between(minus(f->window[1 - direction].acknowledged, sequence + 1), 0, data);
+}
+
+static int track_syn(struct flow *f, int direction, uint32_t sequence, uint32_t window, uint32_t length, int scale) {
+  int sent = (f->track_flags & SENT_SYN << direction) != 0;
+  if (f->track == NONE || f->track == SYN_SENT || f->track == SIMULTANEOUS) {
+    if (f->track == NONE) restart(f, SYN_SENT);
+    else if (!sent) f->track = SIMULTANEOUS;
+    take_syn(f, direction, sequence, window, length, scale);
+    return VALID;
+  }
+  if (f->track == SYN_RECEIVED && is_answered(f, direction, sequence)) {
+    if (!sent) take_syn(f, direction, sequence, window, length, scale);
+    return VALID;
+  }
+  f->track_flags = (uint16_t)((f->track_flags & ~(SYN_PASSED << (1 - direction))) | SYN_PASSED << direction);
+  return CHALLENGE;
+}
+
+static int track_syn_ack(struct flow *f, int direction, uint32_t sequence, uint32_t acknowledgement, uint32_t window, uint32_t length,
+    int scale) {
+  struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
+  int other = 1 - direction, syn_passed = (f->track_flags & SYN_PASSED << other) != 0;
+  int sent_syn = (f->track_flags & SENT_SYN << direction) != 0;
+  if (f->track == SYN_SENT || f->track == SIMULTANEOUS || f->track == SYN_RECEIVED || f->track == NONE ||
+      (f->track == CLOSED && !sent_syn)) {
+    int alone = (f->track_flags & SENT_SYN << other) == 0 && (f->track_flags & SENT_ACK << direction) == 0;
+    if (!alone) {
+      if (minus(acknowledgement, sender->acknowledged) >= 0 && minus(acknowledgement, receiver->end) <= 0) {
+        take_syn(f, direction, sequence, window, length, scale);
+        f->track_flags |= SENT_ACK << direction;
+        f->track = SYN_RECEIVED;
+        settle(f);
+        return VALID;
+      }
+      if (!syn_passed) return UNACCEPTABLE_ACK;
+    }
+  } else if (is_between(minus(sender->end, sequence + 1 + length), 0, ACK_SLACK) &&
+             is_between(minus(receiver->end, acknowledgement), 0, ACK_SLACK)) {
+    return OLD_DUPLICATE;
+  } else if (!syn_passed) {
+    return CHALLENGE;
+  }
+  restart(f, SYN_RECEIVED);
+  take_syn(f, direction, sequence, window, length, scale);
+  f->track_flags |= SENT_ACK << direction;
+  sender->acknowledged = acknowledgement;
+  receiver->end = acknowledgement;
+  if (receiver->window < WINDOW_MAX) receiver->window = WINDOW_MAX;
+  if (scale >= 0) f->scales = (uint8_t)((f->scales & ~(15 << (other << 2))) | 14 << (other << 2));
+  return VALID;
+}
+
+static int track_segment(struct flow *f, int direction, uint32_t flags, uint32_t sequence, uint32_t acknowledgement, uint32_t window,
+    uint32_t length) {
+  struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
+  uint32_t end = sequence + length + (flags & FIN);
+  int handshake = f->track == SYN_RECEIVED || f->track == SIMULTANEOUS, outcome = VALID;
+  int32_t unacknowledged = minus(receiver->end, acknowledgement);
+  int32_t slack = sender->window > ACK_SLACK ? (int32_t)sender->window : ACK_SLACK;
+  if (minus(sequence, receiver->acknowledged + receiver->window) > 0) outcome = OUT_OF_WINDOW;
+  else if ((int32_t)(end - sender->end + receiver->window) < 0) return OLD_DUPLICATE;
+  else if (unacknowledged < 0 || (handshake && minus(acknowledgement, sender->acknowledged) < 0)) outcome = UNACCEPTABLE_ACK;
+  else if (unacknowledged > slack) return OLD_DUPLICATE;
+  if (outcome != VALID) {
+    if ((f->track_flags & LIBERAL) == 0) return outcome;
+    if (handshake || outcome == OUT_OF_WINDOW) return pick_up(f, direction, flags, sequence, acknowledgement, length);
+    receiver->end = acknowledgement;
+  }
+  if (minus(end, sender->end) > 0) {
+    if ((f->track_flags & SENT_FIN << direction) != 0) return AFTER_CLOSE;
+    sender->end = end;
+  }
+  if (minus(acknowledgement, sender->acknowledged) > 0) sender->acknowledged = acknowledgement;
+  uint32_t scaled = window << shift_of(f->scales, direction);
+  if (scaled > sender->window) sender->window = scaled;
+  if ((flags & FIN) != 0 && end == sender->end) f->track_flags |= SENT_FIN << direction;
+  f->track_flags |= SENT_ACK << direction;
+  settle(f);
+  return VALID;
+}
+
+static int track_reset(struct flow *f, int direction, uint32_t flags, uint32_t sequence, uint32_t acknowledgement) {
+  struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
+  if (f->track == NONE) restart(f, CLOSED);
+  else if (f->track == CLOSED || f->track == TIME_WAIT) return VALID;
+  else if (f->track == SYN_SENT) {
+    if ((f->track_flags & SENT_SYN << direction) != 0) {
+      if (sequence != sender->end) return CHALLENGE;
+    } else if ((flags & ACK) == 0 || minus(acknowledgement, sender->acknowledged) < 0 || minus(acknowledgement, receiver->end) > 0) {
+      return INVALID_RESET;
+    }
+  } else {
+    int32_t ahead = minus(sequence, receiver->acknowledged);
+    if (ahead < 0 || ahead > (int32_t)receiver->window) return INVALID_RESET;
+    if (ahead != 0 && sequence != sender->end) return CHALLENGE;
+  }
+  f->track = CLOSED;
+  return VALID;
+}
+
+/* The shift of a SYN's window scale option, or -1. */
+static int window_scale(const struct descriptor *d) {
+  const uint8_t *end = d->frame + d->payload, *at = end;
+  for (at = d->frame + d->transport + 20; at < end && *at != 0;) {
+    if (*at == 1) {
+      at++;
+      continue;
+    }
+    if (end - at < 2 || at[1] < 2 || end - at < at[1]) return -1;
+    if (*at == 3 && at[1] == 3) return at[2];
+    at += at[1];
+  }
+  return -1;
+}
+
+/* Any segment. Returns its outcome; those from BAD_FLAGS on are invalid and have changed nothing. */
+static __attribute__((noinline)) int track(struct flow *f, int direction, const struct descriptor *d) {
+  uint32_t flags = d->tcp_flags, length = d->payload_length;
+  switch (flags & (FIN | SYN | RST)) {
+    case 0: case FIN:
+      if ((flags & ACK) == 0) return BAD_FLAGS;
+      break;
+    case SYN:
+      return (flags & ACK) == 0 ? track_syn(f, direction, d->sequence, d->window, length, window_scale(d))
+        : track_syn_ack(f, direction, d->sequence, d->acknowledgement, d->window, length, window_scale(d));
+    case RST: return track_reset(f, direction, flags, d->sequence, d->acknowledgement);
+    default: return BAD_FLAGS;
+  }
+  switch (f->track) {
+    case NONE: return pick_up(f, direction, flags, d->sequence, d->acknowledgement, length);
+    case SYN_SENT:
+      if ((f->track_flags & SENT_SYN << direction) == 0 && length == 0 && (flags & FIN) == 0) return CHALLENGE;
+      return pick_up(f, direction, flags, d->sequence, d->acknowledgement, length);
+    case CLOSED: return length > 0 ? AFTER_CLOSE : VALID;
+    default: return track_segment(f, direction, flags, d->sequence, d->acknowledgement, d->window, length);
+  }
+}
+
+RARE static void judge(struct twin *t, struct flow *f) {
+  int from_b = f->opener;
+  uint32_t low = f->ports >> 16, high = f->ports & 0xffff;
+  f->verdict = (uint8_t)(from_b ? evaluate_rules(t, f->b, f->a, high, low, f->protocol & 255)
+    : evaluate_rules(t, f->a, f->b, low, high, f->protocol & 255));
+}
+
+/* 0: drop. */
+INLINE int firewall(struct twin *t, const struct descriptor *d, struct flow *f, int direction) {
+  if (unlikely(f->verdict == 0)) judge(t, f);
+  if (unlikely(f->verdict == DENIED)) {
+    t->firewall_denied++;
+    t->drop_counts[D_DENIED]++;
+    return 0;
+  }
+  if (unlikely((d->protocol & 255) != 6)) return 1;
+  if (likely(f->track == ESTABLISHED && (d->tcp_flags & (FIN | SYN | RST | ACK)) == ACK &&
+             track_established(f, direction, d->sequence, d->acknowledgement, d->window, d->payload_length))) return 1;
+  if (track(f, direction, d) < BAD_FLAGS) return 1;
+  t->firewall_invalid++;
+  t->drop_counts[D_INVALID]++;
+  return 0;
+}
+
+INLINE uint32_t is_established(const struct flow *f) { return f->track == ESTABLISHED; }
