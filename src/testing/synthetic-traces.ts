@@ -51,7 +51,7 @@ function addresses(random: Random, index: number): TcpConversationOptions {
     clientPort: random.between(1024, 65535), serverPort: random.pick([80, 80, 8080, 443, 22]),
     clientSequence: random.int32() >>> 0, serverSequence: random.int32() >>> 0,
     startUs: TEST_START_US + random.below(40) * 1000, stepUs: random.between(1, 20) * 1000,
-    segmentBytes: random.pick([7, 40, 300, 536, 1460]), acknowledge: random.chance(0.7),
+    segmentBytes: random.pick([13, 90, 300, 536, 1460]), acknowledge: random.chance(0.7),
   }
 }
 
@@ -74,14 +74,14 @@ export function httpMessage(random: Random, first: string, bodyBytes: number): s
 
 function webConversation(random: Random, options: TcpConversationOptions): TcpConversation {
   const conversation = new TcpConversation(options).open()
-  for (let round = random.between(1, 3); round > 0; round--) {
+  for (let round = random.between(1, 2); round > 0; round--) {
     const pipelined = random.between(1, 3)
     let requests = ''
     let responses = ''
     for (let i = 0; i < pipelined; i++) {
       requests += httpMessage(random, `${random.pick(['GET', 'POST', 'PUT'])} /${letters(random, 5)} HTTP/1.1`,
         random.pick([0, 0, 30, 700]))
-      responses += httpMessage(random, `HTTP/1.1 ${random.pick(['200 OK', '404 Not Found'])}`, random.pick([0, 100, 2000]))
+      responses += httpMessage(random, `HTTP/1.1 ${random.pick(['200 OK', '404 Not Found'])}`, random.pick([0, 100, 1600]))
     }
     conversation.client(requests).server(responses)
   }

@@ -498,7 +498,7 @@ function authority(method: i32, uri: i32, uriEnd: i32, block: i32): void {
       const c = byteAt(at)
       if (c == SLASH || c == 0x3f || c == 0x23) break
       to = at + 1
-      
+      if (c == 0x40) from = to
     }
   }
   store<i32>(block, from, AT_AUTHORITY)
