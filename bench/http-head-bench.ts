@@ -2,8 +2,8 @@
  * Time per HTTP head: the plain TypeScript scan, the WebAssembly kernel, and a scan in C with memchr (gcc -O3, its own
  * process), on the same heads in one run. `node bench/http-head-bench.ts`
  *
- * Each size has 64 different heads from a fixed seed, so that branch predictors do not learn one head by heart. Before any
- * time counts, all three print the same digest of everything they found. Medians; the ratio is the claim.
+ * Each size has 64 different heads from a fixed seed, so that branch predictors do not learn one head by heart. Before
+ * any time counts, all three print the same digest of everything they found. Medians; the ratio is the claim.
  */
 
 import { execFileSync } from 'node:child_process'
@@ -15,8 +15,8 @@ import { fileURLToPath } from 'node:url'
 import { Random } from '../src/base/random.ts'
 import { Arena } from '../src/memory/arena.ts'
 import {
-  AT_ATTRIBUTES, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST, AT_HOST_LENGTH, AT_KIND, AT_METHOD_ID, AT_REASON_LENGTH, AT_STATUS,
-  AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, HEAD_BLOCK_BYTES,
+  AT_ATTRIBUTES, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST, AT_HOST_LENGTH, AT_KIND, AT_METHOD_ID, AT_REASON_LENGTH,
+  AT_STATUS, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, HEAD_BLOCK_BYTES,
 } from '../src/memory/kernels/http-head-block.ts'
 import { type Kernels, loadKernels } from '../src/memory/kernels/kernels.ts'
 import { createHeadParser, MessageKind } from '../src/nfs/http/head.ts'
@@ -56,21 +56,27 @@ function request(random: Random, bytes: number): string {
     : [
         `User-Agent: ${agent}`, 'Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8',
         'Accept-Language: en-US,en;q=0.5', 'Accept-Encoding: gzip, deflate, br', 'Connection: keep-alive',
-        `Referer: https://www.example.com/${word(random, 4, 30)}`, 'Upgrade-Insecure-Requests: 1', 'Sec-Fetch-Dest: document',
-        'Sec-Fetch-Mode: navigate', 'Sec-Fetch-Site: same-origin', 'Priority: u=0, i', 'Cache-Control: max-age=0', 'DNT: 1',
-        `If-None-Match: "${word(random, 8, 32)}"`, `If-Modified-Since: ${date}`, `X-Request-Id: ${word(random, 32, 32)}`,
+        `Referer: https://www.example.com/${word(random, 4, 30)}`, 'Upgrade-Insecure-Requests: 1',
+        'Sec-Fetch-Dest: document',
+        'Sec-Fetch-Mode: navigate', 'Sec-Fetch-Site: same-origin', 'Priority: u=0, i', 'Cache-Control: max-age=0',
+        'DNT: 1',
+        `If-None-Match: "${word(random, 8, 32)}"`, `If-Modified-Since: ${date}`,
+        `X-Request-Id: ${word(random, 32, 32)}`,
       ]
   return compose(random, `${method} ${path} HTTP/1.1`, needed, fill, bytes)
 }
 
 function response(random: Random, bytes: number): string {
-  const status = random.pick(['200 OK', '200 OK', '200 OK', '304 Not Modified', '404 Not Found', '301 Moved Permanently'])
+  const status = random.pick([
+    '200 OK', '200 OK', '200 OK', '304 Not Modified', '404 Not Found', '302 Moved Temporarily',
+  ])
   const framing = random.chance(0.7) ? `Content-Length: ${random.below(1000000)}` : 'Transfer-Encoding: chunked'
   return compose(random, `HTTP/1.1 ${status}`, [framing], [
     'Server: nginx/1.26.1', `Date: ${date}`, 'Content-Type: text/html; charset=utf-8', `Last-Modified: ${date}`,
     random.chance(0.7) ? 'Connection: keep-alive' : 'Connection: close', `ETag: "${word(random, 8, 20)}"`,
     'Accept-Ranges: bytes', 'Vary: Accept-Encoding', 'Cache-Control: public, max-age=3600', `X-Cache: HIT`,
-    'X-Content-Type-Options: nosniff', 'Strict-Transport-Security: max-age=63072000', `Set-Cookie: id=${word(random, 16, 32)}`,
+    'X-Content-Type-Options: nosniff', 'Strict-Transport-Security: max-age=63072000',
+    `Set-Cookie: id=${word(random, 16, 32)}`,
   ], bytes)
 }
 
@@ -108,8 +114,10 @@ function digestOf(kernels: Kernels, index: Int32Array): number {
     const result = kernels.parseHttpHead(at, at + index[2 + 2 * i], MessageKind.Either, block)
     const field = (offset: number): number => i32[(block + offset) >> 2]
     const values = [
-      result, field(AT_HEAD_END) - at, field(AT_KIND), field(AT_METHOD_ID), field(AT_URI_LENGTH), field(AT_VERSION_MAJOR),
-      field(AT_VERSION_MINOR), field(AT_STATUS), field(AT_REASON_LENGTH), field(AT_HOST) === 0 ? 0 : field(AT_HOST) - at,
+      result, field(AT_HEAD_END) - at, field(AT_KIND), field(AT_METHOD_ID), field(AT_URI_LENGTH),
+      field(AT_VERSION_MAJOR),
+      field(AT_VERSION_MINOR), field(AT_STATUS), field(AT_REASON_LENGTH),
+      field(AT_HOST) === 0 ? 0 : field(AT_HOST) - at,
       field(AT_HOST_LENGTH), field(AT_ATTRIBUTES), f64[(block + AT_CONTENT_LENGTH) >> 3],
     ]
     for (const value of values) digest = (Math.imul(digest, 31) + value) | 0
@@ -133,14 +141,16 @@ const loops = parsers.map((parser) =>
 function compileTwin(folder: string): string {
   const binary = join(folder, 'http-head-twin')
   try {
-    execFileSync('gcc', ['-O3', '-o', binary, fileURLToPath(new URL('http-head-twin.c', import.meta.url))], { stdio: 'pipe' })
+    const source = fileURLToPath(new URL('http-head-twin.c', import.meta.url))
+    execFileSync('gcc', ['-O3', '-o', binary, source], { stdio: 'pipe' })
     return binary
   } catch {
     return ''
   }
 }
 
-function runTwin(binary: string, folder: string, index: Int32Array, rounds: number): [digest: number, nanoseconds: number] {
+/** Runs the C twin over the heads that `index` lists. */
+function runTwin(binary: string, folder: string, index: Int32Array, rounds: number): [digest: number, ns: number] {
   const first = index[1]
   const last = index[index.length - 2] + index[index.length - 1]
   const shifted = index.map((value, i) => (i % 2 === 1 ? value - first + index.length * 4 : value))
@@ -173,10 +183,13 @@ try {
     }
     const [ts, wasm] = times.map(median)
     const [digest, c] = twin === '' ? [digests[0], NaN] : runTwin(twin, folder, index, rounds)
-    if (digests[0] !== digests[1] || digests[0] !== digest) throw new Error(`${name}: digests differ: ${[...digests, digest]}`)
+    if (digests[0] !== digests[1] || digests[0] !== digest) {
+      throw new Error(`${name}: digests differ: ${[...digests, digest]}`)
+    }
     console.log(
-      `${name.padEnd(14)} ${bytes.toFixed(0).padStart(6)} ${ts.toFixed(1).padStart(11)} ${wasm.toFixed(1).padStart(12)} ` +
-      `${c.toFixed(1).padStart(8)} ${(ts / c).toFixed(2).padStart(6)} ${(wasm / c).toFixed(2).padStart(7)}`,
+      `${name.padEnd(14)} ${bytes.toFixed(0).padStart(6)} ${ts.toFixed(1).padStart(11)} ` +
+      `${wasm.toFixed(1).padStart(12)} ${c.toFixed(1).padStart(8)} ` +
+      `${(ts / c).toFixed(2).padStart(6)} ${(wasm / c).toFixed(2).padStart(7)}`,
     )
   }
 } finally {

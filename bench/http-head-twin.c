@@ -1,9 +1,10 @@
 /*
- * The head scan as one would write it in C: memchr from line to line, then a look at the first letters of each name. It finds
- * what the kernels find in a proper head, without their anomalies (which makes it a little faster than an exact twin).
+ * The head scan as one would write it in C: memchr from line to line, then a look at the first letters of each name. It
+ * finds what the kernels find in a proper head, without their anomalies (which makes it a little faster than an exact
+ * twin).
  *
- * Input file: int32 count, then per head int32 offset and int32 length, then the bytes. Prints the digest of all results, and
- * the median time per head in nanoseconds.
+ * Input file: int32 count, then per head int32 offset and int32 length, then the bytes. Prints the digest of all
+ * results, and the median time per head in nanoseconds.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -139,8 +140,8 @@ int main(int argc, char **argv) {
   for (int i = 0; i < count; i++) {
     const char *at = bytes + index[1 + 2 * i];
     int result = parse(at, at + index[2 + 2 * i], &h);
-    int32_t values[] = { result, h.end - at, h.kind, h.method, h.uri_length, h.major, h.minor, h.status, h.reason_length,
-      h.host ? h.host - at : 0, h.host_length, h.attributes, (int32_t)h.content_length };
+    int32_t values[] = { result, h.end - at, h.kind, h.method, h.uri_length, h.major, h.minor, h.status,
+      h.reason_length, h.host ? h.host - at : 0, h.host_length, h.attributes, (int32_t)h.content_length };
     for (size_t j = 0; j < sizeof values / sizeof *values; j++) digest = digest * 31 + (uint32_t)values[j];
   }
   double times[1000];

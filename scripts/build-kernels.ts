@@ -1,9 +1,10 @@
 /**
  * Compiles the AssemblyScript kernels and embeds them: `node scripts/build-kernels.ts` rewrites
- * src/memory/kernels/kernels-binary.ts. To be run after every change of a `*.as.ts` file; a test recompiles and compares.
+ * src/memory/kernels/kernels-binary.ts. To be run after every change of a `*.as.ts` file; a test recompiles and
+ * compares.
  *
- * The output depends on the compiler's version alone, which package-lock.json pins. `--runtime stub` with no use of the heap,
- * imported memory and no static data leave a module of plain functions.
+ * The output depends on the compiler's version alone, which package-lock.json pins. `--runtime stub` with no use of the
+ * heap, imported memory and no static data leave a module of plain functions.
  */
 
 import { writeFileSync } from 'node:fs'
@@ -18,7 +19,8 @@ export async function compileKernels(): Promise<Uint8Array> {
   let binary: Uint8Array | undefined
   const { error, stderr } = await asc.main(
     [
-      ...entries, '--baseDir', folder, '--outFile', 'kernels.wasm', '--optimizeLevel', '3', '--shrinkLevel', '0', '--converge',
+      ...entries, '--baseDir', folder, '--outFile', 'kernels.wasm', '--optimizeLevel', '3', '--shrinkLevel', '0',
+      '--converge',
       '--noAssert', '--runtime', 'stub', '--importMemory', '--noExportMemory', '--sharedMemory', '--initialMemory', '1',
       '--maximumMemory', '32767', '--enable', 'simd,threads',
     ],
@@ -34,9 +36,10 @@ export async function compileKernels(): Promise<Uint8Array> {
 
 /** The source file that embeds a binary. */
 export function embedKernels(binary: Uint8Array): string {
-  const lines = Buffer.from(binary).toString('base64').match(/.{1,116}/g) ?? []
+  const lines = Buffer.from(binary).toString('base64').match(/.{1,112}/g) ?? []
   return `/**
- * The compiled kernels, in base64. Made by scripts/build-kernels.ts from the \`*.as.ts\` files of this folder; not to be edited.
+ * The compiled kernels, in base64. Made by scripts/build-kernels.ts from the \`*.as.ts\` files of this folder; not to
+ * be edited.
  */
 
 export const kernelsBinary =

@@ -10,7 +10,9 @@ enum {
   VALID, OLD_DUPLICATE, CHALLENGE, BAD_FLAGS, NO_HANDSHAKE, OUT_OF_WINDOW, UNACCEPTABLE_ACK, INVALID_RESET, AFTER_CLOSE
 };
 /* Bits of `track_flags`; those of the reverse side are the next higher ones. */
-enum { SENT_SYN = 1, SENT_ACK = 4, SENT_FIN = 16, LIBERAL = 64, SYN_PASSED = 128 };
+enum { SENT_SYN = 1, SENT_ACK = 4, SENT_FIN = 16, LIBERAL = 64, SYN_PASSED = 128, SURPRISE = 512, SURPRISES = 15 * 512 };
+/* Bits that tracking leaves alone. */
+enum { REPORTED = 0x2000, OPENED_BY_REVERSE = 0x4000 };
 enum { NO_SCALE = 15, WINDOW_MAX = 65535, LIBERAL_WINDOW = 65535 << 14, ACK_SLACK = 66000 };
 
 INLINE int32_t minus(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
@@ -37,7 +39,7 @@ INLINE int track_established(struct flow *f, int direction, uint32_t sequence, u
 
 static void restart(struct flow *f, int state) {
   f->track = (uint8_t)state;
-  f->track_flags = 0;
+  f->track_flags &= REPORTED | OPENED_BY_REVERSE;
   f->scales = NO_SCALE | NO_SCALE << 4;
   memset(f->window, 0, sizeof f->window);
 }
@@ -151,9 +153,20 @@ static int track_segment(struct flow *f, int direction, uint32_t flags, uint32_t
   else if (unacknowledged < 0 || (handshake && minus(acknowledgement, sender->acknowledged) < 0)) outcome = UNACCEPTABLE_ACK;
   else if (unacknowledged > slack) return OLD_DUPLICATE;
   if (outcome != VALID) {
-    if ((f->track_flags & LIBERAL) == 0) return outcome;
-    if (handshake || outcome == OUT_OF_WINDOW) return pick_up(f, direction, flags, sequence, acknowledgement, length);
+    int liberal = (f->track_flags & LIBERAL) != 0;
+    if (liberal && (handshake || outcome == OUT_OF_WINDOW)) return pick_up(f, direction, flags, sequence, acknowledgement, length);
+    if (!liberal) {
+      if (handshake) return outcome;
+      /* Invalid segments are let through: what they show is followed, and after 16 of them the connection is picked up anew. */
+      if ((f->track_flags & SURPRISES) == SURPRISES) {
+        pick_up(f, direction, flags, sequence, acknowledgement, length);
+        return outcome;
+      }
+      f->track_flags += SURPRISE;
+      if (outcome == OUT_OF_WINDOW) return outcome;
+    }
     receiver->end = acknowledgement;
+    if (liberal) outcome = VALID;
   }
   if (minus(end, sender->end) > 0) {
     if ((f->track_flags & SENT_FIN << direction) != 0) return AFTER_CLOSE;
@@ -165,7 +178,7 @@ static int track_segment(struct flow *f, int direction, uint32_t flags, uint32_t
   if ((flags & FIN) != 0 && end == sender->end) f->track_flags |= SENT_FIN << direction;
   f->track_flags |= SENT_ACK << direction;
   settle(f);
-  return VALID;
+  return outcome;
 }
 
 static int track_reset(struct flow *f, int direction, uint32_t flags, uint32_t sequence, uint32_t acknowledgement) {
@@ -202,8 +215,8 @@ static int window_scale(const struct descriptor *d) {
   return -1;
 }
 
-/* Any segment. Returns its outcome; those from BAD_FLAGS on are invalid and have changed nothing. */
-static __attribute__((noinline)) int track(struct flow *f, int direction, const struct descriptor *d) {
+/* Any segment. Returns its outcome; those from BAD_FLAGS on are invalid. */
+static int track(struct flow *f, int direction, const struct descriptor *d) {
   uint32_t flags = d->tcp_flags, length = d->payload_length;
   switch (flags & (FIN | SYN | RST)) {
     case 0: case FIN:
@@ -225,28 +238,75 @@ static __attribute__((noinline)) int track(struct flow *f, int direction, const 
   }
 }
 
-RARE static void judge(struct twin *t, struct flow *f) {
-  int from_b = f->opener;
+/* The index of the rule that matches a packet from endpoint b (or a) of the flow, or the number of rules. */
+static uint32_t match_rule(const struct twin *t, const struct flow *f, int from_b) {
   uint32_t low = f->ports >> 16, high = f->ports & 0xffff;
-  f->verdict = (uint8_t)(from_b ? evaluate_rules(t, f->b, f->a, high, low, f->protocol & 255)
-    : evaluate_rules(t, f->a, f->b, low, high, f->protocol & 255));
+  uint32_t source = from_b ? f->b : f->a, destination = from_b ? f->a : f->b, protocol = f->protocol & 255;
+  uint32_t source_port = from_b ? high : low, destination_port = from_b ? low : high;
+  for (uint32_t i = 0; i < t->rule_count; i++) {
+    const struct rule *r = t->rules + i;
+    if ((((source ^ r->source) & r->source_mask) | ((destination ^ r->destination) & r->destination_mask)) == 0 &&
+        (r->protocol == 256 || r->protocol == protocol) && source_port >= r->source_low && source_port <= r->source_high &&
+        destination_port >= r->destination_low && destination_port <= r->destination_high) return i;
+  }
+  return t->rule_count;
+}
+
+static int is_accepted(const struct twin *t, uint32_t rule) { return rule == t->rule_count || t->rules[rule].action == 0; }
+
+/* Decides about a flow. */
+RARE static void judge(struct twin *t, struct flow *f, int from_b, double now) {
+  f->rule = (uint16_t)match_rule(t, f, from_b);
+  f->verdict = is_accepted(t, f->rule) ? ACCEPTED : DENIED;
+  if (f->verdict == ACCEPTED) {
+    t->accepted_flows++;
+    return;
+  }
+  t->denied_flows++;
+  struct record *r = begin_record(t, f, DENIED_EVENT, (int)(from_b ^ f->opener), now, 0);
+  if (r == 0) return;
+  r->length[0] = f->rule;
+  commit_record(t, r, (uint8_t *)(r + 1));
+}
+
+/* A TCP segment that is not simply the next one of an established connection; 0: drop. Invalid ones are only counted. */
+static __attribute__((noinline)) int follow(struct twin *t, const struct descriptor *d, struct flow *f, int direction, double now) {
+  uint8_t before = f->track;
+  if ((d->tcp_flags & (FIN | SYN | RST | ACK)) == SYN && direction != ((f->track_flags & OPENED_BY_REVERSE) != 0) &&
+      before != SYN_SENT && before != SIMULTANEOUS) {
+    /* The other side opens: the rules decide about that one anew. */
+    uint32_t rule = match_rule(t, f, d->from_b);
+    if (!is_accepted(t, rule)) return 0;
+    if (before == NONE) {
+      f->track_flags ^= OPENED_BY_REVERSE;
+      f->rule = (uint16_t)rule;
+    }
+  }
+  int outcome = track(f, direction, d);
+  if (f->track != before) t->track_changes[f->track]++;
+  if (outcome == VALID) return 1;
+  t->track_outcomes[outcome]++;
+  if (outcome >= BAD_FLAGS && (f->track_flags & REPORTED) == 0) {
+    f->track_flags |= REPORTED;
+    struct record *r = begin_record(t, f, INVALID_EVENT, direction, now, 0);
+    if (r == 0) return 1;
+    r->length[0] = (uint16_t)outcome;
+    r->length[1] = f->track;
+    commit_record(t, r, (uint8_t *)(r + 1));
+  }
+  return 1;
 }
 
 /* 0: drop. */
-INLINE int firewall(struct twin *t, const struct descriptor *d, struct flow *f, int direction) {
-  if (unlikely(f->verdict == 0)) judge(t, f);
-  if (unlikely(f->verdict == DENIED)) {
-    t->firewall_denied++;
-    t->drop_counts[D_DENIED]++;
-    return 0;
+INLINE int firewall(struct twin *t, const struct descriptor *d, struct flow *f, int direction, double now) {
+  if (unlikely(f->verdict != ACCEPTED)) {
+    if (f->verdict == 0) judge(t, f, d->from_b, now);
+    if (f->verdict == DENIED) return 0;
   }
   if (unlikely((d->protocol & 255) != 6)) return 1;
   if (likely(f->track == ESTABLISHED && (d->tcp_flags & (FIN | SYN | RST | ACK)) == ACK &&
              track_established(f, direction, d->sequence, d->acknowledgement, d->window, d->payload_length))) return 1;
-  if (track(f, direction, d) < BAD_FLAGS) return 1;
-  t->firewall_invalid++;
-  t->drop_counts[D_INVALID]++;
-  return 0;
+  return follow(t, d, f, direction, now);
 }
 
 INLINE uint32_t is_established(const struct flow *f) { return f->track == ESTABLISHED; }

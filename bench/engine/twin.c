@@ -44,10 +44,11 @@ enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
 enum { FLOW, PASS, DROP };
 enum { START, IN_HEAD, BODY, CHUNK_SIZE, CHUNK_DATA, TRAILER, UNTIL_CLOSE, TUNNEL, LOST, OTHER };
 /* Flags of a side. */
-enum { SYNCHRONISED = 1, HAS_PENDING = 2, CHUNK_DIGITS = 4, CHUNK_EXTENSION = 8, EMPTY_LINE = 16 };
+enum { SYNCHRONISED = 1, HAS_PENDING = 2, CHUNK_DIGITS = 4, CHUNK_EXTENSION = 8, EMPTY_LINE = 16, FINISHED = 32 };
 enum { PLAIN, TO_HEAD, TO_CONNECT };
 enum { OUTSTANDING_MAX = 32, PIECES_MAX = 16, PENDING_MAX = 32 };
 enum { ACCEPTED = 1, DENIED = 2 };
+enum { REQUEST_EVENT, RESPONSE_EVENT, DENIED_EVENT, INVALID_EVENT };
 
 /* Idle timeouts, milliseconds. */
 enum { T_TCP_OPENING = 240000, T_TCP = 7440000, T_TCP_CLOSED = 120000, T_UDP = 300000, T_ICMP = 60000, T_OTHER = 300000 };
@@ -67,8 +68,8 @@ struct flow {
   /* line 1 */
   uint64_t direction_packets[2], direction_bytes[2];
   struct window window[2];
-  uint8_t scales, unused;
   uint16_t track_flags;
+  uint8_t scales, unused;
   uint8_t side_phase[2], side_flags[2];
   /* line 2 */
   uint64_t remaining[2];
@@ -76,9 +77,9 @@ struct flow {
   uint32_t requests, responses;
   uint32_t pending[2], pieces[2];
   uint32_t last;
-  uint16_t status;
+  uint16_t status, rule;
   uint8_t outstanding_first, outstanding_count;
-  uint8_t room[8];
+  uint8_t room[6];
   /* line 3 */
   double first_seen;
   uint64_t id;
@@ -104,7 +105,7 @@ struct descriptor {
 };
 
 /* A record: text follows, padded to 8. */
-struct record { uint32_t bytes; uint16_t nf, event; double time; uint32_t a, b, ports, tag, protocol, from_b; uint16_t length[4]; };
+struct record { uint32_t bytes, event; double time; uint32_t a, b, ports, tag, protocol, from_b; uint16_t length[4]; };
 
 struct rule { uint32_t source_mask, source, destination_mask, destination, protocol, source_low, source_high, destination_low,
   destination_high, action; };
@@ -126,7 +127,7 @@ struct twin {
   uint64_t seed[2];
   uint64_t received, forwarded, dropped, bytes_received, bytes_forwarded, flows_created, flows_ended;
   uint64_t monitor_packets, monitor_bytes, monitor_sizes[8];
-  uint64_t firewall_accepted, firewall_denied, firewall_invalid;
+  uint64_t accepted_flows, denied_flows, track_changes[11], track_outcomes[9];
   uint64_t http_requests, http_responses, bad_messages, gaps, oversized, no_room, upgrades;
   uint64_t drop_counts[32];
   int segment_start;
@@ -139,7 +140,7 @@ struct twin {
   uint8_t scratch[PIECES_MAX * 2032 + 64];
 };
 
-enum { D_LINK, D_IPV4, D_IPV6, D_TCP, D_UDP, D_ICMP, D_FRAGMENT, D_FULL, D_DENIED, D_INVALID };
+enum { D_LINK, D_IPV4, D_IPV6, D_TCP, D_UDP, D_ICMP, D_FRAGMENT, D_FULL, D_DENIED };
 
 INLINE uint16_t big16(const uint8_t *at) { uint16_t x; memcpy(&x, at, 2); return __builtin_bswap16(x); }
 INLINE uint32_t big32(const uint8_t *at) { return __builtin_bswap32(load32(at)); }
@@ -277,16 +278,6 @@ static void wheel_remove(struct twin *t, uint32_t index) {
 INLINE uint32_t tick_of(const struct twin *t, double time) { return (uint32_t)(int64_t)((time - t->epoch) / 1000 + 0.9999999); }
 
 /* -- Flows ------------------------------------------------------------------------------------------------------------- */
-
-static int evaluate_rules(const struct twin *t, uint32_t source, uint32_t destination, uint32_t source_port,
-    uint32_t destination_port, uint32_t protocol) {
-  for (const struct rule *r = t->rules, *end = r + t->rule_count; r < end; r++) {
-    if ((((source ^ r->source) & r->source_mask) | ((destination ^ r->destination) & r->destination_mask)) == 0 &&
-        (r->protocol == 256 || r->protocol == protocol) && source_port >= r->source_low && source_port <= r->source_high &&
-        destination_port >= r->destination_low && destination_port <= r->destination_high) return r->action == 0 ? ACCEPTED : DENIED;
-  }
-  return ACCEPTED;
-}
 
 RARE static struct flow *open_flow(struct twin *t, struct descriptor *d, double now) {
   uint32_t index = t->flows < t->flows_max ? slab_take(&t->records) : 0;
@@ -504,8 +495,7 @@ INLINE uint8_t *copy_text(uint8_t *to, const uint8_t *from, size_t length) {
 INLINE struct record *begin_record(struct twin *t, const struct flow *f, int event, int direction, double now, size_t texts) {
   struct record *r = (struct record *)t->record_at;
   if (unlikely(t->record_at + sizeof *r + texts + 64 > t->record_end)) return 0;
-  r->nf = 2;
-  r->event = (uint16_t)event;
+  r->event = (uint32_t)event;
   r->time = now;
   r->a = f->a;
   r->b = f->b;
@@ -578,7 +568,7 @@ static void request(struct twin *t, struct flow *f, int direction, const struct 
     f->outstanding = (f->outstanding & ~((uint64_t)3 << at)) | kind << at;
   }
   size_t host = at_most(h->host_length, 1024), uri = at_most(h->uri_length, 16384), method = (size_t)h->method_length;
-  struct record *r = begin_record(t, f, 0, direction, now, host + uri + method + 8);
+  struct record *r = begin_record(t, f, REQUEST_EVENT, direction, now, host + uri + method + 8);
   if (likely(r != 0)) {
     uint8_t *to = (uint8_t *)(r + 1);
     to = copy_text(to, h->method, method);
@@ -620,7 +610,7 @@ static void response(struct twin *t, struct flow *f, int direction, const struct
     f->outstanding_first = (f->outstanding_first + 1) % OUTSTANDING_MAX;
     f->outstanding_count--;
   }
-  struct record *r = begin_record(t, f, 1, direction, now, 8);
+  struct record *r = begin_record(t, f, RESPONSE_EVENT, direction, now, 8);
   if (likely(r != 0)) {
     uint32_t version = write_version((uint8_t *)(r + 1), h->major, h->minor);
     r->length[0] = (uint16_t)status;
@@ -813,7 +803,7 @@ static void pass_over(struct twin *t, struct flow *f, int direction, uint32_t by
   } else {
     t->gaps++;
     give_chain(t, &f->pieces[direction]);
-    f->side_flags[direction] &= SYNCHRONISED | HAS_PENDING;
+    f->side_flags[direction] &= SYNCHRONISED | HAS_PENDING | FINISHED;
     if (phase == START) f->side_phase[direction] = LOST;
     else lose(f, direction);
     t->segment_start = 1;
@@ -921,10 +911,13 @@ INLINE void http(struct twin *t, const struct descriptor *d, struct flow *f, int
   }
   if (likely((flags & ACK) != 0)) {
     int other = 1 - direction;
-    if (unlikely((int32_t)(d->acknowledgement - f->next[other]) > 0) && (f->side_phase[other] | f->side_flags[other]) != 0) {
-      acknowledged(t, f, other, d->acknowledgement, now);
+    /* A FIN takes a number, too. */
+    uint32_t acknowledgement = d->acknowledgement - ((f->side_flags[other] & FINISHED) != 0);
+    if (unlikely((int32_t)(acknowledgement - f->next[other]) > 0) && (f->side_phase[other] | f->side_flags[other]) != 0) {
+      acknowledged(t, f, other, acknowledgement, now);
     }
   }
+  if (unlikely((flags & FIN) != 0)) f->side_flags[direction] |= FINISHED;
   uint32_t length = d->payload_length;
   if (length == 0) return;
   uint32_t sequence = d->sequence + syn;
@@ -979,7 +972,8 @@ INLINE void actor(struct twin *t, struct descriptor *d, const int chain, const d
   int direction = d->from_b ^ f->opener;
   if (chain & MONITOR) monitor(t, d, f, direction);
   if (chain & FIREWALL) {
-    if (!firewall(t, d, f, direction)) {
+    if (!firewall(t, d, f, direction, now)) {
+      t->drop_counts[D_DENIED]++;
       t->dropped++;
       return;
     }
@@ -1103,25 +1097,27 @@ void twin_process(struct twin *t, uint64_t pool, uint64_t lengths, int32_t count
 static uint32_t step(uint32_t hash, uint32_t byte) { return (hash ^ byte) * 0x01000193u; }
 static uint32_t mix(uint32_t hash, uint32_t word) { return step(step(hash, word & 0xffff), word >> 16); }
 
+/* Only HTTP messages count. */
+static uint32_t digest_record(uint32_t hash, const struct record *r) {
+  const uint8_t *text = (const uint8_t *)(r + 1);
+  if (r->event == REQUEST_EVENT) {
+    hash = mix(hash, 7);
+    for (int field = 0; field < 4; field++) for (int i = 0; i < r->length[field]; i++) hash = step(hash, *text++);
+  } else if (r->event == RESPONSE_EVENT) {
+    hash = mix(mix(hash, 8), r->length[0]);
+    for (int i = 0; i < r->length[1]; i++) hash = step(hash, *text++);
+  }
+  return hash;
+}
+
 /* Takes output and records of the chunk into the digest. */
 void twin_account(struct twin *t, uint64_t pool) {
   for (uint32_t i = 0; i < t->output_count; i++) {
     t->output_digest = step(t->output_digest, (uint32_t)((uint64_t)t->sent[i] - pool) >> 11);
   }
-  uint32_t hash = t->record_digest;
-  for (uint8_t *at = t->record_base; at < t->record_at;) {
-    struct record *r = (struct record *)at;
-    const uint8_t *text = at + sizeof *r;
-    if (r->event == 0) {
-      hash = mix(hash, 7);
-      for (int field = 0; field < 4; field++) for (int i = 0; i < r->length[field]; i++) hash = step(hash, *text++);
-    } else {
-      hash = mix(mix(hash, 8), r->length[0]);
-      for (int i = 0; i < r->length[1]; i++) hash = step(hash, *text++);
-    }
-    at += (r->bytes + 7) & ~7u;
+  for (uint8_t *at = t->record_base; at < t->record_at; at += (((struct record *)at)->bytes + 7) & ~7u) {
+    t->record_digest = digest_record(t->record_digest, (struct record *)at);
   }
-  t->record_digest = hash;
   t->record_at = t->record_base;
 }
 

@@ -41,7 +41,7 @@ interface Twin {
  *
  * @throws CodedError `NF_BENCH` when there is no C compiler, or it fails
  */
-function loadTwin(): koffi.LibraryHandle {
+function loadTwin(): ReturnType<typeof koffi.load> {
   const folder = mkdtempSync(join(tmpdir(), 'nfactor-twin-'))
   try {
     const library = join(folder, 'twin.so')

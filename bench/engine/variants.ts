@@ -11,11 +11,12 @@ import type { Arena } from '../../src/memory/arena.ts'
 import type { ChainMember } from '../../src/nf/chain.ts'
 import type { AnyNfDefinition } from '../../src/nf/definition.ts'
 import { createEngine, defaultPolicy, type Engine } from '../../src/runtime/engine.ts'
+import { createInlined } from './inlined.ts'
 import { standardRules } from './trace.ts'
 import type { WorkerOptions } from './worker.ts'
 
 export async function chainMembers(variant: string): Promise<ChainMember[]> {
-  const names = variant === 'chain' ? ['monitor', 'firewall', 'http'] : variant === 'empty' ? [] : [variant]
+  const names = variant === 'chain' || variant === 'inlined' ? ['monitor', 'firewall', 'http'] : variant === 'empty' ? [] : [variant]
   const members: ChainMember[] = []
   for (const name of names) {
     const { default: definition } = await import(`../../src/nfs/${name}/${name}.ts`) as { default: AnyNfDefinition }
@@ -26,24 +27,21 @@ export async function chainMembers(variant: string): Promise<ChainMember[]> {
 }
 
 export async function engineFor(arena: Arena, options: WorkerOptions): Promise<Engine> {
-  return createEngine({
-    arena,
-    chain: await chainMembers(options.variant),
+  const chain = await chainMembers(options.variant)
+  const limits = {
     // A tenth more than there are flows: the limit is for flows, the table takes care of its own room.
-    limits: {
-      flows: Math.max(4096, Math.ceil(options.flows * 1.1)),
-      packets: 64,
-      largePackets: 1,
-      extentBytes: options.variant === 'chain' || options.variant === 'http' ? Math.max(1, options.flows) * 400 + 4194304 : 65536,
-      recordBytes: 4 * 1024 * 1024,
-      heldPerFlow: 64,
-      fragmentedDatagrams: 64,
-      fragmentsHeld: 64,
-      fragmentsHeldPerDatagram: 8,
-    },
-    timeouts: defaultTimeouts,
-    policy: defaultPolicy,
-    seed: 1,
-    wasm: options.wasm,
-  })
+    flows: Math.max(4096, Math.ceil(options.flows * 1.1)),
+    packets: 64,
+    largePackets: 1,
+    extentBytes: chain.at(-1)?.definition.name === 'http' ? Math.max(1, options.flows) * 400 + 4194304 : 65536,
+    recordBytes: 4 * 1024 * 1024,
+    heldPerFlow: 64,
+    fragmentedDatagrams: 64,
+    fragmentsHeld: 64,
+    fragmentsHeldPerDatagram: 8,
+  }
+  const { wasm } = options
+  // The bench uses no more of an engine than `InlinedEngine`.
+  if (options.variant === 'inlined') return createInlined({ arena, chain, limits, seed: 1, wasm }) as Engine
+  return createEngine({ arena, chain, limits, timeouts: defaultTimeouts, policy: defaultPolicy, seed: 1, wasm })
 }

@@ -29,8 +29,13 @@ export interface RunConfigSources {
   readonly settings?: readonly string[] | undefined
 }
 
+/** An NF of the chain with its configuration as the NF gets it, and as it was given. */
+export interface ConfiguredNf extends ChainMember {
+  readonly given: unknown
+}
+
 export interface RunConfig {
-  readonly chain: readonly ChainMember[]
+  readonly chain: readonly ConfiguredNf[]
   readonly limits: EngineLimits
   readonly timeouts: IdleTimeouts
   readonly policy: EnginePolicy
@@ -91,7 +96,7 @@ export async function resolveRunConfig(
   const { limits, timeouts, policy, chain: fileChain } = checked.data as RunConfigDocument
   const entries = chainEntries(fileChain ?? [], sources)
   const problems = settings.flatMap((setting) => strayProblems(setting, entries))
-  const chain: ChainMember[] = []
+  const chain: ConfiguredNf[] = []
   for (const entry of entries) {
     const own = settings.filter(({ path }) => path[0] === 'chain' && isNamed(entry, String(path[1])))
       .map((setting) => ({ ...setting, path: setting.path.slice(2) }))
@@ -190,7 +195,7 @@ function isNamed(entry: ChainEntry, name: string): boolean {
 /** @param settings those of this NF, with paths that start in its configuration */
 async function chainMember(
   entry: ChainEntry, settings: readonly Setting[], document: ConfigDocument | undefined,
-): Promise<{ readonly member?: ChainMember; readonly found: readonly PlacedProblem[] }> {
+): Promise<{ readonly member?: ConfiguredNf; readonly found: readonly PlacedProblem[] }> {
   const { nf, index } = entry
   const path: ConfigPath = ['chain', index < 0 ? nf : index]
   const place = (at: ConfigPath, atKey: boolean): Place => index < 0 ? { place: '--chain' } : placeInFile(document, at, atKey)
@@ -209,7 +214,7 @@ async function chainMember(
     return placed({ ...problem, path: at, message: `${definition.name}: ${problem.message}` },
       placeOfSetting(problem.path, settings) ?? place(at, problem.atKey))
   })
-  return { member: { definition, config: data }, found }
+  return { member: { definition, config: data, given: config }, found }
 }
 
 /** Checks an NF's configuration against the NF's own schema. */

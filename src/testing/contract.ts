@@ -5,27 +5,29 @@
  *     repeatable    the same run twice gives the same: no clock, no chance of its own
  *     batches       the size of the batches makes no difference
  *     kernels       nor do WebAssembly kernels or their plain twins
+ *     frames only   nor what lies in memory around a frame
  *     snapshot      nor does it when flows are snapshotted, removed and restored between packets
  *     moved         nor when they go on in a fresh instance, which has nothing but the snapshots
- *     flows apart   a flow gives the same alone as in the midst of others (not asked of functions with shared state)
+ *     flows apart   a flow gives the same alone as in the midst of others
  *     ends          deallocateFlowState runs once for every flow that ends, not for one that moves
  *     nothing left  no record, extent or packet is in use when all flows have ended
  *     conservation  every packet is counted once, at any time
  *     never throws  on ordinary, strange and broken packets
  *
- * "Gives the same" is: output bytes, records and final decoded state. `context.random` is made a function of the flow for the
- * suite, so that functions may draw from it. A failed check names the trace, the seed and the first difference.
+ * A function with shared state is not asked to keep flows apart, and flows that open after a move may differ: what is shared
+ * stays where it was. "Gives the same" is: output bytes, records and final decoded state. `context.random` is made a function
+ * of the flow for the suite, so that functions may draw from it. A failed check names the trace, the seed and the first
+ * difference.
  */
 
-import type { AnyNfDefinition, NfContext, NfMethods } from '../nf/definition.ts'
 import { Random } from '../base/random.ts'
-import { Arena } from '../memory/arena.ts'
-import { DESCRIPTOR_WORDS, Descriptor } from '../packet/descriptor.ts'
-import { createParser, ParseResult } from '../packet/parse.ts'
+import type { AnyNfDefinition } from '../nf/definition.ts'
+import { FlowWatch, instrument } from './flow-watch.ts'
+import { mutatePacket } from './mutate-packet.ts'
+import { firstDifference, outcomeOf, type Outcome } from './run-outcome.ts'
 import { syntheticTraces } from './synthetic-traces.ts'
-import {
-  TestRuntime, type FlowResult, type FlowTuple, type OutputPacket, type RecordResult, type TestPacket, type TestRuntimeOptions,
-} from './test-runtime.ts'
+import { TEST_START_US, TestRuntime, type TestPacket, type TestRuntimeOptions } from './test-runtime.ts'
+import { goOn, readTrace, withinDatagrams } from './trace-reading.ts'
 
 export interface ContractTrace {
   readonly name: string
@@ -62,11 +64,9 @@ export interface ContractReport {
   readonly checks: readonly ContractCheck[]
 }
 
-/** What a run gave, in a form that does not depend on anything that may differ. */
-interface Outcome {
-  readonly outputs: string[]
-  readonly flows: string[]
-  readonly records: string[]
+interface CutTrace extends ContractTrace {
+  /** Where to cut, if that is not left to chance. */
+  readonly cuts?: readonly number[]
 }
 
 /**
@@ -123,11 +123,13 @@ class ContractSuite {
       return firstDifference(straight.get(trace) as Outcome, seven) === '' ? this.#run(trace, { batch: 32 }) : seven
     })
     runs('kernels', (trace) => this.#run(trace, { wasm: false }))
+    runs('frames only', (trace) => this.#run(trace, { batch: 32, garbage: this.#seed }))
     runs('snapshot', (trace) => this.#run(trace, {}, 'same'))
-    runs('moved', (trace) => this.#run(trace, {}, 'fresh'))
     if (this.#definition.sharedState === undefined) {
+      runs('moved', (trace) => this.#run(trace, {}, 'fresh'))
       this.#check('flows apart', () => this.#apart(straight))
     } else {
+      this.#check('moved', () => this.#movedSharing())
       this.checks.push({ check: 'flows apart', ok: true, detail: 'left out: flows share state', seed: this.#seed })
     }
     for (const check of ['ends', 'nothing left', 'conservation']) this.#check(check, () => '')
@@ -149,9 +151,10 @@ class ContractSuite {
   }
 
   /** A trace straight through, or with flows snapshotted at random cuts and restored in the same or in a fresh instance. */
-  #run(trace: ContractTrace, options: TestRuntimeOptions, cuts: 'none' | 'same' | 'fresh' = 'none'): Outcome {
+  #run(trace: CutTrace, options: TestRuntimeOptions, cuts: 'none' | 'same' | 'fresh' = 'none'): Outcome {
     const { packets } = trace
-    const at = cuts === 'none' ? new Set<number>() : this.#cuts(trace, cuts === 'fresh' ? 4 : this.#options.cuts ?? 16, cuts)
+    const at = cuts === 'none' ? new Set<number>()
+      : new Set(trace.cuts ?? this.#cuts(trace, cuts === 'fresh' ? 4 : this.#options.cuts ?? 16, cuts))
     const make = (): TestRuntime => new TestRuntime(this.#definition,
       { batch: 1, config: this.#options.config, limits: this.#options.limits, seed: this.#seed, ...options })
     this.#watch.clear()
@@ -195,15 +198,29 @@ class ContractSuite {
     if (left.length > 0) this.#fault('nothing left', trace, `in use after all flows ended: ${left.join(', ')}`)
   }
 
+  /** Where flows are snapshotted; they do not move in the midst of a fragmented datagram. */
   #cuts(trace: ContractTrace, count: number, kind: 'same' | 'fresh'): Set<number> {
     const random = new Random(this.#seed ^ trace.packets.length)
-    const closed = kind === 'fresh' ? withinDatagrams(trace.packets) : []
+    const closed = kind === 'fresh' ? withinDatagrams(readTrace(trace.packets)) : []
     const cuts = new Set<number>()
     for (let tries = 0; cuts.size < count && tries < count * 8; tries++) {
       const index = random.below(trace.packets.length)
       if (index > 0 && closed[index] !== true) cuts.add(index)
     }
     return cuts
+  }
+
+  /** Moves flows once, and then brings only packets of those: flows that open later depend on what is shared. */
+  #movedSharing(): string {
+    for (const trace of this.#traces) {
+      for (const cut of this.#cuts(trace, 4, 'fresh')) {
+        const packets = [...trace.packets.slice(0, cut), ...goOn(trace.packets, cut)]
+        const part = { name: trace.name, packets, cuts: [cut] }
+        const difference = firstDifference(this.#run(part, {}), this.#run(part, {}, 'fresh'))
+        if (difference !== '') return `trace "${trace.name}", moved before packet ${cut}: ${difference}`
+      }
+    }
+    return ''
   }
 
   /** Each part of a trace alone, against the same flows in the midst of the others. */
@@ -231,189 +248,17 @@ class ContractSuite {
   }
 }
 
-/** A packet with some bytes changed, cut short or repeated; some are left as they are. */
-export function mutatePacket(packet: TestPacket, random: Random): TestPacket {
-  const frame = packet.frame.slice()
-  switch (random.below(6)) {
-    case 0: return packet
-    case 1: return { ...packet, frame: frame.subarray(0, random.below(frame.length + 1)) }
-    case 2: return { ...packet, frame: frame.subarray(0, random.below(frame.length + 1)), wireLength: frame.length }
-    default:
-      for (let changes = random.between(1, 6); changes > 0; changes--) {
-        // Mostly headers: that is where lengths are.
-        const at = random.below(random.chance(0.8) ? Math.min(frame.length, 74) : frame.length)
-        frame[at] = random.chance(0.3) ? random.pick([0, 1, 0x7f, 0x80, 0xff]) : random.int32()
-      }
-      return { ...packet, frame }
-  }
-}
-
-/** For each index of a trace: true if a fragmented datagram has fragments on both sides of it. Those stay where they are. */
-function withinDatagrams(packets: readonly TestPacket[]): boolean[] {
-  const within = new Array<boolean>(packets.length).fill(false)
-  const arena = new Arena(2 ** 18)
-  const { parse } = createParser(arena, 1)
-  const frameAt = arena.allocate('frame', 2 ** 17)
-  const d = arena.allocate('descriptor', DESCRIPTOR_WORDS * 4) >> 2
-  const first = new Map<string, number>()
-  packets.forEach(({ frame, linkType = 1, wireLength = 0 }, index) => {
-    arena.u8.set(frame, frameAt)
-    arena.i32[d + Descriptor.frame] = frameAt
-    arena.i32[d + Descriptor.length] = frame.length
-    arena.i32[d + Descriptor.wireLength] = Math.max(wireLength, frame.length)
-    arena.i32[d + Descriptor.linkType] = linkType
-    const result = parse(d)
-    if (result !== ParseResult.firstFragment && result !== ParseResult.laterFragment) return
-    const network = arena.i32[d + Descriptor.network]
-    const identification = arena.i32[d + Descriptor.key] >>> 24 === 4 ? arena.view.getUint16(network + 4)
-      : arena.view.getInt32(arena.i32[d + Descriptor.nf])
-    const start = first.get(`${identification}`)
-    if (start === undefined) first.set(`${identification}`, index)
-    else within.fill(true, start + 1, index + 1)
-  })
-  return within
-}
-
 function inMilliseconds(trace: ContractTrace): ContractTrace {
   const round = (packets: readonly TestPacket[]): TestPacket[] => {
     let last = 0
     return packets.map((packet) => {
-      last = Math.max(last, Math.floor((packet.time ?? last) / 1000) * 1000)
+      last = Math.max(last, Math.floor((packet.time ?? (last === 0 ? TEST_START_US : last + 1000)) / 1000) * 1000)
       return { ...packet, time: last }
     })
   }
   return { name: trace.name, packets: round(trace.packets), parts: trace.parts?.map(round) }
 }
 
-// -- Comparing -----------------------------------------------------------------------------------------------------
-
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
-
-/** The same for both directions. */
-function tupleText(t: FlowTuple): string {
-  const ends = [`${t.source} ${t.sourcePort}`, `${t.destination} ${t.destinationPort}`].toSorted()
-  return `${t.protocol} ${ends.join(' - ')} vlan ${t.vlan}/${t.vlanInner} pppoe ${t.pppoeSession}`
-}
-
-function outcomeOf(outputs: readonly OutputPacket[], flows: readonly FlowResult[], records: readonly RecordResult[]): Outcome {
-  const lines: { text: string; leftAt: number; byTimer: boolean }[] = outputs.map((o) => ({
-    text: `${o.time} port ${o.port}${o.emitted ? ' emitted' : ''} ${o.wireLength} ${hex(o.frame)}`,
-    leftAt: o.leftAt, byTimer: o.byTimer,
-  }))
-  // Timers of one tick fire in no particular order.
-  for (let from = 0; from < lines.length;) {
-    let to = from + 1
-    if (lines[from].byTimer) while (to < lines.length && lines[to].byTimer && lines[to].leftAt === lines[from].leftAt) to++
-    const sorted = lines.slice(from, to).toSorted((x, y) => (x.text < y.text ? -1 : 1))
-    lines.splice(from, to - from, ...sorted)
-    from = to
-  }
-  // Records of one flow have an order, those of different flows need none.
-  const byFlow = new Map<string, number>()
-  const recordLines = records.map((r) => {
-    const flow = tupleText(r.tuple)
-    const number = byFlow.get(flow) ?? 0
-    byFlow.set(flow, number + 1)
-    return `${flow}: record ${String(number).padStart(6, '0')} ${r.event} from ${r.tuple.source} ${r.tuple.sourcePort} at ` +
-      `${r.time} ${JSON.stringify(r.fields)}`
-  })
-  return {
-    outputs: lines.map((line) => line.text),
-    flows: flows.map((f) => `${tupleText(f.tuple)} opened by ${f.tuple.source} ${f.tuple.sourcePort}: from ${f.firstSeen} to ` +
-      `${f.lastSeen}, ${f.packets} packets, ${f.bytes} bytes, ${f.end}, ${JSON.stringify(f.state)}`).toSorted(),
-    records: recordLines.toSorted(),
-  }
-}
-
-/** The first difference in words, or an empty text. */
-function firstDifference(expected: Outcome, found: Outcome): string {
-  for (const what of ['flows', 'records', 'outputs'] as const) {
-    const e = expected[what]
-    const f = found[what]
-    for (let i = 0; i < Math.max(e.length, f.length); i++) {
-      if (e[i] === f[i]) continue
-      const show = (text: string | undefined): string => {
-        if (text === undefined) return 'nothing'
-        return text.length > 400 ? `${text.slice(0, 400)}...` : text
-      }
-      return `${what} differ, number ${i} of ${e.length} and ${f.length}: expected ${show(e[i])}, found ${show(f[i])}`
-    }
-  }
-  return ''
-}
-
 function describeError(error: unknown): string {
   return error instanceof Error ? `${error.name}: ${error.message}` : String(error)
-}
-
-// -- Watching ------------------------------------------------------------------------------------------------------
-
-/** Follows which flows are there, by where their states lie. */
-class FlowWatch {
-  fault = ''
-  readonly #here = new Map<object, Set<number>>()
-
-  clear(): void {
-    this.fault = ''
-    this.#here.clear()
-  }
-
-  get living(): number {
-    return this.#here.values().reduce((sum, set) => sum + set.size, 0)
-  }
-
-  came(instance: object, state: number, how: string): void {
-    let set = this.#here.get(instance)
-    if (set === undefined) this.#here.set(instance, set = new Set())
-    if (set.has(state) && this.fault === '') this.fault = `${how} for a flow that is there already`
-    set.add(state)
-  }
-
-  went(instance: object, state: number, how: string): void {
-    if (this.#here.get(instance)?.delete(state) !== true && this.fault === '') this.fault = `${how} for a flow that is not there`
-  }
-}
-
-/** The definition with its flows watched and its random numbers a function of the flow. */
-function instrument(definition: AnyNfDefinition, watch: FlowWatch): AnyNfDefinition {
-  return {
-    ...definition,
-    create(config: unknown, context: NfContext<any, any, any, any>): NfMethods<any> {
-      let draws = 0
-      const { flow } = context
-      const own = Object.create(context, {
-        random: { value: () => new Random(flow.packets * 31 + flow.bytes * 7 + flow.firstSeen % 65521 + draws++).int32() },
-      }) as NfContext<any, any, any, any>
-      const methods = definition.create(config, own)
-      const instance = {}
-      const enter = <T>(run: () => T): T => {
-        draws = 0
-        return run()
-      }
-      const watched: NfMethods<any> = {
-        allocateFlowState(state, packet) {
-          watch.came(instance, state.o, 'allocateFlowState')
-          enter(() => methods.allocateFlowState?.(state, packet))
-        },
-        deallocateFlowState(state) {
-          watch.went(instance, state.o, 'deallocateFlowState')
-          enter(() => methods.deallocateFlowState?.(state))
-        },
-        processPacket: (packet, state) => enter(() => methods.processPacket(packet, state)),
-        flowMovedIn(state) {
-          watch.came(instance, state.o, 'flowMovedIn')
-          enter(() => methods.flowMovedIn?.(state))
-        },
-        flowMovedOut(state) {
-          watch.went(instance, state.o, 'flowMovedOut')
-          enter(() => methods.flowMovedOut?.(state))
-        },
-      }
-      if (methods.timerFired !== undefined) watched.timerFired = (state) => enter(() => methods.timerFired?.(state))
-      if (methods.migrationTarget !== undefined) {
-        watched.migrationTarget = (cluster, state) => methods.migrationTarget?.(cluster, state) ?? null
-      }
-      return watched
-    },
-  }
 }

@@ -159,6 +159,7 @@ export class TestRuntime {
   readonly #stepUs: number
   readonly #garbage: Random | null
   #time: number
+  #started = false
   #count = 0
   /** A packet at or after this time finds the batch processed. */
   #deadline = Infinity
@@ -196,9 +197,8 @@ export class TestRuntime {
   feed(packet: Uint8Array | TestPacket): void {
     const { frame, time = this.#time + this.#stepUs, port = 0, linkType = 1, wireLength = 0 } =
       packet instanceof Uint8Array ? { frame: packet } as TestPacket : packet
-    if (time < this.#time) throw new RangeError('time does not go back')
+    this.#passTo(time)
     if (time >= this.#deadline) this.flush()
-    this.#time = time
     if (this.#count === 0) this.#goTo(time)
     const { i32, u8, f64 } = this.engine.arena
     const slot = this.#slotFor(frame.length)
@@ -238,8 +238,7 @@ export class TestRuntime {
   /** Processes what has been taken, and lets time pass. */
   advanceTo(time: number): void {
     this.flush()
-    if (time < this.#time) throw new RangeError('time does not go back')
-    this.#time = time
+    this.#passTo(time)
     this.#goTo(time)
     this.#deadline = this.engine.nextDue()
   }
@@ -269,7 +268,7 @@ export class TestRuntime {
     this.flush()
     if (snapshots.length === 0) return
     if (this.#epoch < 0) this.#epoch = now
-    this.#time = Math.max(this.#time, now)
+    this.#passTo(this.#started ? Math.max(this.#time, now) : now)
     for (const snapshot of snapshots) this.engine.importFlow(snapshot, now)
     this.#deliver()
     this.#deadline = this.engine.nextDue()
@@ -332,6 +331,12 @@ export class TestRuntime {
   dispose(): void {
     this.engine.arena.reset()
     arenas.push(this.engine.arena)
+  }
+
+  #passTo(time: number): void {
+    if (this.#started && time < this.#time) throw new RangeError('time does not go back')
+    this.#started = true
+    this.#time = time
   }
 
   #slotFor(length: number): number {

@@ -1,8 +1,8 @@
 /**
  * Layout of the block of arena memory in which the HTTP head scan leaves its results, and the numbers it uses.
  *
- * The WebAssembly kernel and its plain TypeScript twin fill the same block, so whoever reads it need not know which one ran,
- * and a test can compare the two byte by byte. Offsets of head parts are arena offsets; 0 stands for "not there".
+ * The WebAssembly kernel and its plain TypeScript twin fill the same block, so whoever reads it need not know which one
+ * ran, and a test can compare the two byte by byte. Offsets of head parts are arena offsets; 0 stands for "not there".
  *
  * This file is compiled twice, by TypeScript and by AssemblyScript: numeric constants only.
  */

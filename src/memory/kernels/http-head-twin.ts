@@ -1,6 +1,6 @@
 /**
- * The HTTP/1.x head scan in plain TypeScript: the fallback where WebAssembly SIMD is missing, and the oracle for the kernel
- * http-head.as.ts, which is the same code but for the way bytes are looked at.
+ * The HTTP/1.x head scan in plain TypeScript: the fallback where WebAssembly SIMD is missing, and the oracle for the
+ * kernel http-head.as.ts, which is the same code but for the way bytes are looked at.
  *
  * One pass over the head finds the parts of the start line and the fields that decide framing, persistence and host, as
  * offsets into the arena, and notes every anomaly. Nothing is copied or allocated. What is recognised (RFC 9112 unless
@@ -8,8 +8,8 @@
  *
  * - Empty lines before the start line are skipped (§2.2); any line may end in LF alone.
  * - Request line: token SP target SP HTTP/d.d. More spaces are let pass; spaces inside the target belong to it. After a
- *   known method the version may be damaged (`HTTP/1.`) or missing; `GET /x` is an HTTP/0.9 request, complete at the end
- *   of its line (RFC 1945 §4.1), whatever follows.
+ *   known method the version may be damaged (`HTTP/1.`) or missing; `GET /x` is an HTTP/0.9 request, complete at the
+ *   end of its line (RFC 1945 §4.1), whatever follows.
  * - Status line: HTTP/d.d SP 3DIGIT, then a reason, nothing, or rubbish (`200OK`, as curl and tshark take it).
  * - The head ends at the first empty line: LF LF or LF CR LF. A CR elsewhere is an ordinary byte.
  * - A line that begins with SP or HT continues the field before it (§5.2); before the first field it is skipped (§2.2).
@@ -21,18 +21,19 @@
 import type { Arena } from '../arena.ts'
 import * as layout from './http-head-block.ts'
 
-// PERF: an imported constant is read from memory at every use; one of this module becomes part of the code (bench http-head).
+// PERF: an imported constant is read from memory at every use; one of this module becomes part of the code (bench
+// http-head).
 const {
-  AT_ANOMALIES, AT_ATTRIBUTES, AT_AUTHORITY, AT_AUTHORITY_LENGTH, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST, AT_HOST_LENGTH,
-  AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH, AT_START, AT_STATUS,
-  AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF, CHUNKED,
-  CHUNKED_NOT_FINAL, CONFLICTING_CONTENT_LENGTH, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE, CONTROL_BYTE,
-  DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SLOTS, FIELD_NAME_SPACE, HAS_CONTENT_LENGTH, HAS_HOST,
-  HAS_TRANSFER_ENCODING, HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, INVALID_METHOD, INVALID_NOT_RESPONSE, INVALID_STATUS,
-  INVALID_TARGET, INVALID_VERSION, KIND_EITHER, KIND_REQUEST, KIND_RESPONSE, LENGTH_AND_ENCODING, MALFORMED_FIELD,
-  METHOD_BYTES_MAX, METHOD_CONNECT, METHOD_GET, METHOD_HASH, METHOD_POST, METHOD_SLOTS, METHOD_SLOT_BYTES, METHOD_SLOT_SHIFT,
-  NO_VERSION, OBS_FOLD, ODD_VERSION, OTHER_CODING, START_LINE_SPACE, STATUS_SUFFIX, TARGET_SPACE, UPGRADE_H2C, UPGRADE_OTHER,
-  UPGRADE_WEBSOCKET,
+  AT_ANOMALIES, AT_ATTRIBUTES, AT_AUTHORITY, AT_AUTHORITY_LENGTH, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST,
+  AT_HOST_LENGTH, AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH,
+  AT_START, AT_STATUS, AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF,
+  CHUNKED, CHUNKED_NOT_FINAL, CONFLICTING_CONTENT_LENGTH, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE,
+  CONTROL_BYTE, DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SLOTS, FIELD_NAME_SPACE,
+  HAS_CONTENT_LENGTH, HAS_HOST, HAS_TRANSFER_ENCODING, HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, INVALID_METHOD,
+  INVALID_NOT_RESPONSE, INVALID_STATUS, INVALID_TARGET, INVALID_VERSION, KIND_EITHER, KIND_REQUEST, KIND_RESPONSE,
+  LENGTH_AND_ENCODING, MALFORMED_FIELD, METHOD_BYTES_MAX, METHOD_CONNECT, METHOD_GET, METHOD_HASH, METHOD_POST,
+  METHOD_SLOTS, METHOD_SLOT_BYTES, METHOD_SLOT_SHIFT, NO_VERSION, OBS_FOLD, ODD_VERSION, OTHER_CODING, START_LINE_SPACE,
+  STATUS_SUFFIX, TARGET_SPACE, UPGRADE_H2C, UPGRADE_OTHER, UPGRADE_WEBSOCKET,
 } = layout
 
 export interface HttpHeadKernels {
@@ -40,10 +41,10 @@ export interface HttpHeadKernels {
    * Scans the message head at [offset, end).
    *
    * @param kind KIND_REQUEST, KIND_RESPONSE or KIND_EITHER
-   * @param block HEAD_BLOCK_BYTES of the arena, 64-byte aligned, for the results: parts of the head after HEAD_COMPLETE,
-   *   AT_INVALID_REASON after HEAD_INVALID, nothing after HEAD_INCOMPLETE
-   * @returns HEAD_COMPLETE, HEAD_INCOMPLETE (more bytes are needed to tell) or HEAD_INVALID (no continuation can be HTTP);
-   *   what is not incomplete stays as it is whatever bytes follow
+   * @param block HEAD_BLOCK_BYTES of the arena, 64-byte aligned, for the results: parts of the head after
+   *   HEAD_COMPLETE, AT_INVALID_REASON after HEAD_INVALID, nothing after HEAD_INCOMPLETE
+   * @returns HEAD_COMPLETE, HEAD_INCOMPLETE (more bytes are needed to tell) or HEAD_INVALID (no continuation can be
+   *   HTTP); what is not incomplete stays as it is whatever bytes follow
    */
   parseHttpHead(offset: number, end: number, kind: number, block: number): number
   /**
@@ -71,11 +72,12 @@ const GET_SPACE = letters('GET ')
 const POST_UPPER = letters('POST')
 const VERSION_1_1 = letters('/1.1')
 const [ENT_, LENG, NGTH] = [letters('ent-'), letters('leng'), letters('ngth')]
-const [ECTI, TION, UPGR, RADE, PECT] = [letters('ecti'), letters('tion'), letters('upgr'), letters('rade'), letters('pect')]
+const [ECTI, TION, UPGR, RADE] = [letters('ecti'), letters('tion'), letters('upgr'), letters('rade')]
+const [PECT, CONT, _100_, INUE] = [letters('pect'), letters('cont'), letters('100-'), letters('inue')]
 const [SFER, _ENC, ODIN, DING] = [letters('sfer'), letters('-enc'), letters('odin'), letters('ding')]
-const [CONT, CHUN, NKED, IDEN, TITY] = [letters('cont'), letters('chun'), letters('nked'), letters('iden'), letters('tity')]
-const [CLOS, KEEP, ALIV, WEBS, OCKE] = [letters('clos'), letters('keep'), letters('aliv'), letters('webs'), letters('ocke')]
-const [_100_, INUE] = [letters('100-'), letters('inue')]
+const [CHUN, NKED, IDEN, TITY] = [letters('chun'), letters('nked'), letters('iden'), letters('tity')]
+const [CLOS, KEEP, ALIV] = [letters('clos'), letters('keep'), letters('aliv')]
+const [WEBS, OCKE] = [letters('webs'), letters('ocke')]
 /** What parseStart returns for a head that has no fields. */
 const NO_FIELDS = -2
 
@@ -99,8 +101,10 @@ function isDigit(c: number): boolean {
 export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernels {
   const { u8, i32, f64, view } = arena
   const names = (tables + METHOD_SLOTS * METHOD_SLOT_BYTES) >> 2
+  // tchar of RFC 9110 §5.6.2.
   const token = new Uint8Array(256)
-  for (const c of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") token[c.charCodeAt(0)] = 1
+  const tokenLetters = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+  for (let i = 0; i < tokenLetters.length; i++) token[tokenLetters.charCodeAt(i)] = 1
 
   /** Four bytes in lower case. Turns CR into '-' too: a name with control bytes must not come here. */
   const lower = (at: number): number => view.getInt32(at, true) | 0x20202020
@@ -114,8 +118,8 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     return HEAD_INVALID
   }
 
-  // The searches below look at aligned words, as scan-twin.ts explains; `(x - n * 0x01010101) & ~x & 0x80808080` has a bit for
-  // every byte below n.
+  // The searches below look at aligned words, as scan-twin.ts explains; `(x - n * 0x01010101) & ~x & 0x80808080` has a
+  // bit for every byte below n.
 
   /** The first byte below 0x20 in [at, end), or `end`. */
   const nextControl = (at: number, end: number): number => {
@@ -212,7 +216,9 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
       const name = nextStop(lineStart)
       const length = name - lineStart
       if (length === 0 || u8[name] !== COLON) anomalies |= oddField(lineStart, at, block)
-      else if (length < FIELD_NAME_SLOTS && lower(lineStart) === i32[names + length]) knownField(lineStart, length, at, block)
+      else if (length < FIELD_NAME_SLOTS && lower(lineStart) === i32[names + length]) {
+        knownField(lineStart, length, at, block)
+      }
       lineStart = from
     }
     anomalies |= i32[(block >> 2) + (AT_ANOMALIES >> 2)]
@@ -231,7 +237,7 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     return fields > 0 || fields === NO_FIELDS ? HEAD_COMPLETE : fields
   }
 
-  /** The start line: its parts go into the block; returns the offset after its LF, NO_FIELDS, or what the head scan returns. */
+  /** The start line. Its parts go into the block; returns the offset after its LF, NO_FIELDS, or as parseHttpHead. */
   const parseStart = (offset: number, end: number, kind: number, block: number): number => {
     const first = block >> 3
     f64[first] = 0
@@ -409,7 +415,8 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
         if (wordEnd - wordStart < 5 || view.getInt32(wordStart, true) !== HTTP_UPPER || u8[wordStart + 4] !== SLASH) {
           return invalid(block, INVALID_VERSION)
         }
-        if (wordEnd - wordStart === 8 && isDigit(u8[wordStart + 5]) && u8[wordStart + 6] === DOT && isDigit(u8[wordStart + 7])) {
+        if (wordEnd - wordStart === 8 && isDigit(u8[wordStart + 5]) && u8[wordStart + 6] === DOT &&
+          isDigit(u8[wordStart + 7])) {
           major = u8[wordStart + 5] - 0x30
           minor = u8[wordStart + 7] - 0x30
           if (major !== 1 || minor > 1) anomalies |= ODD_VERSION
@@ -457,7 +464,8 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     let to = uriEnd
     if (method !== METHOD_CONNECT) {
       while (from < uriEnd && u8[from] !== COLON && u8[from] !== SLASH) from++
-      if (from === uri || from + 3 > uriEnd || u8[from] !== COLON || u8[from + 1] !== SLASH || u8[from + 2] !== SLASH) return
+      if (from === uri || from + 3 > uriEnd) return
+      if (u8[from] !== COLON || u8[from + 1] !== SLASH || u8[from + 2] !== SLASH) return
       from += 3
       to = from
       for (let at = from; at < uriEnd; at++) {
@@ -500,7 +508,8 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     } else if (length === 10) {
       if (lower(start + 4) !== ECTI || lower(start + 6) !== TION) return
     } else if (length === 17) {
-      if (lower(start + 4) !== SFER || lower(start + 8) !== _ENC || lower(start + 12) !== ODIN || lower(start + 13) !== DING) return
+      if (lower(start + 4) !== SFER || lower(start + 8) !== _ENC) return
+      if (lower(start + 12) !== ODIN || lower(start + 13) !== DING) return
       list = CODINGS
     } else if (length === 7) {
       if (lower(start + 3) !== RADE) return
@@ -515,8 +524,9 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     while (to > from && isBlank(u8[to - 1])) to--
     while (from < to && isBlank(u8[from])) from++
     if (length === 4) {
-      if ((i32[(block >> 2) + (AT_ATTRIBUTES >> 2)] & HAS_HOST) !== 0) mark((block >> 2) + (AT_ANOMALIES >> 2), DUPLICATE_HOST)
-      else {
+      if ((i32[(block >> 2) + (AT_ATTRIBUTES >> 2)] & HAS_HOST) !== 0) {
+        mark((block >> 2) + (AT_ANOMALIES >> 2), DUPLICATE_HOST)
+      } else {
         mark((block >> 2) + (AT_ATTRIBUTES >> 2), HAS_HOST)
         i32[(block >> 2) + (AT_HOST >> 2)] = from
         i32[(block >> 2) + (AT_HOST_LENGTH >> 2)] = to - from
@@ -580,7 +590,8 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
         return true
       }
       if (length === 10) {
-        if (lower(at) !== KEEP || u8[at + 4] !== 0x2d || lower(at + 5) !== ALIV || (u8[at + 9] | 0x20) !== 0x65) return false
+        if (lower(at) !== KEEP || u8[at + 4] !== 0x2d) return false
+        if (lower(at + 5) !== ALIV || (u8[at + 9] | 0x20) !== 0x65) return false
         mark(attributes, CONNECTION_KEEP_ALIVE)
         return true
       }
@@ -607,7 +618,8 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
       return true
     }
     // Expect: 100-continue
-    if (length !== 12 || view.getInt32(at, true) !== _100_ || lower(at + 4) !== CONT || lower(at + 8) !== INUE) return false
+    if (length !== 12 || view.getInt32(at, true) !== _100_) return false
+    if (lower(at + 4) !== CONT || lower(at + 8) !== INUE) return false
     mark(attributes, EXPECT_CONTINUE)
     return true
   }

@@ -1,27 +1,28 @@
 /**
- * The HTTP head scan in AssemblyScript with SIMD: one call per head. Its twin, http-head-twin.ts, says what is recognised
- * and why; the two are held equal by fuzzing. What differs is only how bytes are looked at:
+ * The HTTP head scan in AssemblyScript with SIMD: one call per head. Its twin, http-head-twin.ts, says what is
+ * recognised and why; the two are held equal by fuzzing. What differs is only how bytes are looked at:
  *
  *     GET / HTTP/1.1␍␊Host: a␍␊Accept: b␍␊␍␊
  *          ^                                     nextBlank, 16 bytes at a time, finds the end of the target
  *                     .......11.........1111     64 bytes at a time: a bit for every byte below 0x20
  *                     ^        ^                 16 bytes at each line start: the first ':' or byte <= 0x20
  *
- * In a proper head the only bytes below 0x20 are the CR LF that end lines, so walking the set bits visits every line end and
- * every anomaly at once. Only lines whose name has the length and the first letters of a known field are looked at further.
+ * In a proper head the only bytes below 0x20 are the CR LF that end lines, so walking the set bits visits every line
+ * end and every anomaly at once. Only lines whose name has the length and the first letters of a known field are looked
+ * at further.
  */
 
 import {
-  AT_ANOMALIES, AT_ATTRIBUTES, AT_AUTHORITY, AT_AUTHORITY_LENGTH, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST, AT_HOST_LENGTH,
-  AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH, AT_START, AT_STATUS,
-  AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF, CHUNKED,
-  CHUNKED_NOT_FINAL, CONFLICTING_CONTENT_LENGTH, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE, CONTROL_BYTE,
-  DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SLOTS, FIELD_NAME_SPACE, HAS_CONTENT_LENGTH, HAS_HOST,
-  HAS_TRANSFER_ENCODING, HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, INVALID_METHOD, INVALID_NOT_RESPONSE, INVALID_STATUS,
-  INVALID_TARGET, INVALID_VERSION, KIND_REQUEST, KIND_RESPONSE, LENGTH_AND_ENCODING, MALFORMED_FIELD, METHOD_BYTES_MAX,
-  METHOD_CONNECT, METHOD_GET, METHOD_HASH, METHOD_POST, METHOD_SLOTS, METHOD_SLOT_BYTES, METHOD_SLOT_SHIFT, NO_VERSION,
-  OBS_FOLD, ODD_VERSION, OTHER_CODING, START_LINE_SPACE, STATUS_SUFFIX, TARGET_SPACE, UPGRADE_H2C, UPGRADE_OTHER,
-  UPGRADE_WEBSOCKET,
+  AT_ANOMALIES, AT_ATTRIBUTES, AT_AUTHORITY, AT_AUTHORITY_LENGTH, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST,
+  AT_HOST_LENGTH, AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH,
+  AT_START, AT_STATUS, AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF,
+  CHUNKED, CHUNKED_NOT_FINAL, CONFLICTING_CONTENT_LENGTH, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE,
+  CONTROL_BYTE, DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SLOTS, FIELD_NAME_SPACE,
+  HAS_CONTENT_LENGTH, HAS_HOST, HAS_TRANSFER_ENCODING, HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, INVALID_METHOD,
+  INVALID_NOT_RESPONSE, INVALID_STATUS, INVALID_TARGET, INVALID_VERSION, KIND_REQUEST, KIND_RESPONSE,
+  LENGTH_AND_ENCODING, MALFORMED_FIELD, METHOD_BYTES_MAX, METHOD_CONNECT, METHOD_GET, METHOD_HASH, METHOD_POST,
+  METHOD_SLOTS, METHOD_SLOT_BYTES, METHOD_SLOT_SHIFT, NO_VERSION, OBS_FOLD, ODD_VERSION, OTHER_CODING, START_LINE_SPACE,
+  STATUS_SUFFIX, TARGET_SPACE, UPGRADE_H2C, UPGRADE_OTHER, UPGRADE_WEBSOCKET,
 } from './http-head-block'
 import { memoryBytes } from './memory-bytes.as'
 
@@ -122,14 +123,17 @@ function invalid(block: i32, reason: i32): i32 {
   return HEAD_INVALID
 }
 
-/** A bit per byte of the 64 at `at` that is below 0x20, as far as `end`; in scalar code where a vector might not fit. */
+/** A bit for every byte below 0x20 of the 64 at `at`, as far as `end`; in scalar code where a vector might not fit. */
 // @ts-ignore: decorator
 @inline
 function controls64(at: i32, end: i32, vector: bool, x: v128): u64 {
   let bits: u64 = 0
   if (vector) {
-    bits = <u64>(<u32>i8x16.bitmask(i8x16.le_u(v128.load(at), x)) | (<u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 16), x)) << 16)) |
-      (<u64>(<u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 32), x)) | (<u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 48), x)) << 16)) << 32)
+    const a = <u32>i8x16.bitmask(i8x16.le_u(v128.load(at), x))
+    const b = <u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 16), x))
+    const c = <u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 32), x))
+    const d = <u32>i8x16.bitmask(i8x16.le_u(v128.load(at, 48), x))
+    bits = <u64>(a | (b << 16)) | (<u64>(c | (d << 16)) << 32)
     const left = end - at
     if (left < 64) bits &= ((<u64>1) << <u64>left) - 1
   } else {
@@ -175,8 +179,8 @@ export function parseHttpHead(offset: i32, end: i32, kind: i32, block: i32): i32
 /**
  * The field lines, of which there is at least one.
  *
- * Of a run of control bytes only the first is visited: most runs are the CR LF of a line. Whatever else was met, the search is
- * taken up again behind it.
+ * Of a run of control bytes only the first is visited: most runs are the CR LF of a line. Whatever else was met, the
+ * search is taken up again behind it.
  */
 // @ts-ignore: decorator
 @inline
@@ -267,7 +271,7 @@ export function detectHttp(offset: i32, end: i32, block: i32): i32 {
   return started > 0 || started == NO_FIELDS ? HEAD_COMPLETE : started
 }
 
-/** The start line: its parts go into the block; returns the offset after its LF, NO_FIELDS, or what the head scan returns. */
+/** The start line. Its parts go into the block; returns the offset after its LF, NO_FIELDS, or as parseHttpHead. */
 function parseStart(offset: i32, end: i32, kind: i32, block: i32): i32 {
   const zero = i64x2.splat(0)
   v128.store(block, zero)
@@ -402,7 +406,8 @@ function parseRequestLine(start: i32, end: i32, block: i32): i32 {
   let major = 1
   let minor = 1
   let uriEnd = nextBlank(uri + 1, end, memoryEnd)
-  if (uriEnd + 11 <= end && byteAt(uriEnd) == SP && load<u64>(uriEnd + 1) == HTTP_1_1 && <i32>load<u16>(uriEnd + 9) == CRLF) {
+  if (uriEnd + 11 <= end && byteAt(uriEnd) == SP && load<u64>(uriEnd + 1) == HTTP_1_1 &&
+    <i32>load<u16>(uriEnd + 9) == CRLF) {
     at = uriEnd + 11
   } else {
     // Word by word, to the end of the line.
@@ -491,7 +496,8 @@ function authority(method: i32, uri: i32, uriEnd: i32, block: i32): void {
   let to = uriEnd
   if (method != METHOD_CONNECT) {
     while (from < uriEnd && byteAt(from) != COLON && byteAt(from) != SLASH) from++
-    if (from == uri || from + 3 > uriEnd || byteAt(from) != COLON || byteAt(from + 1) != SLASH || byteAt(from + 2) != SLASH) return
+    if (from == uri || from + 3 > uriEnd) return
+    if (byteAt(from) != COLON || byteAt(from + 1) != SLASH || byteAt(from + 2) != SLASH) return
     from += 3
     to = from
     for (let at = from; at < uriEnd; at++) {
@@ -619,7 +625,8 @@ function listElement(list: i32, at: i32, length: i32, block: i32): bool {
       return true
     }
     if (length == 10) {
-      if (lower(at) != 0x7065656b || byteAt(at + 4) != 0x2d || lower(at + 5) != 0x76696c61 || (byteAt(at + 9) | 0x20) != 0x65) return false
+      if (lower(at) != 0x7065656b || byteAt(at + 4) != 0x2d) return false
+      if (lower(at + 5) != 0x76696c61 || (byteAt(at + 9) | 0x20) != 0x65) return false
       mark(block, AT_ATTRIBUTES, CONNECTION_KEEP_ALIVE)
       return true
     }
@@ -641,7 +648,8 @@ function listElement(list: i32, at: i32, length: i32, block: i32): bool {
       mark(block, AT_ATTRIBUTES, UPGRADE_WEBSOCKET)
       return true
     }
-    if (length != 3 || (byteAt(at) | 0x20) != 0x68 || byteAt(at + 1) != 0x32 || (byteAt(at + 2) | 0x20) != 0x63) return false
+    if (length != 3 || (byteAt(at) | 0x20) != 0x68) return false
+    if (byteAt(at + 1) != 0x32 || (byteAt(at + 2) | 0x20) != 0x63) return false
     mark(block, AT_ATTRIBUTES, UPGRADE_H2C)
     return true
   }

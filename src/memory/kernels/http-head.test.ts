@@ -1,6 +1,6 @@
 /**
- * The WebAssembly head scan against its plain TypeScript twin: the same answer and the same result block for any bytes, at any
- * place of the arena, whatever lies behind them; and what every scan promises about longer and shorter inputs.
+ * The WebAssembly head scan against its plain TypeScript twin: the same answer and the same result block for any bytes,
+ * at any place of the arena, whatever lies behind them; and what every scan promises about longer and shorter inputs.
  */
 
 import assert from 'node:assert/strict'
@@ -9,7 +9,8 @@ import fc from 'fast-check'
 import { Random } from '../../base/random.ts'
 import { Arena } from '../arena.ts'
 import {
-  AT_HEAD_END, AT_INVALID_REASON, AT_KIND, HEAD_BLOCK_BYTES, HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, KIND_EITHER,
+  AT_AUTHORITY, AT_HEAD_END, AT_HOST, AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_REASON, AT_START, AT_URI,
+  HEAD_BLOCK_BYTES, HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, KIND_EITHER,
   KIND_REQUEST, KIND_RESPONSE,
 } from './http-head-block.ts'
 import { loadKernels } from './kernels.ts'
@@ -30,30 +31,39 @@ test('the kernels run here', () => {
 const heads = [
   'GET / HTTP/1.1\r\nHost: example.com\r\n\r\n',
   'GET /index.html?a=b&c=d HTTP/1.1\r\nHost: www.example.com:8080\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n',
-  'POST /upload HTTP/1.1\r\nhost:a\r\nCONTENT-LENGTH: 42\r\nExpect: 100-continue\r\nContent-Type: text/plain\r\n\r\nbody',
+  'POST /upload HTTP/1.1\r\nhost:a\r\nCONTENT-LENGTH: 42\r\nExpect: 100-continue\r\nAccept: text/plain\r\n\r\nbody',
   'POST / HTTP/1.0\r\nContent-Length: 5, 5\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\nhello',
-  'PUT /x HTTP/1.1\r\nTransfer-Encoding: gzip,\tchunked\r\nConnection: close, TE\r\nContent-Length: 9007199254740991\r\n\r\n',
+  'PUT /x HTTP/1.1\r\nTransfer-Encoding: gzip,\tchunked\r\nConnection: close\r\nContent-Length: 9007199254740991\r\n\r\n',
   'GET /chat HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket, h2c, foo\r\n\r\n',
   'CONNECT proxy.example.com:443 HTTP/1.1\r\nHost: proxy.example.com:443\r\n\r\n',
   'GET http://user@example.com:80/path?x#y HTTP/1.1\nHost: other\nFoo: a\n b\n\tc\n\n',
   'OPTIONS * HTTP/1.1\r\nHost : spaced\r\nNo colon here\r\n: empty\r\nX-A-Very-Long-Field-Name-Indeed: yes\r\n\r\n',
-  '\r\n\r\nDELETE /a%20b HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n',
+  '\r\n\r\nDELETE /a HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n',
   'HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Length: 1234\r\nConnection: keep-alive\r\n\r\n<html>',
   'HTTP/1.0 404 Not Found\r\nTransfer-Encoding: chunked\r\nContent-Length: 12\r\nContent-Length: 13\r\n\r\n',
-  'HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n', 'HTTP/1.1 204\r\n\r\n', 'HTTP/1.1 200OK\n\n',
-  'HTTP/1.1  200   Fine  \r\n leading fold\r\nConnection:\r\n close\r\n\r\n', 'GET /old\r\nHost: x\r\n\r\n', 'GET /  \n',
-  'GET /a b  c HTTP/1.1 \r\n\r\n', 'GET / HTTP/1.\r\n\r\n', 'BITS_POST /x\r\nA: b\r\n\r\n', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
-  'M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\n\r\n', 'frobnicate /x HTTP/1.1\r\nExpect: 100-Continue \r\n\r\n',
+  'HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n', 'HTTP/1.1 204\r\n\r\n',
+  'HTTP/1.1 200OK\n\n',
+  'HTTP/1.1  200   Fine  \r\n leading fold\r\nConnection:\r\n close\r\n\r\n', 'GET /old\r\nHost: x\r\n\r\n',
+  'GET /  \n',
+  'GET /a b  c HTTP/1.1 \r\n\r\n', 'GET / HTTP/1.\r\n\r\n', 'BITS_POST /x\r\nA: b\r\n\r\n',
+  'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
+  'M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\n\r\n',
+  'frobnicate /x HTTP/1.1\r\nExpect: 100-Continue \r\n\r\n',
   `GET /${'long/'.repeat(40)} HTTP/1.1\r\nCookie: ${'x'.repeat(300)}\r\nHost: ${'h'.repeat(70)}\r\n\r\n`,
-  `PUT / HTTP/1.1\r\n${'X-Sixteen-Bytes-: 1\r\nContent-Type: a\r\nHots: b\r\nUpgrape: c\r\nConnectors: d\r\n'.repeat(3)}\r\n`,
+  `PUT / HTTP/1.1\r\n${'X-Sixteen-Bytes-: 1\r\nContent-Type: a\r\nHots: b\r\nUpgrape:\r\nConnectors:\r\n'.repeat(3)}\r\n`,
   `${'M'.repeat(32)} / HTTP/1.1\r\n\r\n`, `${'M'.repeat(33)} / HTTP/1.1\r\n\r\n`,
-  'SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', 'EHLO mail.example.com\r\n', '+OK ready\r\n',
+  'SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', 'EHLO mail.example.com\r\n',
+  '+OK ready\r\n',
 ]
 /** What is worth putting into a head: single bytes and pieces. */
 const pieces = [
-  '\r', '\n', '\r\n', '\r\n\r\n', '\n\n', '\n\r\n', ' ', '\t', ':', ',', '\0', '\x01', '\x1f', '\x20', '\x7f', '\x80', '\xff', '0', '9', '/', '-',
-  'H', 'HTTP/1.1', ' HTTP/1.1\r\n', 'Host:', 'host: a', 'Content-Length: 7', '\r\nContent-Length: 7', '\r\nTransfer-Encoding: chunked',
-  'Content\rLength: 3\r\n', 'keep\ralive', 'close', 'chunked', 'Transfer-Encoding : chunked\r\n', '\r\n ', '\r\n\t', '99999999999999999999',
+  '\r', '\n', '\r\n', '\r\n\r\n', '\n\n', '\n\r\n', ' ', '\t', ':', ',', '\0', '\x01', '\x0b', '\x1f', '\x7f', '\x80',
+  '\xff', '0', '9', '/', '-',
+  'H', 'HTTP/1.1', ' HTTP/1.1\r\n', 'Host:', 'host: a', 'Content-Length: 7', '\r\nContent-Length: 7',
+  '\r\nTransfer-Encoding: chunked',
+  'Content\rLength: 3\r\n', 'keep\ralive', 'close', 'chunked', 'Transfer-Encoding : chunked\r\n', '\r\n ', '\r\n\t',
+  '99999999999999999999',
+  '\r\nContent-Length: 9007199254740991\r\n', '\r\nContent-Length: 9007199254740992\r\n', 'close\x0b', ', close',
 ]
 
 /** Places the text so that it ends at `end`, with `behind` after it as far as there is memory. */
@@ -103,18 +113,21 @@ for (const seed of [1, 2, 3, 4]) {
       const answer = scanBoth(end - text.length, end, kind)
       answers.set(answer, (answers.get(answer) ?? 0) + 1)
       assert.equal(
-        kernel.detectHttp(end - text.length, end, kernelBlock), twin.detectHttp(end - text.length, end, twinBlock), text)
+        kernel.detectHttp(end - text.length, end, kernelBlock), twin.detectHttp(end - text.length, end, twinBlock),
+        text,
+      )
     }
     for (const answer of [HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID]) assert.ok((answers.get(answer) ?? 0) > 1500)
   })
 }
 
 test('kernel and twin agree on any bytes', () => {
-  const byte = fc.oneof(fc.constantFrom(...[...'\r\n\t :,/HTTP1.0GET']), fc.integer({ min: 0, max: 255 }).map((c) => String.fromCharCode(c)))
+  const letter = fc.constantFrom(...'\r\n\t :,/HTTP1.0GET')
+  const byte = fc.oneof(letter, fc.integer({ min: 0, max: 255 }).map((c) => String.fromCharCode(c)))
   fc.assert(
-    fc.property(fc.array(byte, { maxLength: 150 }), fc.constantFrom(...heads, ''), fc.boolean(), (bytes, head, last) => {
+    fc.property(fc.array(byte, { maxLength: 150 }), fc.constantFrom('', ...heads), fc.nat(1), (bytes, head, last) => {
       const text = head.slice(0, head.indexOf('\n') + 1) + bytes.join('')
-      const end = last ? u8.length : middle + text.length
+      const end = last === 1 ? u8.length : middle + text.length
       place(text, end, '\n\r\n\r\n: ')
       scanBoth(end - text.length, end, KIND_EITHER)
     }),
@@ -153,6 +166,7 @@ test('the answer changes once, from incomplete, as bytes come in; and stays, wit
 })
 
 test('parts do not depend on where in the arena the head lies', () => {
+  const offsetFields = [AT_HEAD_END, AT_START, AT_METHOD, AT_URI, AT_REASON, AT_HOST, AT_AUTHORITY]
   for (const text of heads) {
     const results = new Set<string>()
     for (let shift = 0; shift < 70; shift++) {
@@ -160,9 +174,9 @@ test('parts do not depend on where in the arena the head lies', () => {
       place(text, at + text.length, '\n\n')
       const answer = scanBoth(at, at + text.length, KIND_EITHER)
       if (answer !== HEAD_COMPLETE) continue
-      const offsets = [AT_HEAD_END, 8, 16, 24, 44, 52, 60].map((field) => i32[(twinBlock + field) >> 2])
-      const rest = [...i32.subarray(twinBlock >> 2, (twinBlock >> 2) + 22)].filter((_, i) => ![1, 2, 4, 6, 11, 13, 15].includes(i))
-      results.add(JSON.stringify([offsets.map((x) => (x === 0 ? 0 : x - shift)), rest]))
+      const words = [...i32.subarray(twinBlock >> 2, (twinBlock + HEAD_BLOCK_BYTES) >> 2)]
+      for (const field of offsetFields) if (words[field >> 2] !== 0) words[field >> 2] -= shift
+      results.add(words.join(' '))
     }
     assert.ok(results.size <= 1, text)
   }

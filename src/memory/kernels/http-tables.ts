@@ -2,8 +2,8 @@
  * What a head scan looks up: the request methods that have a number, and the first letters of the known fields.
  *
  * HTTP lets a method be any token, so this list decides nothing but two things: which methods an NF can tell apart by
- * number, and which words make a request line believable when its version is missing or damaged. It holds the registry of
- * RFC 9110 and WebDAV, and what is seen in the wild (UPnP, caches, Exchange, RPC over HTTP).
+ * number, and which words make a request line believable when its version is missing or damaged. It holds the registry
+ * of RFC 9110 and WebDAV, and what is seen in the wild (UPnP, caches, Exchange, RPC over HTTP).
  */
 
 import { assert } from '../../base/assert.ts'
@@ -18,7 +18,8 @@ export const httpMethodNames: readonly string[] = [
   // HTTP/2's preface
   'PRI',
   // WebDAV and its relatives
-  'PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'SEARCH', 'REPORT', 'ACL', 'BIND', 'UNBIND', 'REBIND',
+  'PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'SEARCH', 'REPORT', 'ACL', 'BIND', 'UNBIND',
+  'REBIND',
   'CHECKIN', 'CHECKOUT', 'UNCHECKOUT', 'VERSION-CONTROL', 'BASELINE-CONTROL', 'MKWORKSPACE', 'MKACTIVITY', 'MKCALENDAR',
   'MKREDIRECTREF', 'UPDATEREDIRECTREF', 'ORDERPATCH', 'LABEL', 'MERGE', 'UPDATE', 'LINK', 'UNLINK', 'QUERY',
   // UPnP, caches, Exchange, RPC over HTTP
@@ -30,9 +31,9 @@ export const httpMethodNames: readonly string[] = [
 const fieldNames = ['host', 'expect', 'upgrade', 'connection', 'content-length', 'transfer-encoding']
 
 /**
- * Writes the tables into the arena. Methods are searched by a hash of length and first four bytes (of a method of three letters:
- * with the space that follows it). After them comes a word for each length of a field name: the first four letters of the one
- * known name of that length.
+ * Writes the tables into the arena. Methods are searched by a hash of length and first four bytes (of a method of three
+ * letters: with the space that follows it). After them comes a word for each length of a field name: the first four
+ * letters of the one known name of that length.
  *
  * @returns their offset
  */
@@ -51,6 +52,7 @@ export function writeHttpTables(arena: Arena): number {
     view.setInt32(at + 4, name.length, true)
     for (let i = 0; i < name.length; i++) u8[at + 8 + i] = name.charCodeAt(i)
   }
-  for (const name of fieldNames) view.setInt32(table + METHOD_SLOTS * METHOD_SLOT_BYTES + name.length * 4, letters(name), true)
+  const names = table + METHOD_SLOTS * METHOD_SLOT_BYTES
+  for (const name of fieldNames) view.setInt32(names + name.length * 4, letters(name), true)
   return table
 }

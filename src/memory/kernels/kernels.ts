@@ -1,10 +1,10 @@
 /**
  * Loads the kernels: small functions over the arena that scan bytes faster than JavaScript can.
  *
- * They are written in AssemblyScript (`*.as.ts`), compiled by scripts/build-kernels.ts and embedded as text, so nothing is
- * read or built when the program starts. The module imports the arena's memory, brings no memory, data or start function of
- * its own, and so cannot disturb the arena. Each kernel has a plain TypeScript twin with the same signature and the same
- * results; the twins take over where WebAssembly SIMD is missing, and can be asked for.
+ * They are written in AssemblyScript (`*.as.ts`), compiled by scripts/build-kernels.ts and embedded as text, so nothing
+ * is read or built when the program starts. The module imports the arena's memory, brings no memory, data or start
+ * function of its own, and so cannot disturb the arena. Each kernel has a plain TypeScript twin with the same signature
+ * and the same results; the twins take over where WebAssembly SIMD is missing, and can be asked for.
  *
  * Offsets are trusted: callers pass ranges inside the arena with `offset <= end`.
  */

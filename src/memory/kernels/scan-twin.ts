@@ -1,11 +1,11 @@
 /**
- * Plain TypeScript twin of the byte-scanning kernels in scan.as.ts: the fallback where WebAssembly SIMD is missing, and the
- * oracle in tests. Same signatures, same results.
+ * Plain TypeScript twin of the byte-scanning kernels in scan.as.ts: the fallback where WebAssembly SIMD is missing, and
+ * the oracle in tests. Same signatures, same results.
  *
- * Bytes are looked for four at a time in aligned words of the arena: with `x` XORed by the byte wanted in every position,
- * `(x - 0x01010101) & ~x & 0x80808080` has the top bit of every zero byte set (Mycroft 1987). A borrow can set bits wrongly
- * above a true hit, never below it, so the lowest set bit is exact. Bytes of the first word that lie before the start are
- * masked off; hits at or after the end are too late and count as none.
+ * Bytes are looked for four at a time in aligned words of the arena: with `x` XORed by the byte wanted in every
+ * position, `(x - 0x01010101) & ~x & 0x80808080` has the top bit of every zero byte set (Mycroft 1987). A borrow can
+ * set bits wrongly above a true hit, never below it, so the lowest set bit is exact. Bytes of the first word that lie
+ * before the start are masked off; hits at or after the end are too late and count as none.
  */
 
 import type { Arena } from '../arena.ts'
@@ -14,8 +14,8 @@ export interface ScanKernels {
   /** The first `byte` in [offset, end), or -1. */
   findByte(offset: number, end: number, byte: number): number
   /**
-   * The offset just after the first empty line that follows a line in [offset, end): after LF LF or LF CR LF; -1 if there is none.
-   * To go on when more bytes have come, start 2 bytes before the former end.
+   * The offset just after the first empty line that follows a line in [offset, end): after LF LF or LF CR LF; -1 if
+   * there is none. To go on when more bytes have come, start 2 bytes before the former end.
    */
   findHeadEnd(offset: number, end: number): number
   /** 1 if the `length` bytes at `a` and `b` are the same, else 0. */
@@ -23,8 +23,8 @@ export interface ScanKernels {
   /** Copies `length` bytes; the two may overlap. */
   copy(to: number, from: number, length: number): void
   /**
-   * Ones' complement sum of the big-endian 16-bit words of `length` bytes (an odd last byte is the high half), folded to
-   * 16 bits, not inverted (RFC 1071).
+   * Ones' complement sum of the big-endian 16-bit words of `length` bytes (an odd last byte is the high half), folded
+   * to 16 bits, not inverted (RFC 1071).
    */
   checksum16(offset: number, length: number): number
 }

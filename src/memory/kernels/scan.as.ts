@@ -1,6 +1,6 @@
 /**
- * Byte scanning over the arena, in AssemblyScript with 128-bit SIMD: find a byte, find the end of an HTTP head, compare,
- * copy, sum. The plain TypeScript twin of every function is in scan-twin.ts.
+ * Byte scanning over the arena, in AssemblyScript with 128-bit SIMD: find a byte, find the end of an HTTP head,
+ * compare, copy, sum. The plain TypeScript twin of every function is in scan-twin.ts.
  *
  * Where a function works on blocks of 16 or 64 bytes it may read a few bytes beyond `end`, never beyond the memory, and
  * what it reads there is masked off: results depend on [offset, end) alone.
@@ -15,8 +15,11 @@ const CR: u32 = 0x0d
 // @ts-ignore: decorator
 @inline
 function equals64(at: i32, x: v128): u64 {
-  return <u64>(<u32>i8x16.bitmask(i8x16.eq(v128.load(at), x)) | (<u32>i8x16.bitmask(i8x16.eq(v128.load(at, 16), x)) << 16)) |
-    (<u64>(<u32>i8x16.bitmask(i8x16.eq(v128.load(at, 32), x)) | (<u32>i8x16.bitmask(i8x16.eq(v128.load(at, 48), x)) << 16)) << 32)
+  const a = <u32>i8x16.bitmask(i8x16.eq(v128.load(at), x))
+  const b = <u32>i8x16.bitmask(i8x16.eq(v128.load(at, 16), x))
+  const c = <u32>i8x16.bitmask(i8x16.eq(v128.load(at, 32), x))
+  const d = <u32>i8x16.bitmask(i8x16.eq(v128.load(at, 48), x))
+  return <u64>(a | (b << 16)) | (<u64>(c | (d << 16)) << 32)
 }
 
 /** The first `byte` in [offset, end), or -1. */
@@ -91,7 +94,7 @@ export function checksum16(offset: i32, length: i32): i32 {
   // A lane gains less than 2^17 per step, so it must be emptied before 2^15 steps.
   let sum: u64 = 0
   while (at + 16 <= end) {
-    const pause = min(end - 15, at + 0x40000)
+    const pause = end - at > 0x40000 ? at + 0x40000 : end - 15
     for (; at < pause; at += 16) {
       lanes = i32x4.add(lanes, i32x4.extadd_pairwise_i16x8_u(v128.load(at)))
     }

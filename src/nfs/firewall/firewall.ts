@@ -26,14 +26,15 @@
  * any other; the opener of a flow whose answer was seen first is taken to be on the other side.
  */
 
-import { defineNf, Direction, enumeration, i32, internal, IpProtocol, struct, text, u16, u8, Verdict, z, type Packet,
+import { bool, defineNf, Direction, enumeration, i32, internal, IpProtocol, struct, text, u16, u8, Verdict, z, type Packet,
   type StateOf } from '../../nf/index.ts'
+import { assert } from '../../base/assert.ts'
 import { Answer, Rejection } from './rejection.ts'
 import { parseRuleAction, parseRules, ruleActionSchema, rulesSchema } from './rule-config.ts'
 import { RuleSet } from './rule-set.ts'
 import { protocolHasPorts, RuleAction, type Rule } from './rule.ts'
 import {
-  trackEstablished, TcpOutcome, tcpOutcome, tcpSide, TcpState, tcpState, TcpTracker,
+  makeTrackEstablished, TcpOutcome, tcpOutcome, tcpSide, TcpState, tcpState, TcpTracker,
 } from './tcp-tracking.ts'
 
 const NO_RULE = 65535
@@ -64,6 +65,11 @@ const flowState = struct({
 })
 
 type FlowState = StateOf<typeof flowState>
+
+/** Where the two sides lie in the state. */
+const SIDES = 4
+assert(flowState.layout.find((field) => field.name === 'forward')?.offset === SIDES &&
+  flowState.layout.find((field) => field.name === 'reverse')?.offset === SIDES + tcpSide.bytes, 'one side follows the other')
 
 /** The first invalid segment of the flow has been reported. */
 const REPORTED = 0x2000
@@ -139,7 +145,7 @@ export default defineNf({
   },
   records: {
     denied: { rule: i32, name: text(64), action: enumeration('drop', 'reset') },
-    invalid: { reason: tcpOutcome, tcp: tcpState },
+    invalid: { reason: tcpOutcome, tcp: tcpState, dropped: bool },
   },
   sharedState: ({ answersPerSecond }) => ({ answersLeft: answersPerSecond, refilledUs: 0 }),
 
@@ -153,6 +159,7 @@ export default defineNf({
       windowCheck: config.tracking.windowCheck,
       followsInvalid: !dropsInvalid,
     })
+    const trackEstablished = makeTrackEstablished(context.arena)
     const rejection = new Rejection(context.arena, context.emit)
     const rules = parseRules(config.rules)
     const ruleSet = rules.length === 0 ? null : new RuleSet(rules)
@@ -160,29 +167,43 @@ export default defineNf({
 
     // -- Rules -------------------------------------------------------------------------------------------------------
 
+    /** Protocols to be judged packet by packet: a flow has more than one pair of ports, and rules look at them. */
+    const isByPacket = new Uint8Array(256)
+    for (const protocol of rules.flatMap(protocolsWithPortsOf)) isByPacket[protocol] = 1
+    isByPacket[IpProtocol.tcp] = isByPacket[IpProtocol.udp] = 0
+
     /** Index of the rule that matches a packet, or {@link NO_RULE}; `fromOpener` is false for a packet to the opener. */
     function matchRule(packet: Packet, fromOpener: boolean): number {
       if (ruleSet === null) return NO_RULE
-      const { isIpv6, protocol, vlan } = packet
-      const from = (index: number): number => (fromOpener ? packet.sourceWord(index) : packet.destinationWord(index))
-      const to = (index: number): number => (fromOpener ? packet.destinationWord(index) : packet.sourceWord(index))
+      const { protocol, vlan } = packet
       let source = packet.sourcePort
       let destination = packet.destinationPort
-      if (isJudgedByPacket(protocol) && packet.payloadLength >= 4) {
+      if (isByPacket[protocol] !== 0 && packet.payloadLength >= 4) {
         source = view.getUint16(packet.payloadOffset)
         destination = view.getUint16(packet.payloadOffset + 2)
       }
+      const tag = vlan === 0 ? -1 : vlan
       const side = (packet.port === 0) === fromOpener ? 0 : 1
-      const index = ruleSet.match(
-        isIpv6 ? 6 : 4, from(0), from(1), from(2), from(3), to(0), to(1), to(2), to(3),
-        fromOpener ? source : destination, fromOpener ? destination : source, protocol, vlan === 0 ? -1 : vlan, side)
+      const s0 = packet.sourceWord(0)
+      const d0 = packet.destinationWord(0)
+      let index: number
+      if (!packet.isIpv6) {
+        index = fromOpener
+          ? ruleSet.match(4, s0, 0, 0, 0, d0, 0, 0, 0, source, destination, protocol, tag, side)
+          : ruleSet.match(4, d0, 0, 0, 0, s0, 0, 0, 0, destination, source, protocol, tag, side)
+      } else {
+        const s1 = packet.sourceWord(1)
+        const s2 = packet.sourceWord(2)
+        const s3 = packet.sourceWord(3)
+        const d1 = packet.destinationWord(1)
+        const d2 = packet.destinationWord(2)
+        const d3 = packet.destinationWord(3)
+        index = fromOpener
+          ? ruleSet.match(6, s0, s1, s2, s3, d0, d1, d2, d3, source, destination, protocol, tag, side)
+          : ruleSet.match(6, d0, d1, d2, d3, s0, s1, s2, s3, destination, source, protocol, tag, side)
+      }
       return index < 0 ? NO_RULE : index
     }
-
-    /** Its ports matter, and the flow has more than one pair of them. */
-    const byPacket = new Set(rules.flatMap(protocolsWithPortsOf)
-      .filter((protocol) => protocol !== IpProtocol.tcp && protocol !== IpProtocol.udp))
-    const isJudgedByPacket = (protocol: number): boolean => byPacket.has(protocol)
 
     const actionOf = (rule: number): RuleAction => (rule === NO_RULE ? defaultAction : rules[rule].action)
 
@@ -219,7 +240,7 @@ export default defineNf({
         return before === UNDECIDED && packet.isRelated && defaultAction !== RuleAction.Accept ? drop.denied : FORWARD
       }
       let action: RuleAction
-      if (before === BY_PACKET || isJudgedByPacket(packet.protocol)) {
+      if (before === BY_PACKET || isByPacket[packet.protocol] !== 0) {
         state.verdict = BY_PACKET
         state.rule = matchRule(packet, !isReverse)
         action = actionOf(state.rule)
@@ -358,29 +379,31 @@ export default defineNf({
         case TcpOutcome['old-duplicate']: counters.oldDuplicates++; return FORWARD
         case TcpOutcome.challenge: counters.challenges++; return FORWARD
         case TcpOutcome['bad-flags']: counters.invalidFlags++; verdict = drop.invalidFlags; break
-        case TcpOutcome['no-handshake']: counters.noHandshake++; return drop.noHandshake
+        case TcpOutcome['no-handshake']: counters.noHandshake++; verdict = drop.noHandshake; break
         case TcpOutcome['out-of-window']: counters.outOfWindow++; verdict = drop.outOfWindow; break
         case TcpOutcome['unacceptable-ack']: counters.unacceptableAck++; verdict = drop.unacceptableAck; break
         case TcpOutcome['invalid-reset']: counters.invalidReset++; verdict = drop.invalidReset; break
         default: counters.afterClose++; verdict = drop.afterClose
       }
+      const isDropped = dropsInvalid || outcome === TcpOutcome['no-handshake']
       if ((state.flags & REPORTED) === 0) {
         state.flags |= REPORTED
         const record = records.invalid
         record.begin()
         record.reason = outcome
         record.tcp = state.tcp
+        record.dropped = isDropped
         record.commit()
       }
-      return dropsInvalid ? verdict : FORWARD
+      return isDropped ? verdict : FORWARD
     }
 
     return {
       processPacket(packet, state) {
         if (state.verdict !== ACCEPT) return refuse(packet, state)
         if (state.tcp === ESTABLISHED && (packet.tcpFlags & CONTROL) === ONLY_ACK && packet.frameLength >= packet.length &&
-            trackEstablished(state, packet.direction, packet.sequence, packet.acknowledgement, packet.window,
-              packet.payloadLength)) return FORWARD
+            trackEstablished(state.o + SIDES, state.scales, packet.direction, packet.sequence, packet.acknowledgement,
+              packet.window, packet.payloadLength)) return FORWARD
         return follow(packet, state)
       },
     }

@@ -5,8 +5,9 @@
  *     └──────── parseChunkSize ─────────┘                                    └─ findTrailerEnd ─┘
  *
  * Lines are short, so this is plain TypeScript. Lenient as servers must be: bare LF, spaces after the size and before
- * extensions, leading zeros. Strict where tolerance lets two receivers disagree about where a chunk ends: a CR without LF, a
- * control byte, an empty size, a sign or `0x`, a size beyond 2^53 - 1, more than {@link CHUNK_LINE_BYTES_MAX} bytes.
+ * extensions, leading zeros. Strict where tolerance lets two receivers disagree about where a chunk ends: a CR without
+ * LF, a control byte, an empty size, a sign or `0x`, a size beyond 2^53 - 1, more than {@link CHUNK_LINE_BYTES_MAX}
+ * bytes.
  */
 
 import type { Arena } from '../../memory/arena.ts'

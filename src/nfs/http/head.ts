@@ -1,9 +1,9 @@
 /**
  * HTTP/1.x message heads (RFC 9112): is this one, where are its parts, what do its fields mean.
  *
- * A head is parsed in one pass over bytes that lie in the arena, into offsets and flags; nothing is copied or allocated. The
- * scan itself is a kernel (src/memory/kernels/http-head-twin.ts says exactly what it recognises); this file gives its
- * numbers names. A head that came in pieces is parsed again from its start when more bytes are there:
+ * A head is parsed in one pass over bytes that lie in the arena, into offsets and flags; nothing is copied or
+ * allocated. The scan itself is a kernel (src/memory/kernels/http-head-twin.ts says exactly what it recognises); this
+ * file gives its numbers names. A head that came in pieces is parsed again from its start when more bytes are there:
  *
  *     parse ──▶ Incomplete ──more bytes──▶ parse again
  *         ├───▶ Complete     same parts, whatever follows
@@ -17,16 +17,18 @@ import * as layout from '../../memory/kernels/http-head-block.ts'
 import { httpMethodNames } from '../../memory/kernels/http-tables.ts'
 import type { Kernels } from '../../memory/kernels/kernels.ts'
 
-// PERF: an imported constant is read from memory at every use; one of this module becomes part of the code (bench http-head).
+// PERF: an imported constant is read from memory at every use; one of this module becomes part of the code (bench
+// http-head).
 const {
-  AT_ANOMALIES, AT_ATTRIBUTES, AT_AUTHORITY, AT_AUTHORITY_LENGTH, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST, AT_HOST_LENGTH,
-  AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH, AT_START, AT_STATUS,
-  AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF, CHUNKED,
-  CHUNKED_NOT_FINAL, CONFLICTING_CONTENT_LENGTH, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE, CONTROL_BYTE,
-  DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SPACE, HEAD_BLOCK_BYTES, HEAD_COMPLETE,
-  HEAD_INCOMPLETE, HEAD_INVALID, HAS_TRANSFER_ENCODING, INVALID_METHOD, INVALID_NOT_RESPONSE, INVALID_STATUS, INVALID_TARGET,
-  INVALID_VERSION, KIND_EITHER, KIND_REQUEST, KIND_RESPONSE, LENGTH_AND_ENCODING, MALFORMED_FIELD, NO_VERSION, OBS_FOLD,
-  ODD_VERSION, OTHER_CODING, START_LINE_SPACE, STATUS_SUFFIX, TARGET_SPACE, UPGRADE_H2C, UPGRADE_OTHER, UPGRADE_WEBSOCKET,
+  AT_ANOMALIES, AT_ATTRIBUTES, AT_AUTHORITY, AT_AUTHORITY_LENGTH, AT_CONTENT_LENGTH, AT_HEAD_END, AT_HOST,
+  AT_HOST_LENGTH, AT_INVALID_REASON, AT_KIND, AT_METHOD, AT_METHOD_ID, AT_METHOD_LENGTH, AT_REASON, AT_REASON_LENGTH,
+  AT_START, AT_STATUS, AT_URI, AT_URI_LENGTH, AT_VERSION_MAJOR, AT_VERSION_MINOR, BAD_CONTENT_LENGTH, BARE_CR, BARE_LF,
+  CHUNKED, CHUNKED_NOT_FINAL, CONFLICTING_CONTENT_LENGTH, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE,
+  CONTROL_BYTE, DUPLICATE_CONTENT_LENGTH, DUPLICATE_HOST, EXPECT_CONTINUE, FIELD_NAME_SPACE, HEAD_BLOCK_BYTES,
+  HEAD_COMPLETE, HEAD_INCOMPLETE, HEAD_INVALID, HAS_TRANSFER_ENCODING, INVALID_METHOD, INVALID_NOT_RESPONSE,
+  INVALID_STATUS, INVALID_TARGET, INVALID_VERSION, KIND_EITHER, KIND_REQUEST, KIND_RESPONSE, LENGTH_AND_ENCODING,
+  MALFORMED_FIELD, NO_VERSION, OBS_FOLD, ODD_VERSION, OTHER_CODING, START_LINE_SPACE, STATUS_SUFFIX, TARGET_SPACE,
+  UPGRADE_H2C, UPGRADE_OTHER, UPGRADE_WEBSOCKET,
 } = layout
 
 /** Kinds of message, as bits: what to look for, and what was found. */
@@ -83,8 +85,8 @@ export const invalidReasons: Readonly<Record<number, string>> = {
 }
 
 /**
- * Parser of message heads. Its fields describe the head of the last call of `parse`, until the next one; offsets are arena
- * offsets and 0 where the part is not there. Not allocating.
+ * Parser of message heads. Its fields describe the head of the last call of `parse`, until the next one; offsets are
+ * arena offsets and 0 where the part is not there. Not allocating.
  */
 export interface HeadParser {
   /**
@@ -95,9 +97,9 @@ export interface HeadParser {
    */
   parse(offset: number, end: number, kind: number): number
   /**
-   * Whether these bytes, the first of a stream, begin an HTTP message: Complete if they hold a whole start line of HTTP,
-   * Invalid if they cannot (TLS, SSH and other binary protocols by their first bytes), Incomplete if it is too early to say.
-   * Leaves the fields alone.
+   * Whether these bytes, the first of a stream, begin an HTTP message: Complete if they hold a whole start line of
+   * HTTP, Invalid if they cannot (TLS, SSH and other binary protocols by their first bytes), Incomplete if it is too
+   * early to say. Leaves the fields alone.
    */
   detect(offset: number, end: number): number
   /** First byte of the body. */
@@ -105,7 +107,7 @@ export interface HeadParser {
   readonly kind: number
   /** First byte of the start line, after empty lines that were skipped. */
   readonly startOffset: number
-  /** Of {@link Method}; 0 for a method that is not in the table. A method `PRI` of version 2.0 opens HTTP/2 (RFC 9113 §3.4). */
+  /** Of {@link Method}; 0 for one that is not in the table. `PRI` of version 2.0 opens HTTP/2 (RFC 9113 §3.4). */
   readonly methodId: number
   readonly methodOffset: number
   readonly methodLength: number
@@ -117,8 +119,8 @@ export interface HeadParser {
   readonly reasonOffset: number
   readonly reasonLength: number
   /**
-   * Value of the first Host field, trimmed; offset 0 if there is none. This is what tshark reports as `http.host`, while
-   * RFC 9112 §3.2.2 has a server prefer the authority of a target in absolute form, which is kept beside it.
+   * Value of the first Host field, trimmed; offset 0 if there is none. This is what tshark reports as `http.host`,
+   * while RFC 9112 §3.2.2 has a server prefer the authority of a target in absolute form, which is kept beside it.
    */
   readonly hostOffset: number
   readonly hostLength: number
@@ -160,6 +162,7 @@ export function createHeadParser(arena: Arena, kernels: Kernels): HeadParser {
   const scratch = block + HEAD_BLOCK_BYTES
   const word = block >> 2
   const { parseHttpHead, detectHttp } = kernels
+  const UPGRADES = UPGRADE_WEBSOCKET | UPGRADE_H2C | UPGRADE_OTHER
   const attribute = (bit: number): boolean => (i32[word + (AT_ATTRIBUTES >> 2)] & bit) !== 0
   // PERF: getters on a prototype are inlined; the same getters on an object literal cost 8 ns each (bench http-head).
   class Parser implements HeadParser {
@@ -195,7 +198,7 @@ export function createHeadParser(arena: Arena, kernels: Kernels): HeadParser {
       return major === 1 && attribute(CONNECTION_KEEP_ALIVE)
     }
     get connectionUpgrade(): boolean { return attribute(CONNECTION_UPGRADE) }
-    get upgrade(): number { return i32[word + (AT_ATTRIBUTES >> 2)] & (UPGRADE_WEBSOCKET | UPGRADE_H2C | UPGRADE_OTHER) }
+    get upgrade(): number { return i32[word + (AT_ATTRIBUTES >> 2)] & UPGRADES }
     get expectContinue(): boolean { return attribute(EXPECT_CONTINUE) }
     get anomalies(): number { return i32[word + (AT_ANOMALIES >> 2)] }
     get invalidReason(): number { return i32[word + (AT_INVALID_REASON >> 2)] }
