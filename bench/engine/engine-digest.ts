@@ -35,8 +35,8 @@ export function digestRecords({ arena, records }: Engine, hash: number): number 
 
 /** Fields of each NF's decoded state that count, in order. */
 const fields: Record<string, (state: Record<string, unknown>) => number[]> = {
-  monitor: (s) => [s.packetsForward, s.packetsReverse, s.bytesForward, s.bytesReverse, s.lengthMin, s.lengthMax,
-    s.tcpFlagsForward, s.tcpFlagsReverse] as number[],
+  monitor: (s) => [...s.packets as number[], ...s.bytes as number[], s.lengthMin, s.lengthMax,
+    ...s.tcpFlags as number[]] as number[],
   firewall: (s) => [s.verdict === 'accept' ? 1 : 2, s.tcp === 'established' ? 1 : 0],
   http: (s) => [s.requests, s.responses, s.status ?? 0] as number[],
 }

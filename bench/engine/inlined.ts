@@ -38,6 +38,7 @@ import type { Engine } from '../../src/runtime/engine.ts'
 
 // PERF: module constants fold, imported ones do not (see packet/descriptor.ts).
 const FRAME = Descriptor.frame
+const LENGTH = Descriptor.length
 const PAYLOAD = Descriptor.payload
 const PAYLOAD_LENGTH = Descriptor.payloadLength
 const TRANSPORT = Descriptor.transport
@@ -156,12 +157,14 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
 
   // -- Batch, in the engine's stages -----------------------------------------------------------------------------------
 
-  function process(): number {
+  function process(time = -1): number {
     const end = descriptors + batchCount * WORDS
     let touched = 0
     let bytes = 0
     for (let d = descriptors; d < end; d += WORDS) touched ^= u8[i32[d + FRAME] + 14]
     for (let d = descriptors; d < end; d += WORDS) {
+      f64[(d + TIME) >> 1] = time
+      i32[d + WIRE_LENGTH] = i32[d + LENGTH]
       bytes += i32[d + WIRE_LENGTH]
       parse(d)
     }

@@ -989,9 +989,9 @@ INLINE void run(struct twin *t, const uint8_t *pool, const int32_t *lengths, uin
     uint32_t packets = count - first < BATCH ? count - first : BATCH, leaving = 0;
     now += packets * 0.1;
     struct descriptor *batch = t->batch;
-    const uint8_t *frame = pool + (size_t)first * 2048 + 2;
+    const uint8_t *frame = pool + (size_t)first * 2112 + 2;
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < packets; i++, frame += 2048) {
+    for (uint32_t i = 0; i < packets; i++, frame += 2112) {
       batch[i].frame = frame;
       batch[i].length = (uint32_t)lengths[first + i];
       bytes += batch[i].length;
@@ -1083,7 +1083,7 @@ struct twin *twin_create(int32_t flows, int32_t chain, int32_t staged, double ex
   return t;
 }
 
-/* Runs `count` packets in batches of 32: frame i begins 2 bytes behind `pool + i * 2048`. */
+/* Runs `count` packets in batches of 32: frame i begins 2 bytes behind `pool + i * 2112`. */
 void twin_process(struct twin *t, uint64_t pool, uint64_t lengths, int32_t count, double now) {
   typedef void (*runner)(struct twin *, const uint8_t *, const int32_t *, uint32_t, double);
   static const runner runners[8][2] = {
@@ -1113,7 +1113,7 @@ static uint32_t digest_record(uint32_t hash, const struct record *r) {
 /* Takes output and records of the chunk into the digest. */
 void twin_account(struct twin *t, uint64_t pool) {
   for (uint32_t i = 0; i < t->output_count; i++) {
-    t->output_digest = step(t->output_digest, (uint32_t)((uint64_t)t->sent[i] - pool) >> 11);
+    t->output_digest = step(t->output_digest, (uint32_t)(((uint64_t)t->sent[i] - pool) / 2112));
   }
   for (uint8_t *at = t->record_base; at < t->record_at; at += (((struct record *)at)->bytes + 7) & ~7u) {
     t->record_digest = digest_record(t->record_digest, (struct record *)at);

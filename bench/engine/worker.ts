@@ -47,18 +47,16 @@ async function runEngine(): Promise<WorkerResult> {
   const { Arena } = await import('../../src/memory/arena.ts')
   const { Descriptor } = await import('../../src/packet/descriptor.ts')
   const { adviseHugePages } = await import('../../src/ports/huge-pages.ts')
-  const { Trace } = await import('./trace.ts')
+  const { SLOT_BYTES, Trace } = await import('./trace.ts')
   const { engineFor } = await import('./variants.ts')
   const { digestEngine, digestRecords } = await import('./engine-digest.ts')
   const arena = new Arena()
   if (process.env.NFACTOR_HUGE_PAGES !== '0') adviseHugePages(arena)
   const engine: Engine = await engineFor(arena, options)
   const trace = new Trace(arena, { flows: options.flows, distribution: options.distribution, seed: 20260101 })
-  const { i32, f64 } = arena
+  const { i32 } = arena
   const frame = Descriptor.frame
   const length = Descriptor.length
-  const wireLength = Descriptor.wireLength
-  const time = Descriptor.time
   const linkType = Descriptor.linkType
   const slot = Descriptor.slot
   const lengths = trace.lengths
@@ -85,13 +83,11 @@ async function runEngine(): Promise<WorkerResult> {
         const bytes = i32[lengths + first + i]
         i32[d + frame] = at
         i32[d + length] = bytes
-        i32[d + wireLength] = bytes
-        f64[(d + time) >> 1] = now
         d += 32
-        at += 2048
+        at += SLOT_BYTES
       }
       engine.batchCount = packets
-      const leaving = runBatch()
+      const leaving = runBatch(now)
       for (let i = 0; i < leaving; i++) outputs[outputCount++] = i32[i32[output + i] + frame]
       clearOutput()
     }
@@ -101,7 +97,7 @@ async function runEngine(): Promise<WorkerResult> {
   const state = { output: 0x811c9dc5 | 0, records: 0x811c9dc5 | 0 }
   const account = (): void => {
     for (let i = 0; i < outputCount; i++) {
-      state.output = Math.imul(state.output ^ ((outputs[i] - trace.pool) >>> 11), 0x01000193)
+      state.output = Math.imul(state.output ^ Math.floor((outputs[i] - trace.pool) / SLOT_BYTES), 0x01000193)
     }
     state.records = digestRecords(engine, state.records)
   }

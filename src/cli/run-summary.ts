@@ -73,5 +73,7 @@ function nfSection(
   const meanings = (definition.counters ?? {}) as Record<string, string>
   const rows = Object.entries(counters).map(([counter, value]) => [countText(value), counter, meanings[counter] ?? ''])
   const description = definition.description === undefined ? '' : dim(`  ${definition.description}`)
-  return [bold(name) + description, ...tableLines(rows, [{ align: 'right' }, {}, {}])]
+  const lines = tableLines(rows, [{ align: 'right' }, {}, {}])
+  // What did not happen stays in the background.
+  return [bold(name) + description, ...lines.map((line, index) => rows[index]?.[0] === '0' ? dim(line) : line)]
 }

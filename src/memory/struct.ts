@@ -589,6 +589,63 @@ export function chain(options: { readonly blocks: number }): Field<ChainView, nu
   }
 }
 
+/** The same struct twice: for what a flow keeps for each of its directions. */
+export class PairView<V extends StructView> {
+  o = 0
+  readonly #own: V
+  readonly #other: V
+  readonly #any: V
+  readonly #bytes: number
+
+  constructor(own: V, other: V, any: V, bytes: number) {
+    this.#own = own
+    this.#other = other
+    this.#any = any
+    this.#bytes = bytes
+  }
+
+  /** The struct of this direction. PERF: computed, not chosen: directions are as good as random (bench engine, http). */
+  own(direction: number): V {
+    const view = this.#own
+    view.o = this.o + direction * this.#bytes
+    return view
+  }
+
+  /** The struct of the opposite direction; may be used together with `own`. */
+  other(direction: number): V {
+    const view = this.#other
+    view.o = this.o + (1 - direction) * this.#bytes
+    return view
+  }
+
+  /** The struct of any direction, by a third view, for code that is called while `own` and `other` are in use. */
+  at(direction: number): V {
+    const view = this.#any
+    view.o = this.o + direction * this.#bytes
+    return view
+  }
+}
+
+/** Two structs, one for each direction of a flow. Decodes to `{ forward, reverse }`. */
+export function pair<F extends Fields>(schema: Struct<F>):
+Field<PairView<View<F>>, { forward: PlainShape<F>; reverse: PlainShape<F> }> {
+  const bytes = schema.bytes
+  return {
+    kind: 'pair',
+    bytes: bytes * 2,
+    alignment: schema.alignment,
+    fingerprint: `pair${schema.fingerprint}`,
+    accessors: childAccessor,
+    makeChild: (binding) => 
+      new PairView<View<F>>(schema.bind(binding), schema.bind(binding), schema.bind(binding), bytes),
+    decode: (binding, offset) =>
+      ({ forward: schema.decode(binding, offset), reverse: schema.decode(binding, offset + bytes) }),
+    extents: [0, 1].flatMap((i) => schema.extents.map((e) =>
+      ({ offset: i * bytes + e.offset, path: `${i === 0 ? 'forward' : 'reverse'}.${e.path}`, blocks: e.blocks }))),
+    times: [0, 1].flatMap((i) => schema.times.map((t) => i * bytes + t)),
+  }
+}
+
 /** Where a field lies. */
 export interface FieldLayout {
   readonly name: string

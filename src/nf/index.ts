@@ -10,11 +10,11 @@ export type {
 export { Verdict } from './verdict.ts'
 export { Direction, type Packet } from '../packet/packet-view.ts'
 export {
-  address, array, bool, bytes, chain, enumeration, i16, i32, i64, i8, inExtent, struct, text, time, u16, u32, u64, u8,
+  address, array, bool, bytes, chain, enumeration, i16, i32, i64, i8, inExtent, pair, struct, text, time, u16, u32, u64, u8,
   formatAddress, internal,
 } from '../memory/struct.ts'
 export type {
-  AddressView, ArrayView, BytesView, ChainView, ExtentView, PlainStateOf, StateOf, Struct, View,
+  AddressView, ArrayView, BytesView, ChainView, ExtentView, PairView, PlainStateOf, StateOf, Struct, View,
 } from '../memory/struct.ts'
 export { IpProtocol } from '../wire/ipv4.ts'
 export { TcpFlag, TcpOption, sequenceDistance } from '../wire/tcp.ts'

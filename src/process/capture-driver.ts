@@ -95,7 +95,7 @@ export interface CaptureDriver extends CaptureSink {
 }
 
 export function createCaptureDriver({ engine, timeouts, output, takeRecord }: CaptureDriverOptions): CaptureDriver {
-  const { arena, pool, records, batchPackets, process, advance, nextDue, clearOutput } = engine
+  const { arena, pool, records, batchPackets, process, advance, nextDue, clearOutput, outputs } = engine
   const { i32, u8, f64 } = arena
   const { copy } = loadKernels(arena)
   const stage = arena.allocate('capture chunk', STAGE_BYTES)
@@ -284,7 +284,7 @@ export function createCaptureDriver({ engine, timeouts, output, takeRecord }: Ca
   function deliver(): void {
     const leaving = engine.outputCount
     if (leaving > 0) {
-      if (output !== undefined) for (let i = 0; i < leaving; i++) send(engine.output(i))
+      if (output !== undefined) for (let i = 0; i < leaving; i++) send(i32[outputs + i] as number)
       clearOutput()
     }
     if (records.count > 0) drainRecords()

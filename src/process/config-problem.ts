@@ -56,7 +56,9 @@ function problemsOf(issue: Issue, schema: z.ZodType, base: ConfigPath): ConfigPr
     case 'invalid_union':
       return unionProblems(issue, schema, path) ?? problem(`${name} is not valid: ${issue.message}`, found(issue))
     default:
-      return problem(`${name}: ${issue.message}`, found(issue))
+      // Some authors begin their messages with the key.
+      return issue.code === 'custom' && name.startsWith(issue.message.split(':')[0] as string)
+        ? problem(issue.message) : problem(`${name}: ${issue.message}`, found(issue))
   }
 }
 

@@ -18,12 +18,12 @@ import { defaultLimits, defaultTimeouts, type EngineLimits, type IdleTimeouts } 
 import { Arena } from '../memory/arena.ts'
 import type { ChainMember, ChainNf } from '../nf/chain.ts'
 import { openCaptureReader, type CaptureEnding, type CaptureFileReader } from '../ports/capture-file-reader.ts'
-import { CaptureFileWriter } from '../ports/capture-file-writer.ts'
 import { createEngine, defaultPolicy, type Engine, type EnginePolicy, type FlowEnd } from '../runtime/engine.ts'
 import type { CaptureFormat } from '../wire/capture-decoder.ts'
 import type { CaptureSink } from '../wire/capture-sink.ts'
 import { isSupportedLinkType, linkTypeName } from '../wire/link-type.ts'
 import { createCaptureDriver, type CaptureDriver } from './capture-driver.ts'
+import { ForwardedCapture } from './forwarded-capture.ts'
 import { LineFile } from './line-file.ts'
 import { eventLine, flowLine, type EventLine, type FlowLine } from './run-lines.ts'
 
@@ -228,7 +228,7 @@ class RunOutputs implements CaptureSink {
   readonly #options: RunCaptureOptions
   readonly #interfaces: [number, number, number, boolean][] = []
   #isOpen = false
-  #capture: CaptureFileWriter | undefined
+  #capture: ForwardedCapture | undefined
   #flows: LineFile | undefined
   #events: LineFile | undefined
 
@@ -248,9 +248,7 @@ class RunOutputs implements CaptureSink {
     const written = [out, flows, events].filter((path) => typeof path === 'string')
     written.forEach((path, index) => refuseSameFile(path, read, written.slice(0, index)))
     if (out !== undefined) {
-      const pcapng = /\.pcapng(\.gz)?$/i.test(out) || this.linkTypes.size > 1
-      this.#capture = new CaptureFileWriter(out, { format: pcapng ? 'pcapng' : 'pcap', inputs: read })
-      for (const one of this.#interfaces) this.#capture.interfaceAdded(...one)
+      this.#capture = new ForwardedCapture(out, this.#interfaces, read)
     }
     if (typeof flows === 'string') this.#flows = new LineFile(flows)
     if (typeof events === 'string') this.#events = new LineFile(events)

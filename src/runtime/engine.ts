@@ -217,17 +217,28 @@ export function createEngine(options: EngineOptions) {
 
   // -- Batch ---------------------------------------------------------------------------------------------------------
 
-  /** Runs the batch and empties it. Returns how many packets are to leave. */
-  function process(): number {
+  /**
+   * Runs the batch and empties it.
+   *
+   * @param time when all its packets arrived, none of them cut short: then the host need not fill in `time` and `wireLength`
+   * @returns how many packets are to leave
+   */
+  function process(time = -1): number {
     const count = batchCount
     batchCount = 0
     const end = descriptors + count * WORDS
     if (kernel !== null) {
       guessed = false
-      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2)
+      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time)
       if (left > 0) parseLeft(end)
     } else {
       guessed = true
+      if (time >= 0) {
+        for (let d = descriptors; d < end; d += WORDS) {
+          f64[(d + TIME) >> 1] = time
+          i32[d + WIRE_LENGTH] = i32[d + LENGTH]
+        }
+      }
       classify(end)
     }
     let bytes = 0

@@ -8,14 +8,17 @@
  *
  * - Empty lines before the start line are skipped (§2.2); any line may end in LF alone.
  * - Request line: token SP target SP HTTP/d.d. More spaces are let pass; spaces inside the target belong to it. After a
- *   known method the version may be damaged (`HTTP/1.`) or missing; `GET /x` is an HTTP/0.9 request, complete at the
- *   end of its line (RFC 1945 §4.1), whatever follows.
+ *   known method the version may be damaged (`HTTP/1.`) or, if the target begins with `/`, missing; `GET /x` is an
+ *   HTTP/0.9 request, complete at the end of its line (RFC 1945 §4.1), whatever follows.
  * - Status line: HTTP/d.d SP 3DIGIT, then a reason, nothing, or rubbish (`200OK`, as curl and tshark take it).
  * - The head ends at the first empty line: LF LF or LF CR LF. A CR elsewhere is an ordinary byte.
  * - A line that begins with SP or HT continues the field before it (§5.2); before the first field it is skipped (§2.2).
  * - White space before the colon does not hide a known field (§5.1 wants a 400; here it is an anomaly).
  * - Content-Length may be repeated, also in a list, if all values are equal (§6.3); more than 2^53 - 1 is malformed.
  * - Transfer-Encoding fields add up. `identity` (RFC 2616 §3.6) counts as nothing.
+ *
+ * The bytes may lie in memory that another process writes to: every loop is bounded by the range it was given, so that
+ * bytes that change under the scan can make its results worthless, never make it run away.
  */
 
 import type { Arena } from '../arena.ts'
@@ -153,13 +156,14 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     return found < end ? found : end
   }
 
-  /** The first colon or byte <= 0x20 from `at` on; there must be one. */
-  const nextStop = (at: number): number => {
+  /** The first colon or byte <= 0x20 in [at, end), or a byte after it; the range is not empty. */
+  const nextStop = (at: number, end: number): number => {
     let word = at >> 2
+    const last = (end - 1) >> 2
     let x = i32[word] | ((1 << ((at & 3) << 3)) - 1)
     let y = x ^ 0x3a3a3a3a
     let hits = (((x - 0x21212121) & ~x) | ((y - 0x01010101) & ~y)) & 0x80808080
-    while (hits === 0) {
+    while (hits === 0 && word !== last) {
       x = i32[++word]
       y = x ^ 0x3a3a3a3a
       hits = (((x - 0x21212121) & ~x) | ((y - 0x01010101) & ~y)) & 0x80808080
@@ -213,7 +217,7 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
         }
       }
       // The line [lineStart, at) is a field with all its continuations.
-      const name = nextStop(lineStart)
+      const name = nextStop(lineStart, from)
       const length = name - lineStart
       if (length === 0 || u8[name] !== COLON) anomalies |= oddField(lineStart, at, block)
       else if (length < FIELD_NAME_SLOTS && lower(lineStart) === i32[names + length]) {
@@ -518,7 +522,7 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
       if (lower(start + 2) !== PECT) return
       list = EXPECT
     }
-    while (u8[from] !== COLON) from++
+    while (u8[from] !== COLON && from < lineEnd) from++
     from++
     let to = lineEnd
     while (to > from && isBlank(u8[to - 1])) to--
@@ -543,7 +547,7 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
         const element = from
         while (from < to && u8[from] !== COMMA) from++
         let elementEnd = from
-        while (isBlank(u8[elementEnd - 1])) elementEnd--
+        while (elementEnd > element && isBlank(u8[elementEnd - 1])) elementEnd--
         if (!listElement(list, element, elementEnd - element, block)) otherElement(list, block)
       }
     }

@@ -210,8 +210,7 @@ function parseFields(lineStart: i32, end: i32, block: i32, anomalies: i32, vecto
       if (odd != LF) {
         if (odd == CR) anomalies |= BARE_CR
         else if (odd != HT) anomalies |= CONTROL_BYTE
-        base = at - 63
-        bits = before = 0
+        bits = before
         continue
       }
       anomalies |= BARE_LF
@@ -555,7 +554,7 @@ function knownField(start: i32, length: i32, lineEnd: i32, block: i32): void {
     if (lower(start + 2) != 0x74636570) return
     list = EXPECT
   }
-  while (byteAt(from) != COLON) from++
+  while (byteAt(from) != COLON && from < lineEnd) from++
   from++
   let to = lineEnd
   while (to > from && isBlank(byteAt(to - 1))) to--
@@ -579,7 +578,7 @@ function knownField(start: i32, length: i32, lineEnd: i32, block: i32): void {
       const element = from
       while (from < to && byteAt(from) != COMMA) from++
       let elementEnd = from
-      while (isBlank(byteAt(elementEnd - 1))) elementEnd--
+      while (elementEnd > element && isBlank(byteAt(elementEnd - 1))) elementEnd--
       if (!listElement(list, element, elementEnd - element, block)) otherElement(list, block)
     }
   }

@@ -11,7 +11,7 @@ import type { Arena } from '../arena.ts'
 import { FIELD_NAME_SLOTS, METHOD_HASH, METHOD_SLOT_BYTES, METHOD_SLOT_SHIFT, METHOD_SLOTS } from './http-head-block.ts'
 
 /** Method names by number; number 0 is any other token. */
-export const httpMethodNames: readonly string[] = [
+export const httpMethodNames = [
   '',
   // RFC 9110, RFC 5789
   'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH',
@@ -19,13 +19,13 @@ export const httpMethodNames: readonly string[] = [
   'PRI',
   // WebDAV and its relatives
   'PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'SEARCH', 'REPORT', 'ACL', 'BIND', 'UNBIND',
-  'REBIND',
-  'CHECKIN', 'CHECKOUT', 'UNCHECKOUT', 'VERSION-CONTROL', 'BASELINE-CONTROL', 'MKWORKSPACE', 'MKACTIVITY', 'MKCALENDAR',
-  'MKREDIRECTREF', 'UPDATEREDIRECTREF', 'ORDERPATCH', 'LABEL', 'MERGE', 'UPDATE', 'LINK', 'UNLINK', 'QUERY',
+  'REBIND', 'CHECKIN', 'CHECKOUT', 'UNCHECKOUT', 'VERSION-CONTROL', 'BASELINE-CONTROL', 'MKWORKSPACE', 'MKACTIVITY',
+  'MKCALENDAR', 'MKREDIRECTREF', 'UPDATEREDIRECTREF', 'ORDERPATCH', 'LABEL', 'MERGE', 'UPDATE', 'LINK', 'UNLINK',
+  'QUERY',
   // UPnP, caches, Exchange, RPC over HTTP
   'NOTIFY', 'SUBSCRIBE', 'UNSUBSCRIBE', 'M-SEARCH', 'PURGE', 'SOURCE', 'POLL', 'BCOPY', 'BMOVE', 'BDELETE', 'BPROPFIND',
   'BPROPPATCH', 'BITS_POST', 'CCM_POST', 'RPC_CONNECT', 'RPC_IN_DATA', 'RPC_OUT_DATA', 'SSTP_DUPLEX_POST',
-]
+] as const
 
 /** The fields that a head scan reads. No two have the same length. */
 const fieldNames = ['host', 'expect', 'upgrade', 'connection', 'content-length', 'transfer-encoding']
@@ -43,7 +43,7 @@ export function writeHttpTables(arena: Arena): number {
   const letters = (text: string): number =>
     text.charCodeAt(0) | (text.charCodeAt(1) << 8) | (text.charCodeAt(2) << 16) | (text.charCodeAt(3) << 24)
   for (let id = 1; id < httpMethodNames.length; id++) {
-    const name = httpMethodNames[id]
+    const name: string = httpMethodNames[id]
     assert(name.length >= 3 && name.length <= METHOD_SLOT_BYTES - 8, 'a known method has 3 to 24 letters')
     let slot = Math.imul(letters(name.padEnd(4, ' ')) ^ name.length, METHOD_HASH) >>> METHOD_SLOT_SHIFT
     while (i32[(table + slot * METHOD_SLOT_BYTES) >> 2] !== 0) slot = (slot + 1) & (METHOD_SLOTS - 1)

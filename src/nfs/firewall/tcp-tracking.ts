@@ -233,8 +233,7 @@ export class TcpTracker {
       return VALID
     }
     if (tcp === SYN_RECEIVED && isAnswered(state, direction, sequence)) {
-      // Where the answer was seen first, this is what it answers.
-      if (!sent) this.#takeSyn(state, direction, sequence, window, length, scale)
+      this.#takeSyn(state, direction, sequence, window, length, scale)
       return VALID
     }
     state.flags = (state.flags & ~(SYN_PASSED << (1 - direction))) | (SYN_PASSED << direction)
@@ -257,15 +256,19 @@ export class TcpTracker {
         if (!this.#midStream) return NO_HANDSHAKE
       } else if (((acknowledgement - sender.acknowledged) | 0) >= 0 && ((acknowledgement - receiver.end) | 0) <= 0) {
         this.#takeSyn(state, direction, sequence, window, length, scale)
+        sender.acknowledged = acknowledgement
         state.flags |= SENT_ACK << direction
         state.tcp = SYN_RECEIVED
         this.#settle(state)
         return VALID
       } else if (!synPassed && !this.#isLiberal) {
-        return UNACCEPTABLE_ACK
+        // Of two answers, with and without the data of the SYN, the older one came later.
+        const isOlder = receiver.acknowledged === ((sequence + 1) | 0) && (flags & (SENT_ACK << direction)) !== 0 &&
+          isBetween((sender.acknowledged - acknowledgement) | 0, 0, WINDOW_MAX)
+        return isOlder ? OLD_DUPLICATE : UNACCEPTABLE_ACK
       }
-    } else if (isBetween((sender.end - sequence - 1 - length) | 0, 0, ACK_SLACK) &&
-        isBetween((receiver.end - acknowledgement) | 0, 0, ACK_SLACK)) {
+    } else if (isBetween((sender.end - sequence - 1 - length) | 0, 0, Math.max(receiver.window, ACK_SLACK)) &&
+        isBetween((receiver.end - acknowledgement) | 0, 0, Math.max(sender.window, ACK_SLACK))) {
       // The answer again, because the acknowledgement that was seen here got lost later.
       return OLD_DUPLICATE
     } else if (!synPassed) {
@@ -292,14 +295,22 @@ export class TcpTracker {
     const receiver = direction === 0 ? state.reverse : state.forward
     const first = (sequence + 1) | 0
     const end = (first + length) | 0
-    // Sent again it may come without the data it had at first (RFC 7413 §4.1.3).
-    if ((state.flags & (SENT_SYN << direction)) === 0 || receiver.acknowledged !== first ||
-        ((end - sender.end) | 0) > 0) sender.end = end
-    receiver.acknowledged = first
+    const { flags } = state
+    const isKnown = (flags & (SENT_ACK << (1 - direction))) !== 0
+      ? isAnswered(state, direction, sequence)
+      : (flags & (SENT_SYN << direction)) !== 0 && receiver.acknowledged === first
+    if (!isKnown) {
+      sender.end = end
+      receiver.acknowledged = first
+    } else if (((end - sender.end) | 0) > 0) {
+      // Sent again it may come with or without data (RFC 7413 §4.1.3).
+      sender.end = end
+    }
     if (window > sender.window) sender.window = window
-    const at = direction << 2
-    const offered = scale < 0 ? NO_SCALE : scale > 14 ? 14 : scale
-    state.scales = (state.scales & ~(15 << at)) | (offered << at)
+    if (scale >= 0 || !isKnown) {
+      const at = direction << 2
+      state.scales = (state.scales & ~(15 << at)) | ((scale < 0 ? NO_SCALE : scale > 14 ? 14 : scale) << at)
+    }
     state.flags |= SENT_SYN << direction
   }
 

@@ -41,11 +41,12 @@ export const HeadResult = { Complete: HEAD_COMPLETE, Incomplete: HEAD_INCOMPLETE
 export const Upgrade = { None: 0, WebSocket: UPGRADE_WEBSOCKET, H2c: UPGRADE_H2C, Other: UPGRADE_OTHER } as const
 
 /** Numbers of the known methods, by name. Any other token is number 0. */
-export const Method: Readonly<Record<string, number>> =
-  Object.fromEntries(httpMethodNames.map((name, id) => [name, id]).slice(1))
+export const Method = Object.fromEntries(httpMethodNames.map((name, id) => [name, id]).slice(1)) as {
+  readonly [K in Exclude<(typeof httpMethodNames)[number], ''>]: number
+}
 
 /** Names of the known methods, by number. */
-export const methodNames = httpMethodNames
+export const methodNames: readonly string[] = httpMethodNames
 
 /** What a head has that a strict sender would not send, as bits. */
 export const Anomaly = {

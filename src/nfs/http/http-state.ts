@@ -8,7 +8,7 @@
  */
 
 import {
-  array, chain, enumeration, inExtent, internal, struct, text, u16, u32, u8, type StateOf,
+  array, chain, enumeration, inExtent, i32, internal, pair, struct, text, u16, u32, u8, type StateOf,
 } from '../../nf/index.ts'
 import { tcpStream } from '../../flow/tcp-stream.ts'
 
@@ -16,7 +16,7 @@ import { tcpStream } from '../../flow/tcp-stream.ts'
 export const HEAD_BLOCKS = 64
 /** Blocks for segments that came too early, per direction: about 63 KB. */
 export const PENDING_BLOCKS = 128
-/** Requests on one connection that may wait for their responses (pipelining) and still be paired with them. */
+/** Requests on one connection that may wait for their responses (pipelining) and still be paired with them; a power of 2. */
 export const OUTSTANDING_MAX = 32
 
 /** Where a side is. */
@@ -48,8 +48,8 @@ export const Phase = phase.values
 const side = struct({
   stream: internal(tcpStream(PENDING_BLOCKS)),
   head: internal(chain({ blocks: HEAD_BLOCKS })),
-  /** Bytes left of the body or chunk: low 32 bits ... */
-  remaining: internal(u32),
+  /** Bytes left of the body or chunk: low 31 bits ... PERF: signed, so that it never becomes a double. */
+  remaining: internal(i32),
   /** ... and the bits above. */
   remainingHigh: internal(u16),
   phase,
@@ -88,8 +88,7 @@ export type Last = StateOf<typeof last>
 export const httpState = struct({
   requests: u32,
   responses: u32,
-  forward: side,
-  reverse: side,
+  sides: pair(side),
   last: inExtent(last, { flat: true }),
 })
 

@@ -80,7 +80,7 @@ export default defineNf({
       processPacket(packet, state) {
         if (!packet.isTcp || packet.isRelated) return Verdict.Forward
         const direction = packet.direction
-        const side = direction === 0 ? state.forward : state.reverse
+        const side = state.sides.own(direction)
         const flags = packet.tcpFlags
         if (side.phase === OTHER && (flags & 2) === 0) return Verdict.Forward
         const syn = (flags >>> 1) & 1
@@ -88,9 +88,10 @@ export default defineNf({
         const length = packet.payloadLength
         if (syn !== 0) reader.begin(side, sequence)
         if ((flags & 16) !== 0) {
-          const other = direction === 0 ? state.reverse : state.forward
+          const other = state.sides.other(direction)
           const acknowledgement = (packet.acknowledgement - ((other.flags & SideFlag.finished) >>> 3)) | 0
-          if (((acknowledgement - other.stream.next) | 0) > 0 && (other.phase !== START || other.flags !== 0)) {
+          if (((acknowledgement - other.stream.next) | 0) > 0 && other.phase !== OTHER &&
+              (other.phase !== START || other.flags !== 0)) {
             reader.acknowledged(state, other, 1 - direction, acknowledgement)
           }
         }

@@ -95,7 +95,7 @@ export class MessageReader implements StreamReader {
   }
 
   #side(direction: number): Side {
-    return direction === 0 ? this.#state.forward : this.#state.reverse
+    return this.#state.sides.at(direction)
   }
 
   // -- Stream ----------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ export class MessageReader implements StreamReader {
     const state = this.#state
     if (head.kind === MessageKind.Request) {
       if (head.methodId === Method.PRI) {
-        this.#tunnel()
+        this.#tunnel(direction)
         return
       }
       state.requests++
@@ -274,7 +274,7 @@ export class MessageReader implements StreamReader {
     this.#sink.response(state, last, head, direction)
     if (status === 101 || (request === RequestKind.connect && status >= 200 && status < 300)) {
       this.#sink.anomaly('upgrades')
-      this.#tunnel()
+      this.#tunnel(direction)
     } else if (interim || status === 204 || status === 304 || request === RequestKind.head) {
       this.#body(side, 0)
     } else if (head.chunked) {
@@ -291,8 +291,10 @@ export class MessageReader implements StreamReader {
     side.phase = length > 0 ? BODY : HEAD
   }
 
-  #tunnel(): void {
-    for (const side of [this.#state.forward, this.#state.reverse]) {
+  #tunnel(direction: number): void {
+    for (let i = 0; i < 2; i++) {
+      // The direction at hand last: its callers hold this very view.
+      const side = this.#side(i === 0 ? 1 - direction : direction)
       side.phase = TUNNEL
       side.head.clear()
       this.streams.clear(side.stream)
@@ -302,7 +304,7 @@ export class MessageReader implements StreamReader {
   /** Notes a request that waits for its response. */
   #expect(last: Last, kind: number): void {
     if (last.outstandingCount >= OUTSTANDING_MAX) return
-    last.outstanding.set((last.outstandingFirst + last.outstandingCount) % OUTSTANDING_MAX, kind)
+    last.outstanding.set((last.outstandingFirst + last.outstandingCount) & (OUTSTANDING_MAX - 1), kind)
     last.outstandingCount++
   }
 
@@ -310,7 +312,7 @@ export class MessageReader implements StreamReader {
   #answered(last: Last): number {
     if (last.outstandingCount === 0) return RequestKind.plain
     const kind = last.outstanding.get(last.outstandingFirst)
-    last.outstandingFirst = (last.outstandingFirst + 1) % OUTSTANDING_MAX
+    last.outstandingFirst = (last.outstandingFirst + 1) & (OUTSTANDING_MAX - 1)
     last.outstandingCount--
     return kind
   }
@@ -318,19 +320,19 @@ export class MessageReader implements StreamReader {
   // -- Bodies ----------------------------------------------------------------------------------------------------------
 
   #setRemaining(side: Side, bytes: number): void {
-    side.remainingHigh = Math.min(65535, Math.floor(bytes / 4294967296))
-    side.remaining = bytes % 4294967296
+    side.remainingHigh = bytes < 2147483648 ? 0 : Math.min(65535, Math.floor(bytes / 2147483648))
+    side.remaining = bytes & 0x7fffffff
   }
 
   /** Passes over `bytes` bytes of the body or chunk. */
   #consume(side: Side, bytes: number): void {
-    const low = side.remaining
-    if (bytes > low) {
+    const left = side.remaining - bytes
+    if (left < 0) {
       side.remainingHigh--
-      side.remaining = low + 4294967296 - bytes
+      side.remaining = left & 0x7fffffff
     } else {
-      side.remaining = low - bytes
-      if (low === bytes && side.remainingHigh === 0) side.phase = side.phase === BODY ? HEAD : CHUNK_SIZE
+      side.remaining = left
+      if (left === 0 && side.remainingHigh === 0) side.phase = side.phase === BODY ? HEAD : CHUNK_SIZE
     }
   }
 

@@ -24,7 +24,9 @@ const META: usize = 24
 const RESULT: usize = 28
 const HASH: usize = 32
 const RECORD: usize = 36
+const TIME: usize = 40
 const KEY: usize = 48
+const WIRE_LENGTH: usize = 92
 const LINK_TYPE: usize = 112
 const SEQUENCE: usize = 116
 const DESCRIPTOR_BYTES: i32 = 128
@@ -80,6 +82,8 @@ function transport(d: i32, at: i32, end: i32, protocol: i32): i32 {
 }
 
 /** Returns 0 when done, UNPARSED otherwise. */
+// @ts-ignore: decorator
+@inline
 function parse(d: i32, seed: i32): i32 {
   const frame = load<i32>(d, FRAME)
   const length = load<i32>(d, LENGTH)
@@ -99,15 +103,14 @@ function parse(d: i32, seed: i32): i32 {
     if (meta < 0) return UNPARSED
     const source = big32(network, 12)
     const destination = big32(network, 16)
-    let ports = big32(network, 20)
-    let a = source
-    let b = destination
-    if (<u32>source > <u32>destination || (source == destination && (ports >>> 16) > (ports & 0xffff))) {
-      a = destination
-      b = source
-      ports = rotl(ports, 16)
-      meta |= FROM_B
-    }
+    const sent = big32(network, 20)
+    // Without branches: which end is a is as good as random.
+    const larger = <i32>(<u32>source > <u32>destination) |
+      (<i32>(source == destination) & <i32>((sent >>> 16) > (sent & 0xffff)))
+    const a = select<i32>(destination, source, larger)
+    const b = select<i32>(source, destination, larger)
+    const ports = rotl<i32>(sent, larger << 4)
+    meta |= larger << 16
     const tag = 4 << 24
     store<i32>(d, network, NETWORK)
     store<i32>(d, meta, META)
@@ -182,15 +185,20 @@ function parse(d: i32, seed: i32): i32 {
  * @param shift home slot of a hash: `hash >>> shift`
  * @param lines cache lines of a flow record
  * @param sink offset of a word that keeps the touching alive
+ * @param time when all of them arrived, whole on the wire as in memory; negative when the descriptors say so themselves
  * @returns how many packets are left to the parser
  */
-export function classify(batch: i32, count: i32, seed: i32, table: i32, shift: i32, lines: i32, sink: i32): i32 {
+export function classify(batch: i32, count: i32, seed: i32, table: i32, shift: i32, lines: i32, sink: i32, time: f64): i32 {
   const end = batch + count * DESCRIPTOR_BYTES
   const mask = (1 << (32 - shift)) - 1
   let touched: i32 = 0
   let left = 0
   for (let d = batch; d < end; d += DESCRIPTOR_BYTES) touched ^= <i32>load<u8>(load<i32>(d, FRAME), 14)
   for (let d = batch; d < end; d += DESCRIPTOR_BYTES) {
+    if (time >= 0) {
+      store<f64>(d, time, TIME)
+      store<i32>(d, load<i32>(d, LENGTH), WIRE_LENGTH)
+    }
     const result = parse(d, seed)
     store<i32>(d, result, RESULT)
     left += <i32>(result != 0)
