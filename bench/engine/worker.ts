@@ -13,8 +13,8 @@ import { performance } from 'node:perf_hooks'
 import type { Engine } from '../../src/runtime/engine.ts'
 import type { VariantDigest } from './digest.ts'
 
-v8.setFlagsFromString(`--max-inlined-bytecode-size=${process.env.IS ?? 1000}`)
-v8.setFlagsFromString(`--max-inlined-bytecode-size-cumulative=${process.env.IC ?? 3000}`)
+v8.setFlagsFromString(`--max-inlined-bytecode-size=${process.env.IS ?? 400}`)
+v8.setFlagsFromString(`--max-inlined-bytecode-size-cumulative=${process.env.IC ?? 6000}`)
 
 export interface WorkerOptions {
   readonly variant: string

@@ -739,6 +739,13 @@ export class Struct<F extends Fields = Fields> implements Field<View<F>, PlainSh
   }
 }
 
+/** Byte offset of a field of a struct. */
+export function offsetIn(schema: Struct<any>, name: string): number {
+  const found = schema.layout.find((field) => field.name === name)
+  assert(found !== undefined, 'a struct has the field whose offset is asked for')
+  return found.offset
+}
+
 /** Declares a struct. Fields keep their order; each lies at its natural alignment. */
 export function struct<F extends Fields>(fields: F): Struct<F> {
   return new Struct(fields)

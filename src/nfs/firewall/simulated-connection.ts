@@ -65,6 +65,8 @@ class Endpoint {
   #next = 0
   /** What has been sent at most. */
   #highest = 0
+  /** The largest window that the peer has offered. */
+  #peerWindow = 0
   /** Position that the peer has room up to. */
   #edge = 0
   #receiveNext = 0
@@ -102,12 +104,18 @@ class Endpoint {
     }
     if (segment.syn) this.#receiveSyn(segment)
     if (!this.#synReceived) return
+    if (segment.ack >= 0 && segment.ack < this.#unacknowledged - this.#peerWindow) {
+      // RFC 5961 §5.2.
+      this.#acknowledge()
+      return
+    }
     if (segment.ack > this.#unacknowledged && segment.ack <= this.#highest) {
       this.#unacknowledged = segment.ack
       if (this.#next < segment.ack) this.#next = segment.ack
     }
     if (segment.ack >= 0 && segment.ack === this.#unacknowledged) {
       const scale = segment.syn || this.#peerScale < 0 || this.offeredScale < 0 ? 0 : this.#peerScale
+      this.#peerWindow = Math.max(this.#peerWindow, segment.window * 2 ** scale)
       this.#edge = Math.max(this.#edge, segment.ack + segment.window * 2 ** scale)
     }
     const start = segment.position + (segment.syn ? 1 : 0)

@@ -11,10 +11,10 @@
  * byte it has sent; `acknowledged`, the highest acknowledgement it has sent; `window`, the largest window it has offered.
  * A segment from sender to receiver is plausible if
  *
- *       I   sequence        <= receiver.acknowledged + receiver.window         not more than the receiver has room for
- *      II   end of segment  >= sender.end - receiver.window                    not older than a window
- *     III   acknowledgement <= receiver.end                                    nothing that was not sent
- *      IV   acknowledgement >= receiver.end - max(sender.window, 66,000)       not older than a window
+ *       I   sequence        <= receiver.acknowledged + receiver.window              not more than the receiver has room for
+ *      II   end of segment  >= sender.end - receiver.window                         not older than a window
+ *     III   acknowledgement <= receiver.end                                         nothing that was not sent
+ *      IV   acknowledgement >= sender.acknowledged - max(sender.window, 66,000)    not older than a window (RFC 5961 §5.2)
  *
  * A segment that fails I or III is invalid. One that fails II or IV is an old duplicate, which its receiver answers or
  * ignores: it passes and changes nothing. A SYN in an open connection, and a RST that is in the window but not where the
@@ -141,12 +141,11 @@ export function makeTrackEstablished({ i32 }: Arena): (
     const end = i32[sender]
     const ahead = (sequence + length - end) | 0
     if (((ahead + receiverWindow) | 0) < 0) return false
-    const unacknowledged = (i32[receiver] - acknowledgement) | 0
-    if (unacknowledged < 0) return false
+    if (((acknowledgement - i32[receiver]) | 0) > 0) return false
     const senderWindow = i32[sender + 2]
-    if (unacknowledged > ACK_SLACK && unacknowledged > senderWindow) return false
     const acknowledged = i32[sender + 1]
     const fresh = (acknowledgement - acknowledged) | 0
+    if (fresh < -ACK_SLACK && fresh < -senderWindow) return false
     i32[sender] = end + (ahead & ~(ahead >> 31))
     i32[sender + 1] = acknowledged + (fresh & ~(fresh >> 31))
     const scaled = window << ((scales >>> (direction << 2)) & 15)
@@ -382,10 +381,10 @@ export class TcpTracker {
     } else if (((end - sender.end + receiver.window) | 0) < 0) {
       return OLD_DUPLICATE
     } else {
-      const unacknowledged = (receiver.end - acknowledgement) | 0
+      const fresh = (acknowledgement - sender.acknowledged) | 0
       // RFC 9293 §3.10.7.4: what ends the handshake is an acknowledgement of the SYN.
-      if (unacknowledged < 0 || (inHandshake && ((acknowledgement - sender.acknowledged) | 0) < 0)) outcome = UNACCEPTABLE_ACK
-      else if (unacknowledged > (senderWindow > ACK_SLACK ? senderWindow : ACK_SLACK)) return OLD_DUPLICATE
+      if (((acknowledgement - receiver.end) | 0) > 0 || (inHandshake && fresh < 0)) outcome = UNACCEPTABLE_ACK
+      else if (fresh < -ACK_SLACK && fresh < -senderWindow) return OLD_DUPLICATE
     }
     if (outcome !== VALID) {
       const isLiberal = (state.flags & LIBERAL) !== 0

@@ -45,7 +45,8 @@ export const phase = enumeration(
 
 export const Phase = phase.values
 
-const side = struct({
+/** One direction. */
+export const side = struct({
   stream: internal(tcpStream(PENDING_BLOCKS)),
   head: internal(chain({ blocks: HEAD_BLOCKS })),
   /** Bytes left of the body or chunk: low 31 bits ... PERF: signed, so that it never becomes a double. */
