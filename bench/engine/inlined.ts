@@ -24,13 +24,14 @@ import {
 } from '../../src/memory/kernels/http-head-block.ts'
 import { loadKernels } from '../../src/memory/kernels/kernels.ts'
 import { Slab } from '../../src/memory/slab.ts'
+import type { Struct } from '../../src/memory/struct.ts'
 import { TimingWheel } from '../../src/memory/timing-wheel.ts'
 import { FlowPhase, FlowRecord, TcpLife } from '../../src/flow/flow-record.ts'
 import { FlowTable } from '../../src/flow/flow-table.ts'
 import { Descriptor, DESCRIPTOR_BYTES } from '../../src/packet/descriptor.ts'
 import { createParser } from '../../src/packet/parse.ts'
 import { createPacketView } from '../../src/packet/packet-view.ts'
-import { compileChain, type ChainHost, type ChainMember } from '../../src/nf/chain.ts'
+import { compileChain, type ChainHost, type ChainMember, type ChainNf } from '../../src/nf/chain.ts'
 import { RecordBuffer, type RecordOrigin } from '../../src/nf/record-buffer.ts'
 import { Phase, SideFlag } from '../../src/nfs/http/http-state.ts'
 import { TcpState } from '../../src/nfs/firewall/tcp-tracking.ts'
@@ -101,6 +102,15 @@ export interface InlinedOptions {
   readonly wasm: boolean
 }
 
+/** The numbers in this file are those of the modules' schemas. */
+function checkLayout(nf: ChainNf, offset: number, fields: Readonly<Record<string, number>>): void {
+  assert(nf.stateOffset === offset, 'a state lies where it is taken to lie')
+  for (const [name, at] of Object.entries(fields)) {
+    const schema = nf.definition.flowState as Struct<any>
+    assert(schema.layout.find((field) => field.name === name)?.offset === at, 'a field lies where it is taken to lie')
+  }
+}
+
 export function createInlined({ arena, chain: members, limits, seed, wasm }: InlinedOptions): InlinedEngine {
   const { i32, u8, u16, u32, f64, view } = arena
   const timeouts = defaultTimeouts
@@ -134,8 +144,11 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
   }
   const chain = compileChain(members, host)
   const [monitor, firewall, http] = chain.nfs
-  assert(chain.recordBytes === RECORD_BYTES && monitor.stateOffset === MONITOR && firewall.stateOffset === FIREWALL &&
-    http.stateOffset === HTTP, 'the numbers in this file are those of the chain')
+  checkLayout(monitor, MONITOR, { packetsForward: 0, packetsReverse: 8, bytesForward: 16, bytesReverse: 24, lengthMin: 32,
+    lengthMax: 34, tcpFlagsForward: 36, tcpFlagsReverse: 37 })
+  checkLayout(firewall, FIREWALL, { verdict: 0, tcp: 1, forward: 4, reverse: 16, scales: 30 })
+  checkLayout(http, HTTP, { requests: 0, responses: 4, sides: 8, last: 48 })
+  assert(chain.recordBytes === RECORD_BYTES, 'a flow record has four lines')
   const { methods: firewallMethods, state: firewallState } = firewall
   const { methods: httpMethods, state: httpState } = http
   const monitorCounters = (monitor.counters as unknown as { o: number }).o
@@ -298,11 +311,14 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
     const end = (sequence + payloadLength) | 0
     const ahead = (end - i32[sender]) | 0
     if (((ahead + receiverWindow) | 0) < 0) return false
-    const unacknowledged = (i32[receiver] - acknowledgement) | 0
+    if (((acknowledgement - i32[receiver]) | 0) > 0) return false
     const senderWindow = i32[sender + 2]
-    if (unacknowledged < 0 || unacknowledged > (senderWindow > ACK_SLACK ? senderWindow : ACK_SLACK)) return false
-    if (ahead > 0) i32[sender] = end
-    if (((acknowledgement - i32[sender + 1]) | 0) > 0) i32[sender + 1] = acknowledgement
+    const acknowledged = i32[sender + 1]
+    const fresh = (acknowledgement - acknowledged) | 0
+    if (fresh < -ACK_SLACK && fresh < -senderWindow) return false
+    // PERF: sums, not branches: whether a segment has data is as good as random.
+    i32[sender] = end - (ahead & (ahead >> 31))
+    i32[sender + 1] = acknowledged + (fresh & ~(fresh >> 31))
     const scaled = view.getUint16(transport + 14) << ((u8[record + FIREWALL + 30] >>> (direction << 2)) & 15)
     if (scaled > senderWindow) i32[sender + 2] = scaled
     return true

@@ -20,18 +20,19 @@ INLINE uint32_t shift_of(uint8_t scales, int direction) {
   if ((scales & 15) == NO_SCALE || scales >> 4 == NO_SCALE) return 0;
   return scales >> (direction << 2) & 15;
 }
+INLINE int32_t slack_of(const struct window *w) { return w->window > ACK_SLACK ? (int32_t)w->window : ACK_SLACK; }
 static int is_between(int32_t value, int32_t low, int32_t high) { return value >= low && value <= high; }
 
 /* A segment without SYN, FIN and RST in an established connection; 0, with nothing changed, when it is not plausible. */
 INLINE int track_established(struct flow *f, int direction, uint32_t sequence, uint32_t acknowledgement, uint32_t window,
     uint32_t length) {
   struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
-  int32_t ahead = minus(sequence + length, sender->end), unacknowledged = minus(receiver->end, acknowledgement);
-  int32_t slack = sender->window > ACK_SLACK ? (int32_t)sender->window : ACK_SLACK;
+  int32_t ahead = minus(sequence + length, sender->end), fresh = minus(acknowledgement, sender->acknowledged);
+  int32_t slack = slack_of(sender);
   if (unlikely((minus(sequence, receiver->acknowledged + receiver->window) > 0) | ((int32_t)((uint32_t)ahead + receiver->window) < 0) |
-               (unacknowledged < 0) | (unacknowledged > slack))) return 0;
+               (minus(acknowledgement, receiver->end) > 0) | (fresh < -slack))) return 0;
   sender->end = ahead > 0 ? sequence + length : sender->end;
-  sender->acknowledged = minus(acknowledgement, sender->acknowledged) > 0 ? acknowledgement : sender->acknowledged;
+  sender->acknowledged = fresh > 0 ? acknowledgement : sender->acknowledged;
   uint32_t scaled = window << (f->scales >> (direction << 2) & 15);
   sender->window = scaled > sender->window ? scaled : sender->window;
   return 1;
@@ -44,14 +45,25 @@ static void restart(struct flow *f, int state) {
   memset(f->window, 0, sizeof f->window);
 }
 
+static int is_answered(const struct flow *f, int direction, uint32_t sequence) {
+  int32_t data = minus(f->window[direction].end, sequence + 1);
+  return is_between(data, 0, WINDOW_MAX) && is_between(minus(f->window[1 - direction].acknowledged, sequence + 1), 0, data);
+}
+
 static void take_syn(struct flow *f, int direction, uint32_t sequence, uint32_t window, uint32_t length, int scale) {
   struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
   uint32_t first = sequence + 1, end = first + length;
-  if ((f->track_flags & SENT_SYN << direction) == 0 || receiver->acknowledged != first || minus(end, sender->end) > 0) sender->end = end;
-  receiver->acknowledged = first;
+  int known = (f->track_flags & SENT_ACK << (1 - direction)) != 0 ? is_answered(f, direction, sequence)
+    : (f->track_flags & SENT_SYN << direction) != 0 && receiver->acknowledged == first;
+  if (!known) {
+    sender->end = end;
+    receiver->acknowledged = first;
+  } else if (minus(end, sender->end) > 0) sender->end = end;
   if (window > sender->window) sender->window = window;
-  int at = direction << 2, offered = scale < 0 ? NO_SCALE : scale > 14 ? 14 : scale;
-  f->scales = (uint8_t)((f->scales & ~(15 << at)) | offered << at);
+  if (scale >= 0 || !known) {
+    int at = direction << 2, offered = scale < 0 ? NO_SCALE : scale > 14 ? 14 : scale;
+    f->scales = (uint8_t)((f->scales & ~(15 << at)) | offered << at);
+  }
   f->track_flags |= SENT_SYN << direction;
 }
 
@@ -86,11 +98,6 @@ static int pick_up(struct flow *f, int direction, uint32_t flags, uint32_t seque
   return VALID;
 }
 
-static int is_answered(const struct flow *f, int direction, uint32_t sequence) {
-  int32_t data = minus(f->window[direction].end, sequence + 1);
-  return is_between(data, 0, WINDOW_MAX) && is_between(minus(f->window[1 - direction].acknowledged, sequence + 1), 0, data);
-}
-
 static int track_syn(struct flow *f, int direction, uint32_t sequence, uint32_t window, uint32_t length, int scale) {
   int sent = (f->track_flags & SENT_SYN << direction) != 0;
   if (f->track == NONE || f->track == SYN_SENT || f->track == SIMULTANEOUS) {
@@ -100,7 +107,7 @@ static int track_syn(struct flow *f, int direction, uint32_t sequence, uint32_t 
     return VALID;
   }
   if (f->track == SYN_RECEIVED && is_answered(f, direction, sequence)) {
-    if (!sent) take_syn(f, direction, sequence, window, length, scale);
+    take_syn(f, direction, sequence, window, length, scale);
     return VALID;
   }
   f->track_flags = (uint16_t)((f->track_flags & ~(SYN_PASSED << (1 - direction))) | SYN_PASSED << direction);
@@ -118,15 +125,21 @@ static int track_syn_ack(struct flow *f, int direction, uint32_t sequence, uint3
     if (!alone) {
       if (minus(acknowledgement, sender->acknowledged) >= 0 && minus(acknowledgement, receiver->end) <= 0) {
         take_syn(f, direction, sequence, window, length, scale);
+        sender->acknowledged = acknowledgement;
         f->track_flags |= SENT_ACK << direction;
         f->track = SYN_RECEIVED;
         settle(f);
         return VALID;
       }
-      if (!syn_passed) return UNACCEPTABLE_ACK;
+      if (!syn_passed) {
+        /* Of two answers, with and without the data of the SYN, the older one came later. */
+        int older = receiver->acknowledged == sequence + 1 && (f->track_flags & SENT_ACK << direction) != 0 &&
+          is_between(minus(sender->acknowledged, acknowledgement), 0, WINDOW_MAX);
+        return older ? OLD_DUPLICATE : UNACCEPTABLE_ACK;
+      }
     }
-  } else if (is_between(minus(sender->end, sequence + 1 + length), 0, ACK_SLACK) &&
-             is_between(minus(receiver->end, acknowledgement), 0, ACK_SLACK)) {
+  } else if (is_between(minus(sender->end, sequence + 1 + length), 0, slack_of(receiver)) &&
+             is_between(minus(receiver->end, acknowledgement), 0, slack_of(sender))) {
     return OLD_DUPLICATE;
   } else if (!syn_passed) {
     return CHALLENGE;
@@ -146,12 +159,12 @@ static int track_segment(struct flow *f, int direction, uint32_t flags, uint32_t
   struct window *sender = &f->window[direction], *receiver = &f->window[1 - direction];
   uint32_t end = sequence + length + (flags & FIN);
   int handshake = f->track == SYN_RECEIVED || f->track == SIMULTANEOUS, outcome = VALID;
-  int32_t unacknowledged = minus(receiver->end, acknowledgement);
-  int32_t slack = sender->window > ACK_SLACK ? (int32_t)sender->window : ACK_SLACK;
+  int32_t fresh = minus(acknowledgement, sender->acknowledged);
+  int32_t slack = slack_of(sender);
   if (minus(sequence, receiver->acknowledged + receiver->window) > 0) outcome = OUT_OF_WINDOW;
   else if ((int32_t)(end - sender->end + receiver->window) < 0) return OLD_DUPLICATE;
-  else if (unacknowledged < 0 || (handshake && minus(acknowledgement, sender->acknowledged) < 0)) outcome = UNACCEPTABLE_ACK;
-  else if (unacknowledged > slack) return OLD_DUPLICATE;
+  else if (minus(acknowledgement, receiver->end) > 0 || (handshake && fresh < 0)) outcome = UNACCEPTABLE_ACK;
+  else if (fresh < -slack) return OLD_DUPLICATE;
   if (outcome != VALID) {
     int liberal = (f->track_flags & LIBERAL) != 0;
     if (liberal && (handshake || outcome == OUT_OF_WINDOW)) return pick_up(f, direction, flags, sequence, acknowledgement, length);

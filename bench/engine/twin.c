@@ -982,16 +982,16 @@ INLINE void actor(struct twin *t, struct descriptor *d, const int chain, const d
   t->output[(*leaving)++] = d;
 }
 
-INLINE void run(struct twin *t, const uint8_t *pool, const int32_t *lengths, uint32_t count, double now, const int chain,
-    const int staged) {
+INLINE void run(struct twin *t, const uint8_t *pool, size_t stride, const int32_t *lengths, uint32_t count, double now,
+    const int chain, const int staged) {
   uint32_t sent = 0;
   for (uint32_t first = 0; first < count; first += BATCH) {
     uint32_t packets = count - first < BATCH ? count - first : BATCH, leaving = 0;
     now += packets * 0.1;
     struct descriptor *batch = t->batch;
-    const uint8_t *frame = pool + (size_t)first * 2112 + 2;
+    const uint8_t *frame = pool + first * stride + 2;
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < packets; i++, frame += 2112) {
+    for (uint32_t i = 0; i < packets; i++, frame += stride) {
       batch[i].frame = frame;
       batch[i].length = (uint32_t)lengths[first + i];
       bytes += batch[i].length;
@@ -1041,8 +1041,9 @@ INLINE void run(struct twin *t, const uint8_t *pool, const int32_t *lengths, uin
 }
 
 #define RUN(name, chain, staged) \
-  static __attribute__((noinline)) void name(struct twin *t, const uint8_t *pool, const int32_t *lengths, uint32_t count, double now) { \
-    run(t, pool, lengths, count, now, chain, staged); \
+  static __attribute__((noinline)) void name(struct twin *t, const uint8_t *pool, size_t stride, const int32_t *lengths, \
+      uint32_t count, double now) { \
+    run(t, pool, stride, lengths, count, now, chain, staged); \
   }
 RUN(run_empty, 0, 0) RUN(run_empty_staged, 0, 1)
 RUN(run_monitor, MONITOR, 0) RUN(run_monitor_staged, MONITOR, 1)
@@ -1083,15 +1084,15 @@ struct twin *twin_create(int32_t flows, int32_t chain, int32_t staged, double ex
   return t;
 }
 
-/* Runs `count` packets in batches of 32: frame i begins 2 bytes behind `pool + i * 2112`. */
-void twin_process(struct twin *t, uint64_t pool, uint64_t lengths, int32_t count, double now) {
-  typedef void (*runner)(struct twin *, const uint8_t *, const int32_t *, uint32_t, double);
+/* Runs `count` packets in batches of 32: frame i begins 2 bytes behind `pool + i * stride`. */
+void twin_process(struct twin *t, uint64_t pool, int32_t stride, uint64_t lengths, int32_t count, double now) {
+  typedef void (*runner)(struct twin *, const uint8_t *, size_t, const int32_t *, uint32_t, double);
   static const runner runners[8][2] = {
     { run_empty, run_empty_staged }, { run_monitor, run_monitor_staged }, { run_firewall, run_firewall_staged },
     { run_monitor_firewall, run_monitor_firewall_staged }, { run_http, run_http_staged },
     { run_monitor_http, run_monitor_http_staged }, { run_firewall_http, run_firewall_http_staged }, { run_chain, run_chain_staged }
   };
-  runners[t->chain][t->staged](t, (const uint8_t *)pool, (const int32_t *)lengths, (uint32_t)count, now);
+  runners[t->chain][t->staged](t, (const uint8_t *)pool, (size_t)stride, (const int32_t *)lengths, (uint32_t)count, now);
 }
 
 static uint32_t step(uint32_t hash, uint32_t byte) { return (hash ^ byte) * 0x01000193u; }
@@ -1111,9 +1112,9 @@ static uint32_t digest_record(uint32_t hash, const struct record *r) {
 }
 
 /* Takes output and records of the chunk into the digest. */
-void twin_account(struct twin *t, uint64_t pool) {
+void twin_account(struct twin *t, uint64_t pool, int32_t stride) {
   for (uint32_t i = 0; i < t->output_count; i++) {
-    t->output_digest = step(t->output_digest, (uint32_t)(((uint64_t)t->sent[i] - pool) / 2112));
+    t->output_digest = step(t->output_digest, (uint32_t)(((uint64_t)t->sent[i] - pool) / (uint64_t)stride));
   }
   for (uint8_t *at = t->record_base; at < t->record_at; at += (((struct record *)at)->bytes + 7) & ~7u) {
     t->record_digest = digest_record(t->record_digest, (struct record *)at);

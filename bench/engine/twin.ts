@@ -20,7 +20,7 @@ import { Arena } from '../../src/memory/arena.ts'
 import { parseRules, type RuleConfig } from '../../src/nfs/firewall/rule-config.ts'
 import { prefixMask, RuleAction, type Rule } from '../../src/nfs/firewall/rule.ts'
 import { adviseHugePages } from '../../src/ports/huge-pages.ts'
-import { standardRules, Trace } from './trace.ts'
+import { SLOT_BYTES, standardRules, Trace } from './trace.ts'
 import type { WorkerOptions, WorkerResult } from './worker.ts'
 
 const source = fileURLToPath(new URL('twin.c', import.meta.url))
@@ -50,9 +50,10 @@ function loadTwin(): ReturnType<typeof koffi.load> {
     } catch (cause) {
       const error = cause as NodeJS.ErrnoException & { readonly stderr?: Buffer }
       if (error.code === 'ENOENT') {
-        throw new CodedError('NF_BENCH', 'there is no C compiler: the twin in C was left out', 'Install gcc, or set CC.', { cause })
+        throw new CodedError('NF_BENCH', 'there is no C compiler: the twin in C was left out', 'Install gcc, or set CC')
       }
-      throw new CodedError('NF_BENCH', `the twin in C does not compile: ${String(error.stderr).split('\n')[0]}`, '', { cause })
+      const complaint = /^.*error:.*$/m.exec(String(error.stderr))?.[0] ?? error.message
+      throw new CodedError('NF_BENCH', `the twin in C does not compile: ${complaint}`)
     }
     return koffi.load(library)
   } finally {
@@ -64,8 +65,8 @@ function loadTwin(): ReturnType<typeof koffi.load> {
 function createTwin(arena: Arena, trace: Trace, options: WorkerOptions, staged: boolean, nfs: number): Twin {
   const library = loadTwin()
   const create = library.func('void *twin_create(int, int, int, double, int, void *, int, int)')
-  const run = library.func('void twin_process(void *, uintptr_t, uintptr_t, int, double)')
-  const account = library.func('void twin_account(void *, uintptr_t)')
+  const run = library.func('void twin_process(void *, uintptr_t, int, uintptr_t, int, double)')
+  const account = library.func('void twin_account(void *, uintptr_t, int)')
   const digest = library.func('void twin_digest(void *, void *)')
   // A function that returns its pointer argument gives the arena's address.
   const addressOf = koffi.load('libc.so.6').func('uintptr_t memcpy(void *, void *, size_t)')
@@ -78,8 +79,8 @@ function createTwin(arena: Arena, trace: Trace, options: WorkerOptions, staged: 
   const twin: unknown = create(flows, nfs, staged ? 1 : 0, options.flows * 400 + 4194304, huge, rules, rules.length / RULE_WORDS, 1)
   if (twin === null) throw new CodedError('NF_BENCH', `no memory for the twin in C with ${options.flows} flows`)
   return {
-    process: (count, now) => { run(twin, pool, lengths, count, now) },
-    account: () => { account(twin, pool) },
+    process: (count, now) => { run(twin, pool, SLOT_BYTES, lengths, count, now) },
+    account: () => { account(twin, pool, SLOT_BYTES) },
     digest: () => {
       const values = new Float64Array(12)
       digest(twin, values)

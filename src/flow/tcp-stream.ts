@@ -77,9 +77,26 @@ export class TcpStreams {
         stream.next = sequence
       }
     }
-    reader.streamData(direction, offset, offset + length)
-    stream.next = (sequence + length) | 0
-    if (!stream.pending.isEmpty) this.#drain(stream, direction)
+    if (stream.pending.isEmpty) {
+      reader.streamData(direction, offset, offset + length)
+      stream.next = (sequence + length) | 0
+    } else {
+      this.#merge(stream, direction, sequence, offset, length)
+    }
+  }
+
+  /** Delivers a segment that is next while others are pending. */
+  #merge(stream: TcpStreamState, direction: number, sequence: number, offset: number, length: number): void {
+    const pending = stream.pending
+    const before = (pending.extents.tag(pending.head) - sequence) | 0
+    // What is pending came first.
+    const part = this.#overlap === 'first' && before < length ? Math.max(0, before) : length
+    if (part > 0) {
+      this.#reader.streamData(direction, offset, offset + part)
+      stream.next = (sequence + part) | 0
+    }
+    this.#drain(stream, direction)
+    if (part < length) this.segment(stream, direction, (sequence + part) | 0, offset + part, length - part)
   }
 
   /** The receiver has acknowledged everything before `acknowledgement`: it has seen what is missing here. */

@@ -22,13 +22,13 @@ const quiet = defineNf({
   name: 'quiet',
   version: 1,
   flowState: struct({ packets: u32, last: time }),
-  records: { packet: { at: time }, quiet: { packets: u32 } },
+  records: { packet: { seen: time }, quiet: { packets: u32 } },
   create: (_config, context) => ({
     processPacket(_packet, state) {
       state.packets++
       state.last = context.now
       context.timer.set(5000)
-      context.record('packet', { at: context.now })
+      context.record('packet', { seen: context.now })
       return Verdict.Forward
     },
     timerFired(state) {
@@ -137,7 +137,7 @@ test('a flow ends exactly when its time is up, not at the end of a batch', () =>
 
 test('time never goes back: an earlier packet has the time of the one before', () => {
   const { events, driver } = play([udp(1, START), udp(1, START - 3e6), udp(1, START + 1)], { nf: quiet })
-  const times = events.filter((event) => event.event === 'packet').map((event) => event['at'])
+  const times = events.filter((event) => event.event === 'packet').map((event) => event['seen'])
   assert.deepEqual(times, [START / 1e6, START / 1e6, (START + 1) / 1e6])
   assert.equal(driver.wrongTimestamps, 0)
 })

@@ -199,17 +199,18 @@ test('two keys with one hash are two flows, and the end of one leaves the other'
   const b = 0x0a000002
   // The hash is a bijection of each word of the key: two words have to differ.
   const random = new Random(1)
-  const byHash = new Map<number, [number, number]>()
-  let pair: [[number, number], [number, number]] | undefined
-  while (pair === undefined) {
-    const key: [number, number] = [random.between(1, 200), random.below(0x10000)]
-    const hash = hashKey4(secret, 4 << 24, (key[1] << 16) | 53, 17, 0x09000000 | key[0], b)
+  const byHash = new Map<number, [number, number, number]>()
+  let pair: [[number, number, number], [number, number, number]] | undefined
+  for (let tries = 0; tries < 2e6 && pair === undefined; tries++) {
+    const key: [number, number, number] = [random.between(1, 200), random.below(0x10000), random.below(0x10000)]
+    const hash = hashKey4(secret, 4 << 24, (key[1] << 16) | key[2], 17, 0x09000000 | key[0], b)
     const before = byHash.get(hash)
     if (before !== undefined && before.join() !== key.join()) pair = [before, key]
     byHash.set(hash, key)
   }
-  const frame = ([host, port]: [number, number], payload: string): Uint8Array =>
-    buildFrame({ source: `9.0.0.${host}`, udp: { sourcePort: port, payload } })
+  assert.ok(pair !== undefined)
+  const frame = ([host, sourcePort, destinationPort]: [number, number, number], payload: string): Uint8Array =>
+    buildFrame({ source: `9.0.0.${host}`, udp: { sourcePort, destinationPort, payload } })
   for (const batch of [1, 32]) {
     const [one, two] = pair
     const runtime = new TestRuntime(recorder(), { seed, batch, timeouts: { udp: 10 } })

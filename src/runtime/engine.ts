@@ -231,6 +231,7 @@ export function createEngine(options: EngineOptions) {
       guessed = false
       const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time)
       if (left > 0) parseLeft(end)
+      statistics.bytesReceived += i32[sink + 1]
     } else {
       guessed = true
       if (time >= 0) {
@@ -241,8 +242,6 @@ export function createEngine(options: EngineOptions) {
       }
       classify(end)
     }
-    let bytes = 0
-    for (let d = descriptors; d < end; d += WORDS) bytes += i32[d + WIRE_LENGTH]
     for (let d = descriptors; d < end; d += WORDS) {
       const result = i32[d + RESULT]
       if (result === 0) actor(d)
@@ -253,15 +252,16 @@ export function createEngine(options: EngineOptions) {
     packet.d = idleDescriptor
     countOutput()
     statistics.received += count
-    statistics.bytesReceived += bytes
     return outputCount
   }
 
   /** The first stages of a batch: the twin of the kernel packet/kernels/classify.as.ts. */
   function classify(end: number): void {
     let touched = 0
+    let bytes = 0
     for (let d = descriptors; d < end; d += WORDS) touched ^= u8[i32[d + FRAME] + 14]
     for (let d = descriptors; d < end; d += WORDS) {
+      bytes += i32[d + WIRE_LENGTH]
       const result = parse(d)
       if (result > 0 && result !== PASS) special(d, result)
     }
@@ -278,6 +278,7 @@ export function createEngine(options: EngineOptions) {
       }
     }
     i32[sink] = touched
+    statistics.bytesReceived += bytes
   }
 
   /** Packets that the kernel does not parse. */
@@ -343,12 +344,9 @@ export function createEngine(options: EngineOptions) {
     outputCount++
   }
 
-  /** Counts what has been put into the output since the last time. */
+  /** Counts what has been put into the output since the last time; its bytes are counted when it leaves. */
   function countOutput(): void {
-    let bytes = 0
-    for (let i = countedOutput; i < outputCount; i++) bytes += i32[i32[outputs + i] + WIRE_LENGTH]
     statistics.forwarded += outputCount - countedOutput
-    statistics.bytesForwarded += bytes
     countedOutput = outputCount
   }
 
@@ -1084,10 +1082,14 @@ export function createEngine(options: EngineOptions) {
   /** Gives back the packets that left. Call after they were sent, before the next batch. */
   function clearOutput(): void {
     giveUpPending()
+    let bytes = 0
     for (let i = 0; i < outputCount; i++) {
-      const slot = i32[i32[outputs + i] + SLOT]
+      const d = i32[outputs + i]
+      bytes += i32[d + WIRE_LENGTH]
+      const slot = i32[d + SLOT]
       if (slot !== 0) pool.give(slot)
     }
+    statistics.bytesForwarded += bytes
     outputCount = 0
     countedOutput = 0
     extraCount = 0

@@ -156,14 +156,15 @@ export function createHttpHeadTwin(arena: Arena, tables: number): HttpHeadKernel
     return found < end ? found : end
   }
 
-  /** The first colon or byte <= 0x20 in [at, end), or a byte after it; the range is not empty. */
+  /** The first colon or byte <= 0x20 in [at, end), which is not empty, or `end` (or a byte or two behind it). */
   const nextStop = (at: number, end: number): number => {
     let word = at >> 2
     const last = (end - 1) >> 2
     let x = i32[word] | ((1 << ((at & 3) << 3)) - 1)
     let y = x ^ 0x3a3a3a3a
     let hits = (((x - 0x21212121) & ~x) | ((y - 0x01010101) & ~y)) & 0x80808080
-    while (hits === 0 && word !== last) {
+    while (hits === 0) {
+      if (word === last) return end
       x = i32[++word]
       y = x ^ 0x3a3a3a3a
       hits = (((x - 0x21212121) & ~x) | ((y - 0x01010101) & ~y)) & 0x80808080

@@ -210,7 +210,8 @@ function parseFields(lineStart: i32, end: i32, block: i32, anomalies: i32, vecto
       if (odd != LF) {
         if (odd == CR) anomalies |= BARE_CR
         else if (odd != HT) anomalies |= CONTROL_BYTE
-        bits = before
+        base = at - 63
+        bits = before = 0
         continue
       }
       anomalies |= BARE_LF

@@ -38,7 +38,7 @@ const heads = [
   'CONNECT proxy.example.com:443 HTTP/1.1\r\nHost: proxy.example.com:443\r\n\r\n',
   'GET http://user@example.com:80/path?x#y HTTP/1.1\nHost: other\nFoo: a\n b\n\tc\n\n',
   'OPTIONS * HTTP/1.1\r\nHost : spaced\r\nNo colon here\r\n: empty\r\nX-A-Very-Long-Field-Name-Indeed: yes\r\n\r\n',
-  '\r\n\r\nPUT /a HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n',
+  '\r\n\r\nPUT / HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n',
   'HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Length: 1234\r\nConnection: keep-alive\r\n\r\n<html>',
   'HTTP/1.0 404 Not Found\r\nTransfer-Encoding: chunked\r\nContent-Length: 12\r\nContent-Length: 13\r\n\r\n',
   'HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n', 'HTTP/1.1 204\r\n\r\n',

@@ -269,7 +269,6 @@ describe('data', () => {
     > A  2100 301       : established            # keep-alive (RFC 9293 §3.8.4)
     > A  2100 301 +1    : established
     < A  301 2101       : established
-    < A  301 101        : established            # acknowledgements may be 66,000 bytes late
     > A  3101 301 +1000 : established
     > A  3102 301 +1000 : established out-of-window
   `))
@@ -280,10 +279,17 @@ describe('data', () => {
     > A  101 301             : established
     < A  301 101 w=60000     : established
     > A  60101 301 +60000    : established
-    < A  301 54101           : established
-    < A  301 101             : established           # 120,000 late: its sender's window
-    > A  120101 301 +1       : established
-    < A  301 101             : established old-duplicate
+    < A  301 120101          : established
+    < A  301 101             : established           # 120,000 bytes late: the largest window
+    < A  301 100             : established old-duplicate
+    < FA 301 100             : established old-duplicate
+  `))
+
+  it('lets an acknowledgement be 66,000 bytes late, however small the windows', () => transcript(`${open}
+    > A  1101 301 +65000 : established
+    < A  301 66101       : established
+    < A  301 101         : established
+    < A  301 100         : established old-duplicate
   `))
 
   it('follows later fragments as far as the window goes', () => transcript(`${open}

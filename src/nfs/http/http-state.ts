@@ -1,14 +1,15 @@
 /**
- * The flow state of the `http` NF: 60 bytes at most, and two kinds of extents.
+ * The flow state of the `http` NF: 56 bytes, and two kinds of extents.
  *
  *     side     where one direction's stream is in its messages, 20 bytes; one for each direction
- *     last     the last request and response, and which requests wait for a response: an extent, made by the first message
+ *     last     the last request and response: an extent, made by the first message. PERF: only ever written, so that it costs no
+ *              cache miss to wait for (bench engine, 100,000 flows)
  *     pending  segments that came too early, and `head`, the beginning of a message head or chunk line that is not
  *              complete yet: chains of extents, empty most of the time
  */
 
 import {
-  array, chain, enumeration, inExtent, i32, internal, pair, struct, text, u16, u32, u8, type StateOf,
+  chain, enumeration, inExtent, i32, internal, pair, struct, text, u16, u32, u8, type StateOf,
 } from '../../nf/index.ts'
 import { tcpStream } from '../../flow/tcp-stream.ts'
 
@@ -16,8 +17,8 @@ import { tcpStream } from '../../flow/tcp-stream.ts'
 export const HEAD_BLOCKS = 64
 /** Blocks for segments that came too early, per direction: about 63 KB. */
 export const PENDING_BLOCKS = 128
-/** Requests on one connection that may wait for their responses (pipelining) and still be paired with them; a power of 2. */
-export const OUTSTANDING_MAX = 32
+/** Requests on one connection that may wait for their responses (pipelining) and still be paired with them. */
+export const OUTSTANDING_MAX = 14
 
 /** Where a side is. */
 export const phase = enumeration(
@@ -72,16 +73,12 @@ export const SideFlag = {
 
 const last = struct({
   status: u16,
-  /** Ring of what is known of requests that wait for a response, of {@link RequestKind}. */
-  outstanding: internal(array(u8, OUTSTANDING_MAX)),
-  outstandingFirst: internal(u8),
-  outstandingCount: internal(u8),
   method: text(24),
   host: text(128),
   uri: text(256),
 })
 
-/** What a response needs to know of its request (RFC 9112 §6.3). */
+/** What a response needs to know of its request (RFC 9112 §6.3), 2 bits. */
 export const RequestKind = { plain: 0, head: 1, connect: 2 } as const
 
 export type Last = StateOf<typeof last>
@@ -89,6 +86,8 @@ export type Last = StateOf<typeof last>
 export const httpState = struct({
   requests: u32,
   responses: u32,
+  /** Requests that wait for a response: their number, 4 bits, and above it two bits of {@link RequestKind} each, oldest lowest. */
+  outstanding: internal(i32),
   sides: pair(side),
   last: inExtent(last, { flat: true }),
 })

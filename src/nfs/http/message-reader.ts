@@ -34,6 +34,10 @@ export interface MessageSink {
   anomaly(what: 'badMessages' | 'gaps' | 'oversizedHeads' | 'noRoom' | 'upgrades'): void
 }
 
+// PERF: looked up once; a table by name is not (bench engine, http).
+const HEAD_METHOD = Method.HEAD as number
+const CONNECT_METHOD = Method.CONNECT as number
+const PRI_METHOD = Method.PRI as number
 const START = Phase.start
 const HEAD = Phase.head
 const BODY = Phase.body
@@ -244,23 +248,22 @@ export class MessageReader implements StreamReader {
     if (side.phase === UNTIL_CLOSE || side.phase === TUNNEL || side.phase === OTHER) return
     side.phase = LOST
     // Which response answers which request is not known any more.
-    const last = this.#state.last.view
-    if (last !== null) last.outstandingCount = 0
+    this.#state.outstanding = 0
   }
 
   #message(side: Side, direction: number): void {
     const head = this.#head
     const state = this.#state
     if (head.kind === MessageKind.Request) {
-      if (head.methodId === Method.PRI) {
+      if (head.methodId === PRI_METHOD) {
         this.#tunnel(direction)
         return
       }
       state.requests++
       const last = state.last.create()
       if (last === null) this.#sink.anomaly('noRoom')
-      else this.#expect(last, head.methodId === Method.HEAD ? RequestKind.head
-        : head.methodId === Method.CONNECT ? RequestKind.connect : RequestKind.plain)
+      this.#expect(state, head.methodId === HEAD_METHOD ? RequestKind.head
+        : head.methodId === CONNECT_METHOD ? RequestKind.connect : RequestKind.plain)
       this.#sink.request(state, last, head, direction)
       if (head.chunked) side.phase = CHUNK_SIZE
       else this.#body(side, head.contentLength > 0 && !head.transferEncoding ? head.contentLength : 0)
@@ -270,7 +273,7 @@ export class MessageReader implements StreamReader {
     const status = head.status
     const interim = status >= 100 && status < 200 && status !== 101
     const last = state.last.create()
-    const request = last === null || interim ? RequestKind.plain : this.#answered(last)
+    const request = interim ? RequestKind.plain : this.#answered(state)
     this.#sink.response(state, last, head, direction)
     if (status === 101 || (request === RequestKind.connect && status >= 200 && status < 300)) {
       this.#sink.anomaly('upgrades')
@@ -302,19 +305,19 @@ export class MessageReader implements StreamReader {
   }
 
   /** Notes a request that waits for its response. */
-  #expect(last: Last, kind: number): void {
-    if (last.outstandingCount >= OUTSTANDING_MAX) return
-    last.outstanding.set((last.outstandingFirst + last.outstandingCount) & (OUTSTANDING_MAX - 1), kind)
-    last.outstandingCount++
+  #expect(state: HttpState, kind: number): void {
+    const word = state.outstanding
+    const count = word & 15
+    if (count < OUTSTANDING_MAX) state.outstanding = (word + 1) | (kind << (4 + 2 * count))
   }
 
   /** What the oldest request that waits is; plain when none is known. */
-  #answered(last: Last): number {
-    if (last.outstandingCount === 0) return RequestKind.plain
-    const kind = last.outstanding.get(last.outstandingFirst)
-    last.outstandingFirst = (last.outstandingFirst + 1) & (OUTSTANDING_MAX - 1)
-    last.outstandingCount--
-    return kind
+  #answered(state: HttpState): number {
+    const word = state.outstanding
+    const count = word & 15
+    if (count === 0) return RequestKind.plain
+    state.outstanding = ((word >>> 6) << 4) | (count - 1)
+    return (word >>> 4) & 3
   }
 
   // -- Bodies ----------------------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ function parse(d: i32, seed: i32): i32 {
  * @param table offset of the flow table's slot 0
  * @param shift home slot of a hash: `hash >>> shift`
  * @param lines cache lines of a flow record
- * @param sink offset of a word that keeps the touching alive
+ * @param sink offset of two words: one keeps the touching alive, the other receives the sum of the wire lengths
  * @param time when all of them arrived, whole on the wire as in memory; negative when the descriptors say so themselves
  * @returns how many packets are left to the parser
  */
@@ -193,12 +193,14 @@ export function classify(batch: i32, count: i32, seed: i32, table: i32, shift: i
   const mask = (1 << (32 - shift)) - 1
   let touched: i32 = 0
   let left = 0
+  let bytes: i32 = 0
   for (let d = batch; d < end; d += DESCRIPTOR_BYTES) touched ^= <i32>load<u8>(load<i32>(d, FRAME), 14)
   for (let d = batch; d < end; d += DESCRIPTOR_BYTES) {
     if (time >= 0) {
       store<f64>(d, time, TIME)
       store<i32>(d, load<i32>(d, LENGTH), WIRE_LENGTH)
     }
+    bytes += load<i32>(d, WIRE_LENGTH)
     const result = parse(d, seed)
     store<i32>(d, result, RESULT)
     left += <i32>(result != 0)
@@ -240,5 +242,6 @@ export function classify(batch: i32, count: i32, seed: i32, table: i32, shift: i
     if (differs != 0) store<i32>(d, 0, RECORD)
   }
   store<i32>(sink, touched)
+  store<i32>(sink, bytes, 4)
   return left
 }
