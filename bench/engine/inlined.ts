@@ -9,7 +9,7 @@
  *     line 0   0 key   44 phase, opener, tcp   48 last seen   56 hash
  *     line 1  64 packets   72 bytes
  *     line 2 128 monitor   168 firewall: verdict, tcp, rule; sides at 172, 184; 196 flags, scales
- *     line 3 200 http: requests, responses; sides at 208, 228; 248 last
+ *     line 3 200 http: requests, responses; 208 outstanding; sides at 212, 232; 252 last
  */
 
 import { assert } from '../../src/base/assert.ts'
@@ -33,7 +33,7 @@ import { createParser } from '../../src/packet/parse.ts'
 import { createPacketView } from '../../src/packet/packet-view.ts'
 import { compileChain, type ChainHost, type ChainMember, type ChainNf } from '../../src/nf/chain.ts'
 import { RecordBuffer, type RecordOrigin } from '../../src/nf/record-buffer.ts'
-import { Phase, SideFlag } from '../../src/nfs/http/http-state.ts'
+import { OUTSTANDING_MAX as HTTP_OUTSTANDING_MAX, Phase, SideFlag } from '../../src/nfs/http/http-state.ts'
 import { TcpState } from '../../src/nfs/firewall/tcp-tracking.ts'
 import type { Engine } from '../../src/runtime/engine.ts'
 
@@ -75,15 +75,14 @@ const IN_BODY = Phase.body << 16
 const IN_HEAD = Phase.head << 16
 const AT_START = (Phase.start << 16) | (SideFlag.synchronised << 24)
 const AT_OTHER = Phase.other
-/** Within the last message's extent: status, outstanding requests, their first and number, and the texts. */
-const LAST_OUTSTANDING = 2
-const LAST_FIRST = 34
-const LAST_COUNT = 35
-const LAST_METHOD = 36
-const LAST_HOST = 62
-const LAST_URI = 192
-const LAST_BYTES = 450
-const OUTSTANDING_MAX = 32
+const OUTSTANDING_MAX = HTTP_OUTSTANDING_MAX
+/** Within the last message's extent: status and texts. */
+const LAST_METHOD = 2
+const LAST_HOST = 28
+const LAST_URI = 158
+const LAST_BYTES = 416
+/** The bytes of an extent before its data. */
+const EXTENT_HEADER = 16
 
 interface Text { copyFrom(offset: number, length: number): void, write(text: string): void }
 interface RequestRecord { method: Text, host: Text, uri: Text, version: Text, begin(direction: number): void, commit(): void }
@@ -144,10 +143,9 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
   }
   const chain = compileChain(members, host)
   const [monitor, firewall, http] = chain.nfs
-  checkLayout(monitor, MONITOR, { packetsForward: 0, packetsReverse: 8, bytesForward: 16, bytesReverse: 24, lengthMin: 32,
-    lengthMax: 34, tcpFlagsForward: 36, tcpFlagsReverse: 37 })
+  checkLayout(monitor, MONITOR, { packets: 0, bytes: 16, lengthMin: 32, lengthMax: 34, tcpFlags: 36 })
   checkLayout(firewall, FIREWALL, { verdict: 0, tcp: 1, forward: 4, reverse: 16, scales: 30 })
-  checkLayout(http, HTTP, { requests: 0, responses: 4, sides: 8, last: 48 })
+  checkLayout(http, HTTP, { requests: 0, responses: 4, outstanding: 8, sides: 12, last: 52 })
   assert(chain.recordBytes === RECORD_BYTES, 'a flow record has four lines')
   const { methods: firewallMethods, state: firewallState } = firewall
   const { methods: httpMethods, state: httpState } = http
@@ -250,7 +248,6 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
     const counters = monitorCounters >> 3
     f64[counters] += 1
     f64[counters + 1] += length
-    f64[counters + 2 + (length > 1518 ? 6 : 26 - Math.clz32((length - 1) | 63))] += 1
 
     // Firewall.
     const transport = i32[d + TRANSPORT]
@@ -268,9 +265,9 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
     }
 
     // HTTP.
-    const side = ((record + HTTP + 8) >> 2) + direction * 5
+    const side = ((record + HTTP + 12) >> 2) + direction * 5
     const place = i32[side + 4]
-    const other = ((record + HTTP + 8) >> 2) + 5 - direction * 5
+    const other = ((record + HTTP + 12) >> 2) + 5 - direction * 5
     if ((meta & CONTROL) === ACK && (meta & 255) === 6 && i32[side + 1] === 0 &&
         ((acknowledgement - i32[other]) | 0) <= 0) {
       if (payloadLength === 0 || ((place >>> 16) & 255) === AT_OTHER) {
@@ -279,9 +276,11 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
       }
       if (sequence === i32[side]) {
         if ((place & 0xffffff) === IN_BODY) {
-          if (payloadLength < i32[side + 3]) {
+          const left = i32[side + 3] - payloadLength
+          if (left >= 0) {
             i32[side] = (sequence + payloadLength) | 0
-            i32[side + 3] -= payloadLength
+            i32[side + 3] = left
+            if (left === 0) i32[side + 4] = (place & ~0xffffff) | IN_HEAD
             forward(d)
             return
           }
@@ -332,18 +331,14 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
     const body = f64[(block + AT_CONTENT_LENGTH) >> 3]
     if ((i32[(block + AT_ATTRIBUTES) >> 2] & HAS_TRANSFER_ENCODING) !== 0 || body < left || body > 0x7fffffff) return false
     const state = (record + HTTP) >> 2
-    const last = i32[state + 12] === 0 ? createLast(state + 12) : i32[state + 12] + 16
+    const last = i32[state + 13] === 0 ? createLast(state + 13) : i32[state + 13] + EXTENT_HEADER
     if (last === 0) return false
     packet.d = d
     if (i32[(block + AT_KIND) >> 2] === KIND_REQUEST) {
       const method = i32[(block + AT_METHOD_ID) >> 2]
       if (method === METHOD_HEAD || method === METHOD_CONNECT || left === 0) return false
       u32[state]++
-      const count = u8[last + LAST_COUNT]
-      if (count < OUTSTANDING_MAX) {
-        u8[last + LAST_OUTSTANDING + ((u8[last + LAST_FIRST] + count) & (OUTSTANDING_MAX - 1))] = 0
-        u8[last + LAST_COUNT] = count + 1
-      }
+      if ((i32[state + 2] & 15) < OUTSTANDING_MAX) i32[state + 2]++
       f64[httpCounters >> 3] += 1
       request.begin(direction)
       request.method.copyFrom(i32[(block + AT_METHOD) >> 2], i32[(block + AT_METHOD_LENGTH) >> 2])
@@ -356,15 +351,11 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
       copyText(last + LAST_URI, i32[(block + AT_URI) >> 2], i32[(block + AT_URI_LENGTH) >> 2], 256)
     } else {
       const status = i32[(block + AT_STATUS) >> 2]
-      const count = u8[last + LAST_COUNT]
-      const first = u8[last + LAST_FIRST]
-      if (status < 200 || status === 204 || status === 304 || body < 0 || left === 0 ||
-          (count > 0 && u8[last + LAST_OUTSTANDING + first] !== 0)) return false
+      const outstanding = i32[state + 2]
+      const count = outstanding & 15
+      if (status < 200 || status === 204 || status === 304 || body < 0 || left === 0 || (outstanding & 0x30) !== 0) return false
       u32[state + 1]++
-      if (count > 0) {
-        u8[last + LAST_FIRST] = (first + 1) & (OUTSTANDING_MAX - 1)
-        u8[last + LAST_COUNT] = count - 1
-      }
+      if (count > 0) i32[state + 2] = ((outstanding >>> 6) << 4) | (count - 1)
       f64[(httpCounters >> 3) + 1] += 1
       response.begin(direction)
       response.status = status
@@ -394,10 +385,10 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
   function createLast(word: number): number {
     const extent = extents.take()
     if (extent === 0) return 0
-    i32.fill(0, (extent + 16) >> 2, (extent + 16 + LAST_BYTES + 3) >> 2)
+    i32.fill(0, (extent + EXTENT_HEADER) >> 2, (extent + EXTENT_HEADER + LAST_BYTES) >> 2)
     extents.setLength(extent, LAST_BYTES)
     i32[word] = extent
-    return extent + 16
+    return extent + EXTENT_HEADER
   }
 
   // -- Flows begin and end ---------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     process.exitCode = await main(process.argv.slice(2))
   } catch (error) {
     if (!(error instanceof CodedError)) throw error
-    console.error(error.toLine())
+    process.stderr.write(`${error.toLine()}\n`)
     process.exitCode = 1
   }
 }

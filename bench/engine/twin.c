@@ -46,7 +46,7 @@ enum { START, IN_HEAD, BODY, CHUNK_SIZE, CHUNK_DATA, TRAILER, UNTIL_CLOSE, TUNNE
 /* Flags of a side. */
 enum { SYNCHRONISED = 1, HAS_PENDING = 2, CHUNK_DIGITS = 4, CHUNK_EXTENSION = 8, EMPTY_LINE = 16, FINISHED = 32 };
 enum { PLAIN, TO_HEAD, TO_CONNECT };
-enum { OUTSTANDING_MAX = 32, PIECES_MAX = 16, PENDING_MAX = 32 };
+enum { OUTSTANDING_MAX = 14, PIECES_MAX = 16, PENDING_MAX = 32 };
 enum { ACCEPTED = 1, DENIED = 2 };
 enum { REQUEST_EVENT, RESPONSE_EVENT, DENIED_EVENT, INVALID_EVENT };
 
@@ -73,13 +73,13 @@ struct flow {
   uint8_t side_phase[2], side_flags[2];
   /* line 2 */
   uint64_t remaining[2];
-  uint64_t outstanding;
   uint32_t requests, responses;
   uint32_t pending[2], pieces[2];
   uint32_t last;
+  /* Requests that wait for a response: their number, and above it two bits each, the oldest lowest. */
+  uint32_t outstanding;
   uint16_t status, rule;
-  uint8_t outstanding_first, outstanding_count;
-  uint8_t room[6];
+  uint8_t room[12];
   /* line 3 */
   double first_seen;
   uint64_t id;
@@ -126,7 +126,7 @@ struct twin {
   uint32_t rule_count;
   uint64_t seed[2];
   uint64_t received, forwarded, dropped, bytes_received, bytes_forwarded, flows_created, flows_ended;
-  uint64_t monitor_packets, monitor_bytes, monitor_sizes[8];
+  uint64_t monitor_packets, monitor_bytes;
   uint64_t accepted_flows, denied_flows, track_changes[11], track_outcomes[9];
   uint64_t http_requests, http_responses, bad_messages, gaps, oversized, no_room, upgrades;
   uint64_t drop_counts[32];
@@ -532,7 +532,7 @@ static void lose(struct flow *f, int direction) {
   uint8_t phase = f->side_phase[direction];
   if (phase == UNTIL_CLOSE || phase == TUNNEL || phase == OTHER) return;
   f->side_phase[direction] = LOST;
-  f->outstanding_count = 0;
+  f->outstanding = 0;
 }
 
 static void tunnel(struct twin *t, struct flow *f) {
@@ -562,11 +562,8 @@ static void request(struct twin *t, struct flow *f, int direction, const struct 
   }
   f->requests++;
   t->http_requests++;
-  if (f->outstanding_count < OUTSTANDING_MAX) {
-    int at = 2 * ((f->outstanding_first + f->outstanding_count++) % OUTSTANDING_MAX);
-    uint64_t kind = h->method_id == METHOD_HEAD ? TO_HEAD : h->method_id == METHOD_CONNECT ? TO_CONNECT : PLAIN;
-    f->outstanding = (f->outstanding & ~((uint64_t)3 << at)) | kind << at;
-  }
+  uint32_t waiting = f->outstanding & 15, kind = h->method_id == METHOD_HEAD ? TO_HEAD : h->method_id == METHOD_CONNECT ? TO_CONNECT : PLAIN;
+  if (waiting < OUTSTANDING_MAX) f->outstanding = (f->outstanding + 1) | kind << (4 + 2 * waiting);
   size_t host = at_most(h->host_length, 1024), uri = at_most(h->uri_length, 16384), method = (size_t)h->method_length;
   struct record *r = begin_record(t, f, REQUEST_EVENT, direction, now, host + uri + method + 8);
   if (likely(r != 0)) {
@@ -605,10 +602,9 @@ static void response(struct twin *t, struct flow *f, int direction, const struct
   f->responses++;
   t->http_responses++;
   int interim = status >= 100 && status < 200 && status != 101;
-  if (!interim && f->outstanding_count > 0) {
-    kind = (int)(f->outstanding >> 2 * f->outstanding_first & 3);
-    f->outstanding_first = (f->outstanding_first + 1) % OUTSTANDING_MAX;
-    f->outstanding_count--;
+  if (!interim && (f->outstanding & 15) > 0) {
+    kind = (int)(f->outstanding >> 4 & 3);
+    f->outstanding = (f->outstanding >> 6) << 4 | ((f->outstanding & 15) - 1);
   }
   struct record *r = begin_record(t, f, RESPONSE_EVENT, direction, now, 8);
   if (likely(r != 0)) {
@@ -913,7 +909,8 @@ INLINE void http(struct twin *t, const struct descriptor *d, struct flow *f, int
     int other = 1 - direction;
     /* A FIN takes a number, too. */
     uint32_t acknowledgement = d->acknowledgement - ((f->side_flags[other] & FINISHED) != 0);
-    if (unlikely((int32_t)(acknowledgement - f->next[other]) > 0) && (f->side_phase[other] | f->side_flags[other]) != 0) {
+    if (unlikely((int32_t)(acknowledgement - f->next[other]) > 0) && f->side_phase[other] != OTHER &&
+        (f->side_phase[other] | f->side_flags[other]) != 0) {
       acknowledged(t, f, other, acknowledgement, now);
     }
   }
@@ -922,9 +919,10 @@ INLINE void http(struct twin *t, const struct descriptor *d, struct flow *f, int
   if (length == 0) return;
   uint32_t sequence = d->sequence + syn;
   if (sequence == f->next[direction] && phase == BODY && (f->side_flags[direction] & HAS_PENDING) == 0 &&
-      length < f->remaining[direction]) {
+      length <= f->remaining[direction]) {
     f->remaining[direction] -= length;
     f->next[direction] = sequence + length;
+    if (f->remaining[direction] == 0) f->side_phase[direction] = IN_HEAD;
     return;
   }
   segment(t, f, direction, sequence, d->frame + d->payload, length, now);
@@ -941,9 +939,6 @@ INLINE void monitor(struct twin *t, const struct descriptor *d, struct flow *f, 
   f->length_max = (uint16_t)(length > f->length_max ? length : f->length_max);
   t->monitor_packets++;
   t->monitor_bytes += length;
-  /* 64, 128, ... 1024 are powers of two; 1518 is not. */
-  uint32_t size = 26u - (uint32_t)__builtin_clz((length - 1) | 63);
-  t->monitor_sizes[length > 1518 ? 6 : size]++;
 }
 
 #include "twin-tracking.h"

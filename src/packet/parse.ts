@@ -285,8 +285,6 @@ export function createParser(arena: Arena, seed: number): Parser {
       const result = parseTransport4(d, network, transport, end, meta, vlan, session)
       return result === FLOW ? ParseResult.firstFragment : result
     }
-    // A fragment that would overwrite the ports or flags of a TCP header already judged (RFC 3128).
-    if ((meta & 255) === 6 && offset < 20) return BAD_FRAGMENT
     i32[d + TRANSPORT] = 0
     i32[d + PAYLOAD] = transport
     i32[d + PAYLOAD_LENGTH] = bytes

@@ -245,10 +245,9 @@ test('the array of one chunk may hold the next one, once the driver knows', () =
   })
   // Larger than the stage: packets are taken from where they lie.
   const huge = new Uint8Array(2 ** 20)
-  huge.set(sent[0] as Uint8Array, 2 ** 20 - 100)
-  driver.packet(huge, 2 ** 20 - 100, 60, 60, 3, 0, 0)
+  const [first] = sent as [Uint8Array]
+  huge.set(first, huge.length - first.length)
+  driver.packet(huge, huge.length - first.length, first.length, first.length, 3, 0, 0)
   driver.finish()
-  assert.deepEqual(output.packets.map((packet) => Buffer.from(packet.bytes)),
-    [...sent, (sent[0] as Uint8Array).length >= 60 ? (sent[0] as Uint8Array).subarray(0, 60) : huge.subarray(2 ** 20 - 100, 2 ** 20 - 40)]
-      .map((frame) => Buffer.from(frame)))
+  assert.deepEqual(output.packets.map((packet) => Buffer.from(packet.bytes)), [...sent, first].map((frame) => Buffer.from(frame)))
 })

@@ -8,6 +8,7 @@
  * Whatever is wrong with a file that somebody is just writing is told as one line with the place in it.
  */
 
+import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, parse, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -52,7 +53,7 @@ export async function loadNf(name: string, folder = process.cwd()): Promise<AnyN
   } catch (error) {
     if (error instanceof CodedError) throw new CodedError(error.code, `${name}: ${error.message}`, error.mend, { cause: error })
     if (path === undefined && isMissingPackage(error, name)) throw unknownNf(name, folder)
-    throw loadFailure(name, error)
+    throw loadFailure(name, path, error)
   }
   if (!isNfDefinition(module.default)) {
     throw new CodedError('NF_NF_LOAD', `${name} has no network function as its default export`,
@@ -103,14 +104,14 @@ function isMissingPackage(error: unknown, name: string): boolean {
   return code === 'ERR_INVALID_MODULE_SPECIFIER' || (code === 'ERR_MODULE_NOT_FOUND' && message.includes(`'${packageName}'`))
 }
 
-function loadFailure(name: string, error: unknown): CodedError {
+function loadFailure(name: string, path: string | undefined, error: unknown): CodedError {
   const { code } = error as NodeJS.ErrnoException
   const text = error instanceof Error ? error.message : String(error)
   if (code === 'ERR_UNSUPPORTED_NODE_MODULES_TYPE_STRIPPING') {
     return new CodedError('NF_NF_LOAD', `${name}: files inside node_modules must be JavaScript`,
       'Compile the package, or keep the file outside of node_modules', { cause: error })
   }
-  const place = error instanceof Error ? placeOf(error) : undefined
+  const place = error instanceof Error ? placeOf(error.stack ?? '') ?? importerOf(error) ?? syntaxPlace(error, path) : undefined
   const mend = code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' ? ERASABLE : ''
   // Node repeats the importing file, which the place has already.
   const what = text.replace(/ imported from .*$/, '')
@@ -118,8 +119,8 @@ function loadFailure(name: string, error: unknown): CodedError {
 }
 
 /** `file:line:column` of what is wrong: the head that Node gives syntax errors, or the first file on the stack. */
-function placeOf(error: Error): string | undefined {
-  const lines = (error.stack ?? '').split('\n')
+function placeOf(stack: string): string | undefined {
+  const lines = stack.split('\n')
   const head = /^((?:file:\/\/)?\/.*):(\d+)$/.exec(lines[0] as string)
   if (head !== null) {
     const caret = lines.slice(1, 6).find((line) => /^\s*\^+\s*$/.test(line))
@@ -129,8 +130,19 @@ function placeOf(error: Error): string | undefined {
     const frame = /\(?(file:\/\/\/[^\s)]+):(\d+):(\d+)\)?$/.exec(line)
     if (frame !== null && !isOwnFile(frame[1] as string)) return `${localPath(frame[1] as string)}:${frame[2]}:${frame[3]}`
   }
-  const imported = / imported from (\/.*)$/.exec(error.message)?.[1]
-  return imported === undefined ? undefined : localPath(imported)
+  return undefined
+}
+
+/** The file whose import failed. */
+function importerOf(error: Error): string | undefined {
+  const importer = / imported from (\/.*)$/.exec(error.message)?.[1]
+  return importer === undefined ? undefined : localPath(importer)
+}
+
+/** Node keeps the place of a JavaScript module's syntax error to itself, until it is asked to check the file. */
+function syntaxPlace(error: Error, path: string | undefined): string | undefined {
+  if (!(error instanceof SyntaxError) || path === undefined) return undefined
+  return placeOf(spawnSync(process.execPath, ['--check', path], { encoding: 'utf8' }).stderr)
 }
 
 const ownFolder = new URL('../', import.meta.url).href

@@ -253,7 +253,8 @@ export class TestRuntime {
 
   /** Every flow as a snapshot; with `remove` they are gone afterwards. */
   exportFlows(remove: boolean): Uint8Array[] {
-    this.flush()
+    // A snapshot is taken at the engine's time.
+    this.advanceTo(this.#time)
     const records = [...this.engine.flows()]
     const snapshots = records.map((record) => this.engine.exportFlow(record))
     if (remove) {

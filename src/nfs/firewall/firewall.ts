@@ -1,38 +1,44 @@
 /**
  * firewall: lets flows pass by rules, and watches that TCP connections are sound.
  *
- * Purpose      The first rule that matches the packet that opens a flow decides for the whole flow, in both directions (rule
- *              syntax: rule-config.ts). Later fragments and ICMP errors about a flow share its fate. TCP connections are
- *              tracked through all their states with their windows (tcp-tracking.ts); segments that cannot belong to a
- *              connection are invalid.
- *              When the other side opens a connection on the ports of a flow (a SYN against its direction), the rules decide
- *              about that one anew. A flow of a protocol whose ports are not part of the flow key (SCTP, DCCP, UDP-Lite) is
- *              judged packet by packet if rules name its ports.
+ * Purpose      The first rule that matches the packet that opens a flow decides for the whole flow, in both directions
+ *              (rule syntax: rule-config.ts). Later fragments and ICMP errors about a flow share its fate. TCP
+ *              connections are tracked through all their states with their windows (tcp-tracking.ts); segments that
+ *              cannot belong to a connection are invalid.
+ *              When the other side opens a connection on the ports of a flow (a SYN against its direction), the rules
+ *              decide about that one anew. A flow of a protocol whose ports are not part of the flow key (SCTP, DCCP,
+ *              UDP-Lite) is judged packet by packet if rules name its ports.
  * Config       rules, default     what passes: `accept`, `drop`, or `reset`: drop and tell the sender (rejection.ts)
- *              answersPerSecond   bound on what `reset` sends (1,000; for each flow 1 a second)
- *              tracking.enabled, tracking.midStream, tracking.invalid, tracking.windowCheck
- *              Without any configuration everything passes and is tracked, also in captures that begin in the middle of
- *              connections: invalid segments are counted, not dropped. Inline, where every packet is seen, fail safe instead:
- *              `default: drop`, `tracking: { invalid: drop }`, and `midStream: drop` where no connection is older than this.
- * State        32 bytes: verdict and rule, state of the connection, and per direction the end of what was sent, the highest
- *              acknowledgement and the largest window
- * Counters     flows: acceptedFlows, deniedFlows, deniedConnections; answers: resetsSent, prohibitedSent, unanswered; connections:
- *              opened, established, midStream, closed, reset; segments: oldDuplicates, challenges, and the invalid ones
+ *              answersPerSecond   bound on what `reset` sends (1,000 over all flows; 1 a second for each)
+ *              tracking           enabled, midStream, invalid, windowCheck: see their descriptions below
+ *              Without any configuration everything passes and is tracked, also in captures that begin in the middle
+ *              of connections or have holes: invalid segments are counted, not dropped. Inline, where every packet is
+ *              seen, fail safe instead: `default: drop`, `tracking: { invalid: drop }`, and `midStream: drop` where
+ *              no connection is older than the firewall.
+ * State        32 bytes: verdict and rule, state of the connection, and per direction the end of what was sent, the
+ *              highest acknowledgement and the largest window
+ * Counters     flows: acceptedFlows, deniedFlows, deniedConnections; answers: resetsSent, prohibitedSent, unanswered;
+ *              connections: opened, established, midStream, closed, reset; segments: oldDuplicates, challenges, and
+ *              the invalid ones: invalidFlags, noHandshake, outOfWindow, unacceptableAck, invalidReset, afterClose
  * Drops        denied, and the kinds of invalid segments
  * Records      denied (rule, name, action), once per flow; invalid (reason, tcp, dropped), the first of a flow
- * Example      nfactor run web.pcap.gz --chain firewall --config '{ "rules": ["accept tcp to port 80,443"], "default": "drop" }'
+ * Example      nfactor run web.pcap.gz --chain firewall --set chain.firewall.default=drop \
+ *                --set 'chain.firewall.rules=["accept tcp to port 80,443"]'
  *
- * Rules look at a packet as the network functions before this one have left it. A rule's `in` and `out` are the ports 0 and
- * any other; the opener of a flow whose answer was seen first is taken to be on the other side.
+ * Rules look at a packet as the network functions before this one have left it. A rule's `in` and `out` are port 0 and
+ * any other; the opener of a flow whose answer was seen first is taken to be on the other side. A segment that is
+ * dropped has changed nothing of what is known of its connection.
  */
 
-import { bool, defineNf, Direction, enumeration, i32, internal, IpProtocol, struct, text, u16, u8, Verdict, z, type Packet,
-  type StateOf } from '../../nf/index.ts'
+import {
+  bool, defineNf, Direction, enumeration, i32, internal, IpProtocol, struct, text, u16, u8, Verdict, z,
+  type Packet, type StateOf,
+} from '../../nf/index.ts'
 import { assert } from '../../base/assert.ts'
 import { Answer, Rejection } from './rejection.ts'
 import { parseRuleAction, parseRules, ruleActionSchema, rulesSchema } from './rule-config.ts'
 import { RuleSet } from './rule-set.ts'
-import { protocolHasPorts, RuleAction, type Rule } from './rule.ts'
+import { portProtocols, RuleAction, type Rule } from './rule.ts'
 import {
   makeTrackEstablished, TcpOutcome, tcpOutcome, tcpSide, TcpState, tcpState, TcpTracker,
 } from './tcp-tracking.ts'
@@ -68,8 +74,8 @@ type FlowState = StateOf<typeof flowState>
 
 /** Where the two sides lie in the state. */
 const SIDES = 4
-assert(flowState.layout.find((field) => field.name === 'forward')?.offset === SIDES &&
-  flowState.layout.find((field) => field.name === 'reverse')?.offset === SIDES + tcpSide.bytes, 'one side follows the other')
+const offsetOf = (name: string): number | undefined => flowState.layout.find((field) => field.name === name)?.offset
+assert(offsetOf('forward') === SIDES && offsetOf('reverse') === SIDES + tcpSide.bytes, 'one side follows the other')
 
 /** The first invalid segment of the flow has been reported. */
 const REPORTED = 0x2000
@@ -172,7 +178,7 @@ export default defineNf({
     for (const protocol of rules.flatMap(protocolsWithPortsOf)) isByPacket[protocol] = 1
     isByPacket[IpProtocol.tcp] = isByPacket[IpProtocol.udp] = 0
 
-    /** Index of the rule that matches a packet, or {@link NO_RULE}; `fromOpener` is false for a packet to the opener. */
+    /** Index of the matching rule, or {@link NO_RULE}; `fromOpener` is false for a packet to the opener. */
     function matchRule(packet: Packet, fromOpener: boolean): number {
       if (ruleSet === null) return NO_RULE
       const { protocol, vlan } = packet
@@ -223,7 +229,7 @@ export default defineNf({
 
     function reportDenied(rule: number, action: RuleAction): void {
       const record = records.denied
-      record.begin()
+      record.begin(Direction.forward)
       record.rule = rule === NO_RULE ? -1 : rule
       if (rule !== NO_RULE) record.name.write(rules[rule].name)
       record.action = action === RuleAction.Reset ? 1 : 0
@@ -234,7 +240,7 @@ export default defineNf({
     function refuse(packet: Packet, state: FlowState): Verdict {
       const isReverse = packet.direction === Direction.reverse
       const before = state.verdict
-      // Without ports there is nothing to judge. A later fragment is useless where the first one was refused (RFC 1858 §2).
+      // Without ports there is nothing to judge. A later fragment is useless when the first was refused (RFC 1858 §2).
       if (packet.isRelated || packet.isLaterFragment) {
         if (before === DROP || before === RESET) return drop.denied
         return before === UNDECIDED && packet.isRelated && defaultAction !== RuleAction.Accept ? drop.denied : FORWARD
@@ -401,7 +407,8 @@ export default defineNf({
     return {
       processPacket(packet, state) {
         if (state.verdict !== ACCEPT) return refuse(packet, state)
-        if (state.tcp === ESTABLISHED && (packet.tcpFlags & CONTROL) === ONLY_ACK && packet.frameLength >= packet.length &&
+        if (state.tcp === ESTABLISHED && (packet.tcpFlags & CONTROL) === ONLY_ACK &&
+            packet.frameLength >= packet.length &&
             trackEstablished(state.o + SIDES, state.scales, packet.direction, packet.sequence, packet.acknowledgement,
               packet.window, packet.payloadLength)) return FORWARD
         return follow(packet, state)
@@ -413,5 +420,5 @@ export default defineNf({
 /** The protocols whose ports a rule looks at. */
 function protocolsWithPortsOf(rule: Rule): readonly number[] {
   if (rule.sourcePorts === null && rule.destinationPorts === null) return []
-  return rule.protocols ?? Array.from({ length: 256 }, (_, protocol) => protocol).filter(protocolHasPorts)
+  return rule.protocols ?? portProtocols
 }

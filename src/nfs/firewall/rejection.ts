@@ -5,10 +5,10 @@
  *     other IPv4     ICMP destination unreachable, communication administratively prohibited (RFC 1812 §5.2.7.1)
  *     other IPv6     ICMPv6 destination unreachable, the same (RFC 4443 §3.1)
  *
- * The answer comes from the address that the refused packet was sent to, because a firewall that forwards transparently has
- * no address of its own. An ICMP error quotes as much of the packet as the RFCs allow. There is no answer to a RST, to an ICMP
- * error, to a later fragment, and to what did not come from one host or go to one host (RFC 1122 §3.2.2, RFC 4443 §2.4).
- * Limiting the rate is the caller's work.
+ * The answer comes from the address that the refused packet was sent to, because a firewall that forwards
+ * transparently has no address of its own. An ICMP error quotes as much of the packet as the RFCs allow. There is no
+ * answer to a RST, to an ICMP error, to a later fragment, and to what did not come from one host or go to one host
+ * (RFC 1122 §3.2.2, RFC 4443 §2.4). Limiting the rate is the caller's work.
  */
 
 import { IpProtocol, TcpFlag, type Packet } from '../../nf/index.ts'
@@ -113,7 +113,8 @@ export class Rejection {
     u8[at] = isIpv6 ? 1 : 3
     u8[at + 1] = isIpv6 ? 1 : 13
     u8.copyWithin(at + ICMP_BYTES, packet.networkOffset, packet.networkOffset + bytes - ICMP_BYTES)
-    const pseudoHeader = this.#writeIpHeader(packet, frame.networkOffset, isIpv6 ? IpProtocol.icmpv6 : IpProtocol.icmp, bytes)
+    const protocol = isIpv6 ? IpProtocol.icmpv6 : IpProtocol.icmp
+    const pseudoHeader = this.#writeIpHeader(packet, frame.networkOffset, protocol, bytes)
     view.setUint16(at + 2, checksumOf((isIpv6 ? pseudoHeader : 0) + sumBytes(u8, at, bytes)))
     this.#emit.send(direction)
     return true

@@ -1,12 +1,14 @@
 /**
- * Simulated connection, for tests: two TCP endpoints, a network that loses, delays, reorders and repeats, and an observer in its
- * middle that sees every segment that gets so far. Everything the endpoints send is valid (RFC 9293, RFC 7323, RFC 7413).
+ * Simulated connection, for tests: two TCP endpoints, a network that loses, delays, reorders and repeats, and an
+ * observer in its middle that sees every segment that gets so far. Everything the endpoints send is valid (RFC 9293,
+ * RFC 5961, RFC 7323, RFC 7413).
  *
  *     endpoint ── loss, delay ──▶ observer ── loss, delay ──▶ endpoint
  *
- * Endpoints number their stream from 0 (the SYN) in whole numbers; only what the observer sees has 32-bit sequence numbers, from
- * random initial ones. They keep to the offered window, keep early segments, acknowledge at once or late, read at random, close
- * and reopen the window, probe a closed one, send keep-alives, retransmit in other portions, and close in any order.
+ * Endpoints number their stream from 0 (the SYN) in whole numbers; only what the observer sees has 32-bit sequence
+ * numbers, from random initial ones. They keep to the offered window, keep early segments, acknowledge at once or late,
+ * read at random, close and reopen the window, probe a closed one, send keep-alives, retransmit in other portions, and
+ * close in any order.
  */
 
 import type { Random } from '../../base/random.ts'
@@ -123,7 +125,8 @@ class Endpoint {
     if (segment.fin && end <= this.#receiveNext + this.#room()) this.#finAt = end
     if (segment.length > 0) this.#receiveData(start, end)
     if (this.#finAt === this.#receiveNext) this.#receiveNext++
-    const wantsAck = (segment.syn && segment.ack >= 0) || segment.length > 0 || segment.fin || segment.position !== this.#receiveNext
+    const wantsAck = (segment.syn && segment.ack >= 0) || segment.length > 0 || segment.fin ||
+      segment.position !== this.#receiveNext
     if (wantsAck && this.#unacknowledged > 0) {
       if (this.#random.chance(0.5)) this.#acknowledge()
       else this.#ackDue = true
@@ -135,7 +138,9 @@ class Endpoint {
   tick(): void {
     if (!this.#synReceived) return
     const wasFull = this.#room() < this.#segmentBytes
-    if (this.#random.chance(0.4)) this.#unread -= Math.min(this.#unread, this.#random.below(this.#options.bufferBytes) + 1)
+    if (this.#random.chance(0.4)) {
+      this.#unread -= Math.min(this.#unread, this.#random.below(this.#options.bufferBytes) + 1)
+    }
     if ((wasFull && this.#room() >= this.#segmentBytes) || this.#ackDue) this.#acknowledge()
     if (this.#random.chance(0.02) && this.#unacknowledged > 0 && this.#unacknowledged === this.#next) {
       const isByte = this.#random.chance(0.5) && this.#next > 1 && this.#next <= this.#dataEnd
@@ -154,7 +159,8 @@ class Endpoint {
         this.#next = this.#unacknowledged
         this.#sendData()
       } else {
-        this.#sendFrom(this.#unacknowledged, Math.min(this.#highest - this.#unacknowledged, this.#random.between(1, this.#segmentBytes)))
+        const missing = this.#highest - this.#unacknowledged
+        this.#sendFrom(this.#unacknowledged, Math.min(missing, this.#random.between(1, this.#segmentBytes)))
       }
     } else if (this.#next < this.#dataEnd && this.#edge <= this.#next) {
       this.#transmit(this.#next, 1, false)
@@ -196,7 +202,8 @@ class Endpoint {
   #sendData(): void {
     if (this.#unacknowledged === 0) return
     while (this.#next < this.#edge && this.#next <= this.#dataEnd) {
-      this.#next = this.#sendFrom(this.#next, Math.min(this.#edge - this.#next, this.#random.between(1, this.#segmentBytes)))
+      const room = this.#edge - this.#next
+      this.#next = this.#sendFrom(this.#next, Math.min(room, this.#random.between(1, this.#segmentBytes)))
       // Not always as much as possible.
       if (this.#random.chance(0.2)) return
     }
@@ -275,7 +282,8 @@ export class SimulatedConnection {
 
   #travel(arrive: () => void): void {
     for (let copies = this.#random.chance(this.#options.loss / 10) ? 2 : 1; copies > 0; copies--) {
-      if (!this.#random.chance(this.#options.loss)) this.#after(5 + this.#random.fraction() * this.#options.jitter, arrive)
+      const delayMs = 5 + this.#random.fraction() * this.#options.jitter
+      if (!this.#random.chance(this.#options.loss)) this.#after(delayMs, arrive)
     }
   }
 

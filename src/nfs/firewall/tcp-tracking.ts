@@ -1,28 +1,30 @@
 /**
- * TCP connection tracking: what the firewall knows of a connection, and what it makes of the next segment. RFC 9293 §3.3.2,
- * RFC 5961, RFC 7323; G. van Rooij, "Real Stateful TCP Packet Filtering in IP Filter", 2001.
+ * TCP connection tracking: what the firewall knows of a connection, and what it makes of the next segment.
+ * RFC 9293 §3.3.2, RFC 5961, RFC 7323; G. van Rooij, "Real Stateful TCP Packet Filtering in IP Filter", 2001.
  *
  *     none ─SYN─▶ syn-sent ─SYN+ACK─▶ syn-received ─ACK─▶ established ─FIN─▶ fin-wait ─ACK of it─▶ close-wait
  *      │             └─SYN from the other─▶ simultaneous-open ─▲   ▲            └────other FIN────┬────┘
  *      └─anything else─▶ mid-stream ──────both sides seen──────────┘             last-ack ◀───────┘
- *     closed ◀─RST, from any of them                                              └─ACK of both─▶ time-wait
+ *     closed ◀─RST, from any of them                                                └─ACK of both─▶ time-wait
  *
- * Either side may have begun: nothing here depends on which. Of each side three numbers are kept: `end`, behind the highest
- * byte it has sent; `acknowledged`, the highest acknowledgement it has sent; `window`, the largest window it has offered.
- * A segment from sender to receiver is plausible if
+ * Either side may have begun: nothing here depends on which. Of each side three numbers are kept: `end`, behind the
+ * highest byte it has sent; `acknowledged`, its highest acknowledgement; `window`, the largest it has offered. A
+ * segment from sender to receiver is plausible if
  *
- *       I   sequence        <= receiver.acknowledged + receiver.window              not more than the receiver has room for
- *      II   end of segment  >= sender.end - receiver.window                         not older than a window
- *     III   acknowledgement <= receiver.end                                         nothing that was not sent
- *      IV   acknowledgement >= sender.acknowledged - max(sender.window, 66,000)    not older than a window (RFC 5961 §5.2)
+ *       I   sequence        <= receiver.acknowledged + receiver.window             the receiver has room for it
+ *      II   its end         >= sender.end - receiver.window                        it is not older than a window
+ *     III   acknowledgement <= receiver.end                                        that much was sent
+ *      IV   acknowledgement >= sender.acknowledged - max(sender.window, 66,000)    not older, as II (RFC 5961 §5.2)
  *
  * A segment that fails I or III is invalid. One that fails II or IV is an old duplicate, which its receiver answers or
- * ignores: it passes and changes nothing. A SYN in an open connection, and a RST that is in the window but not where the
- * receiver expects it, pass as well, for the receiver to challenge (RFC 5961 §3.2, §4.2); nothing changes until the answer.
+ * ignores: it passes and changes nothing. A SYN in an open connection, and a RST that is in the window but not where
+ * the receiver expects it, pass as well, for the receiver to challenge (RFC 5961 §3.2, §4.2); nothing changes until
+ * the answer.
  *
- * A connection whose beginning or window scale was not seen is taken liberally: its windows count as the largest possible.
- * When invalid segments are let through, what is seen may not be all there is, and the receiver's acknowledgements tell what
- * was missed: one of unseen bytes is counted and followed, and after 16 such surprises the connection is picked up anew.
+ * A connection whose beginning or window scale was not seen is taken liberally: its windows count as the largest
+ * possible. When invalid segments are let through, what is seen may not be all there is, and the receiver's
+ * acknowledgements tell what was missed: one of unseen bytes is counted and followed, and at the 16th such surprise
+ * the connection is picked up anew.
  */
 
 import type { Arena } from '../../memory/arena.ts'
@@ -30,8 +32,8 @@ import { enumeration, i32, struct, type StateOf } from '../../nf/index.ts'
 
 /** Where a connection is. */
 export const tcpState = enumeration(
-  'none', 'syn-sent', 'syn-received', 'simultaneous-open', 'mid-stream', 'established', 'fin-wait', 'close-wait', 'last-ack',
-  'time-wait', 'closed',
+  'none', 'syn-sent', 'syn-received', 'simultaneous-open', 'mid-stream', 'established', 'fin-wait', 'close-wait',
+  'last-ack', 'time-wait', 'closed',
 )
 
 export const TcpState = tcpState.values
@@ -55,8 +57,8 @@ export interface TcpTrack {
 
 /** What tracking makes of a segment. Those from `badFlags` on are invalid. */
 export const tcpOutcome = enumeration(
-  'valid', 'old-duplicate', 'challenge', 'bad-flags', 'no-handshake', 'out-of-window', 'unacceptable-ack', 'invalid-reset',
-  'after-close',
+  'valid', 'old-duplicate', 'challenge', 'bad-flags', 'no-handshake', 'out-of-window', 'unacceptable-ack',
+  'invalid-reset', 'after-close',
 )
 
 export const TcpOutcome = tcpOutcome.values
@@ -123,15 +125,16 @@ const ACK_SLACK = 66_000
 const SIDE_WORDS = 3
 
 /**
- * Makes the function that tracks a segment without SYN, FIN and RST in an established connection. It returns false, with
- * nothing changed, when the segment is not plausible. Hot.
+ * Makes the function that tracks a segment without SYN, FIN and RST in an established connection. It returns false,
+ * with nothing changed, when the segment is not plausible. Hot.
  *
  * `sides` is the byte offset of the forward side, which the reverse side follows; `scales` is the track's.
- * PERF: which side sends next cannot be predicted, nor whether it sends data or acknowledges; so the direction is an index
- * here and the new maxima are sums, not branches (bench engine: 12 ns per packet).
+ * PERF: which side sends next cannot be predicted, nor whether it sends data or acknowledges; so the direction is an
+ * index here and the new maxima are sums, not branches (bench engine, chain: 12 ns per packet).
  */
 export function makeTrackEstablished({ i32 }: Arena): (
-  sides: number, scales: number, direction: number, sequence: number, acknowledgement: number, window: number, length: number,
+  sides: number, scales: number, direction: number, sequence: number, acknowledgement: number, window: number,
+  length: number,
 ) => boolean {
   return (sides, scales, direction, sequence, acknowledgement, window, length) => {
     const sender = (sides >> 2) + direction * SIDE_WORDS
@@ -154,7 +157,7 @@ export function makeTrackEstablished({ i32 }: Arena): (
   }
 }
 
-/** True for combinations of flags that a TCP sends: SYN alone, RST alone, or else with ACK. PSH, URG, ECE and CWR are free. */
+/** True for what a TCP sends: SYN or RST, with or without ACK, or else ACK. PSH, URG, ECE and CWR are free. */
 function isCombination(flags: number): boolean {
   switch (flags & (FIN | SYN | RST)) {
     case 0: case FIN: return (flags & ACK) !== 0
@@ -219,7 +222,7 @@ export class TcpTracker {
     return VALID
   }
 
-  // -- Opening ---------------------------------------------------------------------------------------------------------
+  // -- Opening -------------------------------------------------------------------------------------------------------
 
   #syn(state: TcpTrack, direction: number, sequence: number, window: number, length: number, scale: number): number {
     const sent = (state.flags & (SENT_SYN << direction)) !== 0
@@ -240,7 +243,8 @@ export class TcpTracker {
   }
 
   #synAck(
-    state: TcpTrack, direction: number, sequence: number, acknowledgement: number, window: number, length: number, scale: number,
+    state: TcpTrack, direction: number, sequence: number, acknowledgement: number, window: number, length: number,
+    scale: number,
   ): number {
     const { flags, tcp } = state
     const other = 1 - direction
@@ -248,8 +252,9 @@ export class TcpTracker {
     const receiver = direction === 0 ? state.reverse : state.forward
     const sentSyn = (flags & (SENT_SYN << direction)) !== 0
     const synPassed = (flags & (SYN_PASSED << other)) !== 0
-    // A RST may have closed what its receiver did not believe to be closed (RFC 9293 §3.10.7.3): here is the answer after all.
-    if (tcp === SYN_SENT || tcp === SIMULTANEOUS || tcp === SYN_RECEIVED || tcp === NONE || (tcp === CLOSED && !sentSyn)) {
+    // A RST may have closed what its receiver did not believe to be closed (RFC 9293 §3.10.7.3): the answer comes.
+    if (tcp === NONE || tcp === SYN_SENT || tcp === SIMULTANEOUS || tcp === SYN_RECEIVED ||
+        (tcp === CLOSED && !sentSyn)) {
       const isAlone = (flags & (SENT_SYN << other)) === 0 && (flags & (SENT_ACK << direction)) === 0
       if (isAlone) {
         if (!this.#midStream) return NO_HANDSHAKE
@@ -315,7 +320,8 @@ export class TcpTracker {
 
   /** Begins with a SYN+ACK whose SYN was not seen. */
   #takeAnswerAlone(
-    state: TcpTrack, direction: number, sequence: number, acknowledgement: number, window: number, length: number, scale: number,
+    state: TcpTrack, direction: number, sequence: number, acknowledgement: number, window: number, length: number,
+    scale: number,
   ): void {
     this.#restart(state, SYN_RECEIVED)
     const sender = direction === 0 ? state.forward : state.reverse
@@ -365,10 +371,11 @@ export class TcpTracker {
     return VALID
   }
 
-  // -- In the connection -----------------------------------------------------------------------------------------------
+  // -- In the connection ---------------------------------------------------------------------------------------------
 
   #segment(
-    state: TcpTrack, direction: number, flags: number, sequence: number, acknowledgement: number, window: number, length: number,
+    state: TcpTrack, direction: number, flags: number, sequence: number, acknowledgement: number, window: number,
+    length: number,
   ): number {
     const sender = direction === 0 ? state.forward : state.reverse
     const receiver = direction === 0 ? state.reverse : state.forward
@@ -440,7 +447,7 @@ export class TcpTracker {
     else if (open) state.tcp = ESTABLISHED
   }
 
-  // -- Reset -----------------------------------------------------------------------------------------------------------
+  // -- Reset ---------------------------------------------------------------------------------------------------------
 
   #reset(state: TcpTrack, direction: number, flags: number, sequence: number, acknowledgement: number): number {
     const sender = direction === 0 ? state.forward : state.reverse

@@ -21,7 +21,7 @@ import type { Arena } from '../../memory/arena.ts'
 import type { Kernels } from '../../memory/kernels/kernels.ts'
 import { TcpStreams, type OverlapPolicy, type StreamReader } from '../../flow/tcp-stream.ts'
 import { createChunkParser, type ChunkParser } from './head-chunk.ts'
-import { createHeadParser, HeadResult, Method, MessageKind, type HeadParser } from './head.ts'
+import { Anomaly, createHeadParser, HeadResult, Method, MessageKind, type HeadParser } from './head.ts'
 import {
   HEAD_BLOCKS, OUTSTANDING_MAX, Phase, RequestKind, SideFlag, type HttpState, type Last, type Side,
 } from './http-state.ts'
@@ -38,6 +38,7 @@ export interface MessageSink {
 const HEAD_METHOD = Method.HEAD as number
 const CONNECT_METHOD = Method.CONNECT as number
 const PRI_METHOD = Method.PRI as number
+const CONFLICTING = Anomaly['conflicting-content-length']
 const START = Phase.start
 const HEAD = Phase.head
 const BODY = Phase.body
@@ -266,7 +267,9 @@ export class MessageReader implements StreamReader {
         : head.methodId === CONNECT_METHOD ? RequestKind.connect : RequestKind.plain)
       this.#sink.request(state, last, head, direction)
       if (head.chunked) side.phase = CHUNK_SIZE
-      else this.#body(side, head.contentLength > 0 && !head.transferEncoding ? head.contentLength : 0)
+      // Where such a message ends is not known, and the server must close the connection (RFC 9112 §6.3).
+      else if (head.otherCoding || (head.anomalies & CONFLICTING) !== 0) side.phase = UNTIL_CLOSE
+      else this.#body(side, head.contentLength > 0 ? head.contentLength : 0)
       return
     }
     state.responses++
@@ -282,7 +285,7 @@ export class MessageReader implements StreamReader {
       this.#body(side, 0)
     } else if (head.chunked) {
       side.phase = CHUNK_SIZE
-    } else if (head.transferEncoding || head.contentLength < 0) {
+    } else if (head.otherCoding || head.contentLength < 0 || (head.anomalies & CONFLICTING) !== 0) {
       side.phase = UNTIL_CLOSE
     } else {
       this.#body(side, head.contentLength)

@@ -59,6 +59,11 @@ function alignDirection(
 }
 
 function isSame(message: ReferenceMessage, event: RunMessage): boolean {
+  if (message.kind === 'request' && message.version === '' && event.kind === 'request' && event.host === '') {
+    // A request line without a version is a simple request, which has no fields and so no host (RFC 1945 §4.1). Other
+    // tools read on, and show one.
+    return message.method === event.method && message.uri === event.uri
+  }
   if (messageKey('', message) !== messageKey('', event)) return false
   // A start line without a valid version has no version to compare.
   return !/^HTTP\/1\.[01]$/.test(message.version) || message.version === `HTTP/${event.version}`

@@ -14,7 +14,7 @@ import { compareWithCensus } from './compare-flows.ts'
 import { corpusCaptures, corpusMissing, suiteCases } from './corpus-location.ts'
 import { makeEquivalent } from './equivalent-capture.ts'
 import { FrameCensus } from './frame-census.ts'
-import { messageKey, suiteDifferences } from './justified-differences.ts'
+import { messageKey, suiteDifferences, unpermitted } from './justified-differences.ts'
 import { judgeLlhttpCase, llhttpCases } from './llhttp-cases.ts'
 import { commandMissing, commandRunner, type RunResult } from './nfactor-run.ts'
 import { sampleConversations } from './sample-conversations.ts'
@@ -43,7 +43,7 @@ describe('captures', { skip: needsCorpus, concurrency: CONCURRENCY }, () => {
       const result = await run({ capture: capture.path, wantsFrames: isEthernet })
       const dropped = result.document.packets.dropped
       assert.deepEqual([
-        ...judgeRun(study, result),
+        ...unpermitted(capture.name, judgeRun(study, result)),
         ...(isEthernet ? compareFrames(capture.name, study.frames, result.frames, dropped) : []),
       ], [])
     })
@@ -61,7 +61,7 @@ for (const suite of ['suricata-stream-http', 'ipv6-evasion']) {
         const unmet = suiteCase.expectations
           .filter(expectation => expectation.match['event_type'] !== skipped)
           .map(expectation => translateExpectation(expectation)?.(result) ?? null)
-        assert.deepEqual([...judgeRun(study, result), ...unmet.filter(problem => problem !== null)], [])
+        assert.deepEqual([...unpermitted(suiteCase.name, judgeRun(study, result)), ...unmet.filter(problem => problem !== null)], [])
       })
     }
   })

@@ -26,7 +26,7 @@ export interface CensusEntry {
   datagrams: number
   /** Frames that name the tuple in their own header, or are later fragments of one that did so before. */
   frames: number
-  /** Later fragments that arrived before their first fragment. */
+  /** Later fragments that arrived before their first fragment, or after their datagram was complete. */
   earlyFragments: number
   /** ICMP errors that quote the tuple after it was seen. */
   quotes: number
@@ -50,6 +50,8 @@ export class FrameCensus {
   readonly #assembly = new FragmentAssembly()
   /** Fragments that came before their first fragment, by the datagram they are parts of. */
   readonly #early = new Map<string, number>()
+  /** Tuples of datagrams that were put together. */
+  readonly #completed = new Map<string, CensusEntry>()
 
   constructor(frames: readonly CapturedFrame[]) {
     for (const frame of frames) {
@@ -80,6 +82,10 @@ export class FrameCensus {
     const whole = this.#assembly.add(datagram)
     const found = this.#entryOf(datagram, header ?? new Uint8Array(0))
     if (found === null) {
+      // A fragment of a datagram that was complete: a duplicate, or the next datagram with the same identification. A
+      // node that remembers the datagram may lead it there.
+      const completed = this.#completed.get(key)
+      if (completed !== undefined) completed.earlyFragments++
       this.#early.set(key, (this.#early.get(key) ?? 0) + 1)
       // A first fragment too short for a transport header: only the whole datagram names the flow.
       const late = whole === null ? null : this.#entryOf(whole, whole.payload)
@@ -92,6 +98,7 @@ export class FrameCensus {
     found.entry.frames++
     if (isFirst) found.entry.earlyFragments += this.#takeEarly(key)
     if (whole === null) return null
+    this.#completed.set(key, found.entry)
     found.entry.datagrams++
     if (datagram.protocol === IpProtocol.Tcp) noteOpening(found.entry, found.directed, found.reverse, whole.payload)
     return found.directed

@@ -129,6 +129,34 @@ export const suiteDifferences: readonly SuiteDifference[] = [
   },
 ]
 
+/** Deviations that are none: what a run may say beyond the reference, with the reason. */
+export const permittedDeviations: readonly { readonly subject: string, readonly pattern: RegExp, readonly reason: string }[] = [
+  {
+    subject: 'fuzz-131',
+    pattern: /unexpected: tcp 172\.20\.3\.5:80 > 172\.20\.3\.13:53136 response 202 /,
+    reason: 'the response is in the capture, behind a segment whose sequence number was damaged: whoever follows '
+      + 'acknowledgements finds it, whoever follows that segment does not',
+  },
+  {
+    subject: 'http-uri-spaces',
+    pattern: /unexpected: .* request GET \/uri afterspace /,
+    reason: 'a request target may not contain a space, and a recipient may reject the request or take the line apart at '
+      + 'its last space (RFC 9112 §3.2)',
+  },
+  {
+    subject: 'ipv6-malformed-fragments-36',
+    pattern: /1 packets dropped as malformed, but 0 are/,
+    reason: 'a fragment header behind a fragment header: the first fragment must hold the whole header chain, which a '
+      + 'second fragment header cannot be the end of (RFC 7112 §5)',
+  },
+]
+
+/** The problems of a subject that no entry permits. */
+export function unpermitted(subject: string, problems: readonly string[]): string[] {
+  const entries = permittedDeviations.filter(entry => entry.subject === subject)
+  return problems.filter(problem => !entries.some(entry => entry.pattern.test(problem)))
+}
+
 /** What a capture must and may yield, and differences to the oracle that no entry explains. */
 export interface ExpectedMessages {
   /** Messages that must be reported. */

@@ -1,0 +1,470 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { Random } from '../../base/random.ts'
+import { formatAddress } from '../../memory/struct.ts'
+import {
+  buildFragments, buildFrame, buildPacket, checksumFault, layersOf, runPackets, TcpConversation, type FrameOptions,
+  type OutputPacket, type TestPacket, type TestResult,
+} from '../../testing/index.ts'
+import firewall from './firewall.ts'
+import { LinearRuleSet } from './linear-rule-set.ts'
+import { parseRules } from './rule-config.ts'
+import { RuleAction } from './rule.ts'
+
+const INSIDE = '10.0.0.1'
+const OUTSIDE = '192.0.2.2'
+const inside6 = '2001:db8::1'
+const outside6 = '2001:db8:1::2'
+
+/** A TCP segment from the inside, or with `back` from the outside; the numbers fit together. */
+function tcp(flags: string, options: { back?: boolean; sequence?: number; acknowledgement?: number; payload?: string;
+  port?: number; serverPort?: number } & Partial<FrameOptions> = {}): Uint8Array {
+  const { back = false, sequence = 100, acknowledgement = 0, payload = '', port = 40000, serverPort = 80, ...rest } = options
+  return buildFrame({
+    source: back ? OUTSIDE : INSIDE, destination: back ? INSIDE : OUTSIDE, ...rest,
+    tcp: { sourcePort: back ? serverPort : port, destinationPort: back ? port : serverPort, sequence, acknowledgement, flags,
+      payload },
+  })
+}
+
+function udp(destinationPort: number, options: Partial<FrameOptions> & { payload?: Uint8Array | string } = {}): Uint8Array {
+  const { payload = 'x', ...rest } = options
+  return buildFrame({ source: INSIDE, destination: OUTSIDE, ...rest, udp: { sourcePort: 5000, destinationPort, payload } })
+}
+
+const run = (packets: readonly (Uint8Array | TestPacket)[], config: object = {}): TestResult =>
+  runPackets(firewall, packets, { config })
+
+const counter = (result: TestResult, name: string): number => result.counters.firewall[name]
+const emittedOf = (result: TestResult): OutputPacket[] => result.outputs.filter((output) => output.emitted)
+const passedOf = (result: TestResult): number => result.outputs.length - emittedOf(result).length
+
+describe('without configuration', () => {
+  it('forwards everything unchanged, and shows the state of connections', () => {
+    const web = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open().client('GET').server('OK').close()
+    const packets = [...web.packets.map((packet) => packet.frame), udp(53), buildFrame({ icmp: {} }), tcp('SF', { port: 7 })]
+    const result = run(packets)
+    assert.deepEqual(result.outputs.map((output) => output.frame), packets)
+    assert.deepEqual(result.flows.map((flow) => flow.state.firewall), [
+      { verdict: 'accept', tcp: 'time-wait', rule: null },
+      { verdict: 'accept', tcp: 'none', rule: null },
+      { verdict: 'accept', tcp: 'none', rule: null },
+      { verdict: 'accept', tcp: 'none', rule: null },
+    ])
+    const { acceptedFlows, opened, established, closed, invalidFlags } = result.counters.firewall
+    assert.deepEqual({ acceptedFlows, opened, established, closed, invalidFlags },
+      { acceptedFlows: 4, opened: 1, established: 1, closed: 1, invalidFlags: 1 })
+    assert.deepEqual(result.records.map(({ event, fields }) => ({ event, ...fields })),
+      [{ event: 'invalid', reason: 'bad-flags', tcp: 'none', dropped: false }])
+  })
+
+  it('has 32 bytes of state', () => {
+    assert.equal(firewall.flowState?.bytes, 32)
+  })
+})
+
+describe('rules', () => {
+  const rules = ['drop tcp to port 23 name telnet', 'accept tcp from 10.0.0.0/8', 'reset udp to port 53']
+
+  it('let the first match decide, for both directions of the flow', () => {
+    const telnet = new TcpConversation({ client: INSIDE, server: OUTSIDE, serverPort: 23 }).open().packets
+    const web = new TcpConversation({ client: INSIDE, server: OUTSIDE, clientPort: 41000 }).open().client('GET').packets
+      .map((packet) => packet.frame)
+    const result = run([...telnet, ...web, udp(9000)], { rules, default: 'drop' })
+    assert.equal(result.outputs.length, web.length)
+    assert.deepEqual(result.dropReasons, { 'firewall-denied': telnet.length + 1 })
+    assert.deepEqual(result.flows.map((flow) => flow.state.firewall), [
+      { verdict: 'drop', tcp: 'none', rule: 0 },
+      { verdict: 'accept', tcp: 'established', rule: 1 },
+      { verdict: 'drop', tcp: 'none', rule: null },
+    ])
+    assert.deepEqual(result.records.map(({ event, tuple, fields }) => [event, tuple.source, tuple.destinationPort, fields]), [
+      ['denied', INSIDE, 23, { rule: 0, name: 'telnet', action: 'drop' }],
+      ['denied', INSIDE, 9000, { rule: -1, name: '', action: 'drop' }],
+    ])
+    assert.equal(counter(result, 'acceptedFlows'), 1)
+    assert.equal(counter(result, 'deniedFlows'), 2)
+  })
+
+  it('see the opener as the source, also when its answer comes first', () => {
+    const [syn, synAck, ack] = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open().packets
+    const config = { rules: [`accept tcp from ${INSIDE} to ${OUTSIDE} port 80`], default: 'drop' }
+    const result = run([synAck.frame, syn.frame, ack.frame], config)
+    assert.equal(result.outputs.length, 3)
+    assert.equal(result.flows[0].state.firewall.tcp, 'established')
+    assert.equal(run([synAck.frame, syn.frame], { ...config, default: 'accept', rules: [`drop tcp from ${OUTSIDE}`] })
+      .outputs.length, 2)
+    const denied = run([synAck.frame], { default: 'drop' })
+    assert.equal(denied.records[0].tuple.source, INSIDE)
+  })
+
+  it('know the side that the opener is on', () => {
+    const config = { rules: ['accept tcp in'], default: 'drop' }
+    const at = (frame: Uint8Array, port: number): TestPacket => ({ frame, port })
+    const synAck = tcp('SA', { back: true, acknowledgement: 101 })
+    assert.equal(run([at(tcp('S'), 0), at(synAck, 1)], config).outputs.length, 2)
+    assert.equal(run([at(tcp('S'), 1)], config).outputs.length, 0)
+    assert.equal(run([at(synAck, 1), at(tcp('S'), 0)], config).outputs.length, 2)
+    assert.equal(run([at(synAck, 0)], config).outputs.length, 0)
+  })
+
+  it('look at VLAN and IPv6 addresses', () => {
+    const config = { rules: ['drop vlan 7', `accept from ${inside6}`, 'accept vlan none from 10.0.0.0/8'], default: 'drop' }
+    const packets = [
+      udp(1, { vlans: [7] }), udp(2, { vlans: [8] }), udp(3), udp(4, { source: inside6, destination: outside6 }),
+      udp(5, { source: outside6, destination: inside6 }), udp(6, { source: inside6, destination: outside6, vlans: [7] }),
+      udp(7, { vlans: [{ id: 0, priority: 5 }] }),
+    ]
+    const result = run(packets, config)
+    assert.deepEqual(result.outputs.map((output) => packets.indexOf(packets.find((p) => Buffer.compare(p, output.frame) === 0)!)),
+      [2, 3, 6])
+    assert.deepEqual(result.flows.map((flow) => flow.state.firewall.rule), [0, null, 2, 1, null, 0, 2])
+  })
+
+  it('see what network functions in front have written', async () => {
+    const { defineNf, Verdict } = await import('../../nf/index.ts')
+    const rewrite = defineNf({
+      name: 'rewrite', version: 1,
+      create: () => ({
+        processPacket(packet) {
+          if (packet.direction === 0) packet.destinationPort = 8080
+          else packet.sourcePort = 8080
+          return Verdict.Forward
+        },
+      }),
+    })
+    const config = firewall.config!.parse({ rules: ['accept tcp to port 8080'], default: 'drop' })
+    const { packets } = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open()
+    assert.equal(runPackets([rewrite, { definition: firewall, config }], packets).outputs.length, 3)
+  })
+
+  it('count 65,535 at most', () => {
+    const parse = (count: number) => firewall.config!.safeParse({ rules: new Array(count).fill('drop') })
+    assert.equal(parse(65535).success, true)
+    assert.equal(parse(65536).success, false)
+  })
+
+  it('work with 10,000 of them', () => {
+    const random = new Random(3)
+    const site = (): string => `10.${random.below(3)}.${random.below(4)}.0/24`
+    const lines = Array.from({ length: 10_000 }, () => {
+      const low = random.below(3000)
+      return `${random.pick(['accept', 'drop'])} ${random.pick(['tcp', 'udp'])} from ${site()} to ${site()} port ${low}-${low + 40}`
+    })
+    const linear = new LinearRuleSet(parseRules(lines))
+    const packets: Uint8Array[] = []
+    const expected: boolean[] = []
+    let matched = 0
+    for (let i = 0; i < 1000; i++) {
+      const isTcp = random.chance(0.5)
+      const word = (): number => (10 << 24) | (random.below(3) << 16) | (random.below(4) << 8) | random.below(256)
+      const source = word()
+      const destination = word()
+      const destinationPort = random.below(3000)
+      const transport = { sourcePort: 1024 + i, destinationPort }
+      packets.push(buildFrame({
+        source: formatAddress(4, source), destination: formatAddress(4, destination),
+        ...(isTcp ? { tcp: { ...transport, flags: 'S' } } : { udp: transport }),
+      }))
+      const rule = linear.match(4, source, 0, 0, 0, destination, 0, 0, 0, 1024 + i, destinationPort, isTcp ? 6 : 17, -1, 0)
+      if (rule >= 0) matched++
+      expected.push(rule >= 0 && parseRules([lines[rule]])[0].action === RuleAction.Accept)
+    }
+    assert.ok(matched > 200 && matched < 900, `${matched} of 1,000 packets match a rule`)
+    const { outputs } = run(packets, { rules: lines, default: 'drop' })
+    const passed = new Set(outputs.map((output) => Buffer.from(output.frame).toString('latin1')))
+    assert.deepEqual(packets.map((packet) => passed.has(Buffer.from(packet).toString('latin1'))), expected)
+  })
+})
+
+describe('the other direction', () => {
+  const config = { rules: [`accept tcp from ${INSIDE}`], default: 'drop' }
+
+  it('may not open a connection on the ports of an accepted flow', () => {
+    // A stray segment of the inside has opened the flow.
+    const stray = run([tcp('A', { acknowledgement: 500 }), tcp('S', { back: true, sequence: 499 })], config)
+    assert.equal(stray.outputs.length, 1)
+    assert.equal(counter(stray, 'deniedConnections'), 1)
+    assert.equal(stray.flows[0].state.firewall.tcp, 'mid-stream')
+    const open = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open().packets
+    assert.equal(run([...open, tcp('S', { back: true, sequence: 7 })], config).outputs.length, 3)
+    // Opening at once is the connection that was allowed.
+    assert.equal(run([tcp('S'), tcp('S', { back: true, sequence: 300 })], config).outputs.length, 2)
+    assert.equal(run([...open, tcp('S', { back: true, sequence: 7 })]).outputs.length, 4)
+  })
+
+  it('may open one that the rules allow, on the ports of a refused flow', () => {
+    const result = run([
+      tcp('A', { back: true, sequence: 7, acknowledgement: 9 }),
+      tcp('S', { sequence: 100 }),
+      tcp('SA', { back: true, sequence: 300, acknowledgement: 101 }),
+      tcp('A', { sequence: 101, acknowledgement: 301 }),
+      tcp('S', { back: true, sequence: 9999 }),
+    ], config)
+    assert.equal(result.outputs.length, 3)
+    assert.deepEqual(result.flows[0].state.firewall, { verdict: 'accept', tcp: 'established', rule: 0 })
+    assert.equal(counter(result, 'acceptedFlows'), 1)
+    assert.equal(counter(result, 'deniedConnections'), 1)
+  })
+
+  it('is told when it is refused', () => {
+    const result = run([tcp('A', { acknowledgement: 500 }), tcp('S', { back: true, sequence: 499 })], { ...config, default: 'reset' })
+    assert.equal(counter(result, 'resetsSent'), 1)
+  })
+
+  it('is asked for anew only when connections are tracked', () => {
+    const untracked = { ...config, tracking: { enabled: false } }
+    const result = run([tcp('A', { acknowledgement: 500 }), tcp('S', { back: true, sequence: 499 })], untracked)
+    assert.equal(result.outputs.length, 2)
+    assert.equal(result.flows[0].state.firewall.tcp, 'none')
+  })
+})
+
+describe('what belongs to a flow', () => {
+  const big = { udp: { sourcePort: 5000, destinationPort: 53, payload: 'y'.repeat(3000) }, source: INSIDE, destination: OUTSIDE }
+  const big6 = { ...big, source: inside6, destination: outside6 }
+
+  it('are its fragments, in any order', () => {
+    for (const datagram of [big, big6]) {
+      const fragments = buildFragments({ ...datagram, identification: 9 }, 1000)
+      for (const order of [fragments, fragments.toReversed()]) {
+        assert.equal(run(order, { rules: ['accept udp to port 53'], default: 'drop' }).outputs.length, fragments.length)
+        const denied = run(order, { rules: ['reset udp to port 53'] })
+        assert.equal(passedOf(denied), 0)
+        assert.equal(counter(denied, 'prohibitedSent'), 1)
+        assert.equal(denied.dropReasons['firewall-denied'], fragments.length)
+      }
+    }
+  })
+
+  it('are fragments of its segments', () => {
+    const open = new TcpConversation({ client: INSIDE, server: OUTSIDE, clientSequence: 99, serverSequence: 299 }).open().packets
+    const segment = { source: INSIDE, destination: OUTSIDE, tcp: {
+      sourcePort: 40000, destinationPort: 80, sequence: 100, acknowledgement: 300, flags: 'FA', payload: 'z'.repeat(2000) } }
+    const result = run([
+      ...open, ...buildFragments({ ...segment, identification: 5 }, 600),
+      tcp('A', { back: true, sequence: 300, acknowledgement: 2101 }),
+    ], { tracking: { invalid: 'drop' } })
+    assert.deepEqual(result.dropReasons, {})
+    assert.equal(result.flows[0].state.firewall.tcp, 'close-wait')
+  })
+
+  it('are ICMP errors about it', () => {
+    const quote = buildPacket({ source: INSIDE, destination: OUTSIDE, tcp: { sourcePort: 40000, destinationPort: 80, flags: 'S' } })
+    const error = buildFrame({ source: '198.51.100.9', destination: INSIDE, icmp: { type: 3, code: 1, quote } })
+    const config = { rules: ['accept tcp to port 80'], default: 'drop' }
+    const passed = run([tcp('S'), error], config)
+    assert.equal(passed.outputs.length, 2)
+    assert.equal(passed.flows.length, 1)
+    assert.equal(passed.flows[0].state.firewall.tcp, 'syn-sent')
+    const denied = run([tcp('S'), error, error], { ...config, rules: ['reset tcp to port 80'] })
+    assert.equal(passedOf(denied), 0)
+    assert.equal(emittedOf(denied).length, 1)
+    // Without its flow it is a flow of its own.
+    assert.equal(run([error], config).outputs.length, 0)
+    assert.equal(run([error], { ...config, rules: ['accept icmp'] }).outputs.length, 1)
+  })
+
+  it('are not the other ports of a protocol without ports in the flow key', () => {
+    const sctp = (sourcePort: number, destinationPort: number, back = false): Uint8Array => buildFrame({
+      source: back ? OUTSIDE : INSIDE, destination: back ? INSIDE : OUTSIDE, protocol: 132,
+      payload: Uint8Array.of(sourcePort >>> 8, sourcePort, destinationPort >>> 8, destinationPort, 0, 0, 0, 0, 0, 0, 0, 0),
+    })
+    const packets = [sctp(1000, 3868), sctp(3868, 1000, true), sctp(1000, 22), sctp(22, 1000, true), sctp(1001, 3868)]
+    const result = run(packets, { rules: ['accept sctp to port 3868'], default: 'drop' })
+    assert.deepEqual(result.outputs.map((output) => output.frame), [packets[0], packets[1], packets[4]])
+    assert.equal(result.flows[0].state.firewall.verdict, 'by-packet')
+    assert.equal(run(packets, { rules: ['accept sctp'], default: 'drop' }).outputs.length, 5)
+  })
+})
+
+/** The fields of a refusal. */
+function readReset(output: OutputPacket): { flags: number; sequence: number; acknowledgement: number; ports: number[] } {
+  const { frame } = output
+  const { transport, end } = layersOf(frame)
+  const view = new DataView(frame.buffer, frame.byteOffset)
+  assert.equal(checksumFault(frame), '')
+  assert.equal(end, frame.length)
+  assert.equal(end - transport, 20)
+  return {
+    flags: frame[transport + 13], sequence: view.getUint32(transport + 4), acknowledgement: view.getUint32(transport + 8),
+    ports: [view.getUint16(transport), view.getUint16(transport + 2)],
+  }
+}
+
+describe('reset', () => {
+  const config = { default: 'reset' }
+
+  it('answers TCP with RST (RFC 9293 §3.5.2)', () => {
+    const ports = [80, 40000]
+    const answerTo = (frame: Uint8Array): object => readReset(emittedOf(run([frame], config))[0])
+    assert.deepEqual(answerTo(tcp('S')), { flags: 0x14, sequence: 0, acknowledgement: 101, ports })
+    assert.deepEqual(answerTo(tcp('S', { payload: 'fast' })), { flags: 0x14, sequence: 0, acknowledgement: 105, ports })
+    assert.deepEqual(answerTo(tcp('F', { payload: 'abc' })), { flags: 0x14, sequence: 0, acknowledgement: 104, ports })
+    assert.deepEqual(answerTo(tcp('S', { sequence: 0xffffffff })), { flags: 0x14, sequence: 0, acknowledgement: 0, ports })
+    assert.deepEqual(answerTo(tcp('PA', { acknowledgement: 777, payload: 'abc' })),
+      { flags: 0x04, sequence: 777, acknowledgement: 0, ports })
+    assert.deepEqual(answerTo(tcp('SA', { acknowledgement: 0xfffffff0 })),
+      { flags: 0x04, sequence: 0xfffffff0, acknowledgement: 0, ports })
+    assert.deepEqual(answerTo(tcp('S', { source: inside6, destination: outside6 })),
+      { flags: 0x14, sequence: 0, acknowledgement: 101, ports })
+    for (const flags of ['R', 'RA']) assert.equal(run([tcp(flags, { acknowledgement: 5 })], config).outputs.length, 0)
+  })
+
+  it('sends it back the way the packet came', () => {
+    const [answer] = emittedOf(run([tcp('S', { vlans: [100, 7], ipOptions: Uint8Array.of(1, 1, 1, 1) })], config))
+    assert.deepEqual(answer.frame.subarray(0, 22), tcp('S', {
+      vlans: [100, 7], sourceMac: '02:00:00:00:00:02', destinationMac: '02:00:00:00:00:01' }).subarray(0, 22))
+    const { network } = layersOf(answer.frame)
+    assert.equal(answer.frame[network], 0x45)
+    assert.deepEqual([...answer.frame.subarray(network + 12, network + 20)], [192, 0, 2, 2, 10, 0, 0, 1])
+  })
+
+  it('answers the rest with "administratively prohibited" (RFC 1812 §5.2.7.1, RFC 4443 §3.1)', () => {
+    const answerTo = (frame: Uint8Array): { bytes: number[]; quote: Uint8Array; length: number } => {
+      const { frame: answer } = emittedOf(run([frame], config))[0]
+      assert.equal(checksumFault(answer), '')
+      const { network, transport, end } = layersOf(answer)
+      assert.equal(end, answer.length)
+      return { bytes: [...answer.subarray(transport, transport + 2)], quote: answer.subarray(transport + 8, end), length: end - network }
+    }
+    const small = udp(53, { trailer: new Uint8Array(20) })
+    assert.deepEqual(answerTo(small), { bytes: [3, 13], quote: small.subarray(14, 14 + 29), length: 28 + 29 })
+    const large = udp(53, { payload: 'q'.repeat(1401) })
+    assert.deepEqual(answerTo(large), { bytes: [3, 13], quote: large.subarray(14, 14 + 548), length: 576 })
+    const small6 = udp(53, { source: inside6, destination: outside6, payload: 'odd', trailer: new Uint8Array(9) })
+    assert.deepEqual(answerTo(small6), { bytes: [1, 1], quote: small6.subarray(14, 14 + 51), length: 48 + 51 })
+    const large6 = udp(53, { source: inside6, destination: outside6, payload: 'q'.repeat(1400) })
+    assert.deepEqual(answerTo(large6), { bytes: [1, 1], quote: large6.subarray(14, 14 + 1232), length: 1280 })
+    assert.deepEqual(answerTo(buildFrame({ source: INSIDE, destination: OUTSIDE, icmp: {} })).bytes, [3, 13])
+    assert.deepEqual(answerTo(buildFrame({ source: INSIDE, destination: OUTSIDE, protocol: 47, payload: 'gre' })).bytes, [3, 13])
+  })
+
+  it('keeps silent where an answer would go astray (RFC 1122 §3.2.2, RFC 4443 §2.4)', () => {
+    const quote = buildPacket({ source: OUTSIDE, destination: INSIDE, udp: {} })
+    const quote6 = buildPacket({ source: outside6, destination: inside6, udp: {} })
+    const silent: Uint8Array[] = [
+      udp(1, { destination: '224.0.0.251' }), udp(1, { destination: '255.255.255.255' }), udp(1, { source: '0.0.0.0' }),
+      udp(1, { source: '240.0.0.1' }), udp(1, { destinationMac: '01:00:5e:00:00:01' }),
+      udp(1, { source: inside6, destination: 'ff02::1' }), udp(1, { source: '::', destination: outside6 }),
+      udp(1, { source: 'ff02::1', destination: outside6 }),
+      tcp('S', { destination: '239.1.1.1' }), tcp('S', { destinationMac: 'ff:ff:ff:ff:ff:ff' }),
+      buildFrame({ icmp: { type: 3, code: 1, quote } }), buildFrame({ icmp: { type: 11, code: 0, quote } }),
+      buildFrame({ source: inside6, destination: outside6, icmp: { type: 1, code: 4, quote: quote6 } }),
+      buildFrame({ source: inside6, destination: outside6, icmp: { type: 137, code: 0 } }),
+    ]
+    const result = run(silent, config)
+    assert.equal(result.outputs.length, 0)
+    assert.equal(counter(result, 'unanswered'), silent.length)
+    assert.equal(result.dropReasons['firewall-denied'], silent.length)
+    assert.equal(run([buildFrame({ source: inside6, destination: outside6, icmp: {} })], config).outputs.length, 1)
+  })
+
+  it('does not answer a segment whose length is not known', () => {
+    const segment = { source: INSIDE, destination: OUTSIDE, identification: 4,
+      tcp: { flags: 'S', sequence: 100, payload: 'x'.repeat(600) } }
+    assert.equal(run(buildFragments(segment, 400), config).outputs.length, 0)
+    const withAck = buildFragments({ ...segment, tcp: { ...segment.tcp, flags: 'A', acknowledgement: 9 } }, 400)
+    assert.equal(run(withAck, config).outputs.length, 1)
+  })
+
+  it('answers a flow once a second', () => {
+    const at = (ms: number, port = 40000): TestPacket => ({ frame: tcp('S', { port }), time: 1_700_000_000_000_000 + ms * 1000 })
+    const result = run([at(0), at(10), at(20, 40001), at(900), at(1100), at(1200), at(2000)], config)
+    assert.deepEqual(emittedOf(result).map((output) => (output.time / 1000) % 1e6), [0, 20, 1100, 2000])
+    assert.equal(counter(result, 'resetsSent'), 4)
+    assert.equal(counter(result, 'unanswered'), 3)
+  })
+
+  it('answers all flows within a limit', () => {
+    const flood = Array.from({ length: 400 }, (_, i): TestPacket => ({
+      frame: tcp('S', { port: 1000 + i }), time: 1_700_000_000_000_000 + Math.floor(i / 100) * 500_000 }))
+    const result = run(flood, { ...config, answersPerSecond: 20 })
+    // The bucket is full at first, and half full again after half a second.
+    assert.equal(emittedOf(result).length, 20 + 10 + 10 + 10)
+    assert.equal(run(flood, { ...config, answersPerSecond: 0 }).outputs.length, 0)
+    assert.equal(counter(run(flood, config), 'resetsSent'), 400)
+  })
+})
+
+describe('tracking', () => {
+  const open = new TcpConversation({ client: INSIDE, server: OUTSIDE, clientSequence: 99, serverSequence: 299 }).open().packets
+  /** A packet of each invalid kind, for the connection above. */
+  const invalid: Record<string, Uint8Array> = {
+    'invalid-flags': tcp('SF'),
+    'out-of-window': tcp('PA', { sequence: 999_999, acknowledgement: 300, payload: 'x' }),
+    'unacceptable-ack': tcp('A', { sequence: 100, acknowledgement: 301 }),
+    'invalid-reset': tcp('R', { sequence: 99 }),
+  }
+
+  it('drops invalid segments when told so, each for its reason', () => {
+    const config = { tracking: { invalid: 'drop' } }
+    for (const [reason, frame] of Object.entries(invalid)) {
+      const result = run([...open, frame, frame], config)
+      assert.deepEqual(result.dropReasons, { [`firewall-${reason}`]: 2 })
+      assert.equal(result.flows[0].state.firewall.tcp, 'established')
+      assert.equal(result.records.length, 1)
+      assert.deepEqual(result.records[0].fields.dropped, true)
+      const name = reason.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())
+      assert.equal(counter(result, name), 2)
+      assert.equal(run([...open, frame]).outputs.length, 4)
+    }
+    const after = run([...open, tcp('R', { sequence: 100 }), tcp('PA', { sequence: 100, acknowledgement: 300, payload: 'x' })], config)
+    assert.deepEqual(after.dropReasons, { 'firewall-after-close': 1 })
+  })
+
+  it('drops what has no handshake when told so', () => {
+    const config = { tracking: { midStream: 'drop' } }
+    const result = run([tcp('PA', { payload: 'x' }), tcp('S', { sequence: 99 }), ...open.slice(1)], config)
+    assert.deepEqual(result.dropReasons, { 'firewall-no-handshake': 1 })
+    assert.equal(result.flows[0].state.firewall.tcp, 'established')
+    assert.equal(run([tcp('PA', { payload: 'x' })]).outputs.length, 1)
+  })
+
+  it('lets the answerer of a refused middle open where rules allow it', () => {
+    const config = { rules: [`accept tcp from ${INSIDE}`, `accept tcp from ${OUTSIDE} port 80`], default: 'drop',
+      tracking: { midStream: 'drop' } }
+    const result = run([tcp('A', { back: true, acknowledgement: 5 }), ...open, tcp('S', { back: true, sequence: 9999 })], config)
+    assert.equal(result.outputs.length, 4)
+    assert.deepEqual(result.flows[0].state.firewall, { verdict: 'accept', tcp: 'established', rule: 0 })
+  })
+
+  it('is switched off, or eased', () => {
+    assert.equal(run([...open, ...Object.values(invalid)], { tracking: { enabled: false, invalid: 'drop' } }).outputs.length, 7)
+    const liberal = run([...open, ...Object.values(invalid)], { tracking: { windowCheck: 'liberal', invalid: 'drop' } })
+    assert.deepEqual(Object.keys(liberal.dropReasons), ['firewall-invalid-flags', 'firewall-invalid-reset'])
+    const none = run([...open, ...Object.values(invalid)], { tracking: { windowCheck: false, invalid: 'drop' } })
+    assert.deepEqual(Object.keys(none.dropReasons), ['firewall-invalid-flags'])
+  })
+
+  it('reads the window scale option', () => {
+    const frame = (back: boolean, flags: string, sequence: number, acknowledgement: number, payload = ''): Uint8Array => buildFrame({
+      source: back ? OUTSIDE : INSIDE, destination: back ? INSIDE : OUTSIDE,
+      tcp: { sourcePort: back ? 80 : 40000, destinationPort: back ? 40000 : 80, sequence, acknowledgement, flags, window: 1000, payload,
+        options: flags.includes('S') ? Uint8Array.of(2, 4, 5, 180, 1, 3, 3, 4) : undefined },
+    })
+    const shake = [frame(false, 'S', 99, 0), frame(true, 'SA', 299, 100), frame(false, 'A', 100, 300), frame(true, 'A', 300, 100)]
+    const edge = 100 + (1000 << 4)
+    const config = { tracking: { invalid: 'drop' } }
+    assert.deepEqual(run([...shake, frame(false, 'PA', edge, 300, 'x')], config).dropReasons, {})
+    assert.deepEqual(run([...shake, frame(false, 'PA', edge + 1, 300, 'x')], config).dropReasons, { 'firewall-out-of-window': 1 })
+  })
+
+  it('knows how long segments were that a capture has cut', () => {
+    for (const [client, server] of [[INSIDE, OUTSIDE], [inside6, outside6]]) {
+      const web = new TcpConversation({ client, server }).open().client('x'.repeat(5000)).server('y'.repeat(9000)).close()
+      const cut = web.packets.map(({ frame, time }) => ({ frame: frame.subarray(0, 80), wireLength: frame.length, time }))
+      const result = run(cut, { tracking: { invalid: 'drop' } })
+      assert.deepEqual(result.dropReasons, {})
+      assert.equal(result.flows[0].state.firewall.tcp, 'time-wait')
+    }
+  })
+
+  it('begins anew with a SYN after the end', () => {
+    const web = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open().close()
+    const again = new TcpConversation({ client: INSIDE, server: OUTSIDE, clientSequence: 5, startUs: web.timeUs }).open()
+    const result = run([...web.packets, ...again.packets], { tracking: { invalid: 'drop', midStream: 'drop' } })
+    assert.deepEqual(result.dropReasons, {})
+    assert.deepEqual(result.flows.map((flow) => flow.state.firewall.tcp), ['time-wait', 'established'])
+  })
+})
