@@ -181,7 +181,7 @@ test('arrays of every kind of number, and their bounds', () => {
       assert.equal(view.list.get(0), 8)
       assert.equal(decode().list.length, length)
       assert.equal(decode().list[0], field === time ? 8 / 1e6 : 8)
-      for (const index of [-1, length, NaN, Infinity, -Infinity, undefined, 2 ** 31]) {
+      for (const index of [-1, length, 0.5, NaN, Infinity, -Infinity, undefined, 2 ** 31, 2 ** 32]) {
         assert.throws(() => view.list.get(index), RangeError, `get ${index}`)
         assert.throws(() => view.list.set(index, 1), RangeError)
         assert.throws(() => view.list.add(index), RangeError)

@@ -3,8 +3,9 @@ import { describe, it } from 'node:test'
 import { Random } from '../../base/random.ts'
 import { formatAddress } from '../../memory/struct.ts'
 import {
-  buildFragments, buildFrame, buildPacket, checksumFault, layersOf, runPackets, TcpConversation, type FrameOptions,
-  type OutputPacket, type TestPacket, type TestResult,
+  buildFragments, buildFrame, buildPacket, checksumFault, layersOf, runPackets, TcpConversation, TEST_START_US,
+  type FrameOptions, type OutputPacket, type TcpConversationOptions, type TcpOptions,
+  type TestPacket, type TestResult,
 } from '../../testing/index.ts'
 import firewall from './firewall.ts'
 import { LinearRuleSet } from './linear-rule-set.ts'
@@ -15,21 +16,29 @@ const INSIDE = '10.0.0.1'
 const OUTSIDE = '192.0.2.2'
 const inside6 = '2001:db8::1'
 const outside6 = '2001:db8:1::2'
+const there6 = { source: inside6, destination: outside6 }
+const back6 = { source: outside6, destination: inside6 }
 
 /** A TCP segment from the inside, or with `back` from the outside; the numbers fit together. */
-function tcp(flags: string, options: { back?: boolean; sequence?: number; acknowledgement?: number; payload?: string;
-  port?: number; serverPort?: number } & Partial<FrameOptions> = {}): Uint8Array {
-  const { back = false, sequence = 100, acknowledgement = 0, payload = '', port = 40000, serverPort = 80, ...rest } = options
+function tcp(flags: string, options: FrameOptions & { back?: boolean; sequence?: number; acknowledgement?: number;
+  payload?: string; port?: number } = {}): Uint8Array {
+  const { back = false, sequence = 100, acknowledgement = 0, payload = '', port = 40000, ...rest } = options
+  const ports = back ? { sourcePort: 80, destinationPort: port } : { sourcePort: port, destinationPort: 80 }
   return buildFrame({
     source: back ? OUTSIDE : INSIDE, destination: back ? INSIDE : OUTSIDE, ...rest,
-    tcp: { sourcePort: back ? serverPort : port, destinationPort: back ? port : serverPort, sequence, acknowledgement, flags,
-      payload },
+    tcp: { ...ports, sequence, acknowledgement, flags, payload },
   })
 }
 
-function udp(destinationPort: number, options: Partial<FrameOptions> & { payload?: Uint8Array | string } = {}): Uint8Array {
+function udp(destinationPort: number, options: FrameOptions = {}): Uint8Array {
   const { payload = 'x', ...rest } = options
-  return buildFrame({ source: INSIDE, destination: OUTSIDE, ...rest, udp: { sourcePort: 5000, destinationPort, payload } })
+  const datagram = { sourcePort: 5000, destinationPort, payload }
+  return buildFrame({ source: INSIDE, destination: OUTSIDE, ...rest, udp: datagram })
+}
+
+/** From the inside to the outside, port 40000 to port 80 unless told; the server's first byte is number 300. */
+function conversation(options: TcpConversationOptions = {}): TcpConversation {
+  return new TcpConversation({ client: INSIDE, server: OUTSIDE, clientSequence: 99, serverSequence: 299, ...options })
 }
 
 const run = (packets: readonly (Uint8Array | TestPacket)[], config: object = {}): TestResult =>
@@ -41,8 +50,8 @@ const passedOf = (result: TestResult): number => result.outputs.length - emitted
 
 describe('without configuration', () => {
   it('forwards everything unchanged, and shows the state of connections', () => {
-    const web = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open().client('GET').server('OK').close()
-    const packets = [...web.packets.map((packet) => packet.frame), udp(53), buildFrame({ icmp: {} }), tcp('SF', { port: 7 })]
+    const web = conversation().open().client('GET').server('OK').close().packets.map((packet) => packet.frame)
+    const packets = [...web, udp(53), buildFrame({ icmp: {} }), tcp('SF', { port: 7 })]
     const result = run(packets)
     assert.deepEqual(result.outputs.map((output) => output.frame), packets)
     assert.deepEqual(result.flows.map((flow) => flow.state.firewall), [
@@ -67,9 +76,8 @@ describe('rules', () => {
   const rules = ['drop tcp to port 23 name telnet', 'accept tcp from 10.0.0.0/8', 'reset udp to port 53']
 
   it('let the first match decide, for both directions of the flow', () => {
-    const telnet = new TcpConversation({ client: INSIDE, server: OUTSIDE, serverPort: 23 }).open().packets
-    const web = new TcpConversation({ client: INSIDE, server: OUTSIDE, clientPort: 41000 }).open().client('GET').packets
-      .map((packet) => packet.frame)
+    const telnet = conversation({ serverPort: 23 }).open().packets
+    const web = conversation({ clientPort: 41000 }).open().client('GET').packets.map((packet) => packet.frame)
     const result = run([...telnet, ...web, udp(9000)], { rules, default: 'drop' })
     assert.equal(result.outputs.length, web.length)
     assert.deepEqual(result.dropReasons, { 'firewall-denied': telnet.length + 1 })
@@ -78,16 +86,16 @@ describe('rules', () => {
       { verdict: 'accept', tcp: 'established', rule: 1 },
       { verdict: 'drop', tcp: 'none', rule: null },
     ])
-    assert.deepEqual(result.records.map(({ event, tuple, fields }) => [event, tuple.source, tuple.destinationPort, fields]), [
-      ['denied', INSIDE, 23, { rule: 0, name: 'telnet', action: 'drop' }],
-      ['denied', INSIDE, 9000, { rule: -1, name: '', action: 'drop' }],
+    assert.deepEqual(result.records.map(({ event, tuple, fields }) => [event, tuple.destinationPort, fields]), [
+      ['denied', 23, { rule: 0, name: 'telnet', action: 'drop' }],
+      ['denied', 9000, { rule: -1, name: '', action: 'drop' }],
     ])
     assert.equal(counter(result, 'acceptedFlows'), 1)
     assert.equal(counter(result, 'deniedFlows'), 2)
   })
 
   it('see the opener as the source, also when its answer comes first', () => {
-    const [syn, synAck, ack] = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open().packets
+    const [syn, synAck, ack] = conversation().open().packets
     const config = { rules: [`accept tcp from ${INSIDE} to ${OUTSIDE} port 80`], default: 'drop' }
     const result = run([synAck.frame, syn.frame, ack.frame], config)
     assert.equal(result.outputs.length, 3)
@@ -109,15 +117,13 @@ describe('rules', () => {
   })
 
   it('look at VLAN and IPv6 addresses', () => {
-    const config = { rules: ['drop vlan 7', `accept from ${inside6}`, 'accept vlan none from 10.0.0.0/8'], default: 'drop' }
+    const rules = ['drop vlan 7', `accept from ${inside6}`, 'accept vlan none from 10.0.0.0/8']
     const packets = [
-      udp(1, { vlans: [7] }), udp(2, { vlans: [8] }), udp(3), udp(4, { source: inside6, destination: outside6 }),
-      udp(5, { source: outside6, destination: inside6 }), udp(6, { source: inside6, destination: outside6, vlans: [7] }),
-      udp(7, { vlans: [{ id: 0, priority: 5 }] }),
+      udp(1, { vlans: [7] }), udp(2, { vlans: [8] }), udp(3), udp(4, there6), udp(5, back6),
+      udp(6, { ...there6, vlans: [7] }), udp(7, { vlans: [{ id: 0, priority: 5 }] }),
     ]
-    const result = run(packets, config)
-    assert.deepEqual(result.outputs.map((output) => packets.indexOf(packets.find((p) => Buffer.compare(p, output.frame) === 0)!)),
-      [2, 3, 6])
+    const result = run(packets, { rules, default: 'drop' })
+    assert.deepEqual(result.outputs.map((output) => output.frame), [packets[2], packets[3], packets[6]])
     assert.deepEqual(result.flows.map((flow) => flow.state.firewall.rule), [0, null, 2, 1, null, 0, 2])
   })
 
@@ -134,7 +140,7 @@ describe('rules', () => {
       }),
     })
     const config = firewall.config!.parse({ rules: ['accept tcp to port 8080'], default: 'drop' })
-    const { packets } = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open()
+    const { packets } = conversation().open()
     assert.equal(runPackets([rewrite, { definition: firewall, config }], packets).outputs.length, 3)
   })
 
@@ -149,7 +155,8 @@ describe('rules', () => {
     const site = (): string => `10.${random.below(3)}.${random.below(4)}.0/24`
     const lines = Array.from({ length: 10_000 }, () => {
       const low = random.below(3000)
-      return `${random.pick(['accept', 'drop'])} ${random.pick(['tcp', 'udp'])} from ${site()} to ${site()} port ${low}-${low + 40}`
+      const what = `${random.pick(['accept', 'drop'])} ${random.pick(['tcp', 'udp'])}`
+      return `${what} from ${site()} to ${site()} port ${low}-${low + 40}`
     })
     const linear = new LinearRuleSet(parseRules(lines))
     const packets: Uint8Array[] = []
@@ -166,7 +173,8 @@ describe('rules', () => {
         source: formatAddress(4, source), destination: formatAddress(4, destination),
         ...(isTcp ? { tcp: { ...transport, flags: 'S' } } : { udp: transport }),
       }))
-      const rule = linear.match(4, source, 0, 0, 0, destination, 0, 0, 0, 1024 + i, destinationPort, isTcp ? 6 : 17, -1, 0)
+      const rule = linear.match(
+        4, source, 0, 0, 0, destination, 0, 0, 0, 1024 + i, destinationPort, isTcp ? 6 : 17, -1, 0)
       if (rule >= 0) matched++
       expected.push(rule >= 0 && parseRules([lines[rule]])[0].action === RuleAction.Accept)
     }
@@ -179,18 +187,19 @@ describe('rules', () => {
 
 describe('the other direction', () => {
   const config = { rules: [`accept tcp from ${INSIDE}`], default: 'drop' }
+  /** A stray segment of the inside opens the flow. */
+  const against = [tcp('A', { acknowledgement: 500 }), tcp('S', { back: true, sequence: 499 })]
 
   it('may not open a connection on the ports of an accepted flow', () => {
-    // A stray segment of the inside has opened the flow.
-    const stray = run([tcp('A', { acknowledgement: 500 }), tcp('S', { back: true, sequence: 499 })], config)
+    const stray = run(against, config)
     assert.equal(stray.outputs.length, 1)
     assert.equal(counter(stray, 'deniedConnections'), 1)
     assert.equal(stray.flows[0].state.firewall.tcp, 'mid-stream')
-    const open = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open().packets
-    assert.equal(run([...open, tcp('S', { back: true, sequence: 7 })], config).outputs.length, 3)
+    const late = [...conversation().open().packets, tcp('S', { back: true, sequence: 7 })]
+    assert.equal(run(late, config).outputs.length, 3)
+    assert.equal(run(late).outputs.length, 4)
     // Opening at once is the connection that was allowed.
     assert.equal(run([tcp('S'), tcp('S', { back: true, sequence: 300 })], config).outputs.length, 2)
-    assert.equal(run([...open, tcp('S', { back: true, sequence: 7 })]).outputs.length, 4)
   })
 
   it('may open one that the rules allow, on the ports of a refused flow', () => {
@@ -208,21 +217,20 @@ describe('the other direction', () => {
   })
 
   it('is told when it is refused', () => {
-    const result = run([tcp('A', { acknowledgement: 500 }), tcp('S', { back: true, sequence: 499 })], { ...config, default: 'reset' })
+    const result = run(against, { ...config, default: 'reset' })
     assert.equal(counter(result, 'resetsSent'), 1)
   })
 
   it('is asked for anew only when connections are tracked', () => {
-    const untracked = { ...config, tracking: { enabled: false } }
-    const result = run([tcp('A', { acknowledgement: 500 }), tcp('S', { back: true, sequence: 499 })], untracked)
+    const result = run(against, { ...config, tracking: { enabled: false } })
     assert.equal(result.outputs.length, 2)
     assert.equal(result.flows[0].state.firewall.tcp, 'none')
   })
 })
 
 describe('what belongs to a flow', () => {
-  const big = { udp: { sourcePort: 5000, destinationPort: 53, payload: 'y'.repeat(3000) }, source: INSIDE, destination: OUTSIDE }
-  const big6 = { ...big, source: inside6, destination: outside6 }
+  const big = { source: INSIDE, destination: OUTSIDE, udp: { destinationPort: 53, payload: 'y'.repeat(3000) } }
+  const big6 = { ...big, ...there6 }
 
   it('are its fragments, in any order', () => {
     for (const datagram of [big, big6]) {
@@ -238,11 +246,11 @@ describe('what belongs to a flow', () => {
   })
 
   it('are fragments of its segments', () => {
-    const open = new TcpConversation({ client: INSIDE, server: OUTSIDE, clientSequence: 99, serverSequence: 299 }).open().packets
-    const segment = { source: INSIDE, destination: OUTSIDE, tcp: {
-      sourcePort: 40000, destinationPort: 80, sequence: 100, acknowledgement: 300, flags: 'FA', payload: 'z'.repeat(2000) } }
+    const ports = { sourcePort: 40000, destinationPort: 80 }
+    const segment = { ...ports, sequence: 100, acknowledgement: 300, flags: 'FA', payload: 'z'.repeat(2000) }
     const result = run([
-      ...open, ...buildFragments({ ...segment, identification: 5 }, 600),
+      ...conversation().open().packets,
+      ...buildFragments({ source: INSIDE, destination: OUTSIDE, identification: 5, tcp: segment }, 600),
       tcp('A', { back: true, sequence: 300, acknowledgement: 2101 }),
     ], { tracking: { invalid: 'drop' } })
     assert.deepEqual(result.dropReasons, {})
@@ -250,7 +258,7 @@ describe('what belongs to a flow', () => {
   })
 
   it('are ICMP errors about it', () => {
-    const quote = buildPacket({ source: INSIDE, destination: OUTSIDE, tcp: { sourcePort: 40000, destinationPort: 80, flags: 'S' } })
+    const quote = tcp('S').subarray(14)
     const error = buildFrame({ source: '198.51.100.9', destination: INSIDE, icmp: { type: 3, code: 1, quote } })
     const config = { rules: ['accept tcp to port 80'], default: 'drop' }
     const passed = run([tcp('S'), error], config)
@@ -268,7 +276,7 @@ describe('what belongs to a flow', () => {
   it('are not the other ports of a protocol without ports in the flow key', () => {
     const sctp = (sourcePort: number, destinationPort: number, back = false): Uint8Array => buildFrame({
       source: back ? OUTSIDE : INSIDE, destination: back ? INSIDE : OUTSIDE, protocol: 132,
-      payload: Uint8Array.of(sourcePort >>> 8, sourcePort, destinationPort >>> 8, destinationPort, 0, 0, 0, 0, 0, 0, 0, 0),
+      payload: Uint8Array.of(sourcePort >>> 8, sourcePort, destinationPort >>> 8, destinationPort, 0, 0, 0, 0),
     })
     const packets = [sctp(1000, 3868), sctp(3868, 1000, true), sctp(1000, 22), sctp(22, 1000, true), sctp(1001, 3868)]
     const result = run(packets, { rules: ['accept sctp to port 3868'], default: 'drop' })
@@ -278,8 +286,8 @@ describe('what belongs to a flow', () => {
   })
 })
 
-/** The fields of a refusal. */
-function readReset(output: OutputPacket): { flags: number; sequence: number; acknowledgement: number; ports: number[] } {
+/** The fields of a RST. */
+function readReset(output: OutputPacket): object {
   const { frame } = output
   const { transport, end } = layersOf(frame)
   const view = new DataView(frame.buffer, frame.byteOffset)
@@ -287,7 +295,9 @@ function readReset(output: OutputPacket): { flags: number; sequence: number; ack
   assert.equal(end, frame.length)
   assert.equal(end - transport, 20)
   return {
-    flags: frame[transport + 13], sequence: view.getUint32(transport + 4), acknowledgement: view.getUint32(transport + 8),
+    flags: frame[transport + 13],
+    sequence: view.getUint32(transport + 4),
+    acknowledgement: view.getUint32(transport + 8),
     ports: [view.getUint16(transport), view.getUint16(transport + 2)],
   }
 }
@@ -301,12 +311,13 @@ describe('reset', () => {
     assert.deepEqual(answerTo(tcp('S')), { flags: 0x14, sequence: 0, acknowledgement: 101, ports })
     assert.deepEqual(answerTo(tcp('S', { payload: 'fast' })), { flags: 0x14, sequence: 0, acknowledgement: 105, ports })
     assert.deepEqual(answerTo(tcp('F', { payload: 'abc' })), { flags: 0x14, sequence: 0, acknowledgement: 104, ports })
-    assert.deepEqual(answerTo(tcp('S', { sequence: 0xffffffff })), { flags: 0x14, sequence: 0, acknowledgement: 0, ports })
+    assert.deepEqual(answerTo(tcp('S', { sequence: 0xffffffff })),
+      { flags: 0x14, sequence: 0, acknowledgement: 0, ports })
     assert.deepEqual(answerTo(tcp('PA', { acknowledgement: 777, payload: 'abc' })),
       { flags: 0x04, sequence: 777, acknowledgement: 0, ports })
     assert.deepEqual(answerTo(tcp('SA', { acknowledgement: 0xfffffff0 })),
       { flags: 0x04, sequence: 0xfffffff0, acknowledgement: 0, ports })
-    assert.deepEqual(answerTo(tcp('S', { source: inside6, destination: outside6 })),
+    assert.deepEqual(answerTo(tcp('S', there6)),
       { flags: 0x14, sequence: 0, acknowledgement: 101, ports })
     for (const flags of ['R', 'RA']) assert.equal(run([tcp(flags, { acknowledgement: 5 })], config).outputs.length, 0)
   })
@@ -321,23 +332,24 @@ describe('reset', () => {
   })
 
   it('answers the rest with "administratively prohibited" (RFC 1812 §5.2.7.1, RFC 4443 §3.1)', () => {
-    const answerTo = (frame: Uint8Array): { bytes: number[]; quote: Uint8Array; length: number } => {
-      const { frame: answer } = emittedOf(run([frame], config))[0]
-      assert.equal(checksumFault(answer), '')
-      const { network, transport, end } = layersOf(answer)
-      assert.equal(end, answer.length)
-      return { bytes: [...answer.subarray(transport, transport + 2)], quote: answer.subarray(transport + 8, end), length: end - network }
+    const answerTo = (packet: Uint8Array): { kind: number[]; quote: Uint8Array; length: number } => {
+      const { frame } = emittedOf(run([packet], config))[0]
+      assert.equal(checksumFault(frame), '')
+      const { network, transport, end } = layersOf(frame)
+      assert.equal(end, frame.length)
+      const kind = [...frame.subarray(transport, transport + 2)]
+      return { kind, quote: frame.subarray(transport + 8), length: end - network }
     }
     const small = udp(53, { trailer: new Uint8Array(20) })
-    assert.deepEqual(answerTo(small), { bytes: [3, 13], quote: small.subarray(14, 14 + 29), length: 28 + 29 })
+    assert.deepEqual(answerTo(small), { kind: [3, 13], quote: small.subarray(14, 14 + 29), length: 28 + 29 })
     const large = udp(53, { payload: 'q'.repeat(1401) })
-    assert.deepEqual(answerTo(large), { bytes: [3, 13], quote: large.subarray(14, 14 + 548), length: 576 })
-    const small6 = udp(53, { source: inside6, destination: outside6, payload: 'odd', trailer: new Uint8Array(9) })
-    assert.deepEqual(answerTo(small6), { bytes: [1, 1], quote: small6.subarray(14, 14 + 51), length: 48 + 51 })
-    const large6 = udp(53, { source: inside6, destination: outside6, payload: 'q'.repeat(1400) })
-    assert.deepEqual(answerTo(large6), { bytes: [1, 1], quote: large6.subarray(14, 14 + 1232), length: 1280 })
-    assert.deepEqual(answerTo(buildFrame({ source: INSIDE, destination: OUTSIDE, icmp: {} })).bytes, [3, 13])
-    assert.deepEqual(answerTo(buildFrame({ source: INSIDE, destination: OUTSIDE, protocol: 47, payload: 'gre' })).bytes, [3, 13])
+    assert.deepEqual(answerTo(large), { kind: [3, 13], quote: large.subarray(14, 14 + 548), length: 576 })
+    const small6 = udp(53, { ...there6, payload: 'odd', trailer: new Uint8Array(9) })
+    assert.deepEqual(answerTo(small6), { kind: [1, 1], quote: small6.subarray(14, 14 + 51), length: 48 + 51 })
+    const large6 = udp(53, { ...there6, payload: 'q'.repeat(1400) })
+    assert.deepEqual(answerTo(large6), { kind: [1, 1], quote: large6.subarray(14, 14 + 1232), length: 1280 })
+    assert.deepEqual(answerTo(buildFrame({ icmp: {} })).kind, [3, 13])
+    assert.deepEqual(answerTo(buildFrame({ protocol: 47, payload: 'gre' })).kind, [3, 13])
   })
 
   it('keeps silent where an answer would go astray (RFC 1122 §3.2.2, RFC 4443 §2.4)', () => {
@@ -350,14 +362,14 @@ describe('reset', () => {
       udp(1, { source: 'ff02::1', destination: outside6 }),
       tcp('S', { destination: '239.1.1.1' }), tcp('S', { destinationMac: 'ff:ff:ff:ff:ff:ff' }),
       buildFrame({ icmp: { type: 3, code: 1, quote } }), buildFrame({ icmp: { type: 11, code: 0, quote } }),
-      buildFrame({ source: inside6, destination: outside6, icmp: { type: 1, code: 4, quote: quote6 } }),
-      buildFrame({ source: inside6, destination: outside6, icmp: { type: 137, code: 0 } }),
+      buildFrame({ ...there6, icmp: { type: 1, code: 4, quote: quote6 } }),
+      buildFrame({ ...there6, icmp: { type: 137, code: 0 } }),
     ]
     const result = run(silent, config)
     assert.equal(result.outputs.length, 0)
     assert.equal(counter(result, 'unanswered'), silent.length)
     assert.equal(result.dropReasons['firewall-denied'], silent.length)
-    assert.equal(run([buildFrame({ source: inside6, destination: outside6, icmp: {} })], config).outputs.length, 1)
+    assert.equal(run([buildFrame({ ...there6, icmp: {} })], config).outputs.length, 1)
   })
 
   it('does not answer a segment whose length is not known', () => {
@@ -369,7 +381,8 @@ describe('reset', () => {
   })
 
   it('answers a flow once a second', () => {
-    const at = (ms: number, port = 40000): TestPacket => ({ frame: tcp('S', { port }), time: 1_700_000_000_000_000 + ms * 1000 })
+    const at = (ms: number, port = 40000): TestPacket =>
+      ({ frame: tcp('S', { port }), time: TEST_START_US + ms * 1000 })
     const result = run([at(0), at(10), at(20, 40001), at(900), at(1100), at(1200), at(2000)], config)
     assert.deepEqual(emittedOf(result).map((output) => (output.time / 1000) % 1e6), [0, 20, 1100, 2000])
     assert.equal(counter(result, 'resetsSent'), 4)
@@ -378,7 +391,7 @@ describe('reset', () => {
 
   it('answers all flows within a limit', () => {
     const flood = Array.from({ length: 400 }, (_, i): TestPacket => ({
-      frame: tcp('S', { port: 1000 + i }), time: 1_700_000_000_000_000 + Math.floor(i / 100) * 500_000 }))
+      frame: tcp('S', { port: 1000 + i }), time: TEST_START_US + Math.floor(i / 100) * 500_000 }))
     const result = run(flood, { ...config, answersPerSecond: 20 })
     // The bucket is full at first, and half full again after half a second.
     assert.equal(emittedOf(result).length, 20 + 10 + 10 + 10)
@@ -388,11 +401,12 @@ describe('reset', () => {
 })
 
 describe('tracking', () => {
-  const open = new TcpConversation({ client: INSIDE, server: OUTSIDE, clientSequence: 99, serverSequence: 299 }).open().packets
+  const open = conversation().open().packets
+  const data = { sequence: 100, acknowledgement: 300, payload: 'x' }
   /** A packet of each invalid kind, for the connection above. */
   const invalid: Record<string, Uint8Array> = {
     'invalid-flags': tcp('SF'),
-    'out-of-window': tcp('PA', { sequence: 999_999, acknowledgement: 300, payload: 'x' }),
+    'out-of-window': tcp('PA', { ...data, sequence: 999_999 }),
     'unacceptable-ack': tcp('A', { sequence: 100, acknowledgement: 301 }),
     'invalid-reset': tcp('R', { sequence: 99 }),
   }
@@ -409,7 +423,7 @@ describe('tracking', () => {
       assert.equal(counter(result, name), 2)
       assert.equal(run([...open, frame]).outputs.length, 4)
     }
-    const after = run([...open, tcp('R', { sequence: 100 }), tcp('PA', { sequence: 100, acknowledgement: 300, payload: 'x' })], config)
+    const after = run([...open, tcp('R', { sequence: 100 }), tcp('PA', data)], config)
     assert.deepEqual(after.dropReasons, { 'firewall-after-close': 1 })
   })
 
@@ -424,35 +438,43 @@ describe('tracking', () => {
   it('lets the answerer of a refused middle open where rules allow it', () => {
     const config = { rules: [`accept tcp from ${INSIDE}`, `accept tcp from ${OUTSIDE} port 80`], default: 'drop',
       tracking: { midStream: 'drop' } }
-    const result = run([tcp('A', { back: true, acknowledgement: 5 }), ...open, tcp('S', { back: true, sequence: 9999 })], config)
+    const before = tcp('A', { back: true, acknowledgement: 5 })
+    const result = run([before, ...open, tcp('S', { back: true, sequence: 9999 })], config)
     assert.equal(result.outputs.length, 4)
     assert.deepEqual(result.flows[0].state.firewall, { verdict: 'accept', tcp: 'established', rule: 0 })
   })
 
   it('is switched off, or eased', () => {
-    assert.equal(run([...open, ...Object.values(invalid)], { tracking: { enabled: false, invalid: 'drop' } }).outputs.length, 7)
-    const liberal = run([...open, ...Object.values(invalid)], { tracking: { windowCheck: 'liberal', invalid: 'drop' } })
-    assert.deepEqual(Object.keys(liberal.dropReasons), ['firewall-invalid-flags', 'firewall-invalid-reset'])
-    const none = run([...open, ...Object.values(invalid)], { tracking: { windowCheck: false, invalid: 'drop' } })
-    assert.deepEqual(Object.keys(none.dropReasons), ['firewall-invalid-flags'])
+    const reasons = (tracking: object): string[] =>
+      Object.keys(run([...open, ...Object.values(invalid)], { tracking: { invalid: 'drop', ...tracking } }).dropReasons)
+    assert.deepEqual(reasons({ enabled: false }), [])
+    assert.deepEqual(reasons({ windowCheck: 'liberal' }), ['firewall-invalid-flags', 'firewall-invalid-reset'])
+    assert.deepEqual(reasons({ windowCheck: false }), ['firewall-invalid-flags'])
+    assert.equal(reasons({}).length, 4)
   })
 
   it('reads the window scale option', () => {
-    const frame = (back: boolean, flags: string, sequence: number, acknowledgement: number, payload = ''): Uint8Array => buildFrame({
-      source: back ? OUTSIDE : INSIDE, destination: back ? INSIDE : OUTSIDE,
-      tcp: { sourcePort: back ? 80 : 40000, destinationPort: back ? 40000 : 80, sequence, acknowledgement, flags, window: 1000, payload,
-        options: flags.includes('S') ? Uint8Array.of(2, 4, 5, 180, 1, 3, 3, 4) : undefined },
-    })
-    const shake = [frame(false, 'S', 99, 0), frame(true, 'SA', 299, 100), frame(false, 'A', 100, 300), frame(true, 'A', 300, 100)]
+    const options = Uint8Array.of(2, 4, 5, 180, 1, 3, 3, 4)
+    const inward = { sourcePort: 80, destinationPort: 40000, window: 1000 }
+    const outward = { sourcePort: 40000, destinationPort: 80, window: 1000 }
+    const out = (segment: TcpOptions): Uint8Array =>
+      buildFrame({ source: INSIDE, destination: OUTSIDE, tcp: { ...outward, acknowledgement: 300, ...segment } })
+    const back = (segment: TcpOptions): Uint8Array =>
+      buildFrame({ source: OUTSIDE, destination: INSIDE, tcp: { ...inward, acknowledgement: 100, ...segment } })
+    const shake = [
+      out({ flags: 'S', sequence: 99, acknowledgement: 0, options }), back({ flags: 'SA', sequence: 299, options }),
+      out({ sequence: 100 }), back({ sequence: 300 }),
+    ]
     const edge = 100 + (1000 << 4)
-    const config = { tracking: { invalid: 'drop' } }
-    assert.deepEqual(run([...shake, frame(false, 'PA', edge, 300, 'x')], config).dropReasons, {})
-    assert.deepEqual(run([...shake, frame(false, 'PA', edge + 1, 300, 'x')], config).dropReasons, { 'firewall-out-of-window': 1 })
+    const reasons = (sequence: number): object =>
+      run([...shake, out({ sequence, payload: 'x' })], { tracking: { invalid: 'drop' } }).dropReasons
+    assert.deepEqual(reasons(edge), {})
+    assert.deepEqual(reasons(edge + 1), { 'firewall-out-of-window': 1 })
   })
 
   it('knows how long segments were that a capture has cut', () => {
     for (const [client, server] of [[INSIDE, OUTSIDE], [inside6, outside6]]) {
-      const web = new TcpConversation({ client, server }).open().client('x'.repeat(5000)).server('y'.repeat(9000)).close()
+      const web = conversation({ client, server }).open().client('x'.repeat(5000)).server('y'.repeat(9000)).close()
       const cut = web.packets.map(({ frame, time }) => ({ frame: frame.subarray(0, 80), wireLength: frame.length, time }))
       const result = run(cut, { tracking: { invalid: 'drop' } })
       assert.deepEqual(result.dropReasons, {})
@@ -461,8 +483,8 @@ describe('tracking', () => {
   })
 
   it('begins anew with a SYN after the end', () => {
-    const web = new TcpConversation({ client: INSIDE, server: OUTSIDE }).open().close()
-    const again = new TcpConversation({ client: INSIDE, server: OUTSIDE, clientSequence: 5, startUs: web.timeUs }).open()
+    const web = conversation().open().close()
+    const again = conversation({ clientSequence: 5, startUs: web.timeUs }).open()
     const result = run([...web.packets, ...again.packets], { tracking: { invalid: 'drop', midStream: 'drop' } })
     assert.deepEqual(result.dropReasons, {})
     assert.deepEqual(result.flows.map((flow) => flow.state.firewall.tcp), ['time-wait', 'established'])

@@ -9,7 +9,8 @@
  *     │ └ flags and sequence number
  *     └ `>` from the side that comes first, `<` from the other
  *
- * Every transcript runs eight times: with the sides exchanged or not, and with numbers moved so that they pass 2^31 and 2^32.
+ * Every transcript runs eight times: with the sides exchanged or not, and with numbers moved so that they pass 2^31 and
+ * 2^32.
  */
 
 import assert from 'node:assert/strict'
@@ -20,7 +21,8 @@ import { internal, struct, u16, u8 } from '../../nf/index.ts'
 import { tcpFlagBits } from '../../testing/packet-builder.ts'
 import { SimulatedConnection } from './simulated-connection.ts'
 import {
-  makeTrackEstablished, TcpOutcome, tcpOutcome, tcpSide, TcpState, tcpState, TcpTracker, type TcpTrack, type TcpTrackingOptions,
+  makeTrackEstablished, TcpOutcome, tcpOutcome, tcpSide, TcpState, tcpState, TcpTracker,
+  type TcpTrack, type TcpTrackingOptions,
 } from './tcp-tracking.ts'
 
 const trackState = struct({
@@ -44,7 +46,8 @@ const strict: TcpTrackingOptions = { midStream: true, windowCheck: true, follows
 const LINE = /^([<>]) (frag|[A-Z]+|-) (\d+)((?: [+\w=]*\d+)*) : (\S+)(?: (\S+))?$/
 
 function transcript(text: string, options: Partial<TcpTrackingOptions> = {}): void {
-  const lines = text.split('\n').map((line) => line.trim().replace(/\s+/g, ' ').replace(/ ?#.*$/, '')).filter((line) => line !== '')
+  const lines = text.split('\n').map((line) => line.replace(/#.*/, '').trim().replace(/\s+/g, ' '))
+    .filter((line) => line !== '')
   for (const mirrored of [false, true]) {
     for (const [moveFirst, moveSecond] of [[0, 0], [-150, -350], [0x7fffff00, 0x7ffffe80], [-4000, 0x7ffffe00]]) {
       const tracker = new TcpTracker({ ...strict, ...options })
@@ -433,7 +436,8 @@ describe('reset', () => {
     tracker.track(track, 1, 16, 500, 100, 65535, 0, -1)
     let passed = 0
     for (let i = 0; i < 20_000; i++) {
-      const outcome = tracker.track(track, random.below(2), 4 | (random.below(2) * 16), random.int32(), random.int32(), 0, 0, -1)
+      const flags = random.pick([4, 4 | 16])
+      const outcome = tracker.track(track, random.below(2), flags, random.int32(), random.int32(), 0, 0, -1)
       if (outcome !== TcpOutcome['invalid-reset']) passed++
       assert.equal(track.tcp, TcpState.established)
     }
@@ -596,7 +600,8 @@ describe('the fast path', () => {
         const direction = random.below(2)
         const sender = direction === 0 ? slow.forward : slow.reverse
         const receiver = direction === 0 ? slow.reverse : slow.forward
-        const near = (): number => random.pick([0, 0, 1, -1, 10, random.below(70_000), -random.below(70_000), random.int32()])
+        const near = (): number =>
+          random.pick([0, 0, 1, -1, 10, random.below(70_000), -random.below(70_000), random.int32()])
         const sequence = (random.pick([sender.end, receiver.acknowledged, (receiver.acknowledged + receiver.window) | 0,
           (sender.end - receiver.window) | 0]) + near()) | 0
         const ack = (random.pick([receiver.end, sender.acknowledged, (receiver.end - sender.window) | 0]) + near()) | 0
@@ -616,7 +621,8 @@ describe('the fast path', () => {
 })
 
 describe('valid connections', () => {
-  for (const [name, base] of [['clean', 1], ['lossy', 1000], ['with tiny windows', 2000], ['with large windows', 3000]] as const) {
+  const kinds = [['clean', 1], ['lossy', 1000], ['with tiny windows', 2000], ['with large windows', 3000]] as const
+  for (const [name, base] of kinds) {
     it(`are never called invalid: ${name}`, () => {
       const reached = new Set<string>()
       for (let seed = base; seed < base + 120; seed++) {
@@ -635,8 +641,8 @@ describe('valid connections', () => {
         connection.run((segment) => {
           const { direction, flags, sequence, acknowledgement, window, length, scale } = segment
           const outcome = tracker.track(track, direction, flags, sequence, acknowledgement, window, length, scale)
-          log.push(`${direction === 0 ? '>' : '<'} ${flags} ${sequence >>> 0} ${acknowledgement >>> 0} +${length} w=${window} ` +
-            `${tcpState.names[track.tcp]} ${tcpOutcome.names[outcome]}`)
+          log.push(`${direction === 0 ? '>' : '<'} ${flags} ${sequence >>> 0} ${acknowledgement >>> 0} +${length} ` +
+            `w=${window} ${tcpState.names[track.tcp]} ${tcpOutcome.names[outcome]}`)
           assert.ok(outcome <= TcpOutcome.challenge, `seed ${seed}:\n${log.slice(-30).join('\n')}`)
           reached.add(tcpState.names[track.tcp])
         })

@@ -366,9 +366,10 @@ export class MessageReader implements StreamReader {
       return offset + (this.#kernels.findByte(offset, end, 10) - offset) + 1
     }
     if (result === HeadResult.Invalid) {
+      // Nobody can say where the next message begins (RFC 9112 §7.1).
       side.head.clear()
       this.#sink.anomaly('badMessages')
-      this.#lose(side)
+      side.phase = UNTIL_CLOSE
       return end
     }
     const size = this.#chunk.size
