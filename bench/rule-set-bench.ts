@@ -10,7 +10,7 @@
 
 import assert from 'node:assert/strict'
 import { performance } from 'node:perf_hooks'
-import v8 from 'node:v8'
+import { setEngineFlags } from '../src/process/engine-flags.ts'
 import { Random } from '../src/base/random.ts'
 import { LinearRuleSet } from '../src/nfs/firewall/linear-rule-set.ts'
 import {
@@ -178,7 +178,6 @@ function benchHardSets(): void {
 }
 
 // As the runtime does, before anything is compiled.
-v8.setFlagsFromString('--max-inlined-bytecode-size=1000')
-v8.setFlagsFromString('--max-inlined-bytecode-size-cumulative=3000')
+setEngineFlags()
 benchRealisticSets()
 benchHardSets()

@@ -1,6 +1,6 @@
 /**
  * Compiles the AssemblyScript kernels and embeds them: `node scripts/build-kernels.ts` rewrites
- * src/memory/kernels/kernels-binary.ts. To be run after every change of a `*.as.ts` file; a test recompiles and
+ * the `*-binary.ts` file beside them. To be run after every change of a `*.as.ts` file; a test recompiles and
  * compares.
  *
  * The output depends on the compiler's version alone, which package-lock.json pins. `--runtime stub` with no use of the
@@ -11,18 +11,27 @@ import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import asc from 'assemblyscript/asc'
 
-const folder = fileURLToPath(new URL('../src/memory/kernels', import.meta.url))
-const entries = ['scan.as.ts', 'http-head.as.ts']
+/** The modules: where the sources are, and where the compiled module is embedded. */
+export const modules = [
+  { folder: 'src/memory/kernels', entries: ['scan.as.ts', 'http-head.as.ts'], target: 'kernels-binary.ts', name: 'kernelsBinary' },
+  { folder: 'src/packet/kernels', entries: ['classify.as.ts'], target: 'classify-binary.ts', name: 'classifyBinary' },
+] as const
 
-/** Compiles the kernels. */
-export async function compileKernels(): Promise<Uint8Array> {
+export type KernelModule = (typeof modules)[number]
+
+const folderOf = (module: KernelModule): string => fileURLToPath(new URL(`../${module.folder}`, import.meta.url))
+
+/** Where the embedding file of a module is. */
+export const targetOf = (module: KernelModule): string => `${folderOf(module)}/${module.target}`
+
+/** Compiles one module. */
+export async function compileKernels(module: KernelModule = modules[0]): Promise<Uint8Array> {
   let binary: Uint8Array | undefined
   const { error, stderr } = await asc.main(
     [
-      ...entries, '--baseDir', folder, '--outFile', 'kernels.wasm', '--optimizeLevel', '3', '--shrinkLevel', '0',
-      '--converge',
-      '--noAssert', '--runtime', 'stub', '--importMemory', '--noExportMemory', '--sharedMemory', '--initialMemory', '1',
-      '--maximumMemory', '32767', '--enable', 'simd,threads',
+      ...module.entries, '--baseDir', folderOf(module), '--outFile', 'kernels.wasm', '--optimizeLevel', '3', '--shrinkLevel', '0',
+      '--converge', '--noAssert', '--runtime', 'stub', '--importMemory', '--noExportMemory', '--sharedMemory', '--initialMemory',
+      '1', '--maximumMemory', '32767', '--enable', 'simd,threads',
     ],
     {
       writeFile: (_name: string, contents: string | Uint8Array) => {
@@ -34,21 +43,22 @@ export async function compileKernels(): Promise<Uint8Array> {
   return binary
 }
 
-/** The source file that embeds a binary. */
-export function embedKernels(binary: Uint8Array): string {
-  const lines = Buffer.from(binary).toString('base64').match(/.{1,112}/g) ?? []
+/** The source file that embeds a module's binary. */
+export function embedKernels(binary: Uint8Array, module: KernelModule = modules[0]): string {
+  const lines = Buffer.from(binary).toString('base64').match(/.{1,116}/g) ?? []
   return `/**
- * The compiled kernels, in base64. Made by scripts/build-kernels.ts from the \`*.as.ts\` files of this folder; not to
- * be edited.
+ * The compiled kernels, in base64. Made by scripts/build-kernels.ts from the \`*.as.ts\` files of this folder; not to be edited.
  */
 
-export const kernelsBinary =
+export const ${module.name} =
 ${lines.map((line) => `  '${line}'`).join(' +\n')}
 `
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const binary = await compileKernels()
-  writeFileSync(`${folder}/kernels-binary.ts`, embedKernels(binary))
-  console.log(`kernels-binary.ts: ${binary.length} bytes of WebAssembly`)
+  for (const module of modules) {
+    const binary = await compileKernels(module)
+    writeFileSync(targetOf(module), embedKernels(binary, module))
+    console.log(`${module.folder}/${module.target}: ${binary.length} bytes of WebAssembly`)
+  }
 }

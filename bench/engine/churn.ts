@@ -5,11 +5,10 @@
  * batch with a budget, as a node's poll loop does it. The time of every batch (with its share of expiry) is kept.
  */
 
-import v8 from 'node:v8'
 import { performance } from 'node:perf_hooks'
+import { setEngineFlags } from '../../src/process/engine-flags.ts'
 
-v8.setFlagsFromString('--max-inlined-bytecode-size=1000')
-v8.setFlagsFromString('--max-inlined-bytecode-size-cumulative=3000')
+setEngineFlags()
 
 export interface ChurnResult {
   readonly flows: number

@@ -8,13 +8,12 @@
  */
 
 import { memoryUsage } from 'node:process'
-import v8 from 'node:v8'
 import { performance } from 'node:perf_hooks'
+import { setEngineFlags } from '../../src/process/engine-flags.ts'
 import type { Engine } from '../../src/runtime/engine.ts'
 import type { VariantDigest } from './digest.ts'
 
-v8.setFlagsFromString(`--max-inlined-bytecode-size=${process.env.IS ?? 400}`)
-v8.setFlagsFromString(`--max-inlined-bytecode-size-cumulative=${process.env.IC ?? 6000}`)
+setEngineFlags()
 
 export interface WorkerOptions {
   readonly variant: string

@@ -18,7 +18,7 @@ const packageFile = new URL('../../package.json', import.meta.url)
 export async function main(args: readonly string[]): Promise<number> {
   // Whoever read our output has seen enough (`nfactor ... | head`).
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    
+    if (error.code === 'EPIPE') process.exit(ExitStatus.ok)
     process.exit(reportError(error))
   })
   process.stderr.on('error', () => undefined)

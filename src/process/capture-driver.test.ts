@@ -135,6 +135,32 @@ test('a flow ends exactly when its time is up, not at the end of a batch', () =>
     [[2, 1, 'expired'], [1, 3, 'finished'], [2, 1, 'finished']])
 })
 
+test('a timer fires at its own time, however late the next packet is', () => {
+  const { events } = play([udp(1, START), udp(2, START + 2000), udp(1, START + 3600e6)], { nf: quiet, timeouts: { udp: 7000 } })
+  const fired = events.filter((event) => event.event === 'quiet').map((event) => Math.round(event.time * 1e6 - START))
+  assert.deepEqual(fired, [5000, 7000])
+})
+
+/** Lets packets wait for 5 ms. */
+const delay = defineNf({
+  name: 'delay',
+  version: 1,
+  create: (_config, context) => ({
+    processPacket() {
+      if (!context.timer.isSet) context.timer.set(5000)
+      return Verdict.Hold
+    },
+    timerFired: () => context.held.release(),
+  }),
+})
+
+test('packets that many timers release at once all leave', () => {
+  const packets = Array.from({ length: 600 }, (_, i) => udp(i % 100, START + Math.floor(i / 100)))
+  const { output, dropped } = play([...packets, udp(1, START + 1e6), udp(1, START + 2e6)], { nf: delay, packets: 1024 })
+  assert.equal(output.packets.length, 601)
+  assert.equal(dropped, 1, 'the last one is held when the capture ends')
+})
+
 test('time never goes back: an earlier packet has the time of the one before', () => {
   const { events, driver } = play([udp(1, START), udp(1, START - 3e6), udp(1, START + 1)], { nf: quiet })
   const times = events.filter((event) => event.event === 'packet').map((event) => event['seen'])
@@ -163,13 +189,15 @@ test('a gap that the next packet confirms is real', () => {
   assert.equal(driver.lastTime, later + 2000)
 })
 
-test('a gap of decades is passed over, with timeouts still exact behind it', () => {
-  const later = START + 30 * 365 * DAY
-  const { flows } = play([udp(1, START), udp(2, later), udp(3, later + 1e6), udp(2, later + 61.5e6), udp(3, later + 63e6)],
-    { timeouts: { udp: 61.8 } })
-  assert.deepEqual(flows.map((flow) => [flow.key.a.port, flow.packets, flow.end]),
-    [[1, 1, 'expired'], [3, 1, 'expired'], [2, 2, 'finished'], [3, 1, 'finished']])
-})
+for (const days of [20, 26, 40, 51, 76, 30 * 365]) {
+  test(`a gap of ${days} days is passed over, with timeouts still exact behind it`, () => {
+    const later = START + days * DAY
+    const packets = [udp(1, START), udp(2, later), udp(3, later + 1e6), udp(2, later + 61.5e6), udp(3, later + 63e6)]
+    const { flows } = play(packets, { timeouts: { udp: 61.8 } })
+    assert.deepEqual(flows.map((flow) => [flow.key.a.port, flow.packets, flow.end]),
+      [[1, 1, 'expired'], [3, 1, 'expired'], [2, 2, 'finished'], [3, 1, 'finished']])
+  })
+}
 
 test('a clock that was set back goes on from where it was', () => {
   const back = START - 300 * DAY
@@ -225,6 +253,12 @@ test('packets that find no slot are counted', () => {
   assert.equal(driver.refused['no-packet-slot'], 100 - 64 - 2)
   assert.equal(dropped, 66)
   assert.equal(output.packets.length, 0)
+})
+
+test('slots of the batch itself are found again', () => {
+  const { driver, output } = play(Array.from({ length: 100 }, (_, i) => udp(1, START + i)), { packets: 16 })
+  assert.deepEqual(driver.refused, { 'frame-too-long': 0, 'no-packet-slot': 0 })
+  assert.equal(output.packets.length, 100)
 })
 
 test('the array of one chunk may hold the next one, once the driver knows', () => {

@@ -1,5 +1,5 @@
 /**
- * The compiled kernel, in base64. Made by scripts/build-kernels.ts from classify.as.ts; not to be edited.
+ * The compiled kernels, in base64. Made by scripts/build-kernels.ts from the `*.as.ts` files of this folder; not to be edited.
  */
 
 export const classifyBinary =
