@@ -14,7 +14,7 @@ import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import type { Kernels } from '../memory/kernels/kernels.ts'
 import type { ExtentPool } from '../memory/extent-pool.ts'
-import type { StateOf, Struct, View } from '../memory/struct.ts'
+import type { StateOf, Struct } from '../memory/struct.ts'
 import type { Packet } from '../packet/packet-view.ts'
 import type { PlainRecord, RecordFields, RecordWriter } from './record-buffer.ts'
 import type { Verdict } from './verdict.ts'
@@ -127,7 +127,7 @@ export interface Upgrade<New> {
   /** That version's flow state schema, unchanged. */
   readonly flowState: Struct<any>
   /** `now` is zeroed, then everything in `old` is to be carried over. Extents are not: they are freed. */
-  upgrade(old: View<any>, now: New): void
+  upgrade(old: Record<string, any>, now: New): void
 }
 
 export interface NfDefinition<

@@ -41,7 +41,7 @@ import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import { PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { createPacketView, type Packet } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
-import { installSnapshot, layoutHash, layoutOf, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
+import { installSnapshot, layoutHash, layoutOf, snapshotKey, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
 import type { Emitter, FlowTimer, FlowView, HeldPackets } from '../nf/definition.ts'
 import { RecordBuffer, type RecordOrigin } from '../nf/record-buffer.ts'
 import { dropReasonOfVerdict, Verdict } from '../nf/verdict.ts'
@@ -250,6 +250,7 @@ export function createEngine(options: EngineOptions) {
     }
     injectCount = 0
     packet.d = idleDescriptor
+    if (count > 0) passTime(end - WORDS)
     countOutput()
     statistics.received += count
     return outputCount
@@ -529,7 +530,7 @@ export function createEngine(options: EngineOptions) {
   }
 
   /** Gives back everything a flow has here. */
-  function release(record: number, inWheel: boolean, inTable = true): void {
+  function release(record: number, inWheel: boolean): void {
     guessed = true
     for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0;) {
       const held = slot >> 2
@@ -545,7 +546,7 @@ export function createEngine(options: EngineOptions) {
       }
     }
     if (inWheel) wheel.remove(record)
-    if (inTable) table.remove(i32[(record + FlowRecord.hash) >> 2], record)
+    table.remove(i32[(record + FlowRecord.hash) >> 2], record)
     u8[record + FlowRecord.phase] = FlowPhase.free
     slab.give(record)
   }
@@ -1030,6 +1031,12 @@ export function createEngine(options: EngineOptions) {
     if (epochUs < 0) startClock(now)
     if (now > lastTimeUs) lastTimeUs = now
     if (table.size >= limits.flows) throw new CodedError('NF_LIMIT', 'no room for a flow that moves in')
+    // Every engine has a hash secret of its own.
+    const d = idleDescriptor
+    snapshotKey(snapshot, i32, d + KEY)
+    const hash = parser.hashKey(d)
+    i32[d + HASH] = hash
+    if (find(d) !== 0) throw new CodedError('NF_SNAPSHOT', 'a flow snapshot is of a flow that is here already')
     const record = slab.take()
     assert(record !== 0, 'there are as many flow records as table entries')
     try {
@@ -1039,15 +1046,6 @@ export function createEngine(options: EngineOptions) {
     } catch (error) {
       slab.give(record)
       throw error
-    }
-    // Every engine has a hash secret of its own.
-    const d = idleDescriptor
-    for (let i = 0; i < KEY_WORDS; i++) i32[d + KEY + i] = i32[(record >> 2) + i]
-    const hash = parser.hashKey(d)
-    i32[d + HASH] = hash
-    if (find(d) !== 0) {
-      release(record, false, false)
-      throw new CodedError('NF_SNAPSHOT', 'a flow snapshot is of a flow that is here already')
     }
     i32[(record + FlowRecord.hash) >> 2] = hash
     table.insert(hash, record)

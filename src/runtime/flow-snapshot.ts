@@ -15,9 +15,9 @@ import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import type { ExtentPool } from '../memory/extent-pool.ts'
 import type { Struct, StructView } from '../memory/struct.ts'
-import { FlowRecord } from '../flow/flow-record.ts'
+import { FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import type { Chain, ChainNf } from '../nf/chain.ts'
 
 const MAGIC = 0x5346464e
@@ -158,6 +158,13 @@ export function snapshotLayout(snapshot: Uint8Array): number {
   return check(snapshot).getInt32(12, true)
 }
 
+/** Copies a snapshot's flow key to `words[at..]`. */
+export function snapshotKey(snapshot: Uint8Array, words: Int32Array, at: number): void {
+  const view = check(snapshot)
+  if (snapshot.length < HEADER_BYTES + KEY_WORDS * 4) damaged('is cut short')
+  for (let i = 0; i < KEY_WORDS; i++) words[at + i] = view.getInt32(HEADER_BYTES + i * 4, true)
+}
+
 /** The flow key, hash and idle timeout are in the record; the engine reads them from there after the install. */
 export interface InstallResult {
   /** Packets held, in order, as slots with their descriptors in place. */
@@ -198,6 +205,7 @@ export function installSnapshot({ arena, extents, pool, chain }: SnapshotParts, 
   for (let i = view.getUint32(28, true); i > 0; i--) {
     if (at + DESCRIPTOR_BYTES > snapshot.length) damaged('is cut short')
     const length = view.getInt32(at + Descriptor.length * 4, true)
+    if (length < 0 || length > FRAME_BYTES_MAX) damaged('has a held packet of an impossible length')
     frames.push({ at, length })
     at += DESCRIPTOR_BYTES + align4(length)
   }

@@ -112,6 +112,17 @@ describe('opening', () => {
     > A  5001 901 : established
   `))
 
+  it('leaves a SYN with other numbers to be challenged once there is an answer', () => {
+    for (const sequence of [99, 101, 5000]) {
+      transcript(`
+        > S  100          : syn-sent
+        < SA 300 101      : syn-received
+        > S  ${sequence}  : syn-received challenge
+        > A  101 301      : established
+      `)
+    }
+  })
+
   it('takes both sides opening at once (RFC 9293 §3.5, figure 7)', () => transcript(`
     > S  100     : syn-sent
     < S  300     : simultaneous-open
@@ -158,6 +169,31 @@ describe('opening', () => {
     `)
   })
 
+  it('takes SYN with and without data in any order', () => {
+    transcript(`
+      > S  100 +50      : syn-sent
+      < SA 300 151      : syn-received
+      < SA 300 101      : syn-received old-duplicate
+      < SA 300 100      : syn-received old-duplicate
+      < SA 301 101      : syn-received unacceptable-ack
+      < SA 300 152      : syn-received unacceptable-ack
+      > A  151 301      : established
+    `)
+    transcript(`
+      > S  100          : syn-sent
+      < SA 300 101      : syn-received
+      > S  100 +50      : syn-received
+      < SA 300 151      : syn-received
+      > A  151 301      : established
+    `)
+    transcript(`
+      > S  100          : syn-sent
+      < SA 300 101      : syn-received
+      < S  300 +50      : syn-received
+      > A  101 351      : established
+    `)
+  })
+
   it('ends the handshake only with an acknowledgement of the SYN (RFC 9293 §3.10.7.4)', () => transcript(`
     > S  100     : syn-sent
     < SA 300 101 : syn-received
@@ -183,12 +219,31 @@ describe('opening', () => {
     < A  8301 101 +8000    : established
   `))
 
+  it('takes the shift of a SYN that was not seen for the largest, if there can be one', () => {
+    transcript(`
+      < SA 300 101 w=500 s=0  : syn-received
+      < A  65836 101 +10      : syn-received          # 301 + 65535
+      < A  65837 101 +10      : syn-received out-of-window
+      > A  101 301 w=10       : established
+      < A  164141 101 +10     : established           # 301 + 10 << 14
+      < A  164142 101 +10     : established out-of-window
+    `)
+    transcript(`
+      < SA 300 101 w=500      : syn-received
+      > A  101 301 w=65535    : established
+      < A  65837 101 +10      : established out-of-window
+    `)
+  })
+
   it('does not take a stranger\'s data for the answer', () => {
     transcript(`
       > S  100 : syn-sent
       < PA 9000 77777 +10 : syn-sent no-handshake
       > PA 777777 301 +10 : syn-sent no-handshake
       < FA 9000 77777 : syn-sent no-handshake
+      < PA 301 102 +10 : syn-sent no-handshake
+      < PA 301 100 +10 : syn-sent no-handshake
+      > PA 100 301 +10 : syn-sent no-handshake
     `)
     // Where everything passes, it may be that the answer was not seen.
     transcript(`
@@ -426,6 +481,13 @@ describe('reset', () => {
     > A  101 301 : established
   `))
 
+  it('keeps out an answer to what was answered before', () => transcript(`${open}
+    > R  101         : closed
+    < SA 300 101     : closed old-duplicate
+    < SA 301 101     : closed challenge
+    < SA 90000 101   : closed challenge
+  `))
+
   it('can hardly be guessed', () => {
     const tracker = new TcpTracker(strict)
     const random = new Random(7)
@@ -470,12 +532,14 @@ describe('what does not belong', () => {
       > A  70001 90001 : established
       < A  90001 70001 +10 : established
     `)
-    // Late copies of the handshake begin nothing.
+    // Late copies of the handshake begin nothing, wherever a window may have gone meanwhile.
     transcript(`${open}
-      > A  101 301 +100 : established
-      > S  100          : established challenge
-      < SA 300 101      : established old-duplicate
-      < A  301 201      : established
+      > A  1101 301 +65000  : established
+      > S  100              : established challenge
+      < SA 300 101          : established old-duplicate
+      < A  301 66101        : established
+      < SA 300 101          : established old-duplicate
+      < SA 300 100          : syn-received
     `)
   })
 
@@ -513,6 +577,15 @@ describe('the middle of a connection', () => {
       > A  1001 5001 : time-wait
     `)
     transcript('> R 1000 : closed')
+    transcript(`
+      > PA 1000 5000 +100 : mid-stream
+      > R  1100           : closed
+    `)
+    transcript(`
+      > FPA 1000 5000 +100 : fin-wait
+      > R   1100           : fin-wait challenge
+      > R   1101           : closed
+    `)
   })
 
   it('is not so liberal with RST', () => transcript(`
