@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /**
- * Launcher of the command: finds a Node.js that NFactor runs on, and what to run with it. It must itself load in any Node.js.
+ * Launcher of the command: finds a Node.js that NFactor runs on, and what to run with it. It must itself load in any
+ * Node.js.
  *
  *     this one, if it is version 24 or later       src/cli/main.ts in a source tree (never stale)
  *     else the one that npm installed with us      dist/cli/main.js in an installed package

@@ -1,6 +1,6 @@
 /**
- * `npm start`: a first look. Runs the example capture through the standard chain, keeps what it found in ./out, and says what
- * to try next.
+ * `npm start`: a first look. Runs the example capture through the standard chain, keeps what it found in ./out, and
+ * says what to try next.
  */
 
 import { spawnSync } from 'node:child_process'

@@ -38,7 +38,7 @@ const fields: Record<string, (state: Record<string, unknown>) => number[]> = {
   monitor: (s) => [...s.packets as number[], ...s.bytes as number[], s.lengthMin, s.lengthMax,
     ...s.tcpFlags as number[]] as number[],
   firewall: (s) => [s.verdict === 'accept' ? 1 : 2, s.tcp === 'established' ? 1 : 0],
-  http: (s) => [s.requests, s.responses, s.status ?? 0] as number[],
+  http: (s) => [s.requests, s.responses] as number[],
 }
 
 export function digestEngine(engine: Engine, state: { output: number; records: number }): VariantDigest {

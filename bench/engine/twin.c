@@ -1130,7 +1130,7 @@ void twin_digest(struct twin *t, double *result) {
       hash = mix(mix(mix(mix(hash, f->length_min), f->length_max), f->tcp_flags[0]), f->tcp_flags[1]);
     }
     if (t->chain & FIREWALL) hash = mix(mix(hash, f->verdict == ACCEPTED ? 1 : 2), is_established(f));
-    if (t->chain & HTTP) hash = mix(mix(mix(hash, f->requests), f->responses), f->status);
+    if (t->chain & HTTP) hash = mix(mix(hash, f->requests), f->responses);
     states += hash;
   }
   double values[] = { (double)t->forwarded, (double)t->dropped, t->flows, (int32_t)t->output_digest, (int32_t)states,

@@ -26,14 +26,19 @@ export async function chainMembers(variant: string): Promise<ChainMember[]> {
   return members
 }
 
+/** Enough for every HTTP flow, as far as the arena has room beside four million flows. */
+function extentBytes(flows: number): number {
+  return Math.min(flows * 400 + 4_194_304, 700_000_000)
+}
+
 export async function engineFor(arena: Arena, options: WorkerOptions): Promise<Engine> {
   const chain = await chainMembers(options.variant)
   const limits = {
-    // A tenth more than there are flows: the limit is for flows, the table takes care of its own room.
-    flows: Math.max(4096, Math.ceil(options.flows * 1.1)),
+    // A little more than there are flows: the limit is for flows, the table takes care of its own room.
+    flows: Math.max(4096, Math.ceil(options.flows * 1.01)),
     packets: 64,
     largePackets: 1,
-    extentBytes: chain.at(-1)?.definition.name === 'http' ? Math.max(1, options.flows) * 400 + 4194304 : 65536,
+    extentBytes: chain.at(-1)?.definition.name === 'http' ? extentBytes(options.flows) : 65536,
     recordBytes: 4 * 1024 * 1024,
     heldPerFlow: 64,
     fragmentedDatagrams: 64,

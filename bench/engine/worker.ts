@@ -33,7 +33,7 @@ export interface WorkerResult extends WorkerOptions {
   readonly digest: VariantDigest
   readonly recordBytes: number
   readonly tableBytes: number
-  /** Bytes of JavaScript heap allocated per packet during the timed part. */
+  /** Growth of the JavaScript heap per packet, bytes, after the warm-up; what the bench itself allocates included. */
   readonly allocated: number
   readonly scavenges: number
 }
@@ -106,24 +106,31 @@ async function runEngine(): Promise<WorkerResult> {
     opening.push(runChunk(trace.count))
     account()
   }
-  const samples: number[] = []
-  let allocated = 0
+  const warm = Math.ceil(options.chunks / 3)
+  const samples = new Float64Array(options.chunks - warm)
+  let heapBefore = 0
+  let measuredFrom = 0
   let measured = 0
   const { scavenges, stop } = countScavenges()
   for (let chunk = 0; chunk < options.chunks; chunk++) {
     trace.next()
-    const before = memoryUsage().heapUsed
+    if (chunk === warm) {
+      heapBefore = memoryUsage().heapUsed
+      measuredFrom = performance.now()
+    }
     const sample = runChunk(trace.count)
-    const grown = memoryUsage().heapUsed - before
-    if (chunk >= options.chunks / 3) {
-      samples.push(sample)
-      if (grown > 0) allocated += grown
+    if (chunk >= warm) {
+      samples[chunk - warm] = sample
       measured += trace.count
     }
     account()
   }
+  const allocated = Math.max(0, memoryUsage().heapUsed - heapBefore) / measured
+  const measuredTo = performance.now()
+  // The observer is told of collections between turns of the event loop only.
+  await new Promise((resolve) => setTimeout(resolve, 50))
   stop()
-  samples.sort((a, b) => a - b)
+  samples.sort()
   opening.sort((a, b) => a - b)
   return {
     ...options,
@@ -132,19 +139,23 @@ async function runEngine(): Promise<WorkerResult> {
     digest: digestEngine(engine, state),
     recordBytes: engine.chain.recordBytes,
     tableBytes: engine.table.slots * 8,
-    allocated: allocated / measured,
-    scavenges: scavenges(),
+    allocated,
+    scavenges: scavenges(measuredFrom, measuredTo),
   }
 }
 
-function countScavenges(): { scavenges: () => number; stop: () => void } {
-  let count = 0
-  const observer = new PerformanceObserver((list) => { count += list.getEntries().length })
+/** Counts the garbage collections of a time. */
+function countScavenges(): { scavenges: (from: number, to: number) => number; stop: () => void } {
+  const starts: number[] = []
+  const observer = new PerformanceObserver((list) => { for (const entry of list.getEntries()) starts.push(entry.startTime) })
   observer.observe({ entryTypes: ['gc'] })
-  return { scavenges: () => count, stop: () => observer.disconnect() }
+  return {
+    scavenges: (from, to) => starts.filter((start) => start >= from && start <= to).length,
+    stop: () => observer.disconnect(),
+  }
 }
 
-function quantiles(sorted: readonly number[]): { median: number; p10: number; p90: number } {
+function quantiles(sorted: ArrayLike<number>): { median: number; p10: number; p90: number } {
   const at = (q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] as number
   return { median: at(0.5), p10: at(0.1), p90: at(0.9) }
 }

@@ -1,8 +1,8 @@
 /**
  * Entry of the command line. It sets what must be set before anything else is loaded, then hands over to the program.
  *
- * The engine's flags count for code that is compiled after they are set, and are part of what the compile cache goes by, which
- * halves the time to start and lies in the user's own cache folder.
+ * The engine's flags count for code that is compiled after they are set, and are part of what the compile cache goes
+ * by, which halves the time to start and lies in the user's own cache folder.
  */
 
 import { mkdirSync } from 'node:fs'

@@ -1,5 +1,6 @@
 /**
- * `nfactor nf list`: what the built-in network functions, or the given ones, do, count, drop, report and take as configuration.
+ * `nfactor nf list`: what the built-in network functions, or the given ones, do, count, drop, report and take as
+ * configuration.
  */
 
 import { styleText } from 'node:util'

@@ -1,6 +1,6 @@
 /**
- * `nfactor nf new`: a network function to start from, and its test. It limits the packets of each flow: short, and with each of
- * the things that most network functions need (configuration, state, a counter, a drop reason).
+ * `nfactor nf new`: a network function to start from, and its test. It limits the packets of each flow: short, and with
+ * each of the things that most network functions need (configuration, state, a counter, a drop reason).
  */
 
 import { mkdirSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * `nfactor nf test`: the contract suite on any network function, and its own tests (`NAME.test.ts` next to `NAME.ts`) if there
- * are some, run so that they find `nfactor/testing` wherever they lie.
+ * `nfactor nf test`: the contract suite on any network function, and its own tests (`NAME.test.ts` next to `NAME.ts`)
+ * if there are some, run so that they find `nfactor/testing` wherever they lie.
  */
 
 import { spawn } from 'node:child_process'

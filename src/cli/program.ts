@@ -1,6 +1,6 @@
 /**
- * The commands and their options. What a command does is loaded when it is called, so that `--version` and `--help` answer
- * at once.
+ * The commands and their options. What a command does is loaded when it is called, so that `--version` and `--help`
+ * answer at once.
  */
 
 import { readFileSync } from 'node:fs'

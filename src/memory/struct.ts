@@ -369,7 +369,9 @@ export function array(element: Field<number, any>, length: number): Field<ArrayV
         constructor() { this.o = 0 }
         ${one.replaceAll('get value()', 'at(i)').replaceAll('set value(v)', 'put(i, v)')
              .replaceAll('this.o + 0', `this.o + (i * ${size})`)}
-        check(i) { if (i >>> 0 !== i || i >= ${length}) throw new RangeError('index ' + i + ' is outside an array of ${length}') }
+        check(i) {
+          if (i >>> 0 !== i || i >= ${length}) throw new RangeError('index ' + i + ' is outside an array of ${length}')
+        }
         get length() { return ${length} }
         get(i) { this.check(i); return this.at(i) }
         set(i, v) { this.check(i); this.put(i, v) }

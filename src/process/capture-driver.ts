@@ -1,14 +1,14 @@
 /**
- * Capture driver: feeds captured packets to an engine and takes what leaves. A capture is played as fast as it can be read; time
- * is that of its timestamps.
+ * Capture driver: feeds captured packets to an engine and takes what leaves. A capture is played as fast as it can be
+ * read; time is that of its timestamps.
  *
  *     packet ─▶ time ─▶ slot ─▶ batch of 32 ─▶ engine.process ─▶ output, records
  *                 └─ something is due before it: batch first, then engine.advance
  *
- * Results do not depend on how packets fall into batches. Whatever is due at a packet's time has happened when the packet is
- * processed: before a packet that reaches `deadline` the batch is processed and the engine is taken from one due time to the
- * next. The deadline also covers what the batch itself may make due: an idle timeout cannot end within the shortest timeout, and
- * a chain whose NFs have timers gets batches that lie within one tick of the engine's wheel.
+ * Results do not depend on how packets fall into batches. Whatever is due at a packet's time has happened when the
+ * packet is processed: before a packet that reaches `deadline` the batch is processed and the engine is taken from one
+ * due time to the next. The deadline also covers what the batch itself may make due: an idle timeout cannot end within
+ * the shortest timeout, and a chain whose NFs have timers gets batches that lie within one tick of the engine's wheel.
  *
  * Time, microseconds, never goes back:
  *

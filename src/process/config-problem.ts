@@ -1,6 +1,6 @@
 /**
- * What is wrong with a configuration, in words: from the issues of a schema to sentences that name the key, say what was found
- * and what is allowed, and guess what was meant.
+ * What is wrong with a configuration, in words: from the issues of a schema to sentences that name the key, say what
+ * was found and what is allowed, and guess what was meant.
  */
 
 import { z } from 'zod'

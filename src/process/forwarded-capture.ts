@@ -1,10 +1,10 @@
 /**
- * The capture of what leaves a run. Its format follows from what it has to hold: pcap for one link type, pcapng for several, and
- * the name decides if it says `.pcapng`.
+ * The capture of what leaves a run. Its format follows from what it has to hold: pcap for one link type, pcapng for
+ * several, and the name decides if it says `.pcapng`.
  *
- * A capture may announce another link type, or finer timestamps, when packets have been written already (pcapng does not list
- * its interfaces up front). A pcap file that cannot hold the next packet is then written again as pcapng, beside itself, and
- * replaced.
+ * A capture may announce another link type, or finer timestamps, when packets have been written already (pcapng does
+ * not list its interfaces up front). A pcap file that cannot hold the next packet is then written again as pcapng,
+ * beside itself, and replaced.
  */
 
 import { closeSync, openSync, readSync, renameSync, rmSync, statSync } from 'node:fs'

@@ -1,6 +1,7 @@
 /**
- * A text file written line by line, synchronously, a block of whole lines at a time: there is no queue that could grow, and
- * what reached the disk is whole lines, also when the disk is full (a block that could not be written whole is cut off again).
+ * A text file written line by line, synchronously, a block of whole lines at a time: there is no queue that could grow,
+ * and what reached the disk is whole lines, also when the disk is full (a block that could not be written whole is cut
+ * off again).
  */
 
 import { closeSync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs'

@@ -1,6 +1,7 @@
 /**
- * "Did you mean": the known name that a mistyped one most likely stands for. Distance is that of Damerau and Levenshtein
- * (insert, delete, replace, swap of neighbours), case ignored; nothing is suggested for what is too far from every name.
+ * "Did you mean": the known name that a mistyped one most likely stands for. Distance is that of Damerau and
+ * Levenshtein (insert, delete, replace, swap of neighbours), case ignored; nothing is suggested for what is too far
+ * from every name.
  */
 
 /** The most edits that are taken for a slip, by the length of what was typed. */

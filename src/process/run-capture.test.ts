@@ -308,6 +308,20 @@ test('several link types make a pcapng file, also when the second one comes late
   }
 })
 
+test('timestamps keep their nanoseconds also when only a later section has them', async () => {
+  // More than a batch, so that some have left when the finer ones come.
+  const packets = [0, 1, 2, 3].flatMap((round) => webPackets().map(({ frame, time }) => ({ frame, time: time + round * 20_000 })))
+  const finer = packets.map(({ frame, time }) => ({ frame, time: time + 100_000.25 }))
+  const out = fresh('out.pcap')
+  await run(file(Buffer.concat([
+    captureBytes(packets.map(({ frame, time }) => ({ frame, time: Math.floor(time) })), { format: 'pcapng' }),
+    captureBytes(finer, { format: 'pcapng', nanoseconds: true }),
+  ])), { out }, defineNf({ name: 'pass', version: 1, create: () => ({ processPacket: () => Verdict.Forward }) }))
+  const left = await readBack(out)
+  assert.deepEqual(left.packets.map((packet) => packet.seconds * 1e6 + packet.nanoseconds / 1e3),
+    [...packets.map(({ time }) => Math.floor(time)), ...finer.map(({ time }) => time)])
+})
+
 test('a link type that cannot be read, beside one that can, is a warning', async () => {
   const packets = webPackets().map((packet, index) => ({ ...packet, port: index % 2 }))
   const report = await run(file(captureBytes(packets, { format: 'pcapng', linkTypes: [1, 127] })))

@@ -5,9 +5,9 @@
  *                             ├───▶ a line per flow as it ends
  *                             └───▶ a line per record of an NF
  *
- * Output files are created when the capture has proved to be one (a wrong name leaves older outputs alone), and are whole
- * whatever happens: also after an error they hold everything up to it. The report conserves packets:
- * received + emitted = forwarded + dropped + buffered, and buffered is 0 at the end.
+ * Output files are created when the capture has proved to be one (a wrong name leaves older outputs alone), and are
+ * whole whatever happens: also after an error they hold everything up to it. The report conserves packets: received +
+ * emitted = forwarded + dropped + buffered, and buffered is 0 at the end.
  */
 
 import { statSync } from 'node:fs'

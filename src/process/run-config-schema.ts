@@ -1,6 +1,6 @@
 /**
- * The schema of a run's configuration file. It checks the file, fills in the defaults, and is given to editors as JSON Schema.
- * What is inside an NF's `config` is checked by that NF's own schema (run-config.ts).
+ * The schema of a run's configuration file. It checks the file, fills in the defaults, and is given to editors as JSON
+ * Schema. What is inside an NF's `config` is checked by that NF's own schema (run-config.ts).
  *
  *     chain:
  *       - monitor

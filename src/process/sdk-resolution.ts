@@ -1,7 +1,7 @@
 /**
- * Lets a network function in any file import `nfactor` and `nfactor/testing`, and get the copy that is running: neither an
- * installed package next to the file nor a version of its own can come between. TypeScript files are taken for ES modules
- * whatever the nearest package.json says, and a package is found from the folder that names it in a chain.
+ * Lets a network function in any file import `nfactor` and `nfactor/testing`, and get the copy that is running: neither
+ * an installed package next to the file nor a version of its own can come between. TypeScript files are taken for ES
+ * modules whatever the nearest package.json says, and a package is found from the folder that names it in a chain.
  */
 
 import { registerHooks } from 'node:module'
