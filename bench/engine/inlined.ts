@@ -129,7 +129,7 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
     get record() { return i32[packet.d + RECORD] },
     get fromB() { return (i32[packet.d + META] >>> 16) & 1 },
     get opener() { return u8[i32[packet.d + RECORD] + FlowRecord.opener] },
-    get now() { return f64[(packet.d + TIME) >> 1] },
+    get timeIndex() { return (packet.d + TIME) >> 1 },
   }
   const records = new RecordBuffer(arena, limits.recordBytes, origin, kernels.copy)
   const unused = (): never => { throw new Error('not part of this bench') }

@@ -189,6 +189,7 @@ function makeContext(definition: AnyNfDefinition, config: unknown, index: number
   }
   const shared: unknown = definition.sharedState?.(config)
   const origin = host.origin
+  const { f64 } = host.arena
   const context: NfContext<any, any, any, unknown> = {
     counters,
     drop,
@@ -209,7 +210,7 @@ function makeContext(definition: AnyNfDefinition, config: unknown, index: number
       writer.commit()
     },
     shared,
-    get now() { return origin.now },
+    get now() { return f64[origin.timeIndex] },
     timer: host.timer(index),
     held: host.held(index),
     emit: host.emit,

@@ -163,7 +163,7 @@ export function createEngine(options: EngineOptions) {
     get record() { return i32[packet.d + RECORD] },
     get fromB() { return (i32[packet.d + META] >>> 16) & 1 },
     get opener() { return u8[i32[packet.d + RECORD] + FlowRecord.opener] },
-    get now() { return f64[(packet.d + TIME) >> 1] },
+    get timeIndex() { return (packet.d + TIME) >> 1 },
   }
   const records = new RecordBuffer(arena, limits.recordBytes, origin, kernels.copy)
 
@@ -211,7 +211,8 @@ export function createEngine(options: EngineOptions) {
   let extraCount = 0
   let heldCount = 0
   let epochUs: TimeUs = -1
-  let lastTimeUs: TimeUs = 0
+  /** Index of the time that the engine has reached. PERF: in flat memory, a variable would be a new box each time. */
+  const clock = arena.allocate('clock', 64) >> 3
   let evictionHand = 0
   const failedNfs = new Set<number>()
 
@@ -556,7 +557,7 @@ export function createEngine(options: EngineOptions) {
     packet.d = idleDescriptor
     i32[idleDescriptor + RECORD] = record
     i32[idleDescriptor + META] = u8[record + FlowRecord.opener] << 16
-    f64[(idleDescriptor + TIME) >> 1] = lastTimeUs
+    f64[(idleDescriptor + TIME) >> 1] = f64[clock]
     packet.direction = 0
   }
 
@@ -594,7 +595,7 @@ export function createEngine(options: EngineOptions) {
   /** The clock is at least where this packet is. */
   function passTime(d: number): void {
     const time = f64[(d + TIME) >> 1]
-    if (time > lastTimeUs) lastTimeUs = time
+    if (time > f64[clock]) f64[clock] = time
   }
 
   /** Follows SYN, FIN and RST. Returns the flow's record: another one if a new connection begins on the same ports. */
@@ -808,7 +809,7 @@ export function createEngine(options: EngineOptions) {
 
   function startClock(time: TimeUs): void {
     epochUs = time
-    lastTimeUs = time
+    f64[clock] = time
     wheel.start(0)
   }
 
@@ -848,7 +849,7 @@ export function createEngine(options: EngineOptions) {
   let timersOff = false
 
   function fire(record: number): void {
-    const now = lastTimeUs
+    const now = f64[clock]
     const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
     const idleUntil = f64[(record + FlowRecord.lastSeen) >> 3] + u32[(record + FlowRecord.idleTimeoutMs) >> 2] * 1000
     for (let i = 0; i < nfs.length; i++) {
@@ -866,6 +867,7 @@ export function createEngine(options: EngineOptions) {
       } catch (error) {
         if (error instanceof AssertionError) throw error
         reportNf(i, error)
+        takeOffFastPath(record, i)
       }
       progress.nf = -1
       timersOff = false
@@ -881,9 +883,9 @@ export function createEngine(options: EngineOptions) {
    */
   function advance(now: TimeUs, budget = 1 << 30): boolean {
     if (epochUs < 0) return true
-    if (now > lastTimeUs) lastTimeUs = now
-    const steps = wheel.advance(Math.floor((lastTimeUs - epochUs) / TICK_US) | 0, budget, fire)
-    expireFragments(lastTimeUs)
+    if (now > f64[clock]) f64[clock] = now
+    const steps = wheel.advance(Math.floor((f64[clock] - epochUs) / TICK_US) | 0, budget, fire)
+    expireFragments(f64[clock])
     countOutput()
     return steps < budget
   }
@@ -999,7 +1001,7 @@ export function createEngine(options: EngineOptions) {
 
   /** The flow as bytes: see flow-snapshot.ts. The flow goes on. */
   function exportFlow(record: number): Uint8Array {
-    return takeSnapshot(parts, ownLayout, record, lastTimeUs)
+    return takeSnapshot(parts, ownLayout, record, f64[clock])
   }
 
   /** Forgets a flow that lives elsewhere now: its NFs hear `flowMovedOut`, not `deallocateFlowState`. */
@@ -1029,7 +1031,7 @@ export function createEngine(options: EngineOptions) {
    */
   function importFlow(snapshot: Uint8Array, now: TimeUs, from?: ChainLayout): number {
     if (epochUs < 0) startClock(now)
-    if (now > lastTimeUs) lastTimeUs = now
+    if (now > f64[clock]) f64[clock] = now
     if (table.size >= limits.flows) throw new CodedError('NF_LIMIT', 'no room for a flow that moves in')
     // Every engine has a hash secret of its own.
     const d = idleDescriptor
@@ -1129,6 +1131,6 @@ export function createEngine(options: EngineOptions) {
     finish,
     /** Packets kept: held by NFs, or fragments waiting for their first one. */
     get buffered() { return heldCount + fragments.held },
-    get now() { return lastTimeUs },
+    get now() { return f64[clock] },
   }
 }
