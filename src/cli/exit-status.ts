@@ -4,7 +4,7 @@
 
 export const ExitStatus = {
   ok: 0,
-  /** Something is wrong with a file, a configuration, a network function or the machine; the error has an `NF_...` code. */
+  /** Something is wrong with a file, a configuration, a network function or the machine; the error has a code. */
   failed: 1,
   /** The command line is wrong. */
   usage: 2,

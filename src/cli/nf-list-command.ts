@@ -23,9 +23,10 @@ export async function nfListCommand(names: readonly string[], options: { readonl
 
 function describe(definition: AnyNfDefinition) {
   const { name, version, description = '', counters = {}, dropReasons = {}, records = {}, flowState } = definition
+  const events = Object.entries(records as Record<string, object>)
   return {
     name, version, description, counters, dropReasons,
-    events: Object.fromEntries(Object.entries(records as Record<string, object>).map(([event, fields]) => [event, Object.keys(fields)])),
+    events: Object.fromEntries(events.map(([event, fields]) => [event, Object.keys(fields)])),
     stateBytes: (flowState as { bytes: number } | undefined)?.bytes ?? 0,
     config: nfConfigJsonSchema(definition),
   }

@@ -30,7 +30,13 @@ export async function nfNewCommand(name: string, options: { readonly dir: string
   writeNew(file, nfSource(name))
   writeNew(testFile, testSource(name))
   const path = /^[./]/.test(file) ? file : `./${file}`
-  process.stdout.write(`${file}\n${testFile}\n\nTry:\n  nfactor nf test ${path}\n  nfactor run CAPTURE --chain ${path}\n`)
+  process.stdout.write(`${file}
+${testFile}
+
+Try:
+  nfactor nf test ${path}
+  nfactor run CAPTURE --chain ${path}
+`)
   return ExitStatus.ok
 }
 

@@ -32,7 +32,8 @@ export async function nfTestCommand(names: readonly string[], options: NfTestCom
   if (config === undefined) throw configError(problems, options.config)
   const reports: NfTestReport[] = []
   for (const [index, { definition, given }] of config.chain.entries()) {
-    const report = await runContractSuite(definition, { config: given, ...options.seed !== undefined && { seed: options.seed } })
+    const seed = options.seed ?? 1
+    const report = await runContractSuite(definition, { config: given, seed })
     if (options.json !== true) process.stdout.write(`${contractLines(report).join('\n')}\n`)
     const file = testFileOf(names[index] as string)
     if (file === undefined) {
@@ -56,10 +57,11 @@ function contractLines({ nf, ok, checks }: ContractReport): string[] {
   const good = styleText('green', 'ok', { stream })
   const bad = styleText('red', 'FAILED', { stream })
   const rows = checks.map((check) => [check.ok ? 'ok' : 'FAILED', check.check, check.detail])
-  const lines = tableLines(rows, [{}, {}, {}]).map((line) => line.replace(/^( *)FAILED/, `$1${bad}`).replace(/^( *)ok/, `$1${good}`))
+  const lines = tableLines(rows, [{}, {}, {}])
+    .map((line) => line.replace(/^( *)FAILED/, `$1${bad}`).replace(/^( *)ok/, `$1${good}`))
   const failed = checks.filter((check) => !check.ok).length
-  return [`${styleText('bold', nf, { stream })}  ${ok ? `${countOf(checks.length, 'check')} passed` : `${countOf(failed, 'check')} failed`}`,
-    ...lines]
+  const result = ok ? `${countOf(checks.length, 'check')} passed` : `${countOf(failed, 'check')} failed`
+  return [`${styleText('bold', nf, { stream })}  ${result}`, ...lines]
 }
 
 /** The NF's own tests, if it is a file that has some next to it. */

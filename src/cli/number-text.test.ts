@@ -13,12 +13,14 @@ test('counts', () => {
 
 test('bytes', () => {
   assert.deepEqual([0, 1, 999, 1000, 12_345, 999_499, 999_500, 1e6, 45_600_000, 2.5e9, 7e15].map(bytesText),
-    ['0 bytes', '1 byte', '999 bytes', '1.00 kB', '12.3 kB', '999 kB', '1.00 MB', '1.00 MB', '45.6 MB', '2.50 GB', '7.00 PB'])
+    ['0 bytes', '1 byte', '999 bytes', '1.00 kB', '12.3 kB', '999 kB', '1.00 MB', '1.00 MB', '45.6 MB', '2.50 GB',
+      '7.00 PB'])
 })
 
 test('durations', () => {
   assert.deepEqual([0, 0.0001234, 0.5, 0.9996, 3.456, 59.9, 60, 125, 3600, 3785, 86_400, 190_000].map(durationText),
-    ['0.00 ms', '0.12 ms', '500 ms', '1.00 s', '3.46 s', '59.9 s', '1 min', '2 min 5 s', '1 h', '1 h 3 min', '1 d', '2 d 4 h'])
+    ['0.00 ms', '0.12 ms', '500 ms', '1.00 s', '3.46 s', '59.9 s', '1 min', '2 min 5 s', '1 h', '1 h 3 min', '1 d',
+      '2 d 4 h'])
 })
 
 test('rates', () => {

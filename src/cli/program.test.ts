@@ -52,7 +52,8 @@ test('version and help', () => {
   assert.deepEqual(nfactor(['--version']), { status: 0, stdout: `${version}\n`, stderr: '' })
   const help = nfactor(['--help'])
   assert.equal(help.status, 0)
-  for (const word of ['run', 'check', 'schema', 'nf', 'bench', 'Exit status', 'Examples']) assert.ok(help.stdout.includes(word), word)
+  const words = ['run', 'check', 'schema', 'nf', 'bench', 'Exit status', 'Examples']
+  for (const word of words) assert.ok(help.stdout.includes(word), word)
   assert.match(nfactor(['help', 'run']).stdout, /--chain <names>/)
 })
 
@@ -75,7 +76,8 @@ test('run prints a summary for people', () => {
 })
 
 test('drops are named and explained', () => {
-  const { stdout } = nfactor(['run', web, '--chain', 'firewall', '--set', 'chain.firewall.rules=["drop udp to port 53"]'])
+  const rules = 'chain.firewall.rules=["drop udp to port 53"]'
+  const { stdout } = nfactor(['run', web, '--chain', 'firewall', '--set', rules])
   assert.match(stdout, /\ndropped: 2 packets\n +2 {2}firewall-denied {2}\w+/)
 })
 
@@ -85,8 +87,8 @@ test('run --json prints one document', () => {
   assert.equal(stderr, '')
   assert.equal(stdout.trimEnd().split('\n').length, 1)
   const document = JSON.parse(stdout) as Record<string, any>
-  assert.deepEqual(Object.keys(document), ['capture', 'packets', 'dropReasons', 'bytes', 'flows', 'nfs', 'records', 'nfErrors',
-    'warnings', 'elapsedSeconds', 'packetsPerSecond'])
+  assert.deepEqual(Object.keys(document), ['capture', 'packets', 'dropReasons', 'bytes', 'flows', 'nfs', 'records',
+    'nfErrors', 'warnings', 'elapsedSeconds', 'packetsPerSecond'])
   assert.deepEqual(document['packets'], { received: 12, forwarded: 12, dropped: 0, emitted: 0, buffered: 0 })
   assert.deepEqual(document['dropReasons'], {})
   assert.equal(document['flows'].created, 2)
@@ -103,15 +105,18 @@ test('outputs', () => {
   const flow = JSON.parse(readFileSync(flows, 'utf8').split('\n')[0] as string) as Record<string, any>
   assert.deepEqual(Object.keys(flow), ['key', 'opener', 'packets', 'bytes', 'firstSeen', 'lastSeen', 'end', 'state'])
   assert.deepEqual(Object.keys(flow['state']), ['monitor', 'firewall', 'http'])
-  const [request, response] = readFileSync(events, 'utf8').trim().split('\n').map((line) => JSON.parse(line) as Record<string, any>)
+  const [request, response] = readFileSync(events, 'utf8').trim().split('\n')
+    .map((line) => JSON.parse(line) as Record<string, any>)
   assert.deepEqual([request?.['nf'], request?.['event'], request?.['uri']], ['http', 'request', '/index.html'])
-  assert.deepEqual([response?.['event'], response?.['status'], response?.['flow'].source], ['response', 200, '10.0.0.2'])
+  assert.deepEqual([response?.['event'], response?.['status'], response?.['flow'].source],
+    ['response', 200, '10.0.0.2'])
 })
 
 test('bad captures: one line and a code', () => {
   assertFails(nfactor(['run', 'missing.pcap']), 'NF_FILE_NOT_FOUND', /missing\.pcap does not exist/)
   assertFails(nfactor(['run', write('empty.pcap', '')]), 'NF_CAPTURE_EMPTY', /is empty/)
-  assertFails(nfactor(['run', write('text.pcap', 'no capture, only text of some length')]), 'NF_CAPTURE_FORMAT', /looks like text/)
+  const text = write('text.pcap', 'no capture, only text of some length')
+  assertFails(nfactor(['run', text]), 'NF_CAPTURE_FORMAT', /looks like text/)
   assertFails(nfactor(['run', '-'], new Uint8Array(0)), 'NF_CAPTURE_EMPTY', /standard input is empty/)
 })
 
@@ -163,7 +168,8 @@ for (const [signal, expected] of [['SIGINT', 130], ['SIGTERM', 143]] as const) {
     if (spawnSync('mkfifo', [pipe]).status !== 0) return t.skip('needs mkfifo')
     const [out, flows] = [join(folder, `${signal}.pcap`), join(folder, `${signal}.flows`)]
     const child = spawn(process.execPath,
-      [main, 'run', '-', '--chain', 'monitor,http', '--json', '--out', out, '--flows', flows, '--events', pipe], { env })
+      [main, 'run', '-', '--chain', 'monitor,http', '--json', '--out', out, '--flows', flows, '--events', pipe],
+      { env })
     let stdout = ''
     child.stdout.on('data', (text: Buffer) => { stdout += text.toString() })
     const closed = once(child, 'close') as Promise<[number]>
@@ -214,21 +220,25 @@ test('a configuration file', () => {
   assert.match(stderr, /the flow goes on without it/)
   assert.deepEqual((JSON.parse(stdout) as Record<string, any>)['dropReasons'], { 'nf-error': 1 })
   const bad = write('bad.yaml', 'limits:\n  flow: 5\npolicy: { nonIp: 1 }\n')
-  assertFails(nfactor(['run', web, '--config', bad]), 'NF_CONFIG_INVALID', /bad\.yaml:2:3: there is no key "flow" in limits \(and 1 more/)
+  assertFails(nfactor(['run', web, '--config', bad]), 'NF_CONFIG_INVALID',
+    /bad\.yaml:2:3: there is no key "flow" in limits \(and 1 more/)
 })
 
 test('check: OK, or every problem with its place', () => {
   const good = nfactor(['check', write('good.yaml', 'chain: [monitor, http]\n')])
-  assert.deepEqual([good.status, good.stdout, good.stderr], [0, `${join(folder, 'good.yaml')}: OK (chain monitor, http)\n`, ''])
+  assert.deepEqual(good,
+    { status: 0, stdout: `${join(folder, 'good.yaml')}: OK (chain monitor, http)\n`, stderr: '' })
   write('bad.yaml', 'limits:\n  flow: 5\npolicy: { nonIp: 1 }\n')
   const bad = nfactor(['check', 'bad.yaml'])
   assert.equal(bad.status, 1)
-  assert.match(bad.stdout, /^bad\.yaml:2:3: NF_CONFIG_INVALID: there is no key "flow"[^\n]*\nbad\.yaml:3:18: [^\n]*\n2 problems\n$/)
+  assert.match(bad.stdout,
+    /^bad\.yaml:2:3: NF_CONFIG_INVALID: there is no key "flow"[^\n]*\nbad\.yaml:3:18: [^\n]*\n2 problems\n$/)
   const json = nfactor(['check', 'bad.yaml', '--json'])
   const document = JSON.parse(json.stdout) as { ok: boolean; problems: Record<string, unknown>[] }
   assert.equal(json.status, 1)
   assert.equal(document.ok, false)
-  assert.deepEqual([document.problems[0]?.['line'], document.problems[0]?.['column'], document.problems[0]?.['key']], [2, 3, 'limits.flow'])
+  const { line, column, key } = document.problems[0] ?? {}
+  assert.deepEqual([line, column, key], [2, 3, 'limits.flow'])
   assertFails(nfactor(['check', 'missing.yaml']), 'NF_FILE_NOT_FOUND', /missing\.yaml/)
 })
 
@@ -304,7 +314,8 @@ test('the launcher runs the command, also from a Node that is too old', (t) => {
 })
 
 test('long captures are processed without a word on standard error, unless that is a terminal', () => {
-  const packets = Array.from({ length: 20_000 }, (_unused, i) => ({ frame: buildFrame({ udp: { sourcePort: i % 100 } }), time: 1e6 + i }))
+  const packets = Array.from({ length: 20_000 }, (_unused, i) =>
+    ({ frame: buildFrame({ udp: { sourcePort: i % 100 } }), time: 1e6 + i }))
   const { status, stderr } = nfactor(['run', write('long.pcap', captureBytes(packets)), '--chain', 'monitor'])
   assert.deepEqual([status, stderr], [0, ''])
 })

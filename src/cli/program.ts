@@ -57,8 +57,8 @@ ${EXIT_HELP}`)
   program.command('run')
     .description('process a capture file through a chain of network functions')
     .argument('<capture>', 'pcap or pcapng file, plain or compressed with gzip; - for standard input')
-    .option('-c, --chain <names>', 'network functions in order, separated by commas: built-in names, .ts or .js files, ' +
-      'packages (default: the configuration\'s, or monitor,firewall,http)', list)
+    .option('-c, --chain <names>', 'network functions in order, separated by commas: built-in names, .ts or .js ' +
+      'files, packages (default: the configuration\'s, or monitor,firewall,http)', list)
     .option('-f, --config <file>', 'configuration, YAML or JSON (see nfactor schema)')
     .option('-s, --set <key=value>', 'one setting, more than once if need be: limits.flows=1000, timeouts.udp=60, ' +
       'policy.nonIp=drop, chain.NAME.KEY=VALUE', collect, [])
@@ -69,20 +69,29 @@ ${EXIT_HELP}`)
     .option('--seed <number>', 'what random choices start from (default: 1)', wholeNumber)
     .option('-q, --quiet', 'show no progress')
     .addHelpText('after', `
-A capture that breaks off is processed up to there, with a warning. Ctrl-C ends the run with all outputs complete; a second
-one ends it at once.
+A capture that breaks off is processed up to there, with a warning. Ctrl-C ends the run with all outputs complete; a
+second one ends it at once.
 ${EXIT_HELP}`)
-    .action(async (capture: string, options) => done(await (await import('./run-command.ts')).runCommand(capture, options)))
+    .action(async (capture: string, options) => {
+      const { runCommand } = await import('./run-command.ts')
+      done(await runCommand(capture, options))
+    })
 
   program.command('check')
     .description('check a configuration file, and that its network functions load')
     .argument('<file>', 'configuration, YAML or JSON')
     .option('--json', 'print one JSON document')
-    .action(async (file: string, options) => done(await (await import('./check-command.ts')).checkCommand(file, options)))
+    .action(async (file: string, options) => {
+      const { checkCommand } = await import('./check-command.ts')
+      done(await checkCommand(file, options))
+    })
 
   program.command('schema')
     .description('print the JSON Schema of configuration files, for editors')
-    .action(async () => done(await (await import('./schema-command.ts')).schemaCommand()))
+    .action(async () => {
+      const { schemaCommand } = await import('./schema-command.ts')
+      done(await schemaCommand())
+    })
 
   const nf = program.command('nf').description('write, test and list network functions')
     .helpCommand('help [command]', 'print the help of a command')
@@ -90,7 +99,10 @@ ${EXIT_HELP}`)
     .description('write a network function to start from, and its test')
     .argument('<name>', 'lower-case letters, digits and dashes')
     .option('-d, --dir <folder>', 'where to write the files', '.')
-    .action(async (name: string, options) => done(await (await import('./nf-new-command.ts')).nfNewCommand(name, options)))
+    .action(async (name: string, options) => {
+      const { nfNewCommand } = await import('./nf-new-command.ts')
+      done(await nfNewCommand(name, options))
+    })
   nf.command('test')
     .description('check that network functions keep the rules that all must keep')
     .argument('<names...>', 'built-in names, .ts or .js files, packages; a NAME.test.ts next to a file is run too')
@@ -98,12 +110,18 @@ ${EXIT_HELP}`)
     .option('-s, --set <key=value>', 'one setting: chain.NAME.KEY=VALUE', collect, [])
     .option('--seed <number>', 'seed of the traffic (default: 1)', wholeNumber)
     .option('--json', 'print one JSON document')
-    .action(async (names: string[], options) => done(await (await import('./nf-test-command.ts')).nfTestCommand(names, options)))
+    .action(async (names: string[], options) => {
+      const { nfTestCommand } = await import('./nf-test-command.ts')
+      done(await nfTestCommand(names, options))
+    })
   nf.command('list')
     .description('list the built-in network functions, or describe the given ones')
     .argument('[names...]', 'built-in names, .ts or .js files, packages')
     .option('--json', 'print one JSON document')
-    .action(async (names: string[], options) => done(await (await import('./nf-list-command.ts')).nfListCommand(names, options)))
+    .action(async (names: string[], options) => {
+      const { nfListCommand } = await import('./nf-list-command.ts')
+      done(await nfListCommand(names, options))
+    })
 
   const bench = program.command('bench').description('measure NFactor on this machine')
     .helpCommand('help [command]', 'print the help of a command')
@@ -111,7 +129,10 @@ ${EXIT_HELP}`)
     .description('the engine alone, in memory, against its twin in C')
     .argument('[arguments...]', 'see nfactor bench engine -- --help')
     .allowUnknownOption()
-    .action(async (args: string[]) => done(await (await import('./bench-command.ts')).benchEngineCommand(args)))
+    .action(async (args: string[]) => {
+      const { benchEngineCommand } = await import('./bench-command.ts')
+      done(await benchEngineCommand(args))
+    })
   return program
 }
 
@@ -131,6 +152,8 @@ function collect(text: string, before: readonly string[]): string[] {
 
 function wholeNumber(text: string): number {
   const value = Number(text)
-  if (!/^\d+$/.test(text) || value > 0xffffffff) throw new InvalidArgumentError('It must be a whole number up to 4294967295.')
+  if (!/^\d+$/.test(text) || value > 0xffffffff) {
+    throw new InvalidArgumentError('It must be a whole number up to 4294967295.')
+  }
   return value
 }

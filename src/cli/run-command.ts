@@ -26,7 +26,8 @@ const SIGNAL_ECHO_MS = 250
 const PROGRESS_MS = 200
 
 export async function runCommand(capture: string, options: RunCommandOptions): Promise<number> {
-  const { config, problems } = await resolveRunConfig({ file: options.config, chain: options.chain, settings: options.set })
+  const { chain, config: file, set: settings } = options
+  const { config, problems } = await resolveRunConfig({ file, chain, settings })
   if (config === undefined) throw configError(problems, options.config)
   const stop = new AbortController()
   const signals = listenForSignals(stop)
@@ -49,7 +50,8 @@ export async function runCommand(capture: string, options: RunCommandOptions): P
     })
     progress?.clear()
     for (const warning of result.report.warnings) reportWarning(`${result.report.capture.name}: ${warning}`)
-    process.stdout.write(options.json === true ? `${JSON.stringify(result.report)}\n` : runSummary(result, process.stdout))
+    const text = options.json === true ? `${JSON.stringify(result.report)}\n` : runSummary(result, process.stdout)
+    process.stdout.write(text)
     return signals.status()
   } finally {
     progress?.clear()

@@ -35,19 +35,22 @@ function overview({ packets, bytes, flows, records, nfErrors }: RunReport): stri
   const ends = [[flows.closed, 'closed'], [flows.expired, 'expired'], [flows.finished, 'open at the end']] as const
   const listed = (parts: readonly (readonly [number, string])[]): string =>
     parts.filter(([count]) => count > 0).map(([count, what]) => `${countText(count)} ${what}`).join(', ')
+  const lost = records.lost > 0 ? `${countText(records.lost)} lost` : ''
   const rows = [
     ['packets', countText(packets.received), 'received'],
     ['', countText(packets.forwarded), `forwarded, ${bytesText(bytes.forwarded)} of ${bytesText(bytes.received)}`],
     ['', countText(packets.dropped), 'dropped'],
     ...packets.emitted > 0 ? [['', countText(packets.emitted), 'emitted by network functions']] : [],
     ['flows', countText(flows.created), flows.created === 0 ? '' : `${listed(kinds)}; ${listed(ends)}`],
-    ...records.made > 0 ? [['events', countText(records.made), records.lost > 0 ? `${countText(records.lost)} lost` : '']] : [],
+    ...records.made > 0 ? [['events', countText(records.made), lost]] : [],
     ...nfErrors > 0 ? [['errors', countText(nfErrors), 'thrown by network functions']] : [],
   ]
   return tableLines(rows, [{}, { align: 'right' }, {}])
 }
 
-function dropSection({ dropReasons, packets }: RunReport, chain: readonly ChainNf[], bold: (text: string) => string): string[] {
+function dropSection(
+  { dropReasons, packets }: RunReport, chain: readonly ChainNf[], bold: (text: string) => string,
+): string[] {
   const meanings = meaningsOf(chain)
   const rows = Object.entries(dropReasons).toSorted(([, a], [, b]) => b - a)
     .map(([reason, count]) => [countText(count), reason, meanings.get(reason) ?? ''])

@@ -7,7 +7,9 @@ export interface TableColumn {
 }
 
 /** Lines of the rows, each column as wide as its longest cell, two spaces between columns, nothing behind the last. */
-export function tableLines(rows: readonly (readonly string[])[], columns: readonly TableColumn[], indent = '  '): string[] {
+export function tableLines(
+  rows: readonly (readonly string[])[], columns: readonly TableColumn[], indent = '  ',
+): string[] {
   const widths = columns.map((_, index) => Math.max(0, ...rows.map((row) => (row[index] ?? '').length)))
   return rows.map((row) => {
     const cells = columns.map(({ align }, index) => {

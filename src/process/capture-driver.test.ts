@@ -72,7 +72,9 @@ function play(packets: readonly SamplePacket[], options: PlayOptions = {}): Play
     timeouts, policy: defaultPolicy, seed: 1,
     events: { flowEnded: (record: number, end: FlowEnd) => void flows.push(flowLine(engine, record, end)) },
   })
-  const driver = createCaptureDriver({ engine, timeouts, output, takeRecord: (record) => events.push(eventLine(engine, record)) })
+  const driver = createCaptureDriver({
+    engine, timeouts, output, takeRecord: (record) => events.push(eventLine(engine, record)),
+  })
   driver.interfaceAdded(0, 1)
   packets.forEach(({ frame, time: at, wireLength = frame.length }, index) => {
     const seconds = Math.floor(at / 1e6)
@@ -136,7 +138,8 @@ test('a flow ends exactly when its time is up, not at the end of a batch', () =>
 })
 
 test('a timer fires at its own time, however late the next packet is', () => {
-  const { events } = play([udp(1, START), udp(2, START + 2000), udp(1, START + 3600e6)], { nf: quiet, timeouts: { udp: 7000 } })
+  const { events } = play([udp(1, START), udp(2, START + 2000), udp(1, START + 3600e6)],
+    { nf: quiet, timeouts: { udp: 7000 } })
   const fired = events.filter((event) => event.event === 'quiet').map((event) => Math.round(event.time * 1e6 - START))
   assert.deepEqual(fired, [5000, 7000])
 })
@@ -239,7 +242,9 @@ test('a frame longer than any slot is counted, not lost', () => {
   const long = new Uint8Array(FRAME_BYTES_MAX + 1)
   long.set(udp(1, 0).frame)
   const fits = long.subarray(0, FRAME_BYTES_MAX)
-  const { driver, output } = play([udp(1, START), { frame: long, time: START + 1, wireLength: 100_000 }, { frame: fits, time: START + 2 }])
+  const { driver, output } = play([
+    udp(1, START), { frame: long, time: START + 1, wireLength: 100_000 }, { frame: fits, time: START + 2 },
+  ])
   assert.deepEqual(driver.refused, { 'frame-too-long': 1, 'no-packet-slot': 0 })
   assert.equal(driver.refusedBytes, 100_000)
   assert.equal(driver.packetCount, 3)
@@ -265,8 +270,8 @@ test('the array of one chunk may hold the next one, once the driver knows', () =
   const output = new CaptureRecorder()
   output.interfaceAdded(0, 1, 0, true)
   const engine = createEngine({
-    arena: new Arena(256 * 2 ** 20), chain: [{ definition: silent, config: {} }], limits: testLimits, timeouts: defaultTimeouts,
-    policy: defaultPolicy, seed: 1,
+    arena: new Arena(256 * 2 ** 20), chain: [{ definition: silent, config: {} }], limits: testLimits,
+    timeouts: defaultTimeouts, policy: defaultPolicy, seed: 1,
   })
   const driver = createCaptureDriver({ engine, timeouts: defaultTimeouts, output })
   driver.interfaceAdded(0, 1)
@@ -283,5 +288,6 @@ test('the array of one chunk may hold the next one, once the driver knows', () =
   huge.set(first, huge.length - first.length)
   driver.packet(huge, huge.length - first.length, first.length, first.length, 3, 0, 0)
   driver.finish()
-  assert.deepEqual(output.packets.map((packet) => Buffer.from(packet.bytes)), [...sent, first].map((frame) => Buffer.from(frame)))
+  assert.deepEqual(output.packets.map((packet) => Buffer.from(packet.bytes)),
+    [...sent, first].map((frame) => Buffer.from(frame)))
 })

@@ -14,8 +14,8 @@
  *
  *     earlier than the packet before       taken for the same time as that one
  *     more than a day off, one packet      a bad timestamp: taken for the time of the packet before
- *     more than a day off, and the next    forward: a real gap, time moves on; back: the clock was set, or two captures were
- *     packet agrees within a day           put together: from here on time goes on from where it was, by the new clock's steps
+ *     more than a day off, and the next    forward: a real gap, time moves on; back: the clock was set, or two captures
+ *     packet agrees within a day           were put together: time goes on from where it was, by the new clock's steps
  *
  * So a packet a day off waits for the next one to say what it is. The descriptor keeps the timestamp as captured.
  */
@@ -72,7 +72,7 @@ export interface CaptureDriverOptions {
 
 export interface CaptureDriver extends CaptureSink {
   interfaceAdded(index: number, linkType: number): void
-  /** What was read before may change now: to be called whenever the array that packets lie in is used for other bytes. */
+  /** What was read before may change: to be called whenever the array that packets lie in is used for other bytes. */
   chunkDone(): void
   /** Processes what there is without waiting for a whole batch. */
   flush(): void

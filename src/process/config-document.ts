@@ -42,7 +42,8 @@ export class ConfigDocument {
     try {
       return this.#document.toJS() ?? {}
     } catch (error) {
-      throw new CodedError('NF_CONFIG_SYNTAX', `${this.file}: ${error instanceof Error ? error.message : String(error)}`)
+      const message = error instanceof Error ? error.message : String(error)
+      throw new CodedError('NF_CONFIG_SYNTAX', `${this.file}: ${message}`, '', { cause: error })
     }
   }
 
@@ -58,7 +59,8 @@ export class ConfigDocument {
       if (isAlias(node)) node = node.resolve(this.#document) as Node | null ?? null
       let next: Node | null = null
       if (isMap(node)) {
-        const pair = (node.items as Pair<Node, Node | null>[]).find(({ key }) => isScalar(key) && String(key.value) === String(step))
+        const pairs = node.items as Pair<Node, Node | null>[]
+        const pair = pairs.find(({ key }) => isScalar(key) && String(key.value) === String(step))
         if (pair === undefined) break
         const isLast = index === path.length - 1
         next = pair.value

@@ -18,7 +18,8 @@ export interface ConfigProblem {
 }
 
 /** The problems of a value that does not fit its schema, and the value as the schema gives it when there are none. */
-export function checkAgainst(schema: z.ZodType, value: unknown): { readonly data: unknown; readonly problems: ConfigProblem[] } {
+export function checkAgainst(schema: z.ZodType, value: unknown):
+    { readonly data: unknown; readonly problems: ConfigProblem[] } {
   const result = schema.safeParse(value, { reportInput: true })
   if (result.success) return { data: result.data, problems: [] }
   return { data: undefined, problems: result.error.issues.flatMap((issue) => problemsOf(issue, schema, [])) }
@@ -37,7 +38,8 @@ function problemsOf(issue: Issue, schema: z.ZodType, base: ConfigPath): ConfigPr
       return issue.keys.map((key) => ({
         code: 'NF_CONFIG_INVALID', path: [...path, key], atKey: true,
         message: `there is no key ${JSON.stringify(key)}${path.length === 0 ? '' : ` in ${name}`}`,
-        mend: meant(key, allowed) + (allowed.length === 0 ? 'No keys are allowed there' : `Allowed are ${allowed.join(', ')}`),
+        mend: allowed.length === 0 ? 'No keys are allowed there'
+          : `${meant(key, allowed)}Allowed are ${allowed.join(', ')}`,
       }))
     }
     case 'invalid_type':
@@ -63,7 +65,9 @@ function problemsOf(issue: Issue, schema: z.ZodType, base: ConfigPath): ConfigPr
 }
 
 /** The problems in the branch that was most likely meant, or one about all of them. */
-function unionProblems(issue: Issue & { code: 'invalid_union' }, schema: z.ZodType, path: ConfigPath): ConfigProblem[] | undefined {
+function unionProblems(
+  issue: Issue & { code: 'invalid_union' }, schema: z.ZodType, path: ConfigPath,
+): ConfigProblem[] | undefined {
   const branches: readonly (readonly Issue[])[] = issue.errors
   if (branches.length === 0) return undefined
   const wrongType = branches.map((issues) => issues.find((one) => one.path.length === 0 && one.code === 'invalid_type'))

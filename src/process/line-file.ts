@@ -10,8 +10,8 @@ import { fileUnwritable } from './file-unwritable.ts'
 const BLOCK_CHARACTERS = 64 * 1024
 
 /**
- * @throws CodedError `NF_FILE_UNWRITABLE`, from any method but {@link LineFile.abandon}. After a throw the file is closed and
- *   further lines are ignored.
+ * @throws CodedError `NF_FILE_UNWRITABLE`, from any method but {@link LineFile.abandon}. After a throw the file is
+ *   closed and further lines are ignored.
  */
 export class LineFile {
   readonly path: string
@@ -66,7 +66,7 @@ export class LineFile {
     this.#release()
   }
 
-  /** Closes the file without complaint, with as much of the buffered lines as it takes: for when something else went wrong. */
+  /** Closes the file without complaint, with as many of the buffered lines as it takes: something else went wrong. */
   abandon(): void {
     try {
       this.close()

@@ -19,8 +19,8 @@ import { nearestName } from './nearest-name.ts'
 import { installSdkResolution, packageSpecifier, takeAsModule } from './sdk-resolution.ts'
 
 const SOURCE = /\.[cm]?[jt]s$/
-const ERASABLE = 'Node only strips types: write a union of literals instead of an enum, plain modules instead of namespaces, ' +
-  'and fields instead of parameter properties'
+const ERASABLE = 'Node only strips types: write a union of literals instead of an enum, plain modules instead of ' +
+  'namespaces, and fields instead of parameter properties'
 
 /** True if a chain's name for an NF means a file. */
 export function isNfPath(name: string): boolean {
@@ -51,7 +51,9 @@ export async function loadNf(name: string, folder = process.cwd()): Promise<AnyN
   try {
     module = await import(specifier) as typeof module
   } catch (error) {
-    if (error instanceof CodedError) throw new CodedError(error.code, `${name}: ${error.message}`, error.mend, { cause: error })
+    if (error instanceof CodedError) {
+      throw new CodedError(error.code, `${name}: ${error.message}`, error.mend, { cause: error })
+    }
     if (path === undefined && isMissingPackage(error, name)) throw unknownNf(name, folder)
     throw loadFailure(name, path, error)
   }
@@ -82,7 +84,8 @@ function unknownNf(name: string, folder: string): CodedError {
 
 /** A file that somebody may have meant by a bare name. */
 function nearFile(name: string, folder: string): string | undefined {
-  return ['.ts', '.js', '.mts', '.mjs'].map((ending) => `./${name}${ending}`).find((file) => existsSync(resolve(folder, file)))
+  return ['.ts', '.js', '.mts', '.mjs'].map((ending) => `./${name}${ending}`)
+    .find((file) => existsSync(resolve(folder, file)))
 }
 
 function missingFile(name: string, path: string): CodedError {
@@ -101,7 +104,8 @@ function missingFile(name: string, path: string): CodedError {
 function isMissingPackage(error: unknown, name: string): boolean {
   const { code, message } = error as NodeJS.ErrnoException
   const packageName = name.split('/').slice(0, name.startsWith('@') ? 2 : 1).join('/')
-  return code === 'ERR_INVALID_MODULE_SPECIFIER' || (code === 'ERR_MODULE_NOT_FOUND' && message.includes(`'${packageName}'`))
+  return code === 'ERR_INVALID_MODULE_SPECIFIER' ||
+    (code === 'ERR_MODULE_NOT_FOUND' && message.includes(`'${packageName}'`))
 }
 
 function loadFailure(name: string, path: string | undefined, error: unknown): CodedError {
@@ -111,7 +115,9 @@ function loadFailure(name: string, path: string | undefined, error: unknown): Co
     return new CodedError('NF_NF_LOAD', `${name}: files inside node_modules must be JavaScript`,
       'Compile the package, or keep the file outside of node_modules', { cause: error })
   }
-  const place = error instanceof Error ? placeOf(error.stack ?? '') ?? importerOf(error) ?? syntaxPlace(error, path) : undefined
+  const place = error instanceof Error
+    ? placeOf(error.stack ?? '') ?? importerOf(error) ?? syntaxPlace(error, path)
+    : undefined
   const mend = code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' ? ERASABLE : ''
   // Node repeats the importing file, which the place has already.
   const what = text.replace(/ imported from .*$/, '')
@@ -128,7 +134,8 @@ function placeOf(stack: string): string | undefined {
   }
   for (const line of lines) {
     const frame = /\(?(file:\/\/\/[^\s)]+):(\d+):(\d+)\)?$/.exec(line)
-    if (frame !== null && !isOwnFile(frame[1] as string)) return `${localPath(frame[1] as string)}:${frame[2]}:${frame[3]}`
+    const url = frame?.[1]
+    if (url !== undefined && !isOwnFile(url)) return `${localPath(url)}:${frame?.[2]}:${frame?.[3]}`
   }
   return undefined
 }

@@ -105,7 +105,8 @@ test('the report counts what happened', async () => {
 })
 
 test('what leaves is a capture of the same packets with the same times', async () => {
-  const packets = webPackets().map((packet, index) => ({ ...packet, wireLength: packet.frame.length + (index === 3 ? 100 : 0) }))
+  const packets = webPackets().map((packet, index) =>
+    ({ ...packet, wireLength: packet.frame.length + (index === 3 ? 100 : 0) }))
   for (const [name, nanoseconds] of [['a.pcap', true], ['b.pcapng', true], ['c.pcap.gz', false]] as const) {
     const out = fresh(name)
     await run(file(captureBytes(packets, { nanoseconds })), { out })
@@ -168,7 +169,8 @@ test('keys of tagged and IPv6 flows are whole, and the opener may be endpoint b'
   ], { flows })
   const [tagged, session, other] = lines(flows)
   assert.deepEqual(tagged.key, {
-    vlan: 7, vlanInner: 42, protocol: 'udp', a: { address: '2001:db8::1', port: 1 }, b: { address: '2001:db8::9', port: 9 },
+    vlan: 7, vlanInner: 42, protocol: 'udp',
+    a: { address: '2001:db8::1', port: 1 }, b: { address: '2001:db8::9', port: 9 },
   })
   assert.equal(tagged.opener, 'b')
   assert.equal(session.key.pppoeSession, 3)
@@ -184,7 +186,9 @@ test('every record is a line with its source first', async () => {
   assert.equal(all.length, 12)
   assert.deepEqual(all[0], {
     nf: 'counting', event: 'seen', time: 1_700_000_000,
-    flow: { protocol: 'tcp', source: '10.0.0.1', sourcePort: 40000, destination: '10.0.0.2', destinationPort: 80, vlan: 0 },
+    flow: {
+      protocol: 'tcp', source: '10.0.0.1', sourcePort: 40000, destination: '10.0.0.2', destinationPort: 80, vlan: 0,
+    },
     number: 1,
   })
   assert.deepEqual(all[1].flow,
@@ -215,7 +219,8 @@ test('many flows that end at once lose no record', async () => {
       deallocateFlowState: () => context.record('end', { number: 1 }),
     }),
   })
-  const packets = Array.from({ length: 3000 }, (_, i) => ({ frame: buildFrame({ udp: { sourcePort: i } }), time: 1e6 + i }))
+  const packets = Array.from({ length: 3000 }, (_, i) =>
+    ({ frame: buildFrame({ udp: { sourcePort: i } }), time: 1e6 + i }))
   const expiring = [...packets, { frame: buildFrame({ udp: { sourcePort: 1 } }), time: 400e6 }]
   for (const [sent, expected] of [[packets, 3000], [expiring, 3001]] as const) {
     let events = 0
@@ -296,21 +301,26 @@ test('several link types make a pcapng file, also when the second one comes late
   // Two sections one after the other: the second link type is not known when the first packets leave.
   const late = file(Buffer.concat([
     captureBytes(ethernet, { format: 'pcapng' }),
-    captureBytes(raw.map(({ frame, time }) => ({ frame, time })), { format: 'pcapng', linkTypes: [101], nanoseconds: true }),
+    captureBytes(raw.map(({ frame, time }) => ({ frame, time })),
+      { format: 'pcapng', linkTypes: [101], nanoseconds: true }),
   ]))
   for (const capture of [together, late]) {
     const out = fresh('out.pcap')
     await run(capture, { out })
     const left = await readBack(out)
-    assert.deepEqual(left.packets.map((packet) => Buffer.from(packet.bytes)), packets.map(({ frame }) => Buffer.from(frame)))
-    assert.deepEqual(left.packets.map((packet) => left.interfaces[packet.interfaceIndex]?.linkType), [1, 1, 1, 101, 101, 101])
-    assert.deepEqual(left.packets.map((packet) => packet.seconds * 1e6 + packet.nanoseconds / 1e3), packets.map(({ time }) => time))
+    assert.deepEqual(left.packets.map((packet) => Buffer.from(packet.bytes)),
+      packets.map(({ frame }) => Buffer.from(frame)))
+    assert.deepEqual(left.packets.map((packet) => left.interfaces[packet.interfaceIndex]?.linkType),
+      [1, 1, 1, 101, 101, 101])
+    assert.deepEqual(left.packets.map((packet) => packet.seconds * 1e6 + packet.nanoseconds / 1e3),
+      packets.map(({ time }) => time))
   }
 })
 
 test('timestamps keep their nanoseconds also when only a later section has them', async () => {
   // More than a batch, so that some have left when the finer ones come.
-  const packets = [0, 1, 2, 3].flatMap((round) => webPackets().map(({ frame, time }) => ({ frame, time: time + round * 20_000 })))
+  const packets = [0, 1, 2, 3].flatMap((round) =>
+    webPackets().map(({ frame, time }) => ({ frame, time: time + round * 20_000 })))
   const finer = packets.map(({ frame, time }) => ({ frame, time: time + 100_000.25 }))
   const out = fresh('out.pcap')
   await run(file(Buffer.concat([
@@ -363,7 +373,8 @@ test('an NF that throws is reported once, and the run goes on', async () => {
 
 test('a chain that cannot be made says which and why', async () => {
   const broken = defineNf({ name: 'broken', version: 1, create: () => { throw new Error('cannot be made') } })
-  assert.match((await fails('NF_NF_INVALID', run(webPackets(), {}, broken))).message, /broken.*cannot be made.*run-capture\.test\.ts:\d+/)
+  const error = await fails('NF_NF_INVALID', run(webPackets(), {}, broken))
+  assert.match(error.message, /broken.*cannot be made.*run-capture\.test\.ts:\d+/)
   const empty = defineNf({ name: 'empty', version: 1, create: () => ({}) as never })
   await fails('NF_NF_INVALID', run(webPackets(), {}, empty))
 })

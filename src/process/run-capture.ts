@@ -18,7 +18,9 @@ import { defaultLimits, defaultTimeouts, type EngineLimits, type IdleTimeouts } 
 import { Arena } from '../memory/arena.ts'
 import type { ChainMember, ChainNf } from '../nf/chain.ts'
 import { openCaptureReader, type CaptureEnding, type CaptureFileReader } from '../ports/capture-file-reader.ts'
-import { createEngine, defaultPolicy, type Engine, type EnginePolicy, type FlowEnd } from '../runtime/engine.ts'
+import {
+  createEngine, defaultPolicy, type Engine, type EngineEvents, type EnginePolicy, type FlowEnd,
+} from '../runtime/engine.ts'
 import type { CaptureFormat } from '../wire/capture-decoder.ts'
 import type { CaptureSink } from '../wire/capture-sink.ts'
 import { isSupportedLinkType, linkTypeName } from '../wire/link-type.ts'
@@ -113,7 +115,7 @@ export interface RunResult {
 }
 
 /**
- * @throws CodedError for whatever is wrong with the capture, the outputs, the limits or an NF; what was written is intact
+ * @throws CodedError for what is wrong with the capture, the outputs, the limits or an NF; what was written is intact
  */
 export async function runCapture(options: RunCaptureOptions): Promise<RunResult> {
   const { signal } = options
@@ -163,14 +165,15 @@ export async function runCapture(options: RunCaptureOptions): Promise<RunResult>
     throw error
   }
   const elapsedSeconds = Number(process.hrtime.bigint() - start) / 1e9
-  return { report: makeReport(reader.name, ending, engine, driver, outputs, ends, elapsedSeconds), chain: engine.chain.nfs }
+  const report = makeReport(reader.name, ending, engine, driver, outputs, ends, elapsedSeconds)
+  return { report, chain: engine.chain.nfs }
 }
 
 function progressOf(reader: CaptureFileReader, driver: CaptureDriver): RunProgress {
   return { packets: driver.packetCount, positionBytes: reader.positionBytes, totalBytes: reader.totalBytes }
 }
 
-function makeEngine(options: RunCaptureOptions, timeouts: IdleTimeouts, events: Parameters<typeof createEngine>[0]['events']) {
+function makeEngine(options: RunCaptureOptions, timeouts: IdleTimeouts, events: EngineEvents): Engine {
   try {
     return createEngine({
       arena: new Arena(),
@@ -179,7 +182,7 @@ function makeEngine(options: RunCaptureOptions, timeouts: IdleTimeouts, events: 
       timeouts,
       policy: { ...defaultPolicy, ...options.policy },
       seed: options.seed ?? 1,
-      ...events !== undefined && { events },
+      events,
     })
   } catch (error) {
     if (error instanceof CodedError) throw error
@@ -349,7 +352,8 @@ function makeReport(
 }
 
 function countersOf(nf: ChainNf): Record<string, number> {
-  return Object.fromEntries(Object.keys(nf.definition.counters ?? {}).map((counter) => [counter, nf.counters[counter] as number]))
+  const names = Object.keys(nf.definition.counters ?? {})
+  return Object.fromEntries(names.map((name) => [name, nf.counters[name] as number]))
 }
 
 function warningsOf(ending: CaptureEnding, engine: Engine, driver: CaptureDriver, outputs: RunOutputs): string[] {
@@ -363,7 +367,8 @@ function warningsOf(ending: CaptureEnding, engine: Engine, driver: CaptureDriver
     }
   }
   if (driver.wrongTimestamps > 0) {
-    warnings.push(`${driver.wrongTimestamps} timestamps were more than a day off; the time of the packet before was taken`)
+    warnings.push(`${driver.wrongTimestamps} timestamps were more than a day off; ` +
+      'the time of the packet before was taken')
   }
   if (driver.clockResets > 0) {
     warnings.push(`the capture's clock went back by more than a day ${driver.clockResets} times; ` +

@@ -33,7 +33,7 @@ export const limitsSchema = z.strictObject({
   recordBytes: count('recordBytes', BYTES_MAX, 'Bytes of events that wait to be written', 65536),
   heldPerFlow: count('heldPerFlow', 65535, 'Packets that network functions may hold per flow', 0),
   fragmentedDatagrams: count('fragmentedDatagrams', 2 ** 20, 'Fragmented datagrams tracked at once'),
-  fragmentsHeld: count('fragmentsHeld', 2 ** 20, 'Fragments kept because they came before their first one, in total', 0),
+  fragmentsHeld: count('fragmentsHeld', 2 ** 20, 'Fragments kept that came before their first one, in total', 0),
   fragmentsHeldPerDatagram: count('fragmentsHeldPerDatagram', 8192, 'The same, per datagram', 0),
 }).describe('Bounds of the engine; their memory is reserved at start and touched only as it is used')
 
@@ -52,13 +52,14 @@ export const timeoutsSchema = z.strictObject({
 
 export const policySchema = z.strictObject({
   nfError: z.enum(['drop', 'bypass']).default(defaultPolicy.nfError)
-    .describe('After a network function threw on a flow: drop the flow\'s packets, or go on without that network function'),
+    .describe('After a network function threw on a flow: drop the flow\'s packets, or go on without the function'),
   nonIp: z.enum(['pass', 'drop']).default(defaultPolicy.nonIp).describe('Frames that are not IP'),
   whenFull: z.enum(['drop', 'evict']).default(defaultPolicy.whenFull)
-    .describe('At the limit on flows: drop packets of new flows, or end a flow that is closed, unanswered or long idle'),
+    .describe('At the limit on flows: drop packets of new flows, or end one that is closed, unanswered or long idle'),
 }).describe('What to do in doubtful cases')
 
-const nfName = z.string().min(1).describe('A built-in network function, a .ts or .js file (relative to this file), or a package')
+const nfName = z.string().min(1)
+  .describe('A built-in network function, a .ts or .js file (relative to this file), or a package')
 
 const chainEntrySchema = z.union([
   nfName,
@@ -79,17 +80,18 @@ export const runConfigSchema = z.strictObject({
 /** The file's content, checked and with its defaults. */
 export type RunConfigDocument = z.output<typeof runConfigSchema>
 
-// The schemas and what the engine takes are the same set of names.
-const _checks: [EngineLimits, IdleTimeouts, EnginePolicy] | ((c: RunConfigDocument) => [EngineLimits, IdleTimeouts, EnginePolicy]) =
-  (c) => [c.limits, c.timeouts, c.policy]
-void _checks
+/** What the engine takes of it. The types hold that the schemas have the engine's names, all of them. */
+export function engineSettings({ limits, timeouts, policy }: RunConfigDocument):
+    { readonly limits: EngineLimits; readonly timeouts: IdleTimeouts; readonly policy: EnginePolicy } {
+  return { limits, timeouts, policy }
+}
 
 type JsonSchema = Record<string, unknown>
 
 /** JSON Schema of an NF's configuration, `undefined` if it takes none. */
 export function nfConfigJsonSchema(definition: AnyNfDefinition): JsonSchema | undefined {
   if (definition.config === undefined) return undefined
-  const { $schema: _, ...schema } = z.toJSONSchema(strict(definition.config as z.ZodType), { io: 'input', unrepresentable: 'any' })
+  const { $schema: _, ...schema } = z.toJSONSchema(strict(definition.config), { io: 'input', unrepresentable: 'any' })
   return schema as JsonSchema
 }
 

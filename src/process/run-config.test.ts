@@ -80,7 +80,8 @@ policy: { nonIp: drop }
 })
 
 test('the same as JSON, indented with tabs', async () => {
-  const file = write('run.json', '{\n\t"$schema": "x.json",\n\t"chain": ["monitor"],\n\t"limits": {\n\t\t"flows": 5\n\t}\n}\n')
+  const file = write('run.json',
+    '{\n\t"$schema": "x.json",\n\t"chain": ["monitor"],\n\t"limits": {\n\t\t"flows": 5\n\t}\n}\n')
   assert.equal((await resolved({ file })).limits.flows, 5)
 })
 
@@ -98,19 +99,24 @@ chain:
 `)
   const limited = ['limiter', { packets: 7, mode: 'soft', list: [] }]
   assert.deepEqual(chainOf(await resolved({ file, chain: ['limiter'] })), [limited])
-  assert.deepEqual(chainOf(await resolved({ file, chain: [join(folder, 'nfs/limiter.ts'), 'monitor'] })), [limited, ['monitor', {}]])
-  assert.deepEqual(chainOf(await resolved({ file, chain: ['monitor', 'http'] })).map((nf) => (nf as [string])[0]), ['monitor', 'http'])
+  const byPath = await resolved({ file, chain: [join(folder, 'nfs/limiter.ts'), 'monitor'] })
+  assert.deepEqual(chainOf(byPath), [limited, ['monitor', {}]])
+  const others = await resolved({ file, chain: ['monitor', 'http'] })
+  assert.deepEqual(others.chain.map(({ definition }) => definition.name), ['monitor', 'http'])
 })
 
 test('single settings go over the file', async () => {
-  const file = write('set.yaml', 'chain: [monitor, { nf: nfs/limiter.ts, config: { packets: 3, list: [a] } }]\nlimits: { flows: 5 }\n')
+  const file = write('set.yaml',
+    'chain: [monitor, { nf: nfs/limiter.ts, config: { packets: 3, list: [a] } }]\nlimits: { flows: 5 }\n')
   const settings = ['limits.flows=6', 'timeouts.tcp=1.5', 'policy.whenFull=evict', 'chain.limiter.packets=4',
-    'chain.limiter.mode=hard', 'chain.limiter.list.0={ port: 5 }', 'chain.limiter.list.1=b', 'chain.limiter.nested.on=true']
+    'chain.limiter.mode=hard', 'chain.limiter.list.0={ port: 5 }', 'chain.limiter.list.1=b',
+    'chain.limiter.nested.on=true']
   const config = await resolved({ file, settings })
   assert.equal(config.limits.flows, 6)
   assert.equal(config.timeouts.tcp, 1.5)
   assert.equal(config.policy.whenFull, 'evict')
-  assert.deepEqual(config.chain[1]?.config, { packets: 4, mode: 'hard', list: [{ port: 5 }, 'b'], nested: { on: true } })
+  assert.deepEqual(config.chain[1]?.config,
+    { packets: 4, mode: 'hard', list: [{ port: 5 }, 'b'], nested: { on: true } })
 })
 
 test('every problem of the file, with its place, what is allowed and what was meant', async () => {
@@ -128,8 +134,8 @@ what: 1
 `)
   assert.deepEqual(await problemsOf({ file }), [
     '2:9: chain[0].nf must be text, not 5',
-    '5:3: there is no key "flow" in limits. Did you mean flows? Allowed are flows, packets, largePackets, extentBytes, ' +
-      'recordBytes, heldPerFlow, fragmentedDatagrams, fragmentsHeld, fragmentsHeldPerDatagram',
+    '5:3: there is no key "flow" in limits. Did you mean flows? Allowed are flows, packets, largePackets, ' +
+      'extentBytes, recordBytes, heldPerFlow, fragmentedDatagrams, fragmentsHeld, fragmentsHeldPerDatagram',
     '6:12: limits.packets must be a number, not "many"',
     '7:10: limits.flows must be at least 1. It is 0',
     '8:18: timeouts.udp must be at least 0.001. It is -1',
@@ -170,8 +176,8 @@ test('problems of the chain: names, files, and the configuration of each NF', as
 
 test('problems of settings and of the command line name the option', async () => {
   assert.deepEqual(await problemsOf({ chain: ['monitor'], settings: ['limits.flow=1', 'policy.nonIp=x'] }), [
-    '--set limits.flow=1: there is no key "flow" in limits. Did you mean flows? Allowed are flows, packets, largePackets, ' +
-      'extentBytes, recordBytes, heldPerFlow, fragmentedDatagrams, fragmentsHeld, fragmentsHeldPerDatagram',
+    '--set limits.flow=1: there is no key "flow" in limits. Did you mean flows? Allowed are flows, packets, ' +
+      'largePackets, extentBytes, recordBytes, heldPerFlow, fragmentedDatagrams, fragmentsHeld, fragmentsHeldPerDatagram',
     '--set policy.nonIp=x: policy.nonIp must be pass or drop, not "x"',
   ])
   assert.deepEqual(await problemsOf({ chain: ['monitor'], settings: ['chain.monitr.x=1', 'chain.monitor.y=1'] }), [
@@ -187,7 +193,8 @@ test('problems of settings and of the command line name the option', async () =>
 test('a setting that is none', async () => {
   for (const [setting, message] of [
     ['limits', /it is not KEY=VALUE/], ['=5', /it is not KEY=VALUE/], ['limits.=5', /it is not KEY=VALUE/],
-    ['limits=5', /the key is not complete/], ['chain.monitor=5', /the key is not complete/], ['limit.flows=5', /there is no "limit"/],
+    ['limits=5', /the key is not complete/], ['chain.monitor=5', /the key is not complete/],
+    ['limit.flows=5', /there is no "limit"/],
     ['limits.flows={', /the value is not valid/],
   ] as const) {
     await assert.rejects(resolveRunConfig({ settings: [setting] }),
@@ -200,7 +207,8 @@ test('what is not YAML', async () => {
   const { problems } = await resolveRunConfig({ file })
   assert.ok(problems.length > 0)
   assert.ok(problems.every((problem) => problem.code === 'NF_CONFIG_SYNTAX' && problem.line === 3))
-  assert.deepEqual(await problemsOf({ file: write('double.yaml', 'limits: {}\nlimits: {}\n') }), ['2:1: Map keys must be unique'])
+  const double = write('double.yaml', 'limits: {}\nlimits: {}\n')
+  assert.deepEqual(await problemsOf({ file: double }), ['2:1: Map keys must be unique'])
   for (const [text, what] of [['- monitor\n', 'a list'], ['text\n', '"text"'], ['5\n', '5']]) {
     assert.deepEqual(await problemsOf({ file: write('kind.yaml', text as string) }),
       [`1:1: the configuration must be a mapping (key: value), not ${what}`])
@@ -208,7 +216,8 @@ test('what is not YAML', async () => {
 })
 
 test('aliases are followed to where the value stands', async () => {
-  const file = write('alias.yaml', 'limits: &l\n  flows: no\ntimeouts: {}\npolicy: {}\nchain:\n  - { nf: monitor, config: *l }\n')
+  const file = write('alias.yaml',
+    'limits: &l\n  flows: no\ntimeouts: {}\npolicy: {}\nchain:\n  - { nf: monitor, config: *l }\n')
   assert.deepEqual(await problemsOf({ file }), ['2:10: limits.flows must be a number, not "no"'])
   const bomb = `a: &a [x, x, x, x, x, x, x, x, x]\n${Array.from({ length: 12 }, (_, i) =>
     `${String.fromCharCode(98 + i)}: &${String.fromCharCode(98 + i)} [${`*${String.fromCharCode(97 + i)}, `.repeat(9)}]`).join('\n')}\n`

@@ -15,7 +15,7 @@ import type { EnginePolicy } from '../runtime/engine.ts'
 import type { ConfigDocument, ConfigPath, SyntaxProblem } from './config-document.ts'
 import { checkAgainst, meant, pathText, type ConfigProblem } from './config-problem.ts'
 import { isNfPath, loadNf } from './nf-loader.ts'
-import { runConfigSchema, strict, type RunConfigDocument } from './run-config-schema.ts'
+import { engineSettings, runConfigSchema, strict, type RunConfigDocument } from './run-config-schema.ts'
 
 /** The chain of a run that names none. */
 export const defaultChain: readonly string[] = ['monitor', 'firewall', 'http']
@@ -86,15 +86,15 @@ export async function resolveRunConfig(
     return { config: undefined, problems: syntax.map((one) => syntaxProblem(document.file, one)) }
   }
   const general = settings.filter(({ path }) => path[0] !== 'chain')
-  const value = general.reduce<unknown>((whole, { path, value: one }) => withValue(whole, path, one), document?.value ?? {})
+  const value = general.reduce<unknown>((whole, one) => withValue(whole, one.path, one.value), document?.value ?? {})
   const checked = checkAgainst(runConfigSchema, value)
   if (checked.problems.length > 0) {
     const problems = checked.problems.map((problem) =>
       placed(problem, placeOfSetting(problem.path, general) ?? placeInFile(document, problem.path, problem.atKey)))
     return { config: undefined, problems: inOrder(problems) }
   }
-  const { limits, timeouts, policy, chain: fileChain } = checked.data as RunConfigDocument
-  const entries = chainEntries(fileChain ?? [], sources)
+  const content = checked.data as RunConfigDocument
+  const entries = chainEntries(content.chain ?? [], sources)
   const problems = settings.flatMap((setting) => strayProblems(setting, entries))
   const chain: ConfiguredNf[] = []
   for (const entry of entries) {
@@ -104,7 +104,8 @@ export async function resolveRunConfig(
     if (member !== undefined) chain.push(member)
     problems.push(...found)
   }
-  return { config: problems.length === 0 ? { chain, limits, timeouts, policy } : undefined, problems: inOrder(problems) }
+  const config = problems.length === 0 ? { chain, ...engineSettings(content) } : undefined
+  return { config, problems: inOrder(problems) }
 }
 
 /** As somebody reads the file. */
@@ -127,12 +128,14 @@ const SECTIONS = ['limits', 'timeouts', 'policy', 'chain']
 async function parseSetting(text: string): Promise<Setting> {
   const equals = text.indexOf('=')
   const path = text.slice(0, Math.max(0, equals)).split('.').map((step) => /^\d+$/.test(step) ? Number(step) : step)
-  const usage = (message: string, mend: string): CodedError => new CodedError('NF_USAGE', `--set ${text}: ${message}`, mend)
+  const usage = (message: string, mend: string): CodedError =>
+    new CodedError('NF_USAGE', `--set ${text}: ${message}`, mend)
   const example = 'Write --set limits.flows=1000, or --set chain.NAME.KEY=VALUE'
   if (equals < 1 || path.some((step) => step === '')) throw usage('it is not KEY=VALUE', example)
   const section = String(path[0])
   if (!SECTIONS.includes(section)) {
-    throw usage(`there is no ${JSON.stringify(section)}`, `${meant(section, SECTIONS)}It begins with ${SECTIONS.join(', ')}`)
+    throw usage(`there is no ${JSON.stringify(section)}`,
+      `${meant(section, SECTIONS)}It begins with ${SECTIONS.join(', ')}`)
   }
   if (path.length < (section === 'chain' ? 3 : 2)) throw usage('the key is not complete', example)
   const { parse: parseYaml } = await import('yaml')
@@ -152,7 +155,8 @@ function withValue(whole: unknown, path: ConfigPath, value: unknown): unknown {
     copy[Math.min(step, copy.length)] = withValue(copy[step], rest, value)
     return copy
   }
-  const inside = typeof whole === 'object' && whole !== null && !Array.isArray(whole) ? whole as Record<string, unknown> : {}
+  const isMapping = typeof whole === 'object' && whole !== null && !Array.isArray(whole)
+  const inside = isMapping ? whole as Record<string, unknown> : {}
   return { ...inside, [step]: withValue(inside[step], rest, value) }
 }
 
@@ -164,21 +168,27 @@ function strayProblems(setting: Setting, entries: readonly ChainEntry[]): Placed
   const names = entries.map((entry) => shortName(entry.nf))
   const message = `${JSON.stringify(name)} is not in the chain`
   const mend = `${meant(name, names)}The chain is ${names.join(', ')}`
-  return [placed({ code: 'NF_CONFIG_INVALID', path, atKey: true, message, mend }, placeOfSetting(path, [setting]) as Place)]
+  const place = placeOfSetting(path, [setting]) as Place
+  return [placed({ code: 'NF_CONFIG_INVALID', path, atKey: true, message, mend }, place)]
 }
 
 // -- Chain -----------------------------------------------------------------------------------------------------------
 
-function chainEntries(fileChain: NonNullable<RunConfigDocument['chain']>, { file, chain }: RunConfigSources): ChainEntry[] {
+function chainEntries(
+  fileChain: NonNullable<RunConfigDocument['chain']>, { file, chain }: RunConfigSources,
+): ChainEntry[] {
   const folder = file === undefined ? process.cwd() : dirname(resolve(file))
   const fromFile = fileChain.map((entry, index): ChainEntry =>
-    typeof entry === 'string' ? { nf: entry, config: undefined, folder, index } : { ...entry, config: entry.config, folder, index })
+    typeof entry === 'string'
+      ? { nf: entry, config: undefined, folder, index }
+      : { nf: entry.nf, config: entry.config, folder, index })
   if (chain === undefined && fromFile.length > 0) return fromFile
   const unused = [...fromFile]
   return (chain ?? defaultChain).map((name) => {
     const at = unused.findIndex((entry) => isNamed(entry, name))
     // The same name twice takes the file's entries in order.
-    return at < 0 ? { nf: name, config: undefined, folder: process.cwd(), index: -1 } : unused.splice(at, 1)[0] as ChainEntry
+    if (at >= 0) return unused.splice(at, 1)[0] as ChainEntry
+    return { nf: name, config: undefined, folder: process.cwd(), index: -1 }
   })
 }
 
@@ -189,7 +199,8 @@ function shortName(name: string): string {
 
 function isNamed(entry: ChainEntry, name: string): boolean {
   if (entry.nf === name) return true
-  return isNfPath(entry.nf) && (isNfPath(name) ? resolve(entry.folder, entry.nf) === resolve(name) : shortName(entry.nf) === name)
+  if (!isNfPath(entry.nf)) return false
+  return isNfPath(name) ? resolve(entry.folder, entry.nf) === resolve(name) : shortName(entry.nf) === name
 }
 
 /** @param settings those of this NF, with paths that start in its configuration */
@@ -198,7 +209,8 @@ async function chainMember(
 ): Promise<{ readonly member?: ConfiguredNf; readonly found: readonly PlacedProblem[] }> {
   const { nf, index } = entry
   const path: ConfigPath = ['chain', index < 0 ? nf : index]
-  const place = (at: ConfigPath, atKey: boolean): Place => index < 0 ? { place: '--chain' } : placeInFile(document, at, atKey)
+  const place = (at: ConfigPath, atKey: boolean): Place =>
+    index < 0 ? { place: '--chain' } : placeInFile(document, at, atKey)
   let definition: AnyNfDefinition
   try {
     definition = await loadNf(nf, entry.folder)
@@ -207,7 +219,7 @@ async function chainMember(
     const { code, message, mend } = error
     return { found: [placed({ code, path, atKey: false, message, mend }, place([...path, 'nf'], false))] }
   }
-  const config = settings.reduce<unknown>((whole, setting) => withValue(whole, setting.path, setting.value), entry.config ?? {})
+  const config = settings.reduce<unknown>((whole, one) => withValue(whole, one.path, one.value), entry.config ?? {})
   const { data, problems } = checkNfConfig(definition, config)
   const found = problems.map((problem) => {
     const at = [...path, 'config', ...problem.path]

@@ -2,7 +2,7 @@
  * The lines that a run writes for other programs, one JSON object each: a flow as it ends, and a record of an NF.
  *
  *     {"key":{"vlan":0,"protocol":"tcp","a":{"address":"192.0.2.1","port":80},"b":{...}},"opener":"b","packets":10,...}
- *     {"nf":"http","event":"request","time":1.5,"flow":{"protocol":"tcp","source":"192.0.2.2","sourcePort":40000,...},...}
+ *     {"nf":"http","event":"request","time":1.5,"flow":{"protocol":"tcp","source":"192.0.2.2",...},"method":"GET",...}
  *
  * Times are seconds since the Unix epoch. Key words and endpoints: flow/flow-record.ts.
  */
@@ -99,7 +99,7 @@ export function flowLine(engine: Engine, record: number, end: FlowEnd): FlowLine
   }
 }
 
-/** A record of an NF. A field that is called like one of those that every line has gets an underscore behind its name. */
+/** A record of an NF. A field that is called like one that every line has gets an underscore behind its name. */
 export function eventLine({ arena, chain }: Engine, record: DecodedRecord): EventLine {
   const { i32 } = arena
   const { key, fromB } = record
