@@ -628,12 +628,18 @@ export class PairView<V extends StructView> {
   }
 }
 
+/** A field made of two structs. */
+export interface PairField<F extends Fields> extends
+  Field<PairView<View<F>>, { forward: PlainShape<F>; reverse: PlainShape<F> }> {
+  readonly element: Struct<F>
+}
+
 /** Two structs, one for each direction of a flow. Decodes to `{ forward, reverse }`. */
-export function pair<F extends Fields>(schema: Struct<F>):
-Field<PairView<View<F>>, { forward: PlainShape<F>; reverse: PlainShape<F> }> {
+export function pair<F extends Fields>(schema: Struct<F>): PairField<F> {
   const bytes = schema.bytes
   return {
     kind: 'pair',
+    element: schema,
     bytes: bytes * 2,
     alignment: schema.alignment,
     fingerprint: `pair${schema.fingerprint}`,

@@ -16,6 +16,7 @@ import type { Kernels } from '../memory/kernels/kernels.ts'
 import type { ExtentPool } from '../memory/extent-pool.ts'
 import type { StateOf, Struct } from '../memory/struct.ts'
 import type { Packet } from '../packet/packet-view.ts'
+import type { CacheHint } from './cache-hint.ts'
 import type { PlainRecord, RecordFields, RecordWriter } from './record-buffer.ts'
 import type { Verdict } from './verdict.ts'
 
@@ -152,6 +153,8 @@ export interface NfDefinition<
   /** Makes what all flows share. */
   sharedState?(config: Config): Shared
   readonly upgrades?: readonly Upgrade<StateOf<S>>[]
+  /** Memory that it is going to need, for speed alone. */
+  readonly cacheHints?: readonly CacheHint[]
   create(config: Config, context: NfContext<Counters, Drops, Records, Shared>): NfMethods<StateOf<S>>
 }
 
@@ -202,6 +205,10 @@ export function checkDefinition(nf: AnyNfDefinition): void {
     if (!NAME.test(reason) && !COUNTER.test(reason)) {
       fail(`drop reason ${JSON.stringify(reason)} is not a valid name`, 'Use letters, digits and dashes.')
     }
+  }
+  for (const [event, fields] of Object.entries((nf.records ?? {}) as Record<string, RecordFields>)) {
+    const reserved = Object.keys(fields).find((field) => ['at', 'end', 'begin', 'commit'].includes(field))
+    if (reserved !== undefined) fail(`record ${event} has a field named ${reserved}`, 'Choose another name for it.')
   }
   const bytes = nf.flowState?.bytes ?? 0
   if (bytes > FLOW_STATE_BYTES_MAX) {

@@ -289,7 +289,7 @@ export function createPacketView(arena: Arena): PacketCursor {
     get icmpType(): number {
       const protocol = this.protocol
       const at = i32[this.d + TRANSPORT]
-      return at !== 0 && (protocol === 1 || protocol === 58) ? view.getUint16(at) : -1
+      return at !== 0 && protocol === (this.isIpv6 ? 58 : 1) ? view.getUint16(at) : -1
     }
 
     get payloadOffset(): number { return i32[this.d + PAYLOAD] }

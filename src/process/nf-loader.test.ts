@@ -52,7 +52,8 @@ export { defineNf, runPackets }
 test('TypeScript and JavaScript, absolute and relative, in folders of any module type', async () => {
   write('cjs/package.json', '{ "type": "commonjs" }')
   write('bare/package.json', '{}')
-  const names = ['cjs/a.ts', 'cjs/a.mts', 'bare/b.ts', 'bare/b.js', 'none/c.ts', 'none/c.js', 'none/c.mjs', 'odd #1?/d.ts']
+  const names = ['cjs/a.ts', 'cjs/a.mts', 'bare/b.ts', 'bare/b.js', 'none/c.ts', 'none/c.js', 'none/c.mjs',
+    'odd #1?/d.ts']
   for (const name of names) {
     const nfName = `nf-${name.replace(/[^a-z0-9]/g, '')}`
     const path = write(name, source(nfName))

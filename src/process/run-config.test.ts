@@ -177,7 +177,8 @@ test('problems of the chain: names, files, and the configuration of each NF', as
 test('problems of settings and of the command line name the option', async () => {
   assert.deepEqual(await problemsOf({ chain: ['monitor'], settings: ['limits.flow=1', 'policy.nonIp=x'] }), [
     '--set limits.flow=1: there is no key "flow" in limits. Did you mean flows? Allowed are flows, packets, ' +
-      'largePackets, extentBytes, recordBytes, heldPerFlow, fragmentedDatagrams, fragmentsHeld, fragmentsHeldPerDatagram',
+      'largePackets, extentBytes, recordBytes, heldPerFlow, fragmentedDatagrams, fragmentsHeld, ' +
+      'fragmentsHeldPerDatagram',
     '--set policy.nonIp=x: policy.nonIp must be pass or drop, not "x"',
   ])
   assert.deepEqual(await problemsOf({ chain: ['monitor'], settings: ['chain.monitr.x=1', 'chain.monitor.y=1'] }), [
@@ -219,8 +220,10 @@ test('aliases are followed to where the value stands', async () => {
   const file = write('alias.yaml',
     'limits: &l\n  flows: no\ntimeouts: {}\npolicy: {}\nchain:\n  - { nf: monitor, config: *l }\n')
   assert.deepEqual(await problemsOf({ file }), ['2:10: limits.flows must be a number, not "no"'])
-  const bomb = `a: &a [x, x, x, x, x, x, x, x, x]\n${Array.from({ length: 12 }, (_, i) =>
-    `${String.fromCharCode(98 + i)}: &${String.fromCharCode(98 + i)} [${`*${String.fromCharCode(97 + i)}, `.repeat(9)}]`).join('\n')}\n`
+  const letter = (index: number): string => String.fromCharCode(97 + index)
+  const levels = Array.from({ length: 12 }, (_, i) =>
+    `${letter(i + 1)}: &${letter(i + 1)} [${`*${letter(i)}, `.repeat(9)}]\n`)
+  const bomb = `a: &a [x, x, x, x, x, x, x, x, x]\n${levels.join('')}`
   await assert.rejects(resolveRunConfig({ file: write('bomb.yaml', bomb) }),
     (error) => error instanceof CodedError && error.code === 'NF_CONFIG_SYNTAX')
 })

@@ -43,6 +43,7 @@ import { createPacketView, type Packet } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import { installSnapshot, layoutHash, layoutOf, snapshotKey, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
 import type { Emitter, FlowTimer, FlowView, HeldPackets } from '../nf/definition.ts'
+import { CACHE_HINT_BYTES, writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
 import { RecordBuffer, type RecordOrigin } from '../nf/record-buffer.ts'
 import { dropReasonOfVerdict, Verdict } from '../nf/verdict.ts'
 
@@ -130,6 +131,8 @@ const TCP_CHANGES = (1 | 2 | 4) << 8
 const PASS = ParseResult.pass
 const UNPARSED = KERNEL_UNPARSED
 const CONSUMED = 100
+/** With fewer flows what hints are about is in the second-level cache anyway, and looking costs more (bench engine). */
+const HINT_FLOWS_MIN = 4096
 
 export type Engine = ReturnType<typeof createEngine>
 
@@ -191,6 +194,10 @@ export function createEngine(options: EngineOptions) {
   const extentFields = nfs.flatMap((nf) =>
     (nf.definition.flowState?.extents ?? []).map((e: { offset: number }) => nf.stateOffset + e.offset))
 
+  const hinted = nfs.flatMap((nf) => (nf.definition.cacheHints ?? []).map((hint: CacheHint) =>
+    ({ hint, schema: nf.definition.flowState, stateOffset: nf.stateOffset })))
+  const hints = writeCacheHints(arena, hinted)
+  const hintCount = hinted.length
   const recordBytes = chain.recordBytes
   const lines = recordBytes >> 6
   const table = new FlowTable(arena, 'flow table', limits.flows)
@@ -230,7 +237,7 @@ export function createEngine(options: EngineOptions) {
     const end = descriptors + count * WORDS
     if (kernel !== null) {
       guessed = false
-      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time)
+      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time, hints, table.size < HINT_FLOWS_MIN ? 0 : hintCount)
       if (left > 0) parseLeft(end)
       statistics.bytesReceived += i32[sink + 1]
     } else {
@@ -251,7 +258,10 @@ export function createEngine(options: EngineOptions) {
     }
     injectCount = 0
     packet.d = idleDescriptor
-    if (count > 0) passTime(end - WORDS)
+    if (count > 0) {
+      if (epochUs < 0) startClock(f64[(descriptors + TIME) >> 1])
+      passTime(end - WORDS)
+    }
     countOutput()
     statistics.received += count
     return outputCount
@@ -279,8 +289,33 @@ export function createEngine(options: EngineOptions) {
         for (let line = 0, at = i32[d + RECORD] >> 2; line < lines; line++, at += 16) touched ^= i32[at]
       }
     }
+    for (let i = table.size < HINT_FLOWS_MIN ? hintCount : 0; i < hintCount; i++) touched ^= followHint((hints >> 2) + i * (CACHE_HINT_BYTES >> 2), end)
     i32[sink] = touched
     statistics.bytesReceived += bytes
+  }
+
+  /** Touches what a hint says for the packets that it is about (nf/cache-hint.ts). */
+  function followHint(hint: number, end: number): number {
+    const field = i32[hint]
+    const stride = i32[hint + 1]
+    const value = i32[hint + 2]
+    const payloadBytes = i32[hint + 3]
+    const extent = i32[hint + 4]
+    const extentBytes = i32[hint + 5]
+    let touched = 0
+    for (let d = descriptors; d < end; d += WORDS) {
+      const record = i32[d + RECORD]
+      const length = i32[d + PAYLOAD_LENGTH]
+      if (record === 0 || i32[d + RESULT] !== 0 || length <= 0) continue
+      const direction = ((i32[d + META] >>> 16) ^ u8[record + FlowRecord.opener]) & 1
+      if (u8[record + field + direction * stride] !== value) continue
+      const payload = i32[d + PAYLOAD]
+      const last = length < payloadBytes ? length : payloadBytes
+      for (let at = 0; at < last; at += 64) touched ^= u8[payload + at]
+      const block = extentBytes !== 0 ? i32[(record + extent) >> 2] : 0
+      if (block !== 0) for (let at = 0; at < extentBytes; at += 64) touched ^= i32[(block + at) >> 2]
+    }
+    return touched
   }
 
   /** Packets that the kernel does not parse. */

@@ -169,6 +169,12 @@ describe('opening', () => {
     `)
   })
 
+  it('does not take a number within the data of the SYN for the SYN', () => transcript(`
+    > S  100 +50 : syn-sent
+    < SA 300 101 : syn-received
+    > S  120     : syn-received challenge
+  `))
+
   it('takes SYN with and without data in any order', () => {
     transcript(`
       > S  100 +50      : syn-sent
@@ -302,6 +308,26 @@ describe('data', () => {
     }
   })
 
+  it('scales when one of several SYN has offered it, because the answer shows which was heard', () => {
+    for (const [first, second] of [['s=4', ''], ['', 's=4']]) {
+      transcript(`
+        > S  100 ${first}    : syn-sent
+        > S  100 ${second}   : syn-sent
+        < SA 300 101 s=4     : syn-received
+        > A  101 301         : established
+        < A  16301 101 +10   : established              # 301 + 1000 << 4
+      `)
+    }
+    transcript(`
+      > S  100 w=10          : syn-sent
+      > S  100 w=10 s=0      : syn-sent
+      < SA 300 101 w=10 s=4  : syn-received
+      > A  101 301           : established
+      < A  301 101 w=10      : established
+      > A  261 301 +10       : established              # 101 + 10 << 4
+    `)
+  })
+
   it('counts a scale above 14 as 14 (RFC 7323 §2.3)', () => transcript(`
     > S  100 w=1 s=15     : syn-sent
     < SA 300 101 w=1 s=0  : syn-received
@@ -358,6 +384,15 @@ describe('data', () => {
     > frag 2001 +400     : established
     > frag 2002 +400     : established out-of-window
   `))
+})
+
+describe('later fragments', () => {
+  it('say nothing where nothing is known of the connection', () => {
+    transcript('> frag 5000 +40 : none')
+    transcript('> S 100 : syn-sent\n > frag 5000 +40 : syn-sent\n < frag 5000 +40 : syn-sent')
+    transcript(`${open} > R 101 : closed\n > frag 5000 +40 : closed`)
+    transcript('> PA 1000 5000 +100 : mid-stream\n > frag 1500000000 +40 : mid-stream')
+  })
 })
 
 describe('closing', () => {

@@ -51,6 +51,7 @@ export default defineNf({
       .describe('Which bytes count where TCP segments disagree about a byte that was not delivered yet'),
   }),
   flowState: httpState,
+  cacheHints: [{ pair: 'sides', field: 'phase', equals: Phase.head, payloadBytes: 448, extent: 'last', extentBytes: 256 }],
   counters: {
     requests: 'requests read',
     responses: 'responses read',

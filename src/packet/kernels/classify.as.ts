@@ -31,6 +31,10 @@ const LINK_TYPE: usize = 112
 const SEQUENCE: usize = 116
 const DESCRIPTOR_BYTES: i32 = 128
 
+// In a flow record and in a hint.
+const OPENER: usize = 46
+const HINT_BYTES: i32 = 24
+
 const FROM_B: i32 = 1 << 16
 const IPV6: i32 = 1 << 17
 
@@ -178,6 +182,30 @@ function parse(d: i32, seed: i32): i32 {
   return 0
 }
 
+/** Touches what a hint says for the packets of known flows that it is about. */
+function follow(hint: i32, batch: i32, end: i32): i32 {
+  const field = load<i32>(hint)
+  const stride = load<i32>(hint, 4)
+  const value = load<i32>(hint, 8)
+  const payloadBytes = load<i32>(hint, 12)
+  const extent = load<i32>(hint, 16)
+  const extentBytes = load<i32>(hint, 20)
+  let touched: i32 = 0
+  for (let d = batch; d < end; d += DESCRIPTOR_BYTES) {
+    const record = load<i32>(d, RECORD)
+    const length = load<i32>(d, PAYLOAD_LENGTH)
+    if (record == 0 || load<i32>(d, RESULT) != 0 || length <= 0) continue
+    const direction = ((load<i32>(d, META) >>> 16) ^ <i32>load<u8>(record, OPENER)) & 1
+    if (<i32>load<u8>(record + field + direction * stride) != value) continue
+    const payload = load<i32>(d, PAYLOAD)
+    const last = min(length, payloadBytes)
+    for (let at = 0; at < last; at += 64) touched ^= <i32>load<u8>(payload + at)
+    const block = extentBytes != 0 ? load<i32>(record + extent) : 0
+    if (block != 0) for (let at = 0; at < extentBytes; at += 64) touched ^= load<i32>(block + at)
+  }
+  return touched
+}
+
 /**
  * @param batch offset of the first descriptor, `count` of them side by side
  * @param seed secret of the flow hash
@@ -186,9 +214,11 @@ function parse(d: i32, seed: i32): i32 {
  * @param lines cache lines of a flow record
  * @param sink offset of two words: one keeps the touching alive, the other receives the sum of the wire lengths
  * @param time when all of them arrived, whole on the wire as in memory; negative when the descriptors say so themselves
+ * @param hints offset of `hintCount` hints about memory that packets will need, see nf/cache-hint.ts
  * @returns how many packets are left to the parser
  */
-export function classify(batch: i32, count: i32, seed: i32, table: i32, shift: i32, lines: i32, sink: i32, time: f64): i32 {
+export function classify(batch: i32, count: i32, seed: i32, table: i32, shift: i32, lines: i32, sink: i32, time: f64,
+    hints: i32, hintCount: i32): i32 {
   const end = batch + count * DESCRIPTOR_BYTES
   const mask = (1 << (32 - shift)) - 1
   let touched: i32 = 0
@@ -241,6 +271,7 @@ export function classify(batch: i32, count: i32, seed: i32, table: i32, shift: i
     }
     if (differs != 0) store<i32>(d, 0, RECORD)
   }
+  for (let i = 0; i < hintCount; i++) touched ^= follow(hints + i * HINT_BYTES, batch, end)
   store<i32>(sink, touched)
   store<i32>(sink, bytes, 4)
   return left

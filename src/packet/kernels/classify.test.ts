@@ -48,7 +48,7 @@ test('the kernel parses as the parser does, or leaves the packet to it', (t) => 
       i32[d + D.wireLength] = bytes.length
       i32[d + D.linkType] = 1
     }
-    const count: number = kernel(kernelDescriptor, 1, seed, table, 32 - 6, 4, sink, -1)
+    const count: number = kernel(kernelDescriptor, 1, seed, table, 32 - 6, 4, sink, -1, 0, 0)
     const result = i32[(kernelDescriptor >> 2) + D.result]
     assert.equal(count, result === 0 ? 0 : 1)
     const wanted = parser.parse(parserDescriptor >> 2)

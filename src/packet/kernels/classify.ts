@@ -10,7 +10,7 @@ export const UNPARSED = -1000
 
 /** See classify.as.ts. All offsets are byte offsets. */
 export type ClassifyKernel = (batch: number, count: number, seed: number, table: number, shift: number, lines: number,
-  sink: number, time: number) => number
+  sink: number, time: number, hints: number, hintCount: number) => number
 
 let compiled: WebAssembly.Module | null | undefined
 
