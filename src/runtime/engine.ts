@@ -38,12 +38,14 @@ import { DropReason } from '../packet/drop-reason.ts'
 import { FragmentTracker, FragmentOutcome } from '../packet/fragment-tracker.ts'
 import { loadClassifyKernel, UNPARSED as KERNEL_UNPARSED } from '../packet/kernels/classify.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
-import { PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
-import { createPacketView, type Packet } from '../packet/packet-view.ts'
+import { PacketPool } from '../packet/packet-pool.ts'
+import { createPacketView } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import { installSnapshot, layoutHash, layoutOf, snapshotKey, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
-import type { Emitter, FlowTimer, FlowView, HeldPackets } from '../nf/definition.ts'
+import type { FlowTimer, FlowView } from '../nf/definition.ts'
 import { CACHE_HINT_BYTES, writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
+import { createEmitter } from './emitter.ts'
+import { HeldPacketLists } from './held-packets.ts'
 import { RecordBuffer, type RecordOrigin } from '../nf/record-buffer.ts'
 import { dropReasonOfVerdict, Verdict } from '../nf/verdict.ts'
 
@@ -108,8 +110,6 @@ const TICK_US = 1000
 // PERF: module constants fold, imported ones do not (see packet/descriptor.ts).
 const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
-const NETWORK = Descriptor.network
-const TRANSPORT = Descriptor.transport
 const PAYLOAD = Descriptor.payload
 const PAYLOAD_LENGTH = Descriptor.payloadLength
 const META = Descriptor.meta
@@ -121,7 +121,6 @@ const KEY = Descriptor.key
 const WIRE_LENGTH = Descriptor.wireLength
 const SLOT = Descriptor.slot
 const NEXT_HELD = Descriptor.nextHeld
-const NF = Descriptor.nf
 const WORDS = DESCRIPTOR_WORDS
 const R_PHASE = FlowRecord.phase
 const R_LAST_SEEN = FlowRecord.lastSeen
@@ -151,7 +150,6 @@ export function createEngine(options: EngineOptions) {
   const kernel = (options.wasm ?? true) ? loadClassifyKernel(arena) : null
   const parse = parser.parse
   const packet = createPacketView(arena)
-  const emittedPacket = createPacketView(arena)
   const extents = new ExtentPool(arena, Math.max(1, Math.floor(limits.extentBytes / 512)), 512)
   const pool = new PacketPool(arena, limits.packets, limits.largePackets)
   const descriptors = arena.allocate('batch', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
@@ -178,10 +176,30 @@ export function createEngine(options: EngineOptions) {
     get isIpv6() { return i32[i32[packet.d + RECORD] >> 2] >>> 24 === 6 },
   }
 
-  /** Gives back a packet that was made and never sent; set by the emitter. */
-  let giveUpPending = (): void => {}
+  const emitter = createEmitter({
+    arena, pool, packet, takeExtra,
+    nf: () => progress.nf,
+    giveExtra: () => { extraCount-- },
+    sent(d) {
+      statistics.emitted++
+      forward(d)
+    },
+    refused() {
+      dropCounts[DropReason['emit-limit']]++
+      statistics.emitted++
+      statistics.dropped++
+    },
+  })
+  const held = new HeldPacketLists({
+    arena, packet, takeExtra, resume,
+    limit: limits.heldPerFlow,
+    hasExtra: () => extraCount < BATCH_EXTRA_PACKETS,
+    drop: (d, verdict) =>
+      drop(d, verdict >= 2 && verdict - 2 < dropCounts.length ? verdict - 2 : DropReason['nf-error']),
+  })
   const host: ChainHost = {
-    arena, extents, kernels, records, origin, packet, flow: flowView, emit: makeEmitter(), timer: makeTimer, held: makeHeld,
+    arena, extents, kernels, records, origin, packet, flow: flowView, emit: emitter, timer: makeTimer,
+    held: (nf) => held.of(nf),
     random: () => random.int32(),
     reconsider: () => { reconsidered.push(i32[packet.d + RECORD]) },
   }
@@ -216,7 +234,6 @@ export function createEngine(options: EngineOptions) {
   let outputCount = 0
   let countedOutput = 0
   let extraCount = 0
-  let heldCount = 0
   let epochUs: TimeUs = -1
   /** Index of the time that the engine has reached. PERF: in flat memory, a variable would be a new box each time. */
   const clock = arena.allocate('clock', 64) >> 3
@@ -406,7 +423,9 @@ export function createEngine(options: EngineOptions) {
   /** A verdict other than forward, of the NF that ran last. */
   function notForwarded(d: number, record: number, verdict: number): void {
     if (verdict >= 2 && verdict - 2 < dropCounts.length && Number.isInteger(verdict)) drop(d, dropReasonOfVerdict(verdict))
-    else if (verdict === Verdict.Hold) hold(d, record, progress.nf)
+    else if (verdict === Verdict.Hold) {
+      if (!held.hold(d, record, progress.nf)) drop(d, DropReason['hold-limit'])
+    }
     else throw new TypeError(`processPacket returned ${String(verdict)}, which is not a verdict`)
     progress.nf = -1
   }
@@ -568,11 +587,8 @@ export function createEngine(options: EngineOptions) {
   /** Gives back everything a flow has here. */
   function release(record: number, inWheel: boolean): void {
     guessed = true
-    for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0;) {
-      const held = slot >> 2
-      slot = i32[held + NEXT_HELD]
-      heldCount--
-      drop(held, DropReason['hold-ended'])
+    if (i32[(record + FlowRecord.heldFirst) >> 2] !== 0) {
+      held.takeAll(record, (slot) => drop(slot >> 2, DropReason['hold-ended']))
     }
     for (let i = 0; i < extentFields.length; i++) {
       const word = (record + (extentFields[i] as number)) >> 2
@@ -754,72 +770,6 @@ export function createEngine(options: EngineOptions) {
 
   // -- Held packets --------------------------------------------------------------------------------------------------
 
-  function hold(d: number, record: number, nf: number): void {
-    const slot = i32[d + SLOT]
-    if (slot === 0 || u16[(record + FlowRecord.heldCount) >> 1] >= limits.heldPerFlow) {
-      drop(d, DropReason['hold-limit'])
-      return
-    }
-    i32.copyWithin(slot >> 2, d, d + WORDS)
-    i32[(slot >> 2) + NEXT_HELD] = 0
-    i32[(slot >> 2) + NF] = nf
-    const last = i32[(record + FlowRecord.heldLast) >> 2]
-    if (last === 0) i32[(record + FlowRecord.heldFirst) >> 2] = slot
-    else i32[(last >> 2) + NEXT_HELD] = slot
-    i32[(record + FlowRecord.heldLast) >> 2] = slot
-    u16[(record + FlowRecord.heldCount) >> 1]++
-    heldCount++
-  }
-
-  function makeHeld(nf: number): HeldPackets {
-    /** Unlinks the oldest packet that this NF holds of the flow at hand; returns its slot or 0. */
-    const takeOldest = (record: number): number => {
-      let previous = 0
-      for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + NEXT_HELD]) {
-        if (i32[(slot >> 2) + NF] === nf) {
-          const next = i32[(slot >> 2) + NEXT_HELD]
-          if (previous === 0) i32[(record + FlowRecord.heldFirst) >> 2] = next
-          else i32[(previous >> 2) + NEXT_HELD] = next
-          if (next === 0) i32[(record + FlowRecord.heldLast) >> 2] = previous
-          u16[(record + FlowRecord.heldCount) >> 1]--
-          heldCount--
-          return slot
-        }
-        previous = slot
-      }
-      return 0
-    }
-    return {
-      get count() {
-        let count = 0
-        const record = i32[packet.d + RECORD]
-        for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + NEXT_HELD]) {
-          if (i32[(slot >> 2) + NF] === nf) count++
-        }
-        return count
-      },
-      release(count = Infinity) {
-        const record = i32[packet.d + RECORD]
-        for (let i = 0; i < count; i++) {
-          if (extraCount >= BATCH_EXTRA_PACKETS) return
-          const slot = takeOldest(record)
-          if (slot === 0) return
-          const d = takeExtra()
-          i32.copyWithin(d, slot >> 2, (slot >> 2) + WORDS)
-          resume(d, record, nf + 1)
-        }
-      },
-      drop(verdict, count = Infinity) {
-        const record = i32[packet.d + RECORD]
-        for (let i = 0; i < count; i++) {
-          const slot = takeOldest(record)
-          if (slot === 0) return
-          drop(slot >> 2, verdict >= 2 && verdict - 2 < dropCounts.length ? verdict - 2 : DropReason['nf-error'])
-        }
-      },
-    }
-  }
-
   /** Runs a packet that was held through the rest of the chain, inside the activation of the NF that releases it. */
   function resume(d: number, record: number, first: number): void {
     const shown = packet.d
@@ -945,88 +895,6 @@ export function createEngine(options: EngineOptions) {
     return Math.min(flows, fragments.nextExpiry())
   }
 
-  // -- Emission ------------------------------------------------------------------------------------------------------
-
-  function makeEmitter(): Emitter {
-    let pending = 0
-    giveUpPending = () => {
-      if (pending === 0) return
-      pool.give(i32[pending + SLOT])
-      pending = 0
-    }
-    const make = (length: number): number => {
-      giveUpPending()
-      const d = extraCount < BATCH_EXTRA_PACKETS ? takeExtra() : 0
-      const slot = d === 0 ? 0 : pool.take(length)
-      if (slot === 0) {
-        if (d !== 0) extraCount--
-        dropCounts[DropReason['emit-limit']]++
-        statistics.emitted++
-        statistics.dropped++
-        return 0
-      }
-      i32.copyWithin(d, packet.d, packet.d + WORDS)
-      i32[d + SLOT] = slot
-      i32[d + FRAME] = slot + SLOT_FRAME_OFFSET
-      i32[d + NF] = progress.nf
-      return d
-    }
-    const shift = (d: number, by: number): void => {
-      i32[d + NETWORK] += by
-      if (i32[d + TRANSPORT] !== 0) i32[d + TRANSPORT] += by
-      i32[d + PAYLOAD] += by
-    }
-    return {
-      copy(original: Packet) {
-        const length = original.frameLength
-        const d = make(length)
-        if (d === 0) return null
-        u8.copyWithin(i32[d + FRAME], original.frameOffset, original.frameOffset + length)
-        shift(d, i32[d + FRAME] - original.frameOffset)
-        i32[d + LENGTH] = length
-        i32[d + META] |= Meta.emitted
-        pending = d
-        emittedPacket.d = d
-        emittedPacket.direction = packet.direction
-        return emittedPacket
-      },
-      frame(original: Packet, networkBytes: number, direction: number) {
-        const linkBytes = original.networkOffset - original.frameOffset
-        const d = make(linkBytes + networkBytes)
-        if (d === 0) return null
-        const frame = i32[d + FRAME]
-        u8.copyWithin(frame, original.frameOffset, original.frameOffset + linkBytes)
-        u8.fill(0, frame + linkBytes, frame + linkBytes + networkBytes)
-        if (direction !== original.direction && i32[d + Descriptor.linkType] === 1) {
-          for (let i = 0; i < 6; i++) {
-            u8[frame + i] = u8[original.frameOffset + 6 + i]
-            u8[frame + 6 + i] = u8[original.frameOffset + i]
-          }
-        }
-        i32[d + LENGTH] = linkBytes + networkBytes
-        i32[d + WIRE_LENGTH] = linkBytes + networkBytes
-        i32[d + NETWORK] = frame + linkBytes
-        i32[d + TRANSPORT] = 0
-        i32[d + PAYLOAD] = frame + linkBytes
-        i32[d + PAYLOAD_LENGTH] = 0
-        i32[d + META] = (i32[d + META] & (Meta.ipv6 | 255)) | Meta.emitted
-        pending = d
-        emittedPacket.d = d
-        emittedPacket.direction = direction
-        return emittedPacket
-      },
-      send(direction: number) {
-        const d = pending
-        if (d === 0) return
-        pending = 0
-        const opener = u8[i32[d + RECORD] + FlowRecord.opener]
-        i32[d + META] = (i32[d + META] & ~Meta.fromB) | ((direction ^ opener) << 16)
-        statistics.emitted++
-        forward(d)
-      },
-    }
-  }
-
   // -- Moving flows --------------------------------------------------------------------------------------------------
 
   const layout = layoutOf(chain)
@@ -1045,14 +913,10 @@ export function createEngine(options: EngineOptions) {
     timersOff = true
     tellNfs(record, 'flowMovedOut')
     timersOff = false
-    for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0;) {
-      const held = slot
-      slot = i32[(slot >> 2) + NEXT_HELD]
-      heldCount--
+    held.takeAll(record, (slot) => {
       statistics.handedOver++
-      pool.give(held)
-    }
-    i32[(record + FlowRecord.heldFirst) >> 2] = 0
+      pool.give(slot)
+    })
     release(record, true)
     packet.d = idleDescriptor
   }
@@ -1077,9 +941,9 @@ export function createEngine(options: EngineOptions) {
     const record = slab.take()
     assert(record !== 0, 'there are as many flow records as table entries')
     try {
-      const { held } = installSnapshot(parts, ownLayout, snapshot, record, now, from, scratch)
-      heldCount += held.length
-      statistics.takenOver += held.length
+      const installed = installSnapshot(parts, ownLayout, snapshot, record, now, from, scratch)
+      held.count += installed.held.length
+      statistics.takenOver += installed.held.length
     } catch (error) {
       slab.give(record)
       throw error
@@ -1116,7 +980,7 @@ export function createEngine(options: EngineOptions) {
 
   /** Gives back the packets that left. Call after they were sent, before the next batch. */
   function clearOutput(): void {
-    giveUpPending()
+    emitter.giveUp()
     let bytes = 0
     for (let i = 0; i < outputCount; i++) {
       const d = i32[outputs + i]
@@ -1165,7 +1029,7 @@ export function createEngine(options: EngineOptions) {
     flows,
     finish,
     /** Packets kept: held by NFs, or fragments waiting for their first one. */
-    get buffered() { return heldCount + fragments.held },
+    get buffered() { return held.count + fragments.held },
     get now() { return f64[clock] },
   }
 }

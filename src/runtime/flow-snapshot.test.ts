@@ -248,8 +248,8 @@ test('a newer version of a function takes over the state through its upgrade', (
   const newer = (from: number): AnyNfDefinition => defineNf({
     name: 'counts', version: 2, flowState: struct({ since: time, twice: u64 }),
     upgrades: [{ from, flowState: oldState, upgrade: (before, now) => {
-      now.since = before.since as number
-      now.twice = (before.packets as number) * 2
+      now.since = before.since
+      now.twice = before.packets * 2
     } }],
     create: () => ({
       processPacket(_packet, state) {
