@@ -682,7 +682,8 @@ export class Struct<F extends Fields = Fields> implements Field<View<F>, PlainSh
     let offset = 0
     let alignment = 1
     for (const [name, field] of Object.entries(fields)) {
-      assert(/^[A-Za-z][A-Za-z0-9]*$/.test(name) && name !== 'o', 'a field name is letters and digits, and not "o"')
+      assert(/^[A-Za-z][A-Za-z0-9]*$/.test(name) && name !== 'o' && name !== 'constructor',
+        'a field name is letters and digits, and not "o"')
       offset = align(offset, field.alignment)
       layout.push({ name, offset, bytes: field.bytes, field })
       for (const e of field.extents ?? []) {

@@ -207,8 +207,9 @@ export function checkDefinition(nf: AnyNfDefinition): void {
     }
   }
   for (const [event, fields] of Object.entries((nf.records ?? {}) as Record<string, RecordFields>)) {
-    const reserved = Object.keys(fields).find((field) => ['at', 'end', 'begin', 'commit'].includes(field))
-    if (reserved !== undefined) fail(`record ${event} has a field named ${reserved}`, 'Choose another name for it.')
+    const reserved = Object.keys(fields).find((field) =>
+      !COUNTER.test(field) || ['at', 'end', 'limit', 'begin', 'commit', 'constructor'].includes(field))
+    if (reserved !== undefined) fail(`record ${event} has a field named ${JSON.stringify(reserved)}`, 'Use letters and digits, and not a word of the writer.')
   }
   const bytes = nf.flowState?.bytes ?? 0
   if (bytes > FLOW_STATE_BYTES_MAX) {

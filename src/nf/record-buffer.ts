@@ -71,11 +71,15 @@ export interface RecordOrigin {
 }
 
 const HEADER_BYTES = 64
+/** In the place of NF and event numbers: begun, not committed. */
+const NOT_COMMITTED = -1
 
 /** Where a record being made is, and its end so far; `at` is 0 while there is none. */
 interface Cursor {
   at: number
   end: number
+  /** The end of the room that was reserved for it. */
+  limit: number
 }
 
 class RecordTextWriter implements RecordText {
@@ -83,7 +87,7 @@ class RecordTextWriter implements RecordText {
   readonly #u8: Uint8Array
   readonly #copy: (to: number, from: number, length: number) => void
   readonly #cursor: Cursor
-  readonly #place: number
+  readonly #field: number
   readonly #capacity: number
 
   constructor(arena: Arena, copy: (to: number, from: number, length: number) => void, cursor: Cursor, slot: number,
@@ -92,32 +96,37 @@ class RecordTextWriter implements RecordText {
     this.#u8 = arena.u8
     this.#copy = copy
     this.#cursor = cursor
-    this.#place = HEADER_BYTES + slot * 8
+    this.#field = HEADER_BYTES + slot * 8
     this.#capacity = capacity
   }
 
   copyFrom(offset: number, length: number): void {
     const cursor = this.#cursor
     if (cursor.at === 0) return
-    const kept = length > this.#capacity ? this.#capacity : length
+    const kept = this.#place(cursor, length)
     // PERF: `copyWithin` costs 18 ns whatever the length, the kernel 8 (bench engine, http).
     this.#copy(cursor.end, offset, kept)
-    this.#note(cursor, kept)
+    cursor.end += kept
   }
 
   write(text: string): void {
     const cursor = this.#cursor
     if (cursor.at === 0) return
-    const kept = text.length > this.#capacity ? this.#capacity : text.length
+    const kept = this.#place(cursor, text.length)
     for (let i = 0; i < kept; i++) this.#u8[cursor.end + i] = text.charCodeAt(i)
-    this.#note(cursor, kept)
+    cursor.end += kept
   }
 
-  #note(cursor: Cursor, length: number): void {
-    const word = (cursor.at + this.#place) >> 2
+  /** Notes a text of `length` bytes that begins at the cursor; returns how many of them are kept. */
+  #place(cursor: Cursor, length: number): number {
+    const word = (cursor.at + this.#field) >> 2
+    // Written before: what was written last counts, in the same room if nothing came behind it.
+    if (this.#i32[word + 1] !== 0 && this.#i32[word] + this.#i32[word + 1] === cursor.end) cursor.end = this.#i32[word]
+    if (length > this.#capacity) length = this.#capacity
+    if (length > cursor.limit - cursor.end) length = cursor.limit - cursor.end
     this.#i32[word] = cursor.end
     this.#i32[word + 1] = length
-    cursor.end += length
+    return length
   }
 }
 
@@ -171,11 +180,13 @@ export class RecordBuffer {
     const origin = this.#origin
     const which = schema.nf | (event << 16)
     const fieldsBytes = schema.fields.length * 8
-    const limit = this.#base + this.#bytes - worst
+    const reserved = (worst + 7) & ~7
+    const limit = this.#base + this.#bytes - reserved
 
     class Writer implements Cursor {
       at = 0
       end = 0
+      limit = 0
 
       begin(direction?: number): void {
         const at = buffer.#end
@@ -186,13 +197,17 @@ export class RecordBuffer {
         const word = at >> 2
         const end = at + HEADER_BYTES + fieldsBytes
         for (let w = word + (HEADER_BYTES >> 2); w < end >> 2; w++) i32[w] = 0
-        i32[word + 1] = which
+        // Until it is committed, an entry that the host passes over.
+        i32[word] = reserved
+        i32[word + 1] = NOT_COMMITTED
+        buffer.#end = at + reserved
         f64[(at >> 3) + 1] = f64[origin.timeIndex]
         const key = origin.record >> 2
         for (let i = 0; i < KEY_WORDS; i++) i32[word + 4 + i] = i32[key + i]
         i32[word + 15] = direction === undefined ? origin.fromB : direction ^ origin.opener
         this.at = at
         this.end = end
+        this.limit = at + worst
       }
 
       commit(): void {
@@ -200,8 +215,12 @@ export class RecordBuffer {
           buffer.lost++
           return
         }
-        i32[this.at >> 2] = this.end - this.at
-        buffer.#end = (this.end + 7) & ~7
+        i32[(this.at >> 2) + 1] = which
+        // Another record may have begun behind this one; if not, the room that was not needed is free again.
+        if (buffer.#end === this.at + reserved) {
+          i32[this.at >> 2] = this.end - this.at
+          buffer.#end = (this.end + 7) & ~7
+        }
         buffer.count++
         buffer.made++
         this.at = 0
@@ -242,6 +261,7 @@ export class RecordBuffer {
     const { i32, f64 } = this.#arena
     for (let at = this.#base; at < this.#end; at += (i32[at >> 2] + 7) & ~7) {
       const which = i32[(at >> 2) + 1]
+      if (which === NOT_COMMITTED) continue
       const schema = this.#events[which >>> 16]
       const fields: Record<string, string | number | boolean> = {}
       schema.fields.forEach(({ name, field, capacity }, slot) => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Random } from '../../base/random.ts'
 import { formatAddress } from '../../memory/struct.ts'
+import { bool, defineNf, struct, Verdict } from '../../nf/index.ts'
 import {
   buildFragments, buildFrame, buildPacket, checksumFault, layersOf, runPackets, TcpConversation, TEST_START_US,
   type FrameOptions, type OutputPacket, type TcpConversationOptions, type TcpOptions,
@@ -99,6 +100,7 @@ describe('rules', () => {
     const config = { rules: [`accept tcp from ${INSIDE} to ${OUTSIDE} port 80`], default: 'drop' }
     const result = run([synAck.frame, syn.frame, ack.frame], config)
     assert.equal(result.outputs.length, 3)
+    assert.equal(counter(result, 'midStream'), 1)
     assert.equal(result.flows[0].state.firewall.tcp, 'established')
     assert.equal(run([synAck.frame, syn.frame], { ...config, default: 'accept', rules: [`drop tcp from ${OUTSIDE}`] })
       .outputs.length, 2)
@@ -127,8 +129,7 @@ describe('rules', () => {
     assert.deepEqual(result.flows.map((flow) => flow.state.firewall.rule), [0, null, 2, 1, null, 0, 2])
   })
 
-  it('see what network functions in front have written', async () => {
-    const { defineNf, Verdict } = await import('../../nf/index.ts')
+  it('see what network functions in front have written', () => {
     const rewrite = defineNf({
       name: 'rewrite', version: 1,
       create: () => ({
@@ -142,6 +143,32 @@ describe('rules', () => {
     const config = firewall.config!.parse({ rules: ['accept tcp to port 8080'], default: 'drop' })
     const { packets } = conversation().open()
     assert.equal(runPackets([rewrite, { definition: firewall, config }], packets).outputs.length, 3)
+  })
+
+  it('wait for a packet with ports, when others came by a network function in front', () => {
+    const gate = defineNf({
+      name: 'gate', version: 1, flowState: struct({ seen: bool }), dropReasons: { early: 'the first packet' },
+      create: (_config, { drop }) => ({
+        processPacket(_packet, state) {
+          if (state.seen) return Verdict.Forward
+          state.seen = true
+          return drop.early
+        },
+      }),
+    })
+    const runBehind = (packets: Uint8Array[], config: object): TestResult =>
+      runPackets([gate, { definition: firewall, config: firewall.config!.parse(config) }], packets)
+    const fragments = buildFragments({ source: INSIDE, destination: OUTSIDE, identification: 3,
+      udp: { sourcePort: 5000, destinationPort: 53, payload: 'y'.repeat(2000) } }, 800)
+    const icmp = { type: 3, code: 3, quote: udp(53).subarray(14) }
+    const error = buildFrame({ source: OUTSIDE, destination: INSIDE, icmp })
+    const rules = ['accept udp to port 53']
+    const late = runBehind([...fragments, error, udp(53)], { rules, default: 'drop' })
+    assert.deepEqual(late.outputs.map((output) => output.frame), [fragments[1], fragments[2], udp(53)])
+    assert.equal(late.dropReasons['firewall-denied'], 1)
+    assert.equal(late.flows[0].state.firewall.verdict, 'accept')
+    assert.equal(runBehind([udp(53), error], { rules }).outputs.length, 1)
+    assert.equal(runBehind([udp(53), error], { rules }).flows[0].state.firewall.verdict, 'undecided')
   })
 
   it('count 65,535 at most', () => {
@@ -216,6 +243,16 @@ describe('the other direction', () => {
     assert.equal(counter(result, 'deniedConnections'), 1)
   })
 
+  it('gets no answer through, and opens nothing without SYN, on the ports of a refused flow', () => {
+    const back = { source: OUTSIDE, destination: INSIDE }
+    const fromOutside = { rules: [`accept from ${OUTSIDE}`], default: 'drop' }
+    const answer = buildFrame({ ...back, udp: { sourcePort: 53, destinationPort: 5000 } })
+    assert.equal(run([udp(53), answer], fromOutside).outputs.length, 0)
+    for (const flags of ['SA', 'A', 'FA', 'RA']) {
+      assert.equal(run([tcp('S'), tcp(flags, { back: true, acknowledgement: 101 })], fromOutside).outputs.length, 0)
+    }
+  })
+
   it('is told when it is refused', () => {
     const result = run(against, { ...config, default: 'reset' })
     assert.equal(counter(result, 'resetsSent'), 1)
@@ -282,7 +319,21 @@ describe('what belongs to a flow', () => {
     const result = run(packets, { rules: ['accept sctp to port 3868'], default: 'drop' })
     assert.deepEqual(result.outputs.map((output) => output.frame), [packets[0], packets[1], packets[4]])
     assert.equal(result.flows[0].state.firewall.verdict, 'by-packet')
+    assert.equal(counter(result, 'acceptedFlows'), 1)
+    assert.equal(counter(result, 'deniedFlows'), 0)
+    const ssh = { rules: ['reset sctp from port 1000 to port 22 name ssh'] }
+    const refused = run([packets[2], packets[0], packets[2]], ssh)
+    assert.equal(counter(refused, 'deniedFlows'), 1)
+    assert.equal(counter(refused, 'prohibitedSent'), 1)
+    assert.deepEqual(refused.records.map((record) => record.fields), [{ rule: 0, name: 'ssh', action: 'reset' }])
+    assert.equal(passedOf(run(packets, { rules: ['drop sctp from port 1000'] })), 1)
     assert.equal(run(packets, { rules: ['accept sctp'], default: 'drop' }).outputs.length, 5)
+    // A later fragment goes with what was let through.
+    const fragments = [0, 8].map((offset) => buildFrame({
+      source: INSIDE, destination: OUTSIDE, identification: 8, protocol: 132, payload: packets[0].subarray(34),
+      fragment: { offset, more: offset === 0 },
+    }))
+    assert.equal(run(fragments, { rules: ['accept sctp to port 3868'], default: 'drop' }).outputs.length, 2)
   })
 })
 
@@ -319,7 +370,12 @@ describe('reset', () => {
       { flags: 0x04, sequence: 0xfffffff0, acknowledgement: 0, ports })
     assert.deepEqual(answerTo(tcp('S', there6)),
       { flags: 0x14, sequence: 0, acknowledgement: 101, ports })
-    for (const flags of ['R', 'RA']) assert.equal(run([tcp(flags, { acknowledgement: 5 })], config).outputs.length, 0)
+    for (const flags of ['R', 'RA']) {
+      const result = run([tcp(flags, { acknowledgement: 5 })], config)
+      assert.equal(result.outputs.length, 0)
+      assert.equal(counter(result, 'unanswered'), 1)
+      assert.equal(counter(result, 'resetsSent'), 0)
+    }
   })
 
   it('sends it back the way the packet came', () => {
@@ -329,6 +385,12 @@ describe('reset', () => {
     const { network } = layersOf(answer.frame)
     assert.equal(answer.frame[network], 0x45)
     assert.deepEqual([...answer.frame.subarray(network + 12, network + 20)], [192, 0, 2, 2, 10, 0, 0, 1])
+    for (const packet of [tcp('S', there6), udp(53, there6)]) {
+      const { frame } = emittedOf(run([packet], config))[0]
+      assert.deepEqual(frame.subarray(0, 14), tcp('S', {
+        ...back6, sourceMac: '02:00:00:00:00:02', destinationMac: '02:00:00:00:00:01' }).subarray(0, 14))
+      assert.deepEqual(frame.subarray(22, 54), udp(1, back6).subarray(22, 54))
+    }
   })
 
   it('answers the rest with "administratively prohibited" (RFC 1812 §5.2.7.1, RFC 4443 §3.1)', () => {
@@ -348,6 +410,9 @@ describe('reset', () => {
     assert.deepEqual(answerTo(small6), { kind: [1, 1], quote: small6.subarray(14, 14 + 51), length: 48 + 51 })
     const large6 = udp(53, { ...there6, payload: 'q'.repeat(1400) })
     assert.deepEqual(answerTo(large6), { kind: [1, 1], quote: large6.subarray(14, 14 + 1232), length: 1280 })
+    const cut = emittedOf(run([{ frame: large.subarray(0, 100), wireLength: large.length }], config))[0].frame
+    assert.equal(checksumFault(cut), '')
+    assert.deepEqual(cut.subarray(42), large.subarray(14, 100))
     assert.deepEqual(answerTo(buildFrame({ icmp: {} })).kind, [3, 13])
     assert.deepEqual(answerTo(buildFrame({ protocol: 47, payload: 'gre' })).kind, [3, 13])
   })
@@ -461,21 +526,26 @@ describe('tracking', () => {
       buildFrame({ source: INSIDE, destination: OUTSIDE, tcp: { ...outward, acknowledgement: 300, ...segment } })
     const back = (segment: TcpOptions): Uint8Array =>
       buildFrame({ source: OUTSIDE, destination: INSIDE, tcp: { ...inward, acknowledgement: 100, ...segment } })
-    const shake = [
+    const shake = (): Uint8Array[] => [
       out({ flags: 'S', sequence: 99, acknowledgement: 0, options }), back({ flags: 'SA', sequence: 299, options }),
       out({ sequence: 100 }), back({ sequence: 300 }),
     ]
     const edge = 100 + (1000 << 4)
     const reasons = (sequence: number): object =>
-      run([...shake, out({ sequence, payload: 'x' })], { tracking: { invalid: 'drop' } }).dropReasons
+      run([...shake(), out({ sequence, payload: 'x' })], { tracking: { invalid: 'drop' } }).dropReasons
     assert.deepEqual(reasons(edge), {})
+    // Not an option of this kind with another length.
+    options.set([3, 4, 4, 0], 4)
+    assert.deepEqual(reasons(edge), { 'firewall-out-of-window': 1 })
+    options.set([1, 3, 3, 4], 4)
     assert.deepEqual(reasons(edge + 1), { 'firewall-out-of-window': 1 })
   })
 
   it('knows how long segments were that a capture has cut', () => {
     for (const [client, server] of [[INSIDE, OUTSIDE], [inside6, outside6]]) {
       const web = conversation({ client, server }).open().client('x'.repeat(5000)).server('y'.repeat(9000)).close()
-      const cut = web.packets.map(({ frame, time }) => ({ frame: frame.subarray(0, 80), wireLength: frame.length, time }))
+      const cut = web.packets.map(({ frame, time }) =>
+        ({ frame: frame.subarray(0, 80), wireLength: frame.length, time }))
       const result = run(cut, { tracking: { invalid: 'drop' } })
       assert.deepEqual(result.dropReasons, {})
       assert.equal(result.flows[0].state.firewall.tcp, 'time-wait')

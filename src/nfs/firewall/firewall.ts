@@ -260,14 +260,11 @@ export default defineNf({
         if (action === RuleAction.Accept) return FORWARD
       } else {
         if (before === UNDECIDED) judge(packet, state, !isReverse)
-        else if (tracks && isOpening(packet) && isReverse) {
-          const rule = matchRule(packet, true)
-          if (actionOf(rule) === RuleAction.Accept) {
-            state.flags |= OPENED_BY_REVERSE
-            state.verdict = ACCEPT
-            state.rule = rule
-            counters.acceptedFlows++
-          }
+        else if (tracks && isReverse && (packet.tcpFlags & CONTROL) === ONLY_SYN &&
+            actionOf(matchRule(packet, true)) === RuleAction.Accept) {
+          // `mayOpen` notes the rule, and whose connection it is.
+          state.verdict = ACCEPT
+          counters.acceptedFlows++
         }
         if (state.verdict === ACCEPT) return follow(packet, state)
         action = state.verdict === RESET ? RuleAction.Reset : RuleAction.Drop
@@ -331,10 +328,6 @@ export default defineNf({
       }
       if (state.tcp !== before) countChange(before, state.tcp)
       return outcome === TcpOutcome.valid ? FORWARD : judgeSegment(outcome, state)
-    }
-
-    function isOpening(packet: Packet): boolean {
-      return packet.isTcp && (packet.tcpFlags & CONTROL) === ONLY_SYN
     }
 
     /** False for a SYN from the side that the verdict was not about, if the rules forbid it to open connections. */
