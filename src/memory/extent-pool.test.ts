@@ -35,7 +35,8 @@ test('a pool that is empty says so, and counts', () => {
 })
 
 test('chains against byte lists: append, copy, clear, export, import; bounds of chain and pool hold (property)', () => {
-  fc.assert(fc.property(fc.integer(), fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 20 }), (seed, blocksMax, blocks) => {
+  fc.assert(fc.property(fc.integer(), fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 20 }),
+    (seed, blocksMax, blocks) => {
     const random = new Random(seed)
     const arena = new Arena(1 << 17)
     const pool = new ExtentPool(arena, blocks, 64)

@@ -63,5 +63,7 @@ test('giving back what is not taken is a defect, caught at once', () => {
 })
 
 test('blocks are whole words', () => {
-  for (const bytes of [0, 2, 6, 63]) assert.throws(() => new Slab(new Arena(65536), 'blocks', 3, bytes), { name: 'AssertionError' })
+  for (const bytes of [0, 2, 6, 63]) {
+    assert.throws(() => new Slab(new Arena(65536), 'blocks', 3, bytes), { name: 'AssertionError' })
+  }
 })

@@ -5,7 +5,8 @@ import { Random } from '../base/random.ts'
 import { Arena } from './arena.ts'
 import { ExtentPool } from './extent-pool.ts'
 import {
-  address, array, bool, bytes, chain, enumeration, formatAddress, i16, i32, i64, i8, inExtent, internal, latin1, struct, text, time,
+  address, array, bool, bytes, chain, enumeration, formatAddress, i16, i32, i64, i8, inExtent, internal, latin1,
+  struct, text, time,
   u16, u32, u64, u8, type Field,
 } from './struct.ts'
 
@@ -19,7 +20,8 @@ const integers: { field: Field<number>; bytes: number; low: number; high: number
 ]
 
 const kinds: Field<any, any>[] = [
-  ...integers.map((i) => i.field), bool, enumeration('a', 'b', 'c'), address, text(5), bytes(4), array(u16, 3), array(i64, 2), array(u8, 7),
+  ...integers.map((i) => i.field), bool, enumeration('a', 'b', 'c'), address, text(5), bytes(4), array(u16, 3),
+  array(i64, 2), array(u8, 7),
   chain({ blocks: 3 }), inExtent(struct({ x: u16 })), struct({ p: u8, q: u32 }),
 ]
 
@@ -82,7 +84,8 @@ function bound<S extends ReturnType<typeof struct<any>>>(schema: S, blocks = 8) 
     assert.ok(arena.u8.subarray(before, before + 64).every((b) => b === 0), 'nothing before the state is touched')
     assert.ok(arena.u8.subarray(after, after + 64).every((b) => b === 0), 'nothing behind the state is touched')
   }
-  return { arena, extents, view: view as any, binding: { arena, extents }, decode: () => schema.decode({ arena, extents }, view.o) as any,
+  return { arena, extents, view: view as any, binding: { arena, extents },
+    decode: () => schema.decode({ arena, extents }, view.o) as any,
     intact }
 }
 
@@ -112,7 +115,8 @@ test('booleans and enumerations', () => {
 
 test('texts and byte strings: cut to their capacity, never beyond it', () => {
   for (const capacity of [1, 2, 5, 23, 24, 25, 40]) {
-    const { arena, view, decode, intact } = bound(struct({ guard: u8, word: text(capacity), tail: u8, raw: bytes(capacity), end: u8 }))
+    const { arena, view, decode, intact } = bound(struct({ guard: u8, word: text(capacity), tail: u8,
+      raw: bytes(capacity), end: u8 }))
     const source = arena.allocate('source', 128)
     for (let i = 0; i < 128; i++) arena.u8[source + i] = 65 + (i % 26)
     for (const length of [0, 1, capacity - 1, capacity, capacity + 1, 60]) {
@@ -211,7 +215,8 @@ test('structs within structs, several of one schema side by side', () => {
   view.forward.name.write('front')
   view.deep.inner.name.write('deep')
   assert.deepEqual(decode(), {
-    tag: 0, forward: { count: 1, flags: 0, words: [0, 0], name: 'front' }, reverse: { count: 2, flags: 0, words: [0, 7], name: '' },
+    tag: 0, forward: { count: 1, flags: 0, words: [0, 0], name: 'front' },
+    reverse: { count: 2, flags: 0, words: [0, 7], name: '' },
     deep: { inner: { count: 3, flags: 0, words: [0, 0], name: 'deep' } },
   })
   assert.equal(view.forward.count + view.reverse.count, 3, 'two children of one view at once')
@@ -233,7 +238,8 @@ test('two views of one schema are two cursors', () => {
 
 test('a struct in an extent is there while it is needed', () => {
   const more = struct({ n: u32, label: text(20) })
-  const { view, decode, extents, arena } = bound(struct({ id: u8, more: inExtent(more), flat: inExtent(struct({ x: u16, hidden: internal(u8) }), { flat: true }) }))
+  const { view, decode, extents, arena } = bound(struct({ id: u8, more: inExtent(more),
+    flat: inExtent(struct({ x: u16, hidden: internal(u8) }), { flat: true }) }))
   assert.deepEqual(decode(), { id: 0, more: null, x: null })
   assert.deepEqual([view.more.present, view.more.view], [false, null])
   const made = view.more.create()
@@ -272,7 +278,8 @@ test('what an extent cannot hold is refused where it is declared or bound', () =
 
 test('references to extents and times are found wherever they are', () => {
   const inner = struct({ pad: u8, when: time, chain: chain({ blocks: 4 }) })
-  const schema = struct({ a: u8, more: inExtent(struct({ x: u8 })), first: inner, second: inner, log: chain({ blocks: 9 }), at: time,
+  const schema = struct({ a: u8, more: inExtent(struct({ x: u8 })), first: inner, second: inner,
+    log: chain({ blocks: 9 }), at: time,
     times: array(time, 2) })
   assert.deepEqual(schema.extents.map((e) => [e.offset, e.path, e.blocks]), [
     [4, 'more', 1], [24, 'first.chain', 4], [48, 'second.chain', 4], [56, 'log', 9],
@@ -281,7 +288,8 @@ test('references to extents and times are found wherever they are', () => {
 })
 
 test('internal fields are there but not shown', () => {
-  const { view, decode } = bound(struct({ shown: u8, hidden: internal(u32), side: internal(struct({ n: u8 })), words: internal(array(u8, 2)) }))
+  const { view, decode } = bound(struct({ shown: u8, hidden: internal(u32), side: internal(struct({ n: u8 })),
+    words: internal(array(u8, 2)) }))
   view.hidden = 7
   view.side.n = 8
   view.words.set(1, 9)
@@ -292,10 +300,12 @@ test('internal fields are there but not shown', () => {
 test('the fingerprint tells layouts apart', () => {
   const schemas = [
     struct({}), struct({ a: u8 }), struct({ b: u8 }), struct({ a: i8 }), struct({ a: u8, b: u8 }), struct({ b: u8, a: u8 }),
-    struct({ a: time }), struct({ a: u64 }), struct({ a: i64 }), struct({ a: text(3) }), struct({ a: text(4) }), struct({ a: bytes(3) }),
+    struct({ a: time }), struct({ a: u64 }), struct({ a: i64 }), struct({ a: text(3) }), struct({ a: text(4) }),
+    struct({ a: bytes(3) }),
     struct({ a: array(u8, 2) }), struct({ a: array(u8, 3) }), struct({ a: array(u16, 2) }), struct({ a: enumeration('x', 'y') }),
     struct({ a: enumeration('x', 'z') }), struct({ a: chain({ blocks: 1 }) }), struct({ a: chain({ blocks: 2 }) }),
-    struct({ a: inExtent(struct({ x: u8 })) }), struct({ a: inExtent(struct({ x: u16 })) }), struct({ a: struct({ x: u8 }) }), struct({ a: bool }),
+    struct({ a: inExtent(struct({ x: u8 })) }), struct({ a: inExtent(struct({ x: u16 })) }),
+    struct({ a: struct({ x: u8 }) }), struct({ a: bool }),
     struct({ a: address }),
   ]
   assert.equal(new Set(schemas.map((s) => s.fingerprint)).size, schemas.length)

@@ -9,7 +9,8 @@ import { array, bool, defineNf, enumeration, struct, text, time, u16, u32, u64, 
 
 const frame = buildFrame({ udp: { payload: 'x' } })
 
-const withState = (name: string, flowState: ReturnType<typeof struct<any>> | undefined, hasTimer = false): AnyNfDefinition => defineNf({
+const withState = (name: string, flowState: ReturnType<typeof struct<any>> | undefined,
+  hasTimer = false): AnyNfDefinition => defineNf({
   name, version: 1, flowState,
   create: () => ({ processPacket: () => Verdict.Forward, ...(hasTimer ? { timerFired() {} } : {}) }),
 })
@@ -24,7 +25,8 @@ function chainOf(nfs: readonly AnyNfDefinition[]) {
 test('states lie behind the header of the record, in order, each at its alignment, timers where they are wanted', () => {
   const nfs = [
     withState('one', struct({ a: u8 })), withState('two', undefined), withState('three', struct({ a: u64, b: u8 }), true),
-    withState('four', struct({ a: u16 })), withState('five', struct({ a: u32 }), true), withState('six', struct({ a: u8, b: text(100) })),
+    withState('four', struct({ a: u16 })), withState('five', struct({ a: u32 }), true),
+    withState('six', struct({ a: u8, b: text(100) })),
   ]
   const chain = chainOf(nfs)
   let end: number = FlowRecord.state
@@ -59,7 +61,8 @@ test('the same function twice has a state and counters of its own, and a number'
       },
     }),
   })
-  const { flows, counters, dropReasons } = runPackets([counts, { definition: counts, config: { step: 2 } }, counts], [frame, frame, frame])
+  const { flows, counters, dropReasons } = runPackets([counts, { definition: counts, config: { step: 2 } }, counts],
+    [frame, frame, frame])
   assert.deepEqual(flows[0].state, { counts: { n: 3 }, 'counts-2': { n: 6 }, 'counts-3': { n: 2 } })
   assert.deepEqual(counters, { counts: { seen: 3 }, 'counts-2': { seen: 3 }, 'counts-3': { seen: 2 } })
   assert.deepEqual(dropReasons, { 'counts-2-every-second': 1 })
@@ -76,7 +79,8 @@ test('the fingerprint names what flows must agree in to be exchanged', () => {
   const chains = [
     [withState('a', struct({ n: u8 }))], [withState('b', struct({ n: u8 }))], [withState('a', struct({ n: u16 }))],
     [withState('a', struct({ n: u8 }), true)], [{ ...withState('a', struct({ n: u8 })), version: 2 }],
-    [withState('a', struct({ n: u8 })), withState('b', undefined)], [withState('b', undefined), withState('a', struct({ n: u8 }))],
+    [withState('a', struct({ n: u8 })), withState('b', undefined)],
+    [withState('b', undefined), withState('a', struct({ n: u8 }))],
   ]
   assert.equal(new Set(chains.map((nfs) => chainOf(nfs).fingerprint)).size, chains.length)
   assert.equal(chainOf(chains[0]).fingerprint, chainOf([withState('a', struct({ n: u8 }))]).fingerprint)
@@ -96,7 +100,8 @@ test('a bypassed function is left out wherever it stands', () => {
     nfs.splice(at, 0, fails)
     const { flows, outputs } = runPackets(nfs, [frame, frame, frame], { policy: { nfError: 'bypass' } })
     assert.equal(outputs.length, 2)
-    assert.deepEqual(nfs.filter((nf) => nf !== fails).map((nf) => flows[0].state[nf.name].forward), [at > 0 ? 3 : 2, at > 1 ? 3 : 2])
+    assert.deepEqual(nfs.filter((nf) => nf !== fails).map((nf) => flows[0].state[nf.name].forward),
+      [at > 0 ? 3 : 2, at > 1 ? 3 : 2])
   }
 })
 
@@ -123,7 +128,12 @@ test('records may be made from plain values', () => {
   ])
   for (const [event, values] of [['other', {}], ['word', { other: 1 }]] as const) {
     const wrong = defineNf({ name: 'wrong', version: 1, records: { word: { n: u32 } },
-      create: (_config, context) => ({ processPacket() { context.record(event as 'word', values as {}); return Verdict.Forward } }) })
+      create: (_config, context) => ({
+        processPacket() {
+          context.record(event as 'word', values as {})
+          return Verdict.Forward
+        },
+      }) })
     assert.match(String(runPackets(wrong, [frame]).errors[0].error), /TypeError/)
   }
 })

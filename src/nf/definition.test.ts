@@ -16,7 +16,8 @@ test('a definition that keeps the rules is returned as it is', () => {
 
 test('a broken rule names the function, what is wrong and how to mend it', () => {
   const cases: [Partial<Record<keyof AnyNfDefinition, unknown>>, RegExp][] = [
-    ...['', 'A', '1a', 'a--b', 'a-', '-a', 'a b', 'ä', 7, undefined].map((name) => [{ name }, /name is not valid/] as [object, RegExp]),
+    ...['', 'A', '1a', 'a--b', 'a-', '-a', 'a b', 'ä', 7, undefined].map((name) =>
+      [{ name }, /name is not valid/] as [object, RegExp]),
     ...[0, -1, 1.5, NaN, '1', undefined].map((version) => [{ version }, /version/] as [object, RegExp]),
     [{ create: undefined }, /create/], [{ counters: { o: '' } }, /counter "o"/], [{ counters: { 'a-b': '' } }, /counter "a-b"/],
     [{ dropReasons: { 'a b': '' } }, /drop reason "a b"/], [{ dropReasons: { '': '' } }, /drop reason ""/],
@@ -35,7 +36,9 @@ test('a broken rule names the function, what is wrong and how to mend it', () =>
 
 test('a definition is known by its shape', () => {
   assert.equal(isNfDefinition(good), true)
-  for (const value of [null, undefined, 1, 'x', {}, { ...good, create: 1 }, () => good]) assert.equal(isNfDefinition(value), false)
+  for (const value of [null, undefined, 1, 'x', {}, { ...good, create: 1 }, () => good]) {
+    assert.equal(isNfDefinition(value), false)
+  }
 })
 
 test('verdicts are numbers: forward, hold, and one for each reason to drop', () => {

@@ -8,7 +8,8 @@ import { RecordBuffer, type DecodedRecord, type RecordFields, type RecordOrigin 
 
 function setup(size: number) {
   const arena = new Arena(1 << 18)
-  const origin: RecordOrigin = { record: arena.allocate('flow', 64), fromB: 0, opener: 0, timeIndex: arena.allocate('time', 8) >> 3 }
+  const origin: RecordOrigin = { record: arena.allocate('flow', 64), fromB: 0, opener: 0,
+    timeIndex: arena.allocate('time', 8) >> 3 }
   const buffer = new RecordBuffer(arena, size, origin, (to, from, length) => { arena.u8.copyWithin(to, from, from + length) })
   const after = arena.allocate('after', 64, 1)
   const source = arena.allocate('source', 65536)
@@ -24,7 +25,8 @@ function setup(size: number) {
 test('a record comes out as it went in: numbers, texts, time, flow and direction', () => {
   const { arena, origin, buffer, source, drain } = setup(4096)
   const kind = enumeration('none', 'web')
-  const writer = buffer.writer(3, 'request', { status: u16, size: u64, signed: i32, ok: bool, kind, when: time, host: text(10), id: bytes(4) }) as any
+  const writer = buffer.writer(3, 'request', { status: u16, size: u64, signed: i32, ok: bool, kind, when: time,
+    host: text(10), id: bytes(4) }) as any
   for (let i = 0; i < KEY_WORDS; i++) arena.i32[(origin.record >> 2) + i] = 1000 + i
   arena.f64[origin.timeIndex] = 77
   origin.fromB = 1
@@ -38,8 +40,10 @@ test('a record comes out as it went in: numbers, texts, time, flow and direction
   assert.deepEqual([buffer.count, buffer.made, buffer.lost], [1, 1, 0])
   const [record] = drain()
   assert.deepEqual({ ...record, key: 0 }, { nf: 3, event: 'request', time: 77, fromB: true, key: 0,
-    fields: { status: 404, size: 2 ** 53 - 1, signed: -5, ok: true, kind: 'web', when: 1.5, host: 'abcdefghij', id: record.fields.id } })
-  assert.deepEqual([...arena.i32.subarray(record.key, record.key + KEY_WORDS)], Array.from({ length: KEY_WORDS }, (_, i) => 1000 + i))
+    fields: { status: 404, size: 2 ** 53 - 1, signed: -5, ok: true, kind: 'web', when: 1.5, host: 'abcdefghij',
+      id: record.fields.id } })
+  assert.deepEqual([...arena.i32.subarray(record.key, record.key + KEY_WORDS)],
+    Array.from({ length: KEY_WORDS }, (_, i) => 1000 + i))
   assert.equal(buffer.count, 0)
   assert.deepEqual(drain(), [])
 })
@@ -60,7 +64,8 @@ test('fields start empty, whatever was in the buffer', () => {
 })
 
 test('the direction is that of the packet, or the one given', () => {
-  for (const [fromB, opener, direction, expected] of [[0, 0, undefined, false], [1, 0, undefined, true], [0, 0, 1, true], [1, 1, 0, true],
+  for (const [fromB, opener, direction, expected] of [[0, 0, undefined, false], [1, 0, undefined, true],
+    [0, 0, 1, true], [1, 1, 0, true],
     [0, 1, 1, false]] as const) {
     const { origin, buffer, drain } = setup(1024)
     const writer = buffer.writer(0, 'e', {})

@@ -75,7 +75,8 @@ const bases: Record<string, FrameOptions> = {
 for (const [name, base] of Object.entries(bases)) {
   test(`${name}: a later fragment has its first one's flow, direction and stream position`, () => {
     for (const carried of [
-      { tcp: { sequence: 0xfffffff0, flags: 'PA', payload: 'x'.repeat(200) } }, { tcp: { sequence: 7, flags: 'S', payload: 'x'.repeat(200) } },
+      { tcp: { sequence: 0xfffffff0, flags: 'PA', payload: 'x'.repeat(200) } },
+      { tcp: { sequence: 7, flags: 'S', payload: 'x'.repeat(200) } },
       { udp: { payload: 'x'.repeat(200) } }, { protocol: 47, payload: 'x'.repeat(200) },
     ] as FrameOptions[]) {
       const setup = new Setup()
@@ -141,7 +142,8 @@ test('datagrams are told apart by everything that RFC 791 and RFC 8200 name', ()
 
 test('IPv6: the next header of a later fragment does not matter (RFC 8200 §4.5)', () => {
   const setup = new Setup()
-  const [first, later] = buildFragments({ source: '::1', identification: 3, innerExtensions: [{ type: 60 }], udp: { payload: 'x'.repeat(100) } }, 64)
+  const [first, later] = buildFragments({ source: '::1', identification: 3, innerExtensions: [{ type: 60 }],
+    udp: { payload: 'x'.repeat(100) } }, 64)
   setup.bring(first, 1)
   const key = setup.key()
   later[14 + 40] = 17
@@ -151,9 +153,11 @@ test('IPv6: the next header of a later fragment does not matter (RFC 8200 §4.5)
 
 test('a later fragment within the headers of its first one is malformed', () => {
   const setup = new Setup()
-  const [first] = buildFragments({ tcp: { options: new Uint8Array(40).fill(1), payload: 'x'.repeat(100) }, identification: 5 }, 96)
+  const [first] = buildFragments({ tcp: { options: new Uint8Array(40).fill(1), payload: 'x'.repeat(100) },
+    identification: 5 }, 96)
   setup.bring(first, 1)
-  for (const [offset, expected] of [[24, FragmentOutcome.malformed], [56, FragmentOutcome.malformed], [64, FragmentOutcome.flow], [96, FragmentOutcome.flow]]) {
+  for (const [offset, expected] of [[24, FragmentOutcome.malformed], [56, FragmentOutcome.malformed],
+    [64, FragmentOutcome.flow], [96, FragmentOutcome.flow]]) {
     const [, later] = buildFragments({ protocol: 6, payload: 'x'.repeat(offset + 8), identification: 5 }, offset)
     assert.equal(setup.bring(later, 1), expected, `offset ${offset}`)
   }
@@ -207,10 +211,12 @@ test('a datagram is forgotten when its time is up, known or waiting', () => {
 for (const seed of [1, 2, 3, 4]) {
   test(`the tracker against a map of datagrams (seed ${seed})`, () => {
     const random = new Random(seed)
-    const limits = { fragmentedDatagrams: random.between(1, 8), fragmentsHeld: random.between(1, 30), fragmentsHeldPerDatagram: random.between(1, 6) }
+    const limits = { fragmentedDatagrams: random.between(1, 8), fragmentsHeld: random.between(1, 30),
+      fragmentsHeldPerDatagram: random.between(1, 6) }
     const setup = new Setup(limits)
     const datagrams = Array.from({ length: 12 }, (_, id) =>
-      buildFragments({ ...random.pick(Object.values(bases)), udp: { sourcePort: id + 1, payload: 'x'.repeat(200) }, identification: id }, 64))
+      buildFragments({ ...random.pick(Object.values(bases)), udp: { sourcePort: id + 1, payload: 'x'.repeat(200) },
+        identification: id }, 64))
     interface Entry { id: number; known: boolean; held: number[]; expiry: number }
     const model: Entry[] = []
     let abandoned: number[] = []

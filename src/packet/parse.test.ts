@@ -89,20 +89,27 @@ const ICMP_PAYLOAD = 'ping'
 
 /** Whole packets of every protocol, by name. */
 const whole: Record<string, FrameOptions> = {
-  tcp: { tcp }, 'tcp with options': { tcp: { ...tcp, options: new Uint8Array(40).fill(1) } }, 'tcp without payload': { tcp: { ...tcp, payload: '' } },
+  tcp: { tcp }, 'tcp with options': { tcp: { ...tcp, options: new Uint8Array(40).fill(1) } },
+  'tcp without payload': { tcp: { ...tcp, payload: '' } },
   'tcp syn': { tcp: { ...tcp, flags: 'S', options: Uint8Array.of(2, 4, 5, 180) } },
-  udp: { udp }, 'udp without payload': { udp: { ...udp, payload: '' } }, 'udp without checksum': { udp: { ...udp, checksum: false } },
-  'icmp echo': { icmp: { type: 8, rest: 0x12340001, payload: ICMP_PAYLOAD } }, 'icmp timestamp': { icmp: { type: 13, rest: 0x12340001 } },
+  udp: { udp }, 'udp without payload': { udp: { ...udp, payload: '' } }, 'udp without checksum': { udp: { ...udp,
+    checksum: false } },
+  'icmp echo': { icmp: { type: 8, rest: 0x12340001, payload: ICMP_PAYLOAD } },
+  'icmp timestamp': { icmp: { type: 13, rest: 0x12340001 } },
   'icmp router': { icmp: { type: 10 } }, gre: { protocol: 47, payload: 'whatever' }, 'no payload at all': { protocol: 253 },
   'ipv4 options': { ipOptions: new Uint8Array(40).fill(1), tcp }, 'ipv4 options, udp': { ipOptions: Uint8Array.of(7, 3, 4), udp },
   'reserved and do-not-fragment bits': { dontFragment: true, udp },
-  'ipv6 tcp': { ...six, tcp }, 'ipv6 udp': { ...six, udp }, 'ipv6 icmp echo': { ...six, icmp: { type: 128, rest: 0x12340001, payload: ICMP_PAYLOAD } },
-  'ipv6 neighbour': { ...six, icmp: { type: 135, payload: new Uint8Array(16) } }, 'ipv6 esp': { ...six, protocol: 50, payload: 'encrypted' },
+  'ipv6 tcp': { ...six, tcp }, 'ipv6 udp': { ...six, udp }, 'ipv6 icmp echo': { ...six,
+    icmp: { type: 128, rest: 0x12340001, payload: ICMP_PAYLOAD } },
+  'ipv6 neighbour': { ...six, icmp: { type: 135, payload: new Uint8Array(16) } },
+  'ipv6 esp': { ...six, protocol: 50, payload: 'encrypted' },
   'ipv6 no next header': { ...six, protocol: 59 },
   'ipv6 hop-by-hop': { ...six, extensions: [{ type: 0 }], tcp },
-  'ipv6 many': { ...six, extensions: [{ type: 0, body: new Uint8Array(22) }, { type: 43 }, { type: 60 }, { type: 135 }, { type: 139 }, { type: 140 }], udp },
+  'ipv6 many': { ...six, extensions: [{ type: 0, body: new Uint8Array(22) }, { type: 43 }, { type: 60 },
+    { type: 135 }, { type: 139 }, { type: 140 }], udp },
   'ipv6 authentication': { ...six, extensions: [{ type: 51, body: new Uint8Array(22) }], tcp },
-  'ipv6 atomic fragment': { ...six, extensions: [{ type: 60 }], fragment: { offset: 0, more: false }, innerExtensions: [{ type: 60 }], udp },
+  'ipv6 atomic fragment': { ...six, extensions: [{ type: 60 }], fragment: { offset: 0, more: false },
+    innerExtensions: [{ type: 60 }], udp },
   'ipv6 sixteen': { ...six, extensions: new Array(16).fill({ type: 60 }), udp },
 }
 
@@ -176,7 +183,8 @@ test('the key is canonical for any addresses and ports (property)', () => {
     assert.equal((there.meta & Meta.fromB) === (back.meta & Meta.fromB), palindrome)
     const words = there.key.split(',').map(Number)
     const [a, b] = there.version === 4 ? [words.slice(3, 4), words.slice(4)] : [words.slice(3, 7), words.slice(7)]
-    const order = (list: number[], port: number): string => [...list, port].map((w) => (w >>> 0).toString(16).padStart(8, '0')).join()
+    const order = (list: number[], port: number): string => [...list, port].map((w) =>
+      (w >>> 0).toString(16).padStart(8, '0')).join()
     assert.ok(order(a, words[1] >>> 16) <= order(b, words[1] & 0xffff), 'the smaller endpoint is a')
   }
 })
@@ -209,16 +217,19 @@ function parseTwice(packet: TestPacket, label: string): Parsed {
   return first
 }
 
-test('every length of every packet, cut on the wire or by the capture: nothing is read outside, headers are whole or dropped', () => {
+test('every length of every packet: nothing is read outside, headers are whole or the packet is dropped', () => {
   const quote = buildPacket({ ipOptions: new Uint8Array(8).fill(1), tcp })
   const frames: [string, Uint8Array][] = [
     ...Object.entries(whole).flatMap(([name, options]) => Object.entries(links).map(([link, l]) =>
       [`${link} ${name}`, buildFrame({ ...l, ...options })] as [string, Uint8Array])),
-    ...buildFragments({ udp: { ...udp, payload: 'x'.repeat(100) } }, 64).map((f, i) => [`fragment ${i}`, f] as [string, Uint8Array]),
-    ...buildFragments({ ...six, extensions: [{ type: 0 }], innerExtensions: [{ type: 60 }], tcp: { ...tcp, payload: 'x'.repeat(100) } }, 64)
+    ...buildFragments({ udp: { ...udp, payload: 'x'.repeat(100) } }, 64).map((f, i) => [`fragment ${i}`,
+      f] as [string, Uint8Array]),
+    ...buildFragments({ ...six, extensions: [{ type: 0 }], innerExtensions: [{ type: 60 }],
+      tcp: { ...tcp, payload: 'x'.repeat(100) } }, 64)
       .map((f, i) => [`ipv6 fragment ${i}`, f] as [string, Uint8Array]),
     ['error', buildFrame({ icmp: { type: 3, quote } })],
-    ['ipv6 error', buildFrame({ ...six, icmp: { type: 1, quote: buildPacket({ ...six, extensions: [{ type: 0 }, { type: 51 }], udp }) } })],
+    ['ipv6 error', buildFrame({ ...six, icmp: { type: 1, quote: buildPacket({ ...six,
+      extensions: [{ type: 0 }, { type: 51 }], udp }) } })],
   ]
   for (const [name, frame] of frames) {
     const all = parseFrame({ frame })
@@ -263,12 +274,15 @@ test('malformed packets have a reason', () => {
     ['malformed-ipv6', buildFrame({ ...six, extensions: new Array(18).fill({ type: 60 }), udp })],
     ['malformed-tcp', patched({ tcp }, { 32: 0x40 })], ['malformed-tcp', patched({ tcp }, { 32: 0xf0 })],
     ['malformed-tcp', buildFrame({ protocol: 6, payload: new Uint8Array(19) })],
-    ['malformed-tcp', patched({ ...six, tcp }, { 52: 0x00 })], ['malformed-tcp', buildFrame({ ...six, protocol: 6, payload: new Uint8Array(19) })],
-    ['malformed-udp', buildFrame({ protocol: 17, payload: new Uint8Array(7) })], ['malformed-udp', patched({ udp }, { 24: 0, 25: 7 })],
+    ['malformed-tcp', patched({ ...six, tcp }, { 52: 0x00 })], ['malformed-tcp',
+      buildFrame({ ...six, protocol: 6, payload: new Uint8Array(19) })],
+    ['malformed-udp', buildFrame({ protocol: 17, payload: new Uint8Array(7) })],
+    ['malformed-udp', patched({ udp }, { 24: 0, 25: 7 })],
     ['malformed-udp', patched({ udp }, { 24: 0, 25: 17 })], ['malformed-udp', patched({ ...six, udp }, { 44: 1 })],
     ['malformed-icmp', buildFrame({ protocol: 1, payload: new Uint8Array(7) })],
     ['malformed-icmp', buildFrame({ ...six, protocol: 58, payload: new Uint8Array(7) })],
-    ['own-ethertype', buildFrame({ etherType: 0x88b5, tcp })], ['own-ethertype', buildFrame({ vlans: [1], etherType: 0x88b5, tcp })],
+    ['own-ethertype', buildFrame({ etherType: 0x88b5, tcp })], ['own-ethertype',
+      buildFrame({ vlans: [1], etherType: 0x88b5, tcp })],
     ['malformed-link', buildFrame({ vlans: [1, 2, 3, 4, 5, 6, 7, 8, 9], tcp })],
     // Fragments.
     ['malformed-fragment', buildFrame({ protocol: 17, payload: '', fragment: { offset: 8, more: false } })],
@@ -279,10 +293,13 @@ test('malformed packets have a reason', () => {
     ['malformed-fragment', buildFrame({ ...six, protocol: 17, payload: '', fragment: { offset: 8, more: false } })],
     ['malformed-fragment', buildFrame({ ...six, protocol: 17, payload: 'x'.repeat(9), fragment: { offset: 8, more: true } })],
     ['malformed-fragment', buildFrame({ ...six, protocol: 6, payload: 'x'.repeat(16), fragment: { offset: 0, more: true } })],
-    ['malformed-fragment', buildFrame({ ...six, protocol: 0, payload: new Uint8Array([17, 9, 0, 0, 0, 0, 0, 0]), fragment: { offset: 0, more: true } })],
-    ['malformed-fragment', buildFrame({ ...six, protocol: 44, payload: new Uint8Array(16), fragment: { offset: 0, more: true } })],
+    ['malformed-fragment', buildFrame({ ...six, protocol: 0, payload: new Uint8Array([17, 9, 0, 0, 0, 0, 0, 0]),
+      fragment: { offset: 0, more: true } })],
+    ['malformed-fragment', buildFrame({ ...six, protocol: 44, payload: new Uint8Array(16),
+      fragment: { offset: 0, more: true } })],
   ]
-  for (const [reason, frame] of cases) assert.equal(parseTwice({ frame }, reason).kind, reason, Buffer.from(frame).toString('hex'))
+  for (const [reason, frame] of cases) assert.equal(parseTwice({ frame }, reason).kind, reason,
+    Buffer.from(frame).toString('hex'))
   assert.equal(reasons.length, ENGINE_DROP_REASONS)
   for (let reason = 0; reason < reasons.length; reason++) assert.equal(dropReasonOf(dropResult(reason)), reason)
 })
@@ -327,7 +344,8 @@ test('every link type', () => {
   const sll2 = (type: number): number[] => [type >> 8, type & 255, 0, 0, 0, 0, 0, 1, 0, 1, 0, 6, 1, 2, 3, 4, 5, 6, 0, 0]
   const heads: [number, number[], number[]][] = [
     [12, [], []], [14, [], []], [101, [], []], [0, [2, 0, 0, 0], [30, 0, 0, 0]], [0, [0, 0, 0, 2], [0, 0, 0, 24]],
-    [108, [0, 0, 0, 2], [0, 0, 0, 10]], [9, [0xff, 3, 0, 0x21], [0xff, 3, 0, 0x57]], [9, [0x21], [0x57]], [9, [0, 0x21], [0, 0x57]],
+    [108, [0, 0, 0, 2], [0, 0, 0, 10]], [9, [0xff, 3, 0, 0x21], [0xff, 3, 0, 0x57]], [9, [0x21], [0x57]],
+    [9, [0, 0x21], [0, 0x57]],
     [50, [0xff, 3, 0, 0x21], [0xff, 3, 0, 0x57]], [50, [0x0f, 0, 8, 0], [0x0f, 0, 0x86, 0xdd]],
     [113, sll(0x0800), sll(0x86dd)], [276, sll2(0x0800), sll2(0x86dd)],
     [113, [...sll(0x8100), 0, 5, 8, 0], [...sll(0x8100), 0, 5, 0x86, 0xdd]],
@@ -379,7 +397,8 @@ test('first and later fragments', () => {
 })
 
 test('ICMP errors have the key of what they quote, and the opposite direction', () => {
-  const sources: FrameOptions[] = [{ tcp }, { udp }, { icmp: { rest: 0x00070001 } }, { protocol: 50, payload: 'x' }, { ipOptions: new Uint8Array(12), tcp },
+  const sources: FrameOptions[] = [{ tcp }, { udp }, { icmp: { rest: 0x00070001 } }, { protocol: 50, payload: 'x' },
+    { ipOptions: new Uint8Array(12), tcp },
     { fragment: { offset: 0, more: true }, udp: { ...udp, payload: 'x'.repeat(8) } }]
   for (const isIpv6 of [false, true]) {
     for (const original of sources) {
@@ -389,7 +408,8 @@ test('ICMP errors have the key of what they quote, and the opposite direction', 
       const types = isIpv6 ? [1, 2, 3, 4, 100, 127] : [3, 4, 5, 11, 12]
       for (const type of types) {
         for (const vlans of [[], [9]]) {
-          const error = parseTwice({ frame: buildFrame({ ...(isIpv6 ? six : {}), source: isIpv6 ? 'fe80::1' : '192.168.0.1', vlans,
+          const error = parseTwice({ frame: buildFrame({ ...(isIpv6 ? six : {}),
+            source: isIpv6 ? 'fe80::1' : '192.168.0.1', vlans,
             destination: isIpv6 ? six.source : '10.0.0.1', icmp: { type, quote: buildPacket(options) } }) }, `type ${type}`)
           assert.equal(error.kind, 'related')
           if (vlans.length === 0) assert.deepEqual([error.key, error.hash], [quoted.key, quoted.hash])
@@ -414,17 +434,20 @@ test('ICMP errors have the key of what they quote, and the opposite direction', 
 
 test('a quote that cannot be read makes the error a flow of its own', () => {
   const later = buildPacket({ udp, fragment: { offset: 800, more: false } })
-  const quotes = [new Uint8Array(0), buildPacket({ tcp }).subarray(0, 23), later, buildPacket({ ...six, tcp }), new Uint8Array(40)]
+  const quotes = [new Uint8Array(0), buildPacket({ tcp }).subarray(0, 23), later, buildPacket({ ...six, tcp }),
+    new Uint8Array(40)]
   for (const quote of quotes) {
     const p = parseTwice({ frame: buildFrame({ icmp: { type: 3, quote } }) }, 'quote')
     assert.deepEqual([p.kind, p.protocol, p.sourcePort], ['flow', 1, 0])
   }
-  for (const quote of [buildPacket({ tcp }), buildPacket({ ...six, fragment: { offset: 800, more: false }, udp }), buildPacket({ ...six, tcp }).subarray(0, 43)]) {
+  for (const quote of [buildPacket({ tcp }), buildPacket({ ...six, fragment: { offset: 800, more: false }, udp }),
+    buildPacket({ ...six, tcp }).subarray(0, 43)]) {
     assert.deepEqual(parseTwice({ frame: buildFrame({ ...six, icmp: { type: 1, quote } }) }, 'quote').kind, 'flow')
   }
   // Not an error.
   assert.equal(parseFrame({ frame: buildFrame({ icmp: { type: 8, quote: buildPacket({ tcp }) } }) }).kind, 'flow')
-  assert.equal(parseFrame({ frame: buildFrame({ ...six, icmp: { type: 128, quote: buildPacket({ ...six, tcp }) } }) }).kind, 'flow')
+  assert.equal(parseFrame({ frame: buildFrame({ ...six, icmp: { type: 128,
+    quote: buildPacket({ ...six, tcp }) } }) }).kind, 'flow')
 })
 
 test('the hash depends on the seed', () => {

@@ -5,7 +5,8 @@ import { hashKey4 } from '../flow/flow-hash.ts'
 import { bool, chain, defineNf, struct, u32, u8, Verdict } from '../nf/index.ts'
 import type { AnyNfDefinition } from '../nf/definition.ts'
 import {
-  buildFragments, buildFrame, buildPacket, recorder, runPackets, saw, sideCounter, syntheticTraces, TcpConversation, TEST_START_US,
+  buildFragments, buildFrame, buildPacket, recorder, runPackets, saw, sideCounter, syntheticTraces, TcpConversation,
+  TEST_START_US,
   TestRuntime, type FrameOptions, type TestPacket,
 } from '../testing/index.ts'
 import { firstDifference, outcomeOf } from '../testing/run-outcome.ts'
@@ -100,7 +101,8 @@ test('the fields of the statistics', () => {
 test('both directions of a conversation are one flow, seen from the side that opened it', () => {
   for (const swap of [false, true]) {
     const [client, server] = swap ? ['10.0.0.9', '10.0.0.2'] : ['10.0.0.2', '10.0.0.9']
-    const { flows } = runPackets(counter, new TcpConversation({ client, server }).open().client('abc').server('defgh').close().packets)
+    const { flows } = runPackets(counter,
+      new TcpConversation({ client, server }).open().client('abc').server('defgh').close().packets)
     assert.equal(flows.length, 1)
     assert.equal(flows[0].tuple.source, client)
     assert.equal(flows[0].tuple.sourcePort, 40000)
@@ -129,12 +131,14 @@ test('equal addresses: the ports tell the directions; equal ports too: one flow 
 
 test('whatever is in the key keeps flows apart', () => {
   const options: FrameOptions[] = [
-    {}, { vlans: [1] }, { vlans: [2] }, { vlans: [1, 2] }, { vlans: [2, 1] }, { pppoe: 1 }, { pppoe: 2 }, { vlans: [1], pppoe: 1 },
+    {}, { vlans: [1] }, { vlans: [2] }, { vlans: [1, 2] }, { vlans: [2, 1] }, { pppoe: 1 }, { pppoe: 2 },
+    { vlans: [1], pppoe: 1 },
     { source: '10.0.0.3' }, { destination: '10.0.0.3' }, { source: '::a00:1', destination: '::a00:2' },
     { source: '::ffff:10.0.0.1', destination: '::ffff:10.0.0.2' }, { source: 'a00:1::', destination: 'a00:2::' },
   ]
   const frames = options.flatMap((o) => [
-    buildFrame({ ...o, udp: { sourcePort: 1, destinationPort: 2 } }), buildFrame({ ...o, udp: { sourcePort: 1, destinationPort: 3 } }),
+    buildFrame({ ...o, udp: { sourcePort: 1, destinationPort: 2 } }), buildFrame({ ...o,
+      udp: { sourcePort: 1, destinationPort: 3 } }),
     buildFrame({ ...o, tcp: { sourcePort: 1, destinationPort: 2 } }), buildFrame({ ...o, protocol: 50 }),
   ])
   for (const batch of [1, 32]) assert.equal(runPackets(counter, [...frames, ...frames], { batch }).flows.length, frames.length)
@@ -257,7 +261,8 @@ test('idle flows expire after the time of their protocol, to the millisecond', (
   }
   // Each packet starts the time anew, also the last one that could.
   for (const [gap, count] of [[29.999, 1], [30.001, 2]] as const) {
-    const { flows } = runPackets(counter, [0, 1, 2].map((i) => ({ frame: udp(1), time: TEST_START_US + (i > 1 ? gap : i * 0) * SECOND })),
+    const { flows } = runPackets(counter, [0, 1, 2].map((i) => ({ frame: udp(1),
+      time: TEST_START_US + (i > 1 ? gap : i * 0) * SECOND })),
       { timeouts })
     assert.equal(flows.length, count)
   }
@@ -413,7 +418,8 @@ test('an ICMP error about no flow, or with half a quote, is a flow by its own ad
 })
 
 test('fragments follow their first one: to its flow, behind it, in whatever order they come', () => {
-  const options: FrameOptions = { udp: { sourcePort: 7, destinationPort: 53, payload: 'a'.repeat(24) + 'b'.repeat(32) + 'c'.repeat(10) },
+  const options: FrameOptions = { udp: { sourcePort: 7, destinationPort: 53,
+    payload: 'a'.repeat(24) + 'b'.repeat(32) + 'c'.repeat(10) },
     identification: 77 }
   const [first, second, third] = buildFragments(options, 32)
   const next = udp(7, 'next')

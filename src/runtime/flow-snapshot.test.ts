@@ -15,7 +15,8 @@ const udp = (payload: string, sourcePort = 1): Uint8Array => buildFrame({ udp: {
 const rich: AnyNfDefinition = defineNf({
   name: 'rich', version: 3,
   flowState: struct({
-    packets: u64, opened: time, log: chain({ blocks: 8 }), last: inExtent(struct({ payload: text(50), number: u16 })), name: text(11),
+    packets: u64, opened: time, log: chain({ blocks: 8 }), last: inExtent(struct({ payload: text(50), number: u16 })),
+    name: text(11),
     more: chain({ blocks: 2 }),
   }),
   records: { life: { what: text(20), packets: u32 }, fired: {} },
@@ -152,7 +153,8 @@ test('TCP goes on as it was: directions, a closed connection lingers, a half-clo
     target.importFlows(source.exportFlows(true), source.time)
     target.feedAll(packets.slice(cut))
     target.advanceTo(target.time + 121 * SECOND)
-    assert.deepEqual(target.ended.map((f) => [f.end, f.packets, f.state.counter]), [['closed', 8, { forward: 5, reverse: 3 }]], `cut ${cut}`)
+    assert.deepEqual(target.ended.map((f) => [f.end, f.packets, f.state.counter]),
+      [['closed', 8, { forward: 5, reverse: 3 }]], `cut ${cut}`)
     source.dispose()
     target.dispose()
   }
@@ -268,7 +270,8 @@ test('a newer version of a function takes over the state through its upgrade', (
   target.feed({ frame: udp('d'), time: now })
   const [flow] = target.result().flows
   assert.deepEqual(flow.state, {
-    counter: { forward: 4, reverse: 0 }, counts: { since: (TEST_START_US + 5 * SECOND) / 1e6, twice: 8 }, recorder: { packets: 4 },
+    counter: { forward: 4, reverse: 0 }, counts: { since: (TEST_START_US + 5 * SECOND) / 1e6, twice: 8 },
+    recorder: { packets: 4 },
   })
   target.finish()
   assert.deepEqual(target.result().inUse, { flows: 0, extents: 0, packets: 0, buffered: 0 }, 'the old extents are not installed')

@@ -42,7 +42,8 @@ const counting = struct({ packets: u32 })
 test('an NF that holds, releases by timer, emits, draws and keeps extents keeps the contract', async () => {
   const shy = defineNf({
     name: 'shy', version: 1,
-    flowState: struct({ waits: bool, since: time, seen: array(u8, 4), log: chain({ blocks: 4 }), more: inExtent(struct({ n: u32 })) }),
+    flowState: struct({ waits: bool, since: time, seen: array(u8, 4), log: chain({ blocks: 4 }),
+      more: inExtent(struct({ n: u32 })) }),
     counters: { held: 'packets held' },
     dropReasons: { boring: 'drawn' },
     records: { released: { count: u32, why: text(8) } },

@@ -93,7 +93,8 @@ class ContractSuite {
     this.#definition = instrument(definition, this.#watch)
     this.#options = options
     this.#seed = options.seed ?? 1
-    this.#traces = [...(options.builtIn ?? true) ? syntheticTraces(this.#seed) : [], ...(options.traces ?? []).map(inMilliseconds)]
+    this.#traces = [...(options.builtIn ?? true) ? syntheticTraces(this.#seed) : [],
+      ...(options.traces ?? []).map(inMilliseconds)]
   }
 
   run(): void {
@@ -165,7 +166,8 @@ class ContractSuite {
         runtime.advanceTo(packet.time ?? 0)
         const snapshots = runtime.exportFlows(true)
         const { inUse } = runtime.result()
-        if (inUse.flows + inUse.extents !== 0) this.#fault('nothing left', trace, `after all flows left: ${JSON.stringify(inUse)}`)
+        if (inUse.flows + inUse.extents !== 0) this.#fault('nothing left', trace,
+          `after all flows left: ${JSON.stringify(inUse)}`)
         if (cuts === 'fresh') {
           runtime = make()
           all.push(runtime)

@@ -297,7 +297,8 @@ export function buildFragments(options: FrameOptions, fragmentBytes: number): Ui
   const fragments: Uint8Array[] = []
   for (let offset = 0; offset < bytes.length; offset += step) {
     const more = offset + step < bytes.length
-    fragments.push(buildFrame({ ...outside, protocol, payload: bytes.subarray(offset, offset + step), fragment: { offset, more } }))
+    fragments.push(buildFrame({ ...outside, protocol, payload: bytes.subarray(offset, offset + step),
+      fragment: { offset, more } }))
   }
   return fragments
 }

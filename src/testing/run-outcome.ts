@@ -20,7 +20,8 @@ function tupleText(t: FlowTuple): string {
   return `${t.protocol} ${ends.join(' - ')} vlan ${t.vlan}/${t.vlanInner} pppoe ${t.pppoeSession}`
 }
 
-export function outcomeOf(outputs: readonly OutputPacket[], flows: readonly FlowResult[], records: readonly RecordResult[]): Outcome {
+export function outcomeOf(outputs: readonly OutputPacket[], flows: readonly FlowResult[],
+  records: readonly RecordResult[]): Outcome {
   const lines: { text: string; leftAt: number; byTimer: boolean }[] = outputs.map((o) => ({
     text: `${o.time} port ${o.port}${o.emitted ? ' emitted' : ''} ${o.wireLength} ${hex(o.frame)}`,
     leftAt: o.leftAt, byTimer: o.byTimer,

@@ -141,9 +141,11 @@ function datagrams(random: Random, index: number): TestPacket[] {
       case 0: case 1: add(buildFrame(there)); break
       case 2: add(buildFrame({ source: destination, destination: source,
         udp: { sourcePort: ports.destinationPort, destinationPort: ports.sourcePort, payload } })); break
-      case 3: add(buildFrame({ source, destination, icmp: { type: random.pick([8, 0]), rest: (index << 16) | i, payload } })); break
+      case 3: add(buildFrame({ source, destination, icmp: { type: random.pick([8, 0]), rest: (index << 16) | i,
+        payload } })); break
       case 4: add(buildFrame({ source: random.pick([destination, '203.0.113.1']), destination: source,
-        icmp: { type: random.pick([3, 11]), code: random.below(4), quote: buildPacket(there).subarray(0, 28 + random.below(20)) } }))
+        icmp: { type: random.pick([3, 11]), code: random.below(4), quote: buildPacket(there).subarray(0,
+          28 + random.below(20)) } }))
         break
       default: add(buildFrame({ source, destination, protocol: random.pick([47, 50, 132, 253]), payload }))
     }
