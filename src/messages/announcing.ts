@@ -1,0 +1,34 @@
+/**
+ * Announcing messages: a restarted switch learns every flow anew. PROTOCOL 21. Draining: PROTOCOL 24. Loads: paper §5.3.
+ */
+
+import { u32, u64 } from '../memory/struct.ts'
+import { fieldOf, message } from './message.ts'
+
+/** A flow that lives at, or is on its way to, `node`. `code` is an {@link AnnouncedPhase}. The tail is its alias keys. */
+export const AnnounceFlow = message(20, 'AnnounceFlow', { withKey: true, hasTail: true })
+export const AnnouncedPhase = {
+  /** The sender owns it and releases its packets. */
+  owned: 0,
+  /** The sender has given it to `node` and releases nothing more. */
+  handedOver: 1,
+  /** The sender waits for the switches' `Go`. */
+  waiting: 2,
+} as const
+/** The sender has announced all its flows. */
+export const AnnounceDone = message(21, 'AnnounceDone')
+
+/** Place no new flow at the sender (`code` 1), or do again (0). */
+export const StopPlacing = message(22, 'StopPlacing')
+/** In-band: behind the last `FlowOpen` of a flow that this switch has placed at the receiver. */
+export const StopPlacingReply = message(23, 'StopPlacingReply')
+
+/** The sender's load, from each runtime to the switches now and then. */
+export const Workload = message(24, 'Workload', {
+  fields: { busyPerMille: u32, flows: u32, packetsPerSecond: u64, drops: u64, queueDepth: u32 },
+})
+export const WorkloadBusy = fieldOf(Workload, 'busyPerMille')
+export const WorkloadFlows = fieldOf(Workload, 'flows')
+export const WorkloadPackets = fieldOf(Workload, 'packetsPerSecond')
+export const WorkloadDrops = fieldOf(Workload, 'drops')
+export const WorkloadQueue = fieldOf(Workload, 'queueDepth')

@@ -1,0 +1,17 @@
+/**
+ * Closing messages: a flow ends everywhere, behind its last packet. PROTOCOL 3.
+ *
+ *     runtime ── CloseFlow ─▶ every switch ══ CloseFlowReply ═▶ runtime ── FlowClosed ─▶ every switch
+ *
+ * A switch that has answered holds the key's packets until FlowClosed says that the flow has ended (they open another one), or
+ * goes on after all.
+ */
+
+import { message } from './message.ts'
+
+/** The flow is about to end. */
+export const CloseFlow = message(6, 'CloseFlow', { withKey: true })
+/** In-band: no packet of the flow follows. `code` 1: packets of it wait at this switch, so it should not end. */
+export const CloseFlowReply = message(7, 'CloseFlowReply')
+/** `code` 1: it has ended; 0: it goes on. */
+export const FlowClosed = message(8, 'FlowClosed', { withKey: true })

@@ -1,0 +1,51 @@
+/**
+ * Migration messages. Paper §5.4.1; PROTOCOL 7-10.
+ *
+ *     1  source ── PrepareFlow ─▶ target ── PrepareFlowReply ─▶ source
+ *     2  source ── RerouteFlow ─▶ every switch ══ RerouteFlowReply ═▶ previous owner
+ *     3  source ── InstallFlow ─▶ target ── InstallFlowReply ─▶ source;  source ══ Drained ═▶ every switch ── Go ─▶ target
+ *
+ * `epoch` is that of the new ownership throughout. An abort behind step 2 is a move back at the next epoch:
+ *
+ *     source ── AbortFlow ─▶ target ── BufferedPacket ... AbortFlowReply ─▶ source
+ */
+
+import { u32, u8 } from '../memory/struct.ts'
+import { fieldOf, message } from './message.ts'
+
+/** Why a target does not take a flow. */
+export const MoveRefusal = {
+  none: 0, noRoom: 1, otherChain: 2, draining: 3, exists: 4, damaged: 5, busy: 6, unknown: 7,
+} as const
+
+/** Make room for the flow. The tail is its alias keys, 11 words each. */
+export const PrepareFlow = message(9, 'PrepareFlow', { withKey: true, fields: { layout: u32, snapshotBytes: u32 }, hasTail: true })
+export const PrepareFlowLayout = fieldOf(PrepareFlow, 'layout')
+export const PrepareFlowSnapshotBytes = fieldOf(PrepareFlow, 'snapshotBytes')
+/** `code`: a {@link MoveRefusal}. */
+export const PrepareFlowReply = message(10, 'PrepareFlowReply')
+
+/** Send the flow's packets to `node` from now on. */
+export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: { ownerIncarnation: u32 } })
+export const RerouteFlowOwnerIncarnation = fieldOf(RerouteFlow, 'ownerIncarnation')
+/** In-band, on the link to the owner before: behind the last packet that it gets. */
+export const RerouteFlowReply = message(12, 'RerouteFlowReply')
+
+/** The flow. The tail is its snapshot. `switchCount` switches were re-pointed, and each will say `Go`. */
+export const InstallFlow = message(13, 'InstallFlow', { fields: { switchCount: u8 }, hasTail: true })
+export const InstallFlowSwitchCount = fieldOf(InstallFlow, 'switchCount')
+/** `code`: a {@link MoveRefusal}; with one the flow is the source's again. */
+export const InstallFlowReply = message(14, 'InstallFlowReply')
+
+/** The move is off. `epoch` is that of the move back; `switchCount` switches will send their in-band word to the target. */
+export const AbortFlow = message(15, 'AbortFlow', { fields: { switchCount: u8 } })
+export const AbortFlowSwitchCount = fieldOf(AbortFlow, 'switchCount')
+/** All that the target had buffered has been sent back. */
+export const AbortFlowReply = message(16, 'AbortFlowReply')
+/** A packet that the target had buffered (`code` 0) or that strayed to the source (`code` 1). `node` is the switch it came from. */
+export const BufferedPacket = message(17, 'BufferedPacket', { hasTail: true })
+
+/** In-band: behind the last frame that this node releases of the flow. */
+export const Drained = message(18, 'Drained')
+/** From now on the new owner may release frames of the flow to this switch. */
+export const Go = message(19, 'Go')
