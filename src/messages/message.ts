@@ -20,7 +20,7 @@ export const MessageField = { type: 0, code: 1, node: 2, epoch: 4, flow: 8, key:
 /** Bytes of a message's head; with key and Ethernet addresses. */
 export const HEAD_BYTES = 16
 export const KEYED_BYTES = 72
-/** Bytes of the Ethernet addresses: destination and source of a forward frame, as it came in. */
+/** Bytes of the Ethernet addresses: destination and source of a frame from endpoint a of the key to endpoint b. */
 export const MACS_BYTES = 12
 
 export interface MessageKind {

@@ -1,0 +1,39 @@
+/**
+ * Planted bugs: each breaks one rule of the cluster protocols, so that the simulator can show that its checkers see it. All
+ * are off, except while `nfactor simulate --plant NAME` or a test of the checkers switches one on. Never consulted per packet
+ * on the fast path.
+ */
+
+/** Name of each planted bug, with the rule that it breaks. */
+export const plantedBugs = {
+  'switch-places-itself': 'a switch places unknown flows itself instead of asking their home (1)',
+  'ghost-actor': 'a runtime makes an actor for a packet without FlowOpen (2)',
+  'stale-close': 'a switch ends whatever flow has the key when a close comes, whichever flow it is about (2)',
+  'close-without-barrier': 'a runtime ends an idle flow without waiting for the switches (3)',
+  'learn-from-data': 'a switch takes the sender of a data frame for the flow\'s owner (4)',
+  'alias-granted-twice': 'a home grants an alias that another flow has (5)',
+  'alias-before-bound': 'a home grants an alias before every switch knows it (5)',
+  'busy-ignored': 'a flow is moved while a move of it is under way (6)',
+  'take-back-by-timer': 'a source takes a flow back because the answer to its record is late (7)',
+  'target-forgets': 'a target forgets a prepared flow because the record is late (7)',
+  'abort-without-buffer': 'an aborted move goes on without what the target had buffered (8)',
+  'release-without-go': 'a new owner releases packets before the switches say Go (9)',
+  'straggler-lost': 'a packet that strays to the source is lost without a count (10)',
+  'relearn-at-once': 'a restarted switch places unknown flows before every runtime has announced its own (21)',
+  'drained-early': 'a drained runtime calls itself empty before every switch has stopped placing (24)',
+  'replies-dropped': 'a reply for which there is no ordinary room is lost (25)',
+  'barrier-out-of-band': 'a switch answers a re-pointing on the control session, past the data (26)',
+  'duplicates-delivered': 'a session delivers a repeated frame again',
+  'long-message-cut': 'a message longer than a frame loses its end',
+  'state-left-behind': 'a flow that moved away is not released at its source',
+  'refusal-unanswered': 'a target without room does not answer',
+  'drop-ignored': 'a packet that a network function drops is forwarded',
+  'load-for-runtime': 'the least-loaded policy returns the load for the runtime',
+  'stale-epoch': 'a switch follows a re-pointing of an epoch that is over',
+} as const
+
+export type PlantedBug = keyof typeof plantedBugs
+
+/** Which bugs are on. Set by the simulator alone. */
+export const planted: Record<PlantedBug, boolean> =
+  Object.fromEntries(Object.keys(plantedBugs).map((name) => [name, false])) as Record<PlantedBug, boolean>

@@ -1,0 +1,19 @@
+/**
+ * Message channel: where a protocol puts its messages for one peer. Behind it is a session (session.ts), control or in-band.
+ *
+ * A message is written in place: `begin` gives room in the arena, the caller fills it, `commit` sends it. Nothing else may happen
+ * on the channel in between. Requests use ordinary room and are tried again later when there is none. Replies, and whatever must
+ * go out for the peer to make progress, use the reserve: it is sized so that it always suffices, because a session stops
+ * acknowledging when half of its reserve is in use (PROTOCOL 25).
+ */
+
+export interface MessageChannel {
+  /**
+   * Room for a message of `bytes` bytes, zeroed, 8-aligned; 0 when there is none.
+   *
+   * @param reserved true for a reply: there is room unless the peer is gone
+   */
+  begin(bytes: number, reserved?: boolean): number
+  /** Sends the message that `begin` gave room for. */
+  commit(): void
+}
