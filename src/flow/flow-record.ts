@@ -12,7 +12,7 @@
  *              88 timing wheel: next, previous, deadline
  *             100 held packets: first slot, 104 last slot
  *             108 epoch u32, 112 bypassed NFs u16, 114 held count u16, 116 flow id (double word)
- *             124 owner u16, replica u16
+ *             124 outputs: switch that forward packets leave to u8, reverse packets u8, 126 replica u16
  *            128 state of the first NF, of the second, ... each at its alignment
  *
  * The flow key is canonical: the endpoint with the smaller (address, port), compared as unsigned big-endian numbers, is a.
@@ -47,7 +47,7 @@ export const FlowRecord = {
   heldCount: 114,
   idLow: 116,
   idHigh: 120,
-  owner: 124,
+  outputs: 124,
   replica: 126,
   state: 128,
 } as const
@@ -70,8 +70,8 @@ export const FlowFlag = {
   dropAll: 1,
   /** Some NFs are bypassed for this flow (the `bypass` bits). */
   bypass: 2,
-  /** Packets of this flow are held by an NF. */
-  holding: 4,
+  /** Its packets go to the manager, its timers stand still. */
+  paused: 8,
 } as const
 
 /** What of a TCP connection's life the engine itself has seen, bits of the record's `tcp` byte. */

@@ -10,7 +10,7 @@
  *     source ── AbortFlow ─▶ target ── BufferedPacket ... AbortFlowReply ─▶ source
  */
 
-import { u32, u8 } from '../memory/struct.ts'
+import { array, u32, u8 } from '../memory/struct.ts'
 import { fieldOf, message } from './message.ts'
 
 /** Why a target does not take a flow. */
@@ -31,15 +31,23 @@ export const RerouteFlowOwnerIncarnation = fieldOf(RerouteFlow, 'ownerIncarnatio
 /** In-band, on the link to the owner before: behind the last packet that it gets. */
 export const RerouteFlowReply = message(12, 'RerouteFlowReply')
 
-/** The flow. The tail is its snapshot. `switchCount` switches were re-pointed, and each will say `Go`. */
-export const InstallFlow = message(13, 'InstallFlow', { fields: { switchCount: u8 }, hasTail: true })
-export const InstallFlowSwitchCount = fieldOf(InstallFlow, 'switchCount')
+/** Switches in a cluster, at most. */
+export const SWITCHES_MAX = 8
+/** Ids of switches, 0 behind the last. */
+const switches = array(u8, SWITCHES_MAX)
+
+/** The flow. The tail is its snapshot. Each of `switches` was re-pointed, and will say `Go`. */
+export const InstallFlow = message(13, 'InstallFlow', { fields: { switches }, hasTail: true })
+export const InstallFlowSwitches = fieldOf(InstallFlow, 'switches')
 /** `code`: a {@link MoveRefusal}; with one the flow is the source's again. */
 export const InstallFlowReply = message(14, 'InstallFlowReply')
 
-/** The move is off. `epoch` is that of the move back; `switchCount` switches will send their in-band word to the target. */
-export const AbortFlow = message(15, 'AbortFlow', { fields: { switchCount: u8 } })
-export const AbortFlowSwitchCount = fieldOf(AbortFlow, 'switchCount')
+/**
+ * The move is off. `epoch` is that of the move back; each of `switches` sends its in-band word to the target, which waits for them.
+ * May be repeated with fewer switches: the others have answered to the source.
+ */
+export const AbortFlow = message(15, 'AbortFlow', { fields: { switches } })
+export const AbortFlowSwitches = fieldOf(AbortFlow, 'switches')
 /** All that the target had buffered has been sent back. */
 export const AbortFlowReply = message(16, 'AbortFlowReply')
 /** A packet that the target had buffered (`code` 0) or that strayed to the source (`code` 1). `node` is the switch it came from. */
@@ -49,3 +57,6 @@ export const BufferedPacket = message(17, 'BufferedPacket', { hasTail: true })
 export const Drained = message(18, 'Drained')
 /** From now on the new owner may release frames of the flow to this switch. */
 export const Go = message(19, 'Go')
+
+/** The record layout of the sender's chain, ahead of its first `PrepareFlow`. `flow` is its hash. The tail is JSON. */
+export const AnnounceChain = message(29, 'AnnounceChain', { hasTail: true })

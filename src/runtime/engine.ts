@@ -42,7 +42,7 @@ import { PacketPool } from '../packet/packet-pool.ts'
 import { createPacketView } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import { installSnapshot, layoutHash, layoutOf, snapshotKey, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
-import type { FlowTimer, FlowView } from '../nf/definition.ts'
+import type { ClusterView, FlowTimer, FlowView } from '../nf/definition.ts'
 import { CACHE_HINT_BYTES, writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
 import { createEmitter } from './emitter.ts'
 import { HeldPacketLists } from './held-packets.ts'
@@ -71,6 +71,25 @@ export interface EngineEvents {
   nfFailed?(nf: string, error: unknown): void
 }
 
+/**
+ * Decides about flows in the engine's place: a node of a cluster, where flows are placed, moved and ended together with others.
+ * Called between packets, off the fast path; may not call the engine but for `hashKey` and `resumeFlow`.
+ */
+export interface FlowManager {
+  /**
+   * A packet whose key is no flow's here.
+   *
+   * @returns a record to run it on (its direction made to fit), 0 to open a flow, -1 when the packet was taken, slot and all
+   */
+  unknown(d: number): number
+  /** A flow has been opened for a packet. */
+  opened(record: number, d: number): void
+  /** Nothing has come for the flow's idle timeout, or room is wanted. It stays until `endFlow`; called again while it is idle. */
+  idle(record: number): void
+  /** A packet of a paused flow. True: taken, slot and all; false: it is to run. */
+  paused(d: number, record: number): boolean
+}
+
 export interface EngineOptions {
   readonly arena: Arena
   readonly chain: readonly ChainMember[]
@@ -82,6 +101,7 @@ export interface EngineOptions {
   /** False: plain TypeScript instead of the WebAssembly kernels. */
   readonly wasm?: boolean
   readonly events?: EngineEvents
+  readonly manager?: FlowManager
 }
 
 export interface EngineStatistics {
@@ -102,6 +122,8 @@ export interface EngineStatistics {
   handedOver: number
   /** Held packets that came with a flow that moved in. */
   takenOver: number
+  /** Packets that the manager has taken. */
+  taken: number
   nfErrors: number
 }
 
@@ -130,18 +152,20 @@ const TCP_CHANGES = (1 | 2 | 4) << 8
 const PASS = ParseResult.pass
 const UNPARSED = KERNEL_UNPARSED
 const CONSUMED = 100
+/** How long an idle or paused flow waits before it is looked at again. */
+const IDLE_RETRY_US = 50_000
 /** With fewer flows what hints are about is in the second-level cache anyway, and looking costs more (bench engine). */
 const HINT_FLOWS_MIN = 4096
 
 export type Engine = ReturnType<typeof createEngine>
 
 export function createEngine(options: EngineOptions) {
-  const { arena, limits, timeouts, policy, events = {} } = options
+  const { arena, limits, timeouts, policy, events = {}, manager = null } = options
   const { i32, u8, u16, f64, u32 } = arena
 
   const statistics: EngineStatistics = {
     received: 0, forwarded: 0, dropped: 0, emitted: 0, bytesReceived: 0, bytesForwarded: 0, flowsCreated: 0, flowsTcp: 0,
-    flowsUdp: 0, flowsIcmp: 0, flowsOther: 0, flowsEnded: 0, flowsEvicted: 0, handedOver: 0, takenOver: 0, nfErrors: 0,
+    flowsUdp: 0, flowsIcmp: 0, flowsOther: 0, flowsEnded: 0, flowsEvicted: 0, handedOver: 0, takenOver: 0, taken: 0, nfErrors: 0,
   }
   const random = new Random(options.seed)
   const kernels = loadKernels(arena, { wasm: options.wasm ?? true })
@@ -201,7 +225,7 @@ export function createEngine(options: EngineOptions) {
     arena, extents, kernels, records, origin, packet, flow: flowView, emit: emitter, timer: makeTimer,
     held: (nf) => held.of(nf),
     random: () => random.int32(),
-    reconsider: () => { reconsidered.push(i32[packet.d + RECORD]) },
+    reconsider: () => { if (manager !== null) reconsidered.push(i32[packet.d + RECORD]) },
   }
   /** Flows whose NF asked for `migrationTarget`; a node takes them after a batch. */
   const reconsidered: number[] = []
@@ -455,7 +479,14 @@ export function createEngine(options: EngineOptions) {
       parser.useOwnKey(d)
       record = find(d)
     }
-    if (record === 0) record = open(d)
+    if (record === 0) {
+      record = manager === null ? 0 : manager.unknown(d)
+      if (record < 0) {
+        statistics.taken++
+        return 0
+      }
+      if (record === 0) record = open(d)
+    }
     i32[d + RECORD] = record
     return record
   }
@@ -531,6 +562,27 @@ export function createEngine(options: EngineOptions) {
         takeOffFastPath(record, i)
       }
     }
+    if (manager !== null && !reopening) manager.opened(record, d)
+    return record
+  }
+
+  /** Set while a new connection takes over the ports, and in a cluster the identity, of one that lingers. */
+  let reopening = false
+
+  function reopen(record: number, d: number): number {
+    if (manager === null) {
+      end(record, 'closed', true)
+      return open(d)
+    }
+    const identity = [FlowRecord.epoch, FlowRecord.idLow, FlowRecord.idHigh, FlowRecord.outputs].map((at) => i32[(record + at) >> 2])
+    reopening = true
+    end(record, 'closed', true)
+    const opened = open(d)
+    reopening = false
+    assert(opened === record, 'the block freed last is the next one taken')
+    ;[FlowRecord.epoch, FlowRecord.idLow, FlowRecord.idHigh, FlowRecord.outputs].forEach((at, i) => {
+      i32[(record + at) >> 2] = identity[i] as number
+    })
     return record
   }
 
@@ -553,6 +605,10 @@ export function createEngine(options: EngineOptions) {
       }
     }
     if (best === 0) return false
+    if (manager !== null) {
+      manager.idle(best)
+      return false
+    }
     statistics.flowsEvicted++
     end(best, u8[best + FlowRecord.phase] === FlowPhase.lingering ? 'closed' : 'expired', true)
     return true
@@ -616,6 +672,10 @@ export function createEngine(options: EngineOptions) {
 
   /** A packet that changes the connection's phase, or a flow that is not on the fast path. */
   function slowActor(d: number, record: number): void {
+    if ((u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0 && manager !== null && manager.paused(d, record)) {
+      statistics.taken++
+      return
+    }
     const meta = i32[d + META]
     if ((meta & TCP_CHANGES) !== 0) {
       const reopened = tcpLife(d, record, (meta >>> 8) & 255, (meta >>> 16) & 1)
@@ -655,8 +715,7 @@ export function createEngine(options: EngineOptions) {
     const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
     if (lingering && (flags & 0x16) === 2) {
       passTime(d)
-      end(record, 'closed', true)
-      record = open(d)
+      record = reopen(record, d)
       if (record === 0) return 0
       life = 0
     }
@@ -835,6 +894,10 @@ export function createEngine(options: EngineOptions) {
 
   function fire(record: number): void {
     const now = f64[clock]
+    if ((u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0) {
+      wheel.add(record, tickOf(now + IDLE_RETRY_US))
+      return
+    }
     const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
     const idleUntil = f64[(record + FlowRecord.lastSeen) >> 3] + u32[(record + FlowRecord.idleTimeoutMs) >> 2] * 1000
     for (let i = 0; i < nfs.length; i++) {
@@ -857,8 +920,14 @@ export function createEngine(options: EngineOptions) {
       progress.nf = -1
       timersOff = false
     }
-    if (idleUntil <= now) end(record, lingering ? 'closed' : 'expired', false)
-    else wheel.add(record, dueTick(record))
+    if (idleUntil > now) {
+      wheel.add(record, dueTick(record))
+    } else if (manager === null) {
+      end(record, lingering ? 'closed' : 'expired', false)
+    } else {
+      wheel.add(record, tickOf(now + IDLE_RETRY_US))
+      manager.idle(record)
+    }
     packet.d = idleDescriptor
   }
 
@@ -957,6 +1026,46 @@ export function createEngine(options: EngineOptions) {
     return record
   }
 
+  /** Stops a flow: its packets go to the manager, its timers stand still. */
+  function pauseFlow(record: number): void {
+    u8[record + FlowRecord.flags] |= FlowFlag.paused
+  }
+
+  function resumeFlow(record: number): void {
+    u8[record + FlowRecord.flags] &= ~FlowFlag.paused
+  }
+
+  /** Ends a flow that the manager was told to be idle. */
+  function endFlow(record: number): void {
+    end(record, u8[record + FlowRecord.phase] === FlowPhase.lingering ? 'closed' : 'expired', true)
+    packet.d = idleDescriptor
+  }
+
+  /** The record of the flow with the key in this descriptor, 0 if there is none. Writes the descriptor's hash. */
+  function findFlow(d: number): number {
+    i32[d + HASH] = parser.hashKey(d)
+    return find(d)
+  }
+
+  /** Where the chain's network functions want the flow to live: a runtime's id, or null to stay. */
+  function migrationTargetOf(record: number, cluster: ClusterView): number | null {
+    useIdle(record)
+    let target: number | null = null
+    for (let i = 0; i < nfs.length && target === null; i++) {
+      const nf = nfs[i] as ChainNf
+      if (nf.methods.migrationTarget === undefined) continue
+      nf.state.o = record + nf.stateOffset
+      try {
+        target = nf.methods.migrationTarget(cluster, nf.state)
+      } catch (error) {
+        if (error instanceof AssertionError) throw error
+        reportNf(i, error)
+      }
+    }
+    packet.d = idleDescriptor
+    return target
+  }
+
   function tellNfs(record: number, method: 'flowMovedIn' | 'flowMovedOut'): void {
     for (let i = 0; i < nfs.length; i++) {
       const nf = nfs[i] as ChainNf
@@ -1025,7 +1134,12 @@ export function createEngine(options: EngineOptions) {
     /** Word index of the descriptor of packet `index` that is to leave. */
     output: (index: number): number => i32[outputs + index],
     clearOutput,
-    layout, exportFlow, removeFlow, importFlow,
+    layout, layoutHash: ownLayout, exportFlow, removeFlow, importFlow, pauseFlow, resumeFlow, endFlow, findFlow,
+    migrationTargetOf,
+    /** True when a network function of the chain says where its flows want to live. */
+    choosesTargets: nfs.some((nf) => nf.methods.migrationTarget !== undefined),
+    /** Flows whose NF asked for `migrationTarget` since this was last emptied: their records. The host empties it after a batch. */
+    reconsidered,
     flows,
     finish,
     /** Packets kept: held by NFs, or fragments waiting for their first one. */
