@@ -18,6 +18,7 @@ import type { EngineLimits } from '../base/limits.ts'
 import type { TimeUs } from '../base/clock.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Slab } from '../memory/slab.ts'
+import { flowKeysEqual } from '../flow/flow-key.ts'
 import { FlowTable } from '../flow/flow-table.ts'
 import { Descriptor, DESCRIPTOR_WORDS, Meta } from './descriptor.ts'
 
@@ -39,6 +40,8 @@ const E = {
   meta: 30, sequence: 31, expiry: 32, headerBytes: 34,
 } as const
 const ENTRY_BYTES = 192
+/** Bytes of an entry that travels with its flow. */
+export const FRAGMENT_ENTRY_BYTES = ENTRY_BYTES
 
 export class FragmentTracker {
   /** Fragments kept because they came before their first one, those given up and not yet handed out included. */
@@ -156,6 +159,35 @@ export class FragmentTracker {
     return this.#table.size
   }
 
+  /** Entries of datagrams whose first fragment belonged to the flow with this key (a word index). */
+  datagramsOf(key: number): number[] {
+    const found: number[] = []
+    for (let entry = this.#oldest; entry !== 0; entry = this.#i32[(entry >> 2) + E.next]) {
+      const at = entry >> 2
+      if (this.#i32[at + E.known] === 1 && flowKeysEqual(this.#i32, key, at + E.key)) found.push(entry)
+    }
+    return found
+  }
+
+  /** Writes an entry as {@link FRAGMENT_ENTRY_BYTES} bytes, with the time it has left. */
+  exportEntry(entry: number, now: TimeUs, target: DataView, at: number): void {
+    for (let word = 0; word < ENTRY_BYTES >> 2; word++) target.setInt32(at + word * 4, this.#i32[(entry >> 2) + word], true)
+    target.setFloat64(at + E.expiry * 4, this.#f64[(entry >> 3) + E.expiry / 2] - now, true)
+  }
+
+  /** Takes over a datagram of a flow that has come here, written by {@link exportEntry}. */
+  importEntry(source: DataView, at: number, now: TimeUs, flowHash: number): void {
+    const i32 = this.#i32
+    const hash = source.getInt32(at + E.hash * 4, true)
+    for (let i = 0; i < 11; i++) this.#datagram[i] = source.getInt32(at + (E.datagram + i) * 4, true)
+    if (this.#find(hash) !== 0) return
+    const entry = this.#insert(hash, now + Math.min(this.#lifetimeUs, source.getFloat64(at + E.expiry * 4, true))) >> 2
+    for (let word = E.key; word < E.expiry; word++) i32[entry + word] = source.getInt32(at + word * 4, true)
+    i32[entry + E.known] = 1
+    i32[entry + E.flowHash] = flowHash
+    i32[entry + E.headerBytes] = source.getInt32(at + E.headerBytes * 4, true)
+  }
+
   #identification(d: number): number {
     const i32 = this.#i32
     const network = i32[d + D.network]
@@ -200,6 +232,11 @@ export class FragmentTracker {
   }
 
   #add(hash: number, d: number): number {
+    return this.#insert(hash, this.#f64[(d + D.time) >> 1] + this.#lifetimeUs)
+  }
+
+  /** Adds an entry for the datagram at hand. */
+  #insert(hash: number, expiry: TimeUs): number {
     const i32 = this.#i32
     if (this.#table.size >= this.#limits.fragmentedDatagrams) this.#abandon(this.#oldest)
     const entry = this.#slab.take()
@@ -208,7 +245,7 @@ export class FragmentTracker {
     i32.fill(0, at, at + (ENTRY_BYTES >> 2))
     i32[at + E.hash] = hash
     for (let i = 0; i < 11; i++) i32[at + E.datagram + i] = this.#datagram[i]
-    this.#f64[(entry >> 3) + E.expiry / 2] = this.#f64[(d + D.time) >> 1] + this.#lifetimeUs
+    this.#f64[(entry >> 3) + E.expiry / 2] = expiry
     i32[at + E.previous] = this.#newest
     if (this.#newest === 0) this.#oldest = entry
     else i32[(this.#newest >> 2) + E.next] = entry

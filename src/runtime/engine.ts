@@ -25,6 +25,7 @@ import { assert, AssertionError } from '../base/assert.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { TimeUs } from '../base/clock.ts'
 import { BATCH_EXTRA_PACKETS, BATCH_PACKETS, type EngineLimits, type IdleTimeouts } from '../base/limits.ts'
+import { planted } from '../base/planted-bugs.ts'
 import { Random } from '../base/random.ts'
 import type { Arena } from '../memory/arena.ts'
 import { loadKernels } from '../memory/kernels/kernels.ts'
@@ -446,7 +447,8 @@ export function createEngine(options: EngineOptions) {
 
   /** A verdict other than forward, of the NF that ran last. */
   function notForwarded(d: number, record: number, verdict: number): void {
-    if (verdict >= 2 && verdict - 2 < dropCounts.length && Number.isInteger(verdict)) drop(d, dropReasonOfVerdict(verdict))
+    if (planted['drop-ignored'] && verdict >= 2) forward(d)
+    else if (verdict >= 2 && verdict - 2 < dropCounts.length && Number.isInteger(verdict)) drop(d, dropReasonOfVerdict(verdict))
     else if (verdict === Verdict.Hold) {
       if (!held.hold(d, record, progress.nf)) drop(d, DropReason['hold-limit'])
     }
@@ -969,7 +971,7 @@ export function createEngine(options: EngineOptions) {
   const layout = layoutOf(chain)
   const ownLayout = layoutHash(layout)
   const scratch = arena.allocate('state of an older version', 4096)
-  const parts = { arena, extents, pool, chain }
+  const parts = { arena, extents, pool, chain, fragments }
 
   /** The flow as bytes: see flow-snapshot.ts. The flow goes on. */
   function exportFlow(record: number): Uint8Array {
@@ -1010,7 +1012,7 @@ export function createEngine(options: EngineOptions) {
     const record = slab.take()
     assert(record !== 0, 'there are as many flow records as table entries')
     try {
-      const installed = installSnapshot(parts, ownLayout, snapshot, record, now, from, scratch)
+      const installed = installSnapshot(parts, ownLayout, snapshot, record, hash, now, from, scratch)
       held.count += installed.held.length
       statistics.takenOver += installed.held.length
     } catch (error) {

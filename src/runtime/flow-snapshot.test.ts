@@ -5,7 +5,7 @@ import { Random } from '../base/random.ts'
 import { chain, defineNf, inExtent, struct, text, time, u16, u32, u64, Verdict } from '../nf/index.ts'
 import type { AnyNfDefinition } from '../nf/definition.ts'
 import {
-  buildFrame, gate, payloads, recorder, saw, sideCounter, TcpConversation, TEST_START_US, TestRuntime, type TestRuntimeOptions,
+  buildFragments, buildFrame, gate, payloads, recorder, saw, sideCounter, TcpConversation, TEST_START_US, TestRuntime, type TestRuntimeOptions,
 } from '../testing/index.ts'
 
 const SECOND = 1e6
@@ -322,4 +322,24 @@ test('many flows move to and fro at random, under traffic', () => {
     assert.equal(flow.packets, sent[flow.tuple.sourcePort - 1])
   }
   for (const runtime of runtimes) runtime.dispose()
+})
+
+test('a flow that moves amid a fragmented datagram takes along which fragments are still to come', () => {
+  for (const tcp of [false, true]) {
+    const payload = 'a'.repeat(60) + 'b'.repeat(64)
+    const [first, second, third] = buildFragments(tcp
+      ? { tcp: { sourcePort: 7, destinationPort: 80, sequence: 1000, payload }, identification: 5 }
+      : { udp: { sourcePort: 7, destinationPort: 53, payload }, identification: 5 }, 48)
+    const source = new TestRuntime(recorder())
+    const target = new TestRuntime(recorder())
+    source.feed(first as Uint8Array)
+    source.feed(second as Uint8Array)
+    source.flush()
+    target.importFlows(source.exportFlows(true), source.time)
+    target.feed({ frame: third as Uint8Array, time: source.time + 1000 })
+    const { flows, inUse } = target.result()
+    assert.deepEqual([flows.length, flows[0]?.packets, inUse.buffered], [1, 3, 0])
+    source.dispose()
+    target.dispose()
+  }
 })

@@ -3,7 +3,8 @@
  * of its record", with what hangs on it.
  *
  *      0 magic u32 │ 4 total bytes u32 │ 8 checksum u32 │ 12 layout u32 │ 16 taken at f64 │ 24 record bytes u32
- *     28 held packets u32 │ 32 record ... │ per extent field: blocks u32, blocks ... │ per held packet: descriptor, frame
+ *     28 held packets u16, fragmented datagrams u16 │ 32 record ... │ per extent field: blocks u32, blocks ...
+ *        │ per held packet: descriptor, frame │ per datagram of which more fragments may come: what the tracker knows
  *
  * Timers travel as the time they have left, times in the state are moved by the difference of the two clocks. A snapshot is
  * checked whole (size, checksum, layout, room) before anything is installed. `layout` is a hash of the chain's record layout: a
@@ -16,6 +17,7 @@ import type { Arena } from '../memory/arena.ts'
 import type { ExtentPool } from '../memory/extent-pool.ts'
 import type { Struct, StructView } from '../memory/struct.ts'
 import { FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
+import { FRAGMENT_ENTRY_BYTES, type FragmentTracker } from '../packet/fragment-tracker.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import type { Chain, ChainNf } from '../nf/chain.ts'
@@ -83,10 +85,11 @@ export interface SnapshotParts {
   readonly extents: ExtentPool
   readonly pool: PacketPool
   readonly chain: Chain
+  readonly fragments: FragmentTracker
 }
 
 /** The flow at `record` as bytes of their own. */
-export function takeSnapshot({ arena, extents, chain }: SnapshotParts, hash: number, record: number, now: TimeUs): Uint8Array {
+export function takeSnapshot({ arena, extents, chain, fragments }: SnapshotParts, hash: number, record: number, now: TimeUs): Uint8Array {
   const { i32, u8, f64 } = arena
   const fields = extentWords(chain)
   let bytes = HEADER_BYTES + chain.recordBytes
@@ -96,6 +99,8 @@ export function takeSnapshot({ arena, extents, chain }: SnapshotParts, hash: num
     bytes += DESCRIPTOR_BYTES + align4(i32[(slot >> 2) + Descriptor.length])
     held++
   }
+  const datagrams = fragments.size === 0 ? [] : fragments.datagramsOf(record >> 2)
+  bytes += datagrams.length * FRAGMENT_ENTRY_BYTES
   const snapshot = new Uint8Array(bytes)
   const view = new DataView(snapshot.buffer)
   view.setUint32(0, MAGIC, true)
@@ -103,7 +108,8 @@ export function takeSnapshot({ arena, extents, chain }: SnapshotParts, hash: num
   view.setInt32(12, hash, true)
   view.setFloat64(16, now, true)
   view.setUint32(24, chain.recordBytes, true)
-  view.setUint32(28, held, true)
+  view.setUint16(28, held, true)
+  view.setUint16(30, datagrams.length, true)
   snapshot.set(u8.subarray(record, record + chain.recordBytes), HEADER_BYTES)
   for (const nf of chain.nfs) {
     if (nf.timerOffset === 0) continue
@@ -129,6 +135,10 @@ export function takeSnapshot({ arena, extents, chain }: SnapshotParts, hash: num
     at += DESCRIPTOR_BYTES
     snapshot.set(u8.subarray(frame, frame + i32[d + Descriptor.length]), at)
     at += align4(i32[d + Descriptor.length])
+  }
+  for (const entry of datagrams) {
+    fragments.exportEntry(entry, now, view, at)
+    at += FRAGMENT_ENTRY_BYTES
   }
   view.setInt32(8, checksum(snapshot, 12, bytes), true)
   return snapshot
@@ -174,12 +184,13 @@ export interface InstallResult {
 /**
  * Installs a snapshot in an empty record block.
  *
+ * @param flowHash hash of the flow's key here
  * @param from layout of the chain that the snapshot was taken from, if it is not this chain's
  * @param scratch arena offset of room for a state of an older version
  * @throws CodedError `NF_SNAPSHOT`, with nothing installed
  */
-export function installSnapshot({ arena, extents, pool, chain }: SnapshotParts, own: number, snapshot: Uint8Array,
-    record: number, now: TimeUs, from: ChainLayout | undefined, scratch: number): InstallResult {
+export function installSnapshot({ arena, extents, pool, chain, fragments }: SnapshotParts, own: number, snapshot: Uint8Array,
+    record: number, flowHash: number, now: TimeUs, from: ChainLayout | undefined, scratch: number): InstallResult {
   const { i32, u8, f64 } = arena
   const view = check(snapshot)
   const same = view.getInt32(12, true) === own
@@ -202,13 +213,15 @@ export function installSnapshot({ arena, extents, pool, chain }: SnapshotParts, 
     }
   })
   const frames: { at: number; length: number }[] = []
-  for (let i = view.getUint32(28, true); i > 0; i--) {
+  for (let i = view.getUint16(28, true); i > 0; i--) {
     if (at + DESCRIPTOR_BYTES > snapshot.length) damaged('is cut short')
     const length = view.getInt32(at + Descriptor.length * 4, true)
     if (length < 0 || length > FRAME_BYTES_MAX) damaged('has a held packet of an impossible length')
     frames.push({ at, length })
     at += DESCRIPTOR_BYTES + align4(length)
   }
+  const datagrams = at
+  at += view.getUint16(30, true) * FRAGMENT_ENTRY_BYTES
   if (at !== snapshot.length) damaged('has parts that do not add up')
   const upgrades = same ? [] : planUpgrades(chain, layout)
   const wanted = chains.reduce((sum, c) => sum + (same || upgrades[c.nf] === undefined ? c.blocks : 0), 0)
@@ -264,6 +277,9 @@ export function installSnapshot({ arena, extents, pool, chain }: SnapshotParts, 
     i32[d + Descriptor.nextHeld] = held[index + 1] ?? 0
     for (const word of FRAME_OFFSETS) i32[d + word] = i32[d + word] < 0 ? 0 : i32[d + word] + frame
   })
+  for (let place = datagrams; place < at; place += FRAGMENT_ENTRY_BYTES) {
+    fragments.importEntry(view, place, now, flowHash)
+  }
   return { held }
 }
 

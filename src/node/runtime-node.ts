@@ -1,0 +1,381 @@
+/**
+ * Runtime node: an engine, a coordinator, a link to every switch and a control port, in one `poll`. Paper §5.1, §6.1.
+ *
+ * A turn runs the stages round-robin, each with its budget: control messages; per link a few batches of data frames and the in-band
+ * messages between them, in their order; what the coordinator has to do; time; and what is to be sent. Data is read only while
+ * the output links have room for what may come of a batch, so that overload is felt at the external ports (PROTOCOL 25).
+ */
+
+import type { TimeUs } from '../base/clock.ts'
+import type { EngineLimits, IdleTimeouts } from '../base/limits.ts'
+import { BATCH_EXTRA_PACKETS, BATCH_PACKETS } from '../base/limits.ts'
+import { FlowFlag, FlowPhase, FlowRecord } from '../flow/flow-record.ts'
+import { KeyBlock, KeyTable } from '../flow/key-table.ts'
+import type { Arena } from '../memory/arena.ts'
+import type { ClusterConfig } from '../messages/cluster-config.ts'
+import type { ChainMember } from '../nf/chain.ts'
+import type { ClusterView } from '../nf/definition.ts'
+import type { DecodedRecord } from '../nf/record-buffer.ts'
+import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import type { PacketQueue } from '../packet/packet-queue.ts'
+import type { Port } from '../packet/port.ts'
+import { createEngine, defaultPolicy, type EngineEvents, type EnginePolicy } from '../runtime/engine.ts'
+import { Coordinator } from '../runtime/coordinator.ts'
+import { PeerSwitches } from '../runtime/peer-switches.ts'
+import {
+  ABSENT_OWN_BYTES, COMPANION_BYTES, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf, type RuntimeContext,
+  type RuntimeLimits, type RuntimeTimes,
+} from '../runtime/runtime-context.ts'
+import type { ClusterNode, CommandResult, NodeFlow, PacketCounts } from './cluster-node.ts'
+import { nodeMac } from '../transport/frame-header.ts'
+import { createControlPlane, type SessionSizes } from './control-plane.ts'
+import { DataLink } from './data-link.ts'
+
+export interface RuntimeNodeOptions {
+  readonly arena: Arena
+  readonly id: number
+  readonly incarnation: number
+  readonly clusterId: number
+  readonly chain: readonly ChainMember[]
+  readonly limits: EngineLimits
+  readonly timeouts: IdleTimeouts
+  readonly policy?: EnginePolicy
+  readonly runtimeLimits?: Partial<RuntimeLimits>
+  readonly runtimeTimes?: Partial<RuntimeTimes>
+  readonly sessions?: Partial<SessionSizes>
+  readonly seed: number
+  readonly config: ClusterConfig
+  readonly ports: { readonly control: Port; readonly links: ReadonlyMap<number, Port> }
+  readonly events?: EngineEvents
+  /** Takes the records that network functions make. */
+  readonly onRecord?: (record: DecodedRecord) => void
+  readonly wasm?: boolean
+}
+
+/** Batches that one turn takes from one link at most, so that no link starves another. */
+const BATCHES_PER_LINK = 4
+const CONTROL_FRAMES = 64
+const EXPIRY_STEPS = 256
+/** Flows asked for their `migrationTarget` per turn after the cluster has changed. */
+const RECONSIDERED_PER_TURN = 64
+
+const STEPS = ['opening', 'closing', 'preparing', 'cancelling', 'rerouting', 'handing', 'aborting', 'takingBack', 'prepared', 'waiting',
+  'returning', 'announcing', 'draining']
+
+export type RuntimeNode = ReturnType<typeof createRuntimeNode>
+
+export function createRuntimeNode(options: RuntimeNodeOptions) {
+  const { arena, id, incarnation, clusterId, ports } = options
+  const { i32, u8 } = arena
+  const openSteps: Record<string, number> = Object.fromEntries(STEPS.map((name) => [name, 0]))
+  const anomalies: Record<string, number> = {}
+  const drops: Record<string, number> = {}
+  /** What the node itself counts; the engine counts the rest. */
+  const own = { received: 0, forwarded: 0, dropped: 0, takenOver: 0, handedOver: 0 }
+  let coordinator: Coordinator | null = null
+
+  const engine = createEngine({
+    arena, chain: options.chain, limits: options.limits, timeouts: options.timeouts, policy: options.policy ?? defaultPolicy,
+    seed: options.seed, wasm: options.wasm, events: options.events,
+    manager: {
+      unknown: (d) => (coordinator as Coordinator).manager.unknown(d),
+      opened: (record, d) => { (coordinator as Coordinator).manager.opened(record, d) },
+      idle: (record) => { (coordinator as Coordinator).manager.idle(record) },
+      paused: (d, record) => (coordinator as Coordinator).manager.paused(d, record),
+    },
+  })
+  const { pool } = engine
+
+  const control = createControlPlane({
+    arena, clusterId, self: id, selfIncarnation: incarnation, port: ports.control, sessions: options.sessions,
+    onMessage: (peer, at, bytes) => { (coordinator as Coordinator).onControl(peer, at, bytes) },
+  })
+  const links = new Map<number, DataLink>()
+  const linkList: { id: number; link: DataLink; toSwitch: readonly number[]; fromHere: readonly number[] }[] = []
+
+  function attachLink(switchId: number, port: Port): void {
+    const link = new DataLink({
+      arena, clusterId, self: id, selfIncarnation: incarnation, peer: switchId, port, sessions: options.sessions,
+      onMessage: (at, bytes) => { (coordinator as Coordinator).onInBand(switchId, at, bytes) },
+    })
+    links.set(switchId, link)
+    linkList.push({ id: switchId, link, toSwitch: nodeMac(switchId, id), fromHere: nodeMac(id, switchId) })
+  }
+  for (const [switchId, port] of ports.links) attachLink(switchId, port)
+
+  const limits = { ...defaultRuntimeLimits, ...options.runtimeLimits }
+  const context: RuntimeContext = {
+    arena, engine, self: id, limits,
+    times: { ...defaultRuntimeTimes, ...options.runtimeTimes },
+    switches: new PeerSwitches(),
+    absent: new KeyTable(arena, 'absent flows', limits.absentFlows, ABSENT_OWN_BYTES),
+    companions: arena.allocate('flow companions', options.limits.flows * COMPANION_BYTES),
+    now: 0,
+    buffered: 0,
+    control: (peer) => control.channel(peer),
+    inBand: (switchId) => {
+      const link = links.get(switchId)
+      return link !== undefined && context.switches.bitOf(switchId) !== 0 ? link.channel : null
+    },
+    run,
+    drop,
+    anomaly: (what) => { anomalies[what] = (anomalies[what] ?? 0) + 1 },
+    countTakenOver: (packets) => { own.takenOver += packets },
+    countHandedOver: (packets) => { own.handedOver += packets },
+    step: (phase, by) => { openSteps[phase] += by },
+  }
+  coordinator = new Coordinator(context)
+  const { outgoing } = coordinator
+  let config: ClusterConfig | null = null
+  let view: ClusterView = { version: 0, runtimes: [], self: id }
+  /** Slab index of the next flow to be asked where it wants to live; -1 when none is. */
+  let reconsiderHand = -1
+  let turns = 0
+  let busyTurns = 0
+
+  function drop(slot: number, reason: string): void {
+    drops[reason] = (drops[reason] ?? 0) + 1
+    own.dropped++
+    if (slot !== 0) pool.give(slot)
+  }
+
+  // -- Packets -------------------------------------------------------------------------------------------------------
+
+  /** Sends what has come of a batch: each packet to the switch that its direction leaves by. */
+  function sendOutput(): void {
+    const count = engine.outputCount
+    for (let index = 0; index < count; index++) {
+      const d = i32[engine.outputs + index]
+      const record = i32[d + Descriptor.record]
+      let target: number
+      if (record === 0) {
+        target = context.switches.across(i32[d + Descriptor.port], 0)
+      } else {
+        const direction = ((i32[d + Descriptor.meta] >>> 16) & 1) ^ u8[record + FlowRecord.opener]
+        target = u8[record + FlowRecord.outputs + direction]
+      }
+      sendTo(target, i32[d + Descriptor.frame], i32[d + Descriptor.length])
+    }
+    engine.clearOutput()
+  }
+
+  function sendTo(target: number, frame: number, length: number): void {
+    for (let i = 0; i < linkList.length; i++) {
+      const entry = linkList[i] as (typeof linkList)[number]
+      if (entry.id !== target) continue
+      for (let byte = 0; byte < 6; byte++) {
+        u8[frame + byte] = entry.toSwitch[byte] as number
+        u8[frame + 6 + byte] = entry.fromHere[byte] as number
+      }
+      if (entry.link.send(frame, length)) own.forwarded++
+      else drop(0, 'link-full')
+      return
+    }
+    drop(0, 'no-link')
+  }
+
+  function runBatch(): void {
+    engine.process(context.now)
+    sendOutput()
+    if (engine.reconsidered.length > 0) reconsider()
+    takeRecords()
+  }
+
+  function takeRecords(): void {
+    if (options.onRecord === undefined) engine.records.clear()
+    else engine.records.drain(options.onRecord)
+  }
+
+  /** Runs a queue of packets that were set aside. */
+  function run(queue: PacketQueue): void {
+    let count = 0
+    for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
+      const d = engine.descriptor(count++)
+      i32.copyWithin(d, slot >> 2, (slot >> 2) + DESCRIPTOR_WORDS)
+      if (count < BATCH_PACKETS) continue
+      engine.batchCount = count
+      count = 0
+      runBatch()
+    }
+    if (count === 0) return
+    engine.batchCount = count
+    runBatch()
+  }
+
+  /** True while every link has room for all that a batch may send there. */
+  function hasRoom(): boolean {
+    for (let i = 0; i < linkList.length; i++) {
+      if ((linkList[i] as (typeof linkList)[number]).link.room < BATCH_PACKETS + BATCH_EXTRA_PACKETS) return false
+    }
+    return true
+  }
+
+  /** A few batches from each link. True when there may be more. */
+  function receive(): boolean {
+    let isMore = false
+    for (let i = 0; i < linkList.length; i++) {
+      const { id: from, link } = linkList[i] as (typeof linkList)[number]
+      for (let batch = 0; batch < BATCHES_PER_LINK; batch++) {
+        if (link.deliver(context.now)) isMore = true
+        if (!hasRoom()) {
+          isMore = true
+          break
+        }
+        const count = link.receive(pool, engine.descriptor(0), BATCH_PACKETS)
+        if (count === 0) break
+        isMore = true
+        for (let index = 0; index < count; index++) i32[engine.descriptor(index) + Descriptor.port] = from
+        own.received += count
+        engine.batchCount = count
+        runBatch()
+      }
+      if (link.deliver(context.now)) isMore = true
+    }
+    return isMore
+  }
+
+  // -- Where flows want to live --------------------------------------------------------------------------------------
+
+  function ask(record: number): void {
+    const target = engine.migrationTargetOf(record, view)
+    if (target !== null && target !== id && control.channel(target) !== null) outgoing.start(record, target)
+  }
+
+  function reconsider(): void {
+    for (const record of engine.reconsidered) if (u8[record + FlowRecord.phase] !== FlowPhase.free) ask(record)
+    engine.reconsidered.length = 0
+  }
+
+  function reconsiderAll(): void {
+    for (let looked = 0; looked < RECONSIDERED_PER_TURN && reconsiderHand >= 0; looked++) {
+      if (reconsiderHand >= engine.slab.highWater) {
+        reconsiderHand = -1
+        return
+      }
+      const index = reconsiderHand++
+      if (engine.slab.isTaken(index)) ask(engine.slab.offsetOf(index))
+    }
+  }
+
+  // -- The node ------------------------------------------------------------------------------------------------------
+
+  function poll(now: TimeUs): boolean {
+    context.now = now
+    let isMore = control.receive(pool, CONTROL_FRAMES, now)
+    if (receive()) isMore = true
+    if (!engine.advance(now, EXPIRY_STEPS)) isMore = true
+    sendOutput()
+    takeRecords()
+    if (reconsiderHand >= 0) reconsiderAll()
+    turns++
+    if (isMore) busyTurns++
+    ;(coordinator as Coordinator).tick({
+      busyPerMille: Math.round(busyTurns * 1000 / turns), packets: own.received, drops: own.dropped + engine.statistics.dropped,
+      queueDepth: context.buffered,
+    })
+    for (let i = 0; i < linkList.length; i++) (linkList[i] as (typeof linkList)[number]).link.transmit(now)
+    control.transmit(now)
+    return isMore || reconsiderHand >= 0
+  }
+
+  function nextDue(): TimeUs {
+    let due = Math.min(engine.nextDue(), control.nextDue(), (coordinator as Coordinator).nextDue())
+    for (let i = 0; i < linkList.length; i++) due = Math.min(due, (linkList[i] as (typeof linkList)[number]).link.nextDue())
+    return due
+  }
+
+  function notifyClusterConfig(next: ClusterConfig, now: TimeUs): boolean {
+    if (next.clusterId !== clusterId || (config !== null && next.version <= config.version)) return false
+    if (!next.runtimes.some((entry) => entry.id === id && entry.incarnation === incarnation)) return false
+    context.now = now
+    config = next
+    control.setPeers([...next.switches, ...next.runtimes].filter((entry) => entry.id !== id))
+    for (const { id: switchId, link } of linkList) {
+      link.setPeer(next.switches.find((entry) => entry.id === switchId)?.incarnation ?? 0)
+    }
+    ;(coordinator as Coordinator).configure(next)
+    view = { version: next.version, self: id,
+      runtimes: next.runtimes.filter((entry) => !entry.isDraining).map((entry) => ({ id: entry.id, load: 0, flows: 0 })) }
+    if (engine.choosesTargets) reconsiderHand = 0
+    return true
+  }
+  notifyClusterConfig(options.config, 0)
+
+  const accepted: CommandResult = { accepted: true, code: '' }
+  const refused = (code: string): CommandResult => ({ accepted: false, code })
+
+  /** Moves `number` flows to another runtime. Paper §5.3, table 2. Refused with a code and nothing changed. */
+  function setMigrationTarget(target: number, number: number): CommandResult {
+    if (!Number.isInteger(number) || number < 1) return refused('NF_MOVE_NUMBER')
+    if (target === id) return refused('NF_MOVE_SELF')
+    const entry = config?.runtimes.find((runtime) => runtime.id === target)
+    if (entry === undefined) return refused('NF_MOVE_UNKNOWN_RUNTIME')
+    if (entry.isDraining) return refused('NF_MOVE_DRAINING')
+    outgoing.order(target, number)
+    return accepted
+  }
+
+  /** Gets no new flows, or gets them again. Those that there are stay until they are moved or end. */
+  function setDraining(on: boolean, now: TimeUs): CommandResult {
+    context.now = now
+    ;(coordinator as Coordinator).setDraining(on)
+    return accepted
+  }
+
+  const counts: PacketCounts = { received: 0, emitted: 0, forwarded: 0, dropped: 0, buffered: 0, handedOver: 0, takenOver: 0 }
+  function packets(): PacketCounts {
+    const { statistics } = engine
+    counts.received = own.received
+    counts.emitted = statistics.emitted
+    counts.forwarded = own.forwarded
+    counts.dropped = own.dropped + statistics.dropped
+    counts.buffered = engine.buffered + context.buffered
+    counts.handedOver = own.handedOver + statistics.handedOver
+    counts.takenOver = own.takenOver + statistics.takenOver
+    return counts
+  }
+
+  function dropReasons(): Record<string, number> {
+    const reasons: Record<string, number> = { ...drops }
+    engine.dropCounts.forEach((count, index) => {
+      const name = engine.chain.dropReasons[index] as string
+      if (count > 0) reasons[name] = (reasons[name] ?? 0) + count
+    })
+    return reasons
+  }
+
+  function* flows(): Generator<NodeFlow> {
+    const { moves } = outgoing
+    const { incoming, closings } = coordinator as Coordinator
+    for (const record of engine.flows()) {
+      const flow = flowOf(context, record)
+      const phase = moves.get(flow)?.state ?? incoming.moves.get(flow)?.state ?? (closings.has(flow) ? 'closing' : 'active')
+      yield { flow, epoch: epochOf(context, record), phase, owner: id, key: record >> 2 }
+    }
+    for (const move of incoming.moves.values()) {
+      if (move.block !== 0) yield { flow: move.flow, epoch: move.epoch, phase: move.state, owner: move.source, key: move.block >> 2 }
+    }
+    for (const block of context.absent.blocks()) {
+      const flow = arena.f64[(block + KeyBlock.flow) >> 3]
+      if (incoming.moves.get(flow)?.block === block) continue
+      yield { flow, epoch: arena.u32[(block + KeyBlock.epoch) >> 2], phase: 'opening', owner: id, key: block >> 2 }
+    }
+  }
+
+  const node = {
+    kind: 'runtime', id, incarnation, engine,
+    poll, nextDue, notifyClusterConfig, attachLink, setMigrationTarget, setDraining,
+    get packets() { return packets() },
+    dropReasons,
+    openSteps, anomalies, flows,
+    /** True when a draining runtime may be let go. */
+    get isEmpty() { return (coordinator as Coordinator).isEmpty },
+    /** Counts of moves out, in and of closings. */
+    moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },
+    /** Epoch of the flow at a record: for checkers. */
+    epochOf: (record: number) => epochOf(context, record),
+    flowOf: (record: number) => flowOf(context, record),
+    isPaused: (record: number) => (u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0,
+  } as const
+  return node satisfies ClusterNode
+}

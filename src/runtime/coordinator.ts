@@ -1,0 +1,486 @@
+/**
+ * Coordinator: the one actor of a runtime that speaks with other nodes. Paper §5.1, §6.2. It opens flows where switches have placed
+ * them, ends them, moves them, and tells restarted switches of them; docs/protocol.md is its specification.
+ *
+ *     switch ══FlowOpen══▶ opening ──first packet──▶ flow (in the engine) ──idle──▶ closing ──▶ gone
+ *     source ──PrepareFlow──▶ prepared ──InstallFlow──▶ waiting ──Go──▶ flow ──order──▶ an outgoing move
+ *
+ * It is the engine's flow manager: packets of unknown and of paused flows come here. Messages are handled between batches, one at
+ * a time; what cannot be sent for want of room is tried again at the next tick.
+ */
+
+import { assert } from '../base/assert.ts'
+import { planted } from '../base/planted-bugs.ts'
+import { FlowPhase, FlowRecord } from '../flow/flow-record.ts'
+import { KeyBlock } from '../flow/key-table.ts'
+import { copyFlowKey } from '../flow/flow-key.ts'
+import { AnnouncedPhase, AnnounceDone, AnnounceFlow, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
+  WorkloadFlows, WorkloadPackets, WorkloadQueue } from '../messages/announcing.ts'
+import { CloseFlowReply } from '../messages/closing.ts'
+import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
+import {
+  AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, InstallFlow, InstallFlowReply, PrepareFlow, PrepareFlowReply,
+  RerouteFlowReply,
+} from '../messages/migration.ts'
+import { Bind, BindReleaser, FlowOpen, ReturnPacket } from '../messages/placement.ts'
+import { Descriptor, DESCRIPTOR_BYTES } from '../packet/descriptor.ts'
+import { PacketQueue } from '../packet/packet-queue.ts'
+import type { MessageChannel } from '../transport/message-channel.ts'
+import { Closings } from './closings.ts'
+import type { FlowManager } from './engine.ts'
+import { layoutHash, type ChainLayout } from './flow-snapshot.ts'
+import { IncomingMoves } from './migration/incoming-moves.ts'
+import { OutgoingMoves, type OutgoingMove } from './migration/outgoing-moves.ts'
+import {
+  AbsentBlock, AbsentKind, begin, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, writeKeyFrom,
+  type RuntimeContext,
+} from './runtime-context.ts'
+
+/** Result of asking a flow to go somewhere. */
+export type MoveAnswer = '' | 'unknown-runtime' | 'self' | 'no-such-flow'
+
+interface Announcement {
+  readonly flows: Iterator<number>
+  /** A flow that found no room yet; 0 if there is none. */
+  record: number
+}
+
+export interface CoordinatorLoad {
+  /** Share of the time that the node works, in thousandths. */
+  busyPerMille: number
+  packets: number
+  drops: number
+  queueDepth: number
+}
+
+export class Coordinator {
+  readonly outgoing: OutgoingMoves
+  readonly incoming: IncomingMoves
+  readonly closings: Closings
+  readonly #context: RuntimeContext
+  readonly #scratch: number
+  #runtimes = new Map<number, number>()
+  /** Layout of each other runtime's chain; null stands for one like ours. */
+  readonly #layouts = new Map<number, ChainLayout>()
+  readonly #announcements = new Map<number, Announcement>()
+  readonly #layoutBytes: Uint8Array
+  #layoutTold = new Set<number>()
+  #isDraining = false
+  /** Switches that have not yet said that they place nothing here. */
+  #stopping = 0
+  #nextSweep = 0
+  #nextWorkload = 0
+
+  constructor(context: RuntimeContext) {
+    this.#context = context
+    this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
+    this.closings = new Closings(context)
+    this.outgoing = new OutgoingMoves(context, (id) => this.#runtimes.get(id) ?? 0,
+      (flow) => this.closings.has(flow) || this.incoming.moves.has(flow))
+    this.incoming = new IncomingMoves(context, {
+      isDraining: () => this.#isDraining,
+      recordOf: (key) => this.#find(key),
+      hashOf: (key) => {
+        this.#find(key)
+        return context.arena.i32[this.#scratch + Descriptor.hash]
+      },
+      layoutOf: (source, hash) => this.#layoutOf(source, hash),
+    })
+    this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
+  }
+
+  /** The record of the key at a word index, 0 if there is none. Leaves the key's hash in the scratch descriptor. */
+  #find(key: number): number {
+    copyFlowKey(this.#context.arena.i32, key, this.#scratch + Descriptor.key)
+    return this.#context.engine.findFlow(this.#scratch)
+  }
+
+  #layoutOf(source: number, hash: number): ChainLayout | null | undefined {
+    if (hash === this.#context.engine.layoutHash) return null
+    const layout = this.#layouts.get(source)
+    return layout !== undefined && layoutHash(layout) === hash ? layout : undefined
+  }
+
+  // -- The engine's flow manager -------------------------------------------------------------------------------------
+
+  readonly manager: FlowManager = {
+    unknown: (d) => this.#unknown(d),
+    opened: (record, d) => { this.#opened(record, d) },
+    idle: (record) => { this.#idle(record) },
+    paused: (d, record) => this.#paused(d, record),
+  }
+
+  #unknown(d: number): number {
+    const context = this.#context
+    const { i32, u8, f64 } = context.arena
+    const block = context.absent.find(d + Descriptor.key, i32[d + Descriptor.hash])
+    if (block !== 0) {
+      const flow = f64[(block + KeyBlock.flow) >> 3]
+      if (u8[block + KeyBlock.kind] === AbsentKind.opening) {
+        this.closings.cancel(flow)
+        return 0
+      }
+      this.incoming.take(flow, d)
+      return -1
+    }
+    if (planted['ghost-actor']) return 0
+    const from = i32[d + Descriptor.port]
+    const slot = i32[d + Descriptor.slot]
+    if (sendFrame(context, context.inBand(from), ReturnPacket, 0, 0, i32[d + Descriptor.frame], i32[d + Descriptor.length], true)) {
+      context.countHandedOver(1)
+      context.engine.pool.give(slot)
+    } else {
+      context.drop(slot, 'no-owner')
+    }
+    return -1
+  }
+
+  /** The first packet of an opening has made its actor: every other switch hears of it ahead of what leaves. */
+  #opened(record: number, d: number): void {
+    const context = this.#context
+    const { arena, switches } = context
+    const from = arena.i32[d + Descriptor.port]
+    const hash = arena.i32[d + Descriptor.hash]
+    const block = context.absent.find(d + Descriptor.key, hash)
+    const companion = companionOf(context, record)
+    const forward = switches.across(from, hash)
+    arena.u8[record + FlowRecord.outputs] = forward
+    arena.u8[record + FlowRecord.outputs + 1] = from
+    arena.u8.fill(0, companion, companion + MACS_BYTES + 4)
+    let opener = from
+    if (block === 0) {
+      assert(planted['ghost-actor'], 'an actor is made for an opening')
+      setFlow(context, record, 0, 0)
+    } else {
+      setFlow(context, record, arena.f64[(block + KeyBlock.flow) >> 3], arena.u32[(block + KeyBlock.epoch) >> 2])
+      arena.u8.copyWithin(companion, block + AbsentBlock.macs, block + AbsentBlock.macs + MACS_BYTES)
+      opener = arena.i32[(block + AbsentBlock.switch) >> 2]
+      context.absent.remove(block)
+      context.step('opening', -1)
+    }
+    for (const id of switches.idsIn(switches.all)) if (id !== opener) this.#bind(record, id)
+  }
+
+  #bind(record: number, switchId: number): void {
+    const context = this.#context
+    const channel = context.inBand(switchId)
+    const at = begin(context, channel, Bind, flowOf(context, record), epochOf(context, record), true)
+    if (at === 0) return
+    context.arena.u16[(at + MessageField.node) >> 1] = context.self
+    context.arena.u16[(at + BindReleaser) >> 1] = context.self
+    writeKey(context, at, record)
+    ;(channel as MessageChannel).commit()
+  }
+
+  #idle(record: number): void {
+    const flow = flowOf(this.#context, record)
+    if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.moves.has(flow)) return
+    this.closings.start(record)
+  }
+
+  #paused(d: number, record: number): boolean {
+    const flow = flowOf(this.#context, record)
+    if (this.closings.cancel(flow)) return false
+    if (this.incoming.moves.has(flow)) {
+      this.incoming.take(flow, d)
+      return true
+    }
+    const move = this.outgoing.moves.get(flow)
+    return move !== undefined && this.outgoing.take(move, d)
+  }
+
+  // -- Messages ------------------------------------------------------------------------------------------------------
+
+  /** A message of a control session. */
+  onControl(peer: number, at: number, bytes: number): void {
+    const context = this.#context
+    const { arena } = context
+    if (!isWellFormed(arena, at, bytes)) return context.anomaly('malformed-message')
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    const code = arena.u8[at + MessageField.code]
+    switch (arena.u8[at]) {
+      case PrepareFlow.type: return this.incoming.prepare(peer, at)
+      case PrepareFlowReply.type: return this.outgoing.prepareReply(flow, epoch, code)
+      case InstallFlow.type: return this.incoming.install(peer, at, bytes)
+      case InstallFlowReply.type: return this.outgoing.installReply(flow, epoch, code)
+      case AbortFlow.type: return this.incoming.abort(peer, at)
+      case AbortFlowReply.type: return this.outgoing.abortReply(flow, epoch)
+      case BufferedPacket.type: return this.#bufferedPacket(at, bytes, flow, code)
+      case Go.type:
+        if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch)) context.anomaly('late-go')
+        return
+      case AnnounceChain.type: return this.#chainAnnounced(peer, at, bytes)
+      // Planted bug: the answer has come past the data.
+      case RerouteFlowReply.type:
+        if (planted['barrier-out-of-band']) return this.#rerouteReply(peer, flow, epoch)
+    }
+    context.anomaly('unexpected-message')
+  }
+
+  /** A message in-band from a switch: everything that it sent here before has been handled. */
+  onInBand(switchId: number, at: number, bytes: number): void {
+    const context = this.#context
+    const { arena } = context
+    if (!isWellFormed(arena, at, bytes)) return context.anomaly('malformed-message')
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    switch (arena.u8[at]) {
+      case FlowOpen.type: return this.#flowOpen(switchId, at)
+      case CloseFlowReply.type: return this.closings.reply(switchId, flow, arena.u8[at + MessageField.code] !== 0)
+      case RerouteFlowReply.type: return this.#rerouteReply(switchId, flow, epoch)
+      case StopPlacingReply.type:
+        this.#stopping &= ~context.switches.bitOf(switchId)
+        return
+    }
+    context.anomaly('unexpected-message')
+  }
+
+  #rerouteReply(switchId: number, flow: number, epoch: number): void {
+    if (this.incoming.moves.has(flow)) this.incoming.rerouteReply(switchId, flow, epoch)
+    else this.outgoing.rerouteReply(switchId, flow, epoch)
+  }
+
+  #flowOpen(switchId: number, at: number): void {
+    const context = this.#context
+    const { arena } = context
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    const key = (at + MessageField.key) >> 2
+    const record = this.#find(key)
+    if (record !== 0) {
+      if (flowOf(context, record) !== flow) context.anomaly('open-over-flow')
+      return
+    }
+    const hash = arena.i32[this.#scratch + Descriptor.hash]
+    let block = context.absent.find(key, hash)
+    if (block === 0) {
+      block = context.absent.add(key, hash)
+      // No room: its packets go back to the switch, which gives up on them in the end.
+      if (block === 0) return context.anomaly('no-room-to-open')
+      context.step('opening', 1)
+    } else if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) {
+      return
+    } else if (arena.f64[(block + KeyBlock.flow) >> 3] !== flow) {
+      context.anomaly('opening-replaced')
+    } else {
+      return
+    }
+    arena.u8[block + KeyBlock.kind] = AbsentKind.opening
+    arena.f64[(block + KeyBlock.flow) >> 3] = flow
+    arena.u32[(block + KeyBlock.epoch) >> 2] = epoch
+    arena.i32[(block + AbsentBlock.switch) >> 2] = switchId
+    arena.f64[(block + AbsentBlock.since) >> 3] = context.now
+    arena.u8.copyWithin(block + AbsentBlock.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+  }
+
+  /** A packet from the other side of a move: one that strayed runs like any, one that was buffered goes where it is waited for. */
+  #bufferedPacket(at: number, bytes: number, flow: number, code: number): void {
+    const context = this.#context
+    const frame = at + BufferedPacket.bytes
+    const length = bytes - BufferedPacket.bytes
+    const from = context.arena.u16[(at + MessageField.node) >> 1]
+    if (code === 0) return this.outgoing.returnedPacket(flow, frame, length, from)
+    const queue = new PacketQueue(context.arena)
+    context.countTakenOver(1)
+    if (queue.pushFrame(context.arena, context.engine.pool, frame, length, from)) context.run(queue)
+    else context.drop(0, 'no-slot')
+  }
+
+  #chainAnnounced(peer: number, at: number, bytes: number): void {
+    const { arena } = this.#context
+    try {
+      const text = new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes))
+      this.#layouts.set(peer, JSON.parse(text) as ChainLayout)
+    } catch {
+      this.#context.anomaly('malformed-message')
+    }
+  }
+
+  // -- Configuration -------------------------------------------------------------------------------------------------
+
+  /** A new configuration. Sessions to nodes that are gone have been closed already. */
+  configure(config: ClusterConfig): void {
+    const context = this.#context
+    const runtimes = new Map(config.runtimes.filter(({ id }) => id !== context.self).map((r) => [r.id, r.incarnation]))
+    const before = this.#runtimes
+    this.#runtimes = runtimes
+    for (const [id, incarnation] of before) {
+      if (runtimes.get(id) === incarnation) continue
+      this.#layouts.delete(id)
+      this.#layoutTold.delete(id)
+      this.outgoing.fenced(id)
+      this.incoming.fenced(id)
+    }
+    const { gone, come } = context.switches.update(config.switches)
+    for (const mask of gone) {
+      this.#stopping &= ~mask
+      this.closings.withoutSwitches(mask)
+      this.outgoing.withoutSwitches(mask)
+      this.incoming.withoutSwitches(mask)
+    }
+    for (const id of come) {
+      if (!this.#announcements.has(id)) context.step('announcing', 1)
+      this.#announcements.set(id, { flows: context.engine.flows(), record: 0 })
+    }
+    for (const id of [...this.#announcements.keys()]) {
+      if (context.switches.bitOf(id) !== 0) continue
+      this.#announcements.delete(id)
+      context.step('announcing', -1)
+    }
+    if (this.#isDraining) this.#tellPlacing(come, true)
+  }
+
+  get isDraining(): boolean {
+    return this.#isDraining
+  }
+
+  setDraining(on: boolean): void {
+    const { switches } = this.#context
+    if (on === this.#isDraining) return
+    this.#isDraining = on
+    this.#context.step('draining', on ? 1 : -1)
+    this.#stopping = on ? switches.all : 0
+    this.#tellPlacing([...switches.idsIn(switches.all)], on)
+  }
+
+  #tellPlacing(switches: readonly number[], stop: boolean): void {
+    const context = this.#context
+    for (const id of switches) {
+      if (stop) this.#stopping |= context.switches.bitOf(id)
+      sendHead(context, context.control(id), StopPlacing, 0, 0, stop ? 1 : 0)
+    }
+  }
+
+  /** True when nothing of any flow is here, and nothing can come (PROTOCOL 24). */
+  get isEmpty(): boolean {
+    const { engine, absent } = this.#context
+    return this.#isDraining && (this.#stopping === 0 || planted['drained-early']) && engine.table.size === 0 && absent.size === 0 &&
+      this.incoming.isIdle && this.closings.size === 0 && this.outgoing.moves.size === 0
+  }
+
+  // -- Time ----------------------------------------------------------------------------------------------------------
+
+  /** Everything that is due or was waiting for room. */
+  tick(load: CoordinatorLoad): void {
+    const context = this.#context
+    for (const id of this.#announcements.keys()) this.#announce(id)
+    if (this.#layoutTold.size < this.#runtimes.size) this.#tellLayout()
+    this.outgoing.tick()
+    this.incoming.tick()
+    if (context.now >= this.#nextSweep) this.#sweepOpenings()
+    if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
+  }
+
+  nextDue(): number {
+    const soon = this.#announcements.size > 0 || this.incoming.hasReturning || this.#layoutTold.size < this.#runtimes.size
+    return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
+      this.#context.absent.size > 0 ? this.#nextSweep : Infinity)
+  }
+
+  #sweepOpenings(): void {
+    const { absent, arena, now, times } = this.#context
+    this.#nextSweep = now + times.openingTimeoutUs / 4
+    if (absent.size === 0) return
+    for (const block of absent.blocks()) {
+      if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) continue
+      if (now - arena.f64[(block + AbsentBlock.since) >> 3] >= times.openingTimeoutUs) this.closings.startOpening(block)
+    }
+  }
+
+  #reportWorkload(load: CoordinatorLoad): void {
+    const context = this.#context
+    this.#nextWorkload = context.now + context.times.workloadUs
+    for (const id of context.switches.idsIn(context.switches.all)) {
+      const channel = context.control(id)
+      const at = begin(context, channel, Workload, 0, 0, false)
+      if (at === 0) continue
+      const { u32, f64 } = context.arena
+      u32[(at + WorkloadBusy) >> 2] = load.busyPerMille
+      u32[(at + WorkloadFlows) >> 2] = context.engine.table.size
+      f64[(at + WorkloadPackets) >> 3] = load.packets
+      f64[(at + WorkloadDrops) >> 3] = load.drops
+      u32[(at + WorkloadQueue) >> 2] = load.queueDepth
+      ;(channel as MessageChannel).commit()
+    }
+  }
+
+  /** Tells the layout of our chain to runtimes that have not heard it, so that they can take our flows. */
+  #tellLayout(): void {
+    const context = this.#context
+    for (const id of this.#runtimes.keys()) {
+      if (this.#layoutTold.has(id)) continue
+      const channel = context.control(id)
+      const at = begin(context, channel, AnnounceChain, 0, 0, false, this.#layoutBytes.length)
+      if (at === 0) continue
+      context.arena.u8.set(this.#layoutBytes, at + AnnounceChain.bytes)
+      ;(channel as MessageChannel).commit()
+      this.#layoutTold.add(id)
+    }
+  }
+
+  // -- Announcing ----------------------------------------------------------------------------------------------------
+
+  /** Goes on announcing all flows to a switch that has come (back), as far as there is room. */
+  #announce(switchId: number): void {
+    const context = this.#context
+    const announcement = this.#announcements.get(switchId) as Announcement
+    for (;;) {
+      if (announcement.record === 0) {
+        const next = announcement.flows.next()
+        if (next.done === true) break
+        announcement.record = next.value
+      }
+      const { record } = announcement
+      const phase = context.arena.u8[record + FlowRecord.phase]
+      const isFlow = phase === FlowPhase.active || phase === FlowPhase.lingering
+      if (isFlow && !this.#announceFlow(switchId, record)) return
+      announcement.record = 0
+    }
+    for (const block of context.absent.blocks()) {
+      if (context.arena.u8[block + KeyBlock.kind] === AbsentKind.opening) this.#announceOpening(switchId, block)
+    }
+    this.closings.repeatTo(switchId)
+    this.outgoing.repeatTo(switchId)
+    sendHead(context, context.control(switchId), AnnounceDone, 0, 0)
+    this.#announcements.delete(switchId)
+    context.step('announcing', -1)
+  }
+
+  #announceFlow(switchId: number, record: number): boolean {
+    const context = this.#context
+    const { arena } = context
+    const flow = flowOf(context, record)
+    const move = this.outgoing.moves.get(flow)
+    const { epoch, owner, phase } = this.#standing(record, flow, move)
+    const channel = context.control(switchId)
+    const at = begin(context, channel, AnnounceFlow, flow, epoch, false)
+    if (at === 0) return false
+    arena.u8[at + MessageField.code] = phase
+    arena.u16[(at + MessageField.node) >> 1] = owner
+    writeKey(context, at, record)
+    ;(channel as MessageChannel).commit()
+    return true
+  }
+
+  #standing(record: number, flow: number, move: OutgoingMove | undefined): { epoch: number; owner: number; phase: number } {
+    const { self } = this.#context
+    if (move?.state === 'handing') return { epoch: move.before + 1, owner: move.target, phase: AnnouncedPhase.handedOver }
+    const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack'
+    return { epoch: epochOf(this.#context, record), owner: self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
+  }
+
+  #announceOpening(switchId: number, block: number): void {
+    const context = this.#context
+    const { arena } = context
+    const channel = context.control(switchId)
+    const at = begin(context, channel, AnnounceFlow, arena.f64[(block + KeyBlock.flow) >> 3],
+      arena.u32[(block + KeyBlock.epoch) >> 2], true)
+    if (at === 0) return
+    arena.u8[at + MessageField.code] = AnnouncedPhase.owned
+    arena.u16[(at + MessageField.node) >> 1] = context.self
+    writeKeyFrom(context, at, block >> 2, block + AbsentBlock.macs)
+    ;(channel as MessageChannel).commit()
+  }
+}

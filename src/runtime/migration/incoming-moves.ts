@@ -1,0 +1,322 @@
+/**
+ * Incoming moves: the target's side of migration. Paper §5.4.1, PROTOCOL 7-9; the states are those of docs/protocol.md.
+ *
+ *     prepared ──InstallFlow──▶ waiting ──Go from every switch──▶ (an ordinary flow)
+ *         │ AbortFlow
+ *         ▼
+ *     returning ──the switches' in-band words──▶ buffered packets go back ──▶ (gone)
+ *
+ * Packets that come before the flow runs are buffered in order. A prepared flow is forgotten on the source's word or its fencing,
+ * never by time.
+ */
+
+import { CodedError } from '../../base/coded-error.ts'
+import { planted } from '../../base/planted-bugs.ts'
+import { FlowRecord } from '../../flow/flow-record.ts'
+import { KeyBlock } from '../../flow/key-table.ts'
+import { FlowClosed } from '../../messages/closing.ts'
+import { MACS_BYTES, MessageField } from '../../messages/message.ts'
+import {
+  AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowReply, InstallFlowSwitches, MoveRefusal,
+  PrepareFlowLayout, PrepareFlowReply, SWITCHES_MAX,
+} from '../../messages/migration.ts'
+import { Descriptor } from '../../packet/descriptor.ts'
+import { PacketQueue } from '../../packet/packet-queue.ts'
+import type { MessageChannel } from '../../transport/message-channel.ts'
+import type { ChainLayout } from '../flow-snapshot.ts'
+import {
+  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, companionOf, sendFrame, sendHead, setFlow, writeKeyFrom,
+  type RuntimeContext,
+} from '../runtime-context.ts'
+
+export type IncomingState = 'prepared' | 'waiting' | 'returning'
+
+/** A flow on its way here. */
+export interface IncomingMove {
+  readonly flow: number
+  readonly epoch: number
+  readonly source: number
+  /** Hash of the record layout it comes in. */
+  readonly layout: number
+  state: IncomingState
+  /** Block in the table of absent flows, until the record is installed. */
+  block: number
+  record: number
+  /** Switches that have said `Go`, and those that must. */
+  gone: number
+  awaited: number
+  /** When going back: switches that have sent their in-band word at that epoch. */
+  marked: number
+  readonly since: number
+  readonly queue: PacketQueue
+}
+
+export interface IncomingHost {
+  isDraining(): boolean
+  /** The record of a key here, 0 if there is none. */
+  recordOf(key: number): number
+  /** Hash of a key, as in the table of absent flows. */
+  hashOf(key: number): number
+  /** The layout with this hash that a runtime has told, if it has and the chain can take flows from it. */
+  layoutOf(source: number, hash: number): ChainLayout | null | undefined
+}
+
+export class IncomingMoves {
+  readonly moves = new Map<number, IncomingMove>()
+  readonly counts = { prepared: 0, installed: 0, refused: 0, returned: 0 }
+  readonly #context: RuntimeContext
+  readonly #host: IncomingHost
+  /** Moves whose buffer is on its way back and waits for room. */
+  #returning: IncomingMove[] = []
+
+  constructor(context: RuntimeContext, host: IncomingHost) {
+    this.#context = context
+    this.#host = host
+  }
+
+  get isIdle(): boolean {
+    return this.moves.size === 0
+  }
+
+  get hasReturning(): boolean {
+    return this.#returning.length > 0
+  }
+
+  // -- Messages of the source ----------------------------------------------------------------------------------------
+
+  prepare(source: number, at: number): void {
+    const context = this.#context
+    const { arena } = context
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    const refusal = this.#refusal(source, at, flow)
+    if (refusal === MoveRefusal.none) {
+      const key = (at + MessageField.key) >> 2
+      const block = context.absent.add(key, this.#host.hashOf(key))
+      arena.u8[block + KeyBlock.kind] = AbsentKind.prepared
+      arena.f64[(block + KeyBlock.flow) >> 3] = flow
+      arena.u32[(block + KeyBlock.epoch) >> 2] = epoch
+      arena.u8.copyWithin(block + AbsentBlock.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+      this.moves.set(flow, {
+        flow, epoch, source, layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
+        awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena),
+      })
+      context.step('prepared', 1)
+      this.counts.prepared++
+    } else {
+      this.counts.refused++
+      if (planted['refusal-unanswered']) return
+    }
+    sendHead(context, context.control(source), PrepareFlowReply, flow, epoch, refusal)
+  }
+
+  #refusal(source: number, at: number, flow: number): number {
+    const { absent, engine, arena, limits } = this.#context
+    if (this.#host.isDraining()) return MoveRefusal.draining
+    if (this.moves.has(flow)) return MoveRefusal.busy
+    if (this.#host.layoutOf(source, arena.i32[(at + PrepareFlowLayout) >> 2]) === undefined) return MoveRefusal.otherChain
+    const key = (at + MessageField.key) >> 2
+    if (this.#host.recordOf(key) !== 0 || absent.find(key, this.#host.hashOf(key)) !== 0) return MoveRefusal.exists
+    const promised = this.moves.size
+    if (absent.available === 0 || engine.table.size + promised >= engine.limits.flows || promised >= limits.absentFlows >> 1 ||
+        engine.extents.available === 0) return MoveRefusal.noRoom
+    return MoveRefusal.none
+  }
+
+  install(source: number, at: number, bytes: number): void {
+    const context = this.#context
+    const { arena, engine } = context
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    const move = this.moves.get(flow)
+    if (move === undefined || move.source !== source || move.epoch !== epoch || move.state !== 'prepared') {
+      context.anomaly('unexpected-record')
+      // The source must learn that the flow is still its own, unless it is here already.
+      if (move === undefined || move.state === 'prepared') {
+        sendHead(context, context.control(source), InstallFlowReply, flow, epoch, MoveRefusal.unknown)
+      }
+      return
+    }
+    // Parts of messages may be overwritten while the record is installed.
+    const snapshot = arena.u8.slice(at + InstallFlow.bytes, at + bytes)
+    let record: number
+    try {
+      record = engine.importFlow(snapshot, context.now, this.#host.layoutOf(source, move.layout) ?? undefined)
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error
+      this.counts.refused++
+      // We release nothing: the switches need not wait for us when the flow goes back.
+      for (const id of context.switches.idsIn(context.switches.all)) {
+        sendHead(context, context.inBand(id), Drained, flow, epoch + 1)
+      }
+      sendHead(context, context.control(source), InstallFlowReply, flow, epoch,
+        error.code === 'NF_LIMIT' ? MoveRefusal.noRoom : MoveRefusal.damaged)
+      return
+    }
+    setFlow(context, record, flow, epoch)
+    const companion = companionOf(context, record)
+    arena.u8.copyWithin(companion, move.block + AbsentBlock.macs, move.block + AbsentBlock.macs + MACS_BYTES)
+    arena.u32[(companion + COMPANION_MOVED_MS) >> 2] = (context.now / 1000) >>> 0 || 1
+    engine.pauseFlow(record)
+    context.absent.remove(move.block)
+    move.block = 0
+    move.record = record
+    for (let i = 0; i < SWITCHES_MAX; i++) move.awaited |= context.switches.bitOf(arena.u8[at + InstallFlowSwitches + i])
+    this.#become(move, 'waiting')
+    this.counts.installed++
+    sendHead(context, context.control(source), InstallFlowReply, flow, epoch)
+    this.#begin(move)
+  }
+
+  abort(source: number, at: number): void {
+    const context = this.#context
+    const { arena } = context
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    const move = this.moves.get(flow)
+    if (move === undefined || move.source !== source || move.state === 'waiting' ||
+        (epoch !== move.epoch && epoch !== move.epoch + 1)) {
+      if (move !== undefined) context.anomaly('unexpected-abort')
+      sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
+      return
+    }
+    if (epoch === move.epoch) {
+      // Called off before any switch was told.
+      this.#forget(move, 'move-cancelled')
+      sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
+      return
+    }
+    let awaited = 0
+    for (let i = 0; i < SWITCHES_MAX; i++) awaited |= context.switches.bitOf(arena.u8[at + AbortFlowSwitches + i])
+    move.awaited = awaited
+    if (move.state !== 'returning') {
+      this.#become(move, 'returning')
+      this.#returning.push(move)
+    }
+    this.#giveBack(move)
+  }
+
+  // -- Messages of the switches --------------------------------------------------------------------------------------
+
+  /** A switch has sent its last packet here: the flow goes back. */
+  rerouteReply(switchId: number, flow: number, epoch: number): void {
+    const move = this.moves.get(flow)
+    if (move === undefined || epoch !== move.epoch + 1) return this.#context.anomaly('late-reroute-reply')
+    move.marked |= this.#context.switches.bitOf(switchId)
+    this.#giveBack(move)
+  }
+
+  go(switchId: number, flow: number, epoch: number): boolean {
+    const move = this.moves.get(flow)
+    if (move === undefined || epoch !== move.epoch) return false
+    move.gone |= this.#context.switches.bitOf(switchId)
+    this.#begin(move)
+    return true
+  }
+
+  /** Runs an installed flow's buffer once every switch accepts what comes of it. */
+  #begin(move: IncomingMove): void {
+    const context = this.#context
+    if (move.state !== 'waiting') return
+    if ((move.awaited & ~move.gone) !== 0 && !planted['release-without-go']) return
+    context.engine.resumeFlow(move.record)
+    context.step('waiting', -1)
+    this.moves.delete(move.flow)
+    context.buffered -= move.queue.count
+    context.run(move.queue)
+  }
+
+  #become(move: IncomingMove, state: IncomingState): void {
+    this.#context.step(move.state, -1)
+    this.#context.step(state, 1)
+    move.state = state
+  }
+
+  /** Sends the buffer back when every switch has sent its last packet here; goes on later when there is no room. */
+  #giveBack(move: IncomingMove): void {
+    if (move.state !== 'returning' || (move.awaited & ~move.marked) !== 0) return
+    const context = this.#context
+    const { i32 } = context.arena
+    const channel = context.control(move.source)
+    while (move.queue.first !== 0) {
+      const d = move.queue.first >> 2
+      if (!sendFrame(context, channel, BufferedPacket, move.flow, move.epoch + 1, i32[d + Descriptor.frame],
+        i32[d + Descriptor.length], false, 0, i32[d + Descriptor.port])) return
+      context.engine.pool.give(move.queue.shift())
+      context.buffered--
+      context.countHandedOver(1)
+      this.counts.returned++
+    }
+    this.#forget(move, '')
+    sendHead(context, channel, AbortFlowReply, move.flow, move.epoch + 1)
+  }
+
+  /** Forgets a flow that is not coming. What it has buffered is dropped. */
+  #forget(move: IncomingMove, reason: string): void {
+    const context = this.#context
+    for (let slot = move.queue.shift(); slot !== 0; slot = move.queue.shift()) {
+      context.buffered--
+      context.drop(slot, reason)
+    }
+    if (move.block !== 0) context.absent.remove(move.block)
+    context.step(move.state, -1)
+    this.moves.delete(move.flow)
+    this.#returning = this.#returning.filter((other) => other !== move)
+  }
+
+  // -- Packets -------------------------------------------------------------------------------------------------------
+
+  /** Buffers a packet of a flow that does not run yet. */
+  take(flow: number, d: number): void {
+    const context = this.#context
+    const move = this.moves.get(flow) as IncomingMove
+    if (move.queue.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
+      context.drop(context.arena.i32[d + Descriptor.slot], 'move-buffer')
+      return
+    }
+    move.queue.push(d)
+    context.buffered++
+  }
+
+  // -- Time, configuration -------------------------------------------------------------------------------------------
+
+  tick(): void {
+    for (const move of [...this.#returning]) this.#giveBack(move)
+    if (!planted['target-forgets']) return
+    for (const move of [...this.moves.values()]) {
+      if (move.state === 'prepared' && this.#context.now - move.since > this.#context.times.moveTimeoutUs) {
+        this.#forget(move, 'move-cancelled')
+      }
+    }
+  }
+
+  /** Runtimes that are fenced: what they were sending does not come. */
+  fenced(source: number): void {
+    const context = this.#context
+    for (const move of [...this.moves.values()]) {
+      if (move.source !== source || move.state === 'waiting') continue
+      for (const id of context.switches.idsIn(context.switches.all)) {
+        const channel = context.control(id)
+        const at = begin(context, channel, FlowClosed, move.flow, move.epoch, true)
+        if (at === 0) continue
+        context.arena.u8[at + MessageField.code] = 1
+        writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
+        ;(channel as MessageChannel).commit()
+      }
+      this.#forget(move, 'source-fenced')
+    }
+  }
+
+  withoutSwitches(mask: number): void {
+    for (const move of [...this.moves.values()]) {
+      move.awaited &= ~mask
+      this.#begin(move)
+      this.#giveBack(move)
+    }
+  }
+
+  /** Key of a flow on its way here: a word index. */
+  keyOf(move: IncomingMove): number {
+    return (move.record !== 0 ? move.record + FlowRecord.tag : move.block) >> 2
+  }
+}

@@ -1,0 +1,527 @@
+/**
+ * Outgoing moves: the source's side of migration. Paper §5.4.1, PROTOCOL 6-10; the states are those of docs/protocol.md.
+ *
+ *     preparing ─▶ rerouting ─▶ handing ─▶ (gone)
+ *         │timeout     │timeout     │refused, or target fenced
+ *         ▼            ▼            ▼
+ *     cancelling    aborting    takingBack          each ends with the flow here, as it was, the last two at epoch E + 1
+ *
+ * The source goes on processing until every switch has sent its in-band word. Sending the record is the commit point: from then on
+ * no timer gives the flow back, only the target's refusal or its fencing. While the outcome is open the record stays here, paused,
+ * so taking the flow back cannot fail for want of room.
+ */
+
+import { FlowRecord, FlowFlag, FlowPhase } from '../../flow/flow-record.ts'
+import { planted } from '../../base/planted-bugs.ts'
+import { MessageField } from '../../messages/message.ts'
+import {
+  AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowSwitches, MoveRefusal, PrepareFlow,
+  PrepareFlowLayout, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation,
+} from '../../messages/migration.ts'
+import { Descriptor } from '../../packet/descriptor.ts'
+import { PacketQueue } from '../../packet/packet-queue.ts'
+import type { MessageChannel } from '../../transport/message-channel.ts'
+import {
+  begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sendFrame, setFlow, writeKey, type RuntimeContext,
+} from '../runtime-context.ts'
+
+export type MoveState = 'preparing' | 'cancelling' | 'rerouting' | 'handing' | 'aborting' | 'takingBack'
+
+/** A flow on its way out. */
+export interface OutgoingMove {
+  readonly flow: number
+  readonly record: number
+  /** The flow's epoch when the move began; the move's is one more, the move back's two more. */
+  readonly before: number
+  readonly target: number
+  readonly startedAt: number
+  state: MoveState
+  deadline: number
+  /** Switches whose word is awaited: to RerouteFlow, or when taking back their `Go`. */
+  pending: number
+  /** Switches that have sent their last packet before the move: behind it their packets wait. */
+  passed: number
+  /** Switches that the target is to hear from while the move is aborted. */
+  markers: number
+  /** The target has given everything back, or is fenced. */
+  targetDone: boolean
+  readonly returned: PacketQueue
+  readonly held: PacketQueue
+}
+
+export interface MoveCounts {
+  started: number
+  completed: number
+  refused: number
+  cancelled: number
+  aborted: number
+  takenBack: number
+  stragglers: number
+  /** Sum over completed moves, microseconds. */
+  durationUs: number
+}
+
+interface MoveOrder {
+  readonly target: number
+  remaining: number
+  /** Slab index where the search goes on, and how many are still to be looked at. */
+  hand: number
+  left: number
+}
+
+const WINDOW_FIRST = 16
+
+export class OutgoingMoves {
+  readonly moves = new Map<number, OutgoingMove>()
+  readonly counts: MoveCounts = {
+    started: 0, completed: 0, refused: 0, cancelled: 0, aborted: 0, takenBack: 0, stragglers: 0, durationUs: 0,
+  }
+  readonly refusals: Record<string, number> = {}
+  readonly #context: RuntimeContext
+  readonly #incarnationOf: (runtime: number) => number
+  readonly #isBusy: (flow: number) => boolean
+  #orders: MoveOrder[] = []
+  /** Moves at once; grows with success, halves with refusal and timeout. */
+  #window = WINDOW_FIRST
+  /** Moves whose record waits for room in the session. */
+  #ready: OutgoingMove[] = []
+  #nextDeadline = Infinity
+
+  /**
+   * @param incarnationOf incarnation of a runtime that is in the configuration, 0 for others
+   * @param isBusy true for flows that are closing or have just come
+   */
+  constructor(context: RuntimeContext, incarnationOf: (runtime: number) => number, isBusy: (flow: number) => boolean) {
+    this.#context = context
+    this.#incarnationOf = incarnationOf
+    this.#isBusy = isBusy
+  }
+
+  get isIdle(): boolean {
+    return this.moves.size === 0 && this.#orders.length === 0
+  }
+
+  get ordered(): number {
+    return this.#orders.reduce((sum, order) => sum + order.remaining, 0)
+  }
+
+  /** Moves `number` flows to a runtime, one after another. */
+  order(target: number, number: number): void {
+    const left = this.#context.engine.slab.highWater
+    this.#orders.push({ target, remaining: number, hand: 0, left })
+  }
+
+  /** Forgets what was ordered and not begun. */
+  cancelOrders(): void {
+    this.#orders = []
+  }
+
+  /** Begins to move one flow; false when it cannot move now. */
+  start(record: number, target: number): boolean {
+    const context = this.#context
+    const { arena, engine, now } = context
+    const flow = flowOf(context, record)
+    const moving = this.moves.has(flow)
+    const flags = arena.u8[record + FlowRecord.flags] & FlowFlag.paused
+    if (!(planted['busy-ignored'] && moving) && (moving || flags !== 0 || this.#isBusy(flow))) return false
+    const movedMs = arena.u32[(companionOf(context, record) + COMPANION_MOVED_MS) >> 2]
+    if (movedMs !== 0 && ((now / 1000) >>> 0) - movedMs < context.times.residenceUs / 1000) return false
+    const channel = context.control(target)
+    const epoch = epochOf(context, record)
+    const at = begin(context, channel, PrepareFlow, flow, epoch + 1, false)
+    if (at === 0) return false
+    writeKey(context, at, record)
+    arena.i32[(at + PrepareFlowLayout) >> 2] = engine.layoutHash
+    arena.u32[(at + PrepareFlowSnapshotBytes) >> 2] = engine.chain.recordBytes
+    ;(channel as MessageChannel).commit()
+    this.#markMoved(record)
+    const move: OutgoingMove = {
+      flow, record, before: epoch, target, startedAt: now, state: 'preparing', deadline: 0, pending: 0, passed: 0, markers: 0,
+      targetDone: false, returned: new PacketQueue(arena), held: new PacketQueue(arena),
+    }
+    this.moves.set(flow, move)
+    context.step('preparing', 1)
+    this.#arm(move)
+    this.counts.started++
+    return true
+  }
+
+  #markMoved(record: number): void {
+    const { arena, now } = this.#context
+    arena.u32[(companionOf(this.#context, record) + COMPANION_MOVED_MS) >> 2] = (now / 1000) >>> 0 || 1
+  }
+
+  #arm(move: OutgoingMove): void {
+    move.deadline = this.#context.now + this.#context.times.moveTimeoutUs
+    if (move.deadline < this.#nextDeadline) this.#nextDeadline = move.deadline
+  }
+
+  #become(move: OutgoingMove, state: MoveState): void {
+    this.#context.step(move.state, -1)
+    this.#context.step(state, 1)
+    move.state = state
+    this.#arm(move)
+  }
+
+  /** The move is over; the flow is here, or gone. */
+  #end(move: OutgoingMove): void {
+    this.#context.step(move.state, -1)
+    this.moves.delete(move.flow)
+  }
+
+  #shrink(): void {
+    this.#window = Math.max(1, this.#window >> 1)
+  }
+
+  // -- Messages ------------------------------------------------------------------------------------------------------
+
+  prepareReply(flow: number, epoch: number, refusal: number): void {
+    const move = this.#find(flow, epoch, 1, 'preparing')
+    if (move === null) return
+    if (refusal !== MoveRefusal.none) {
+      this.#countRefusal(refusal)
+      this.#end(move)
+      return
+    }
+    this.#become(move, 'rerouting')
+    move.pending = this.#context.switches.all
+    this.#reroute(move, move.pending)
+    if (move.pending === 0) this.#ready.push(move)
+  }
+
+  #countRefusal(refusal: number): void {
+    this.counts.refused++
+    const name = Object.entries(MoveRefusal).find(([, number]) => number === refusal)?.[0] ?? 'unknown'
+    this.refusals[name] = (this.refusals[name] ?? 0) + 1
+    this.#shrink()
+  }
+
+  /** Tells the switches in `mask` where the flow's packets are to go at this stage of the move. */
+  #reroute(move: OutgoingMove, mask: number): void {
+    const context = this.#context
+    const back = move.state === 'aborting' || move.state === 'takingBack'
+    const owner = back ? context.self : move.target
+    for (const id of context.switches.idsIn(mask)) {
+      const channel = context.control(id)
+      const at = begin(context, channel, RerouteFlow, move.flow, move.before + (back ? 2 : 1), true)
+      if (at === 0) continue
+      context.arena.u16[(at + MessageField.node) >> 1] = owner
+      context.arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = this.#incarnationOf(owner)
+      writeKey(context, at, move.record)
+      ;(channel as MessageChannel).commit()
+    }
+  }
+
+  /** A switch has sent its last packet before the change, in-band. */
+  rerouteReply(switchId: number, flow: number, epoch: number): void {
+    const move = this.moves.get(flow)
+    if (move === undefined) return this.#context.anomaly('late-reroute-reply')
+    const bit = this.#context.switches.bitOf(switchId)
+    if (epoch === move.before + 1) {
+      move.passed |= bit
+      if (move.state !== 'rerouting') return
+      move.pending &= ~bit
+      if (move.pending === 0) this.#ready.push(move)
+    } else if (epoch === move.before + 2 && (move.markers & bit) !== 0) {
+      // A restarted switch: it had sent the target nothing, so its word comes here.
+      move.markers &= ~bit
+      this.#sendAbort(move)
+    } else {
+      this.#context.anomaly('stale-reroute-reply')
+    }
+  }
+
+  /** Step 3: the record leaves. False when there is no room for it yet. */
+  #hand(move: OutgoingMove): boolean {
+    const context = this.#context
+    const { arena, engine } = context
+    const channel = context.control(move.target)
+    const snapshot = engine.exportFlow(move.record)
+    const at = begin(context, channel, InstallFlow, move.flow, move.before + 1, false, snapshot.length)
+    if (at === 0) return false
+    this.#writeSwitches(at + InstallFlowSwitches, context.switches.all)
+    arena.u8.set(snapshot, at + InstallFlow.bytes)
+    ;(channel as MessageChannel).commit()
+    engine.pauseFlow(move.record)
+    for (const id of context.switches.idsIn(context.switches.all)) {
+      const inBand = context.inBand(id)
+      const drained = begin(context, inBand, Drained, move.flow, move.before + 1, true)
+      if (drained !== 0) (inBand as MessageChannel).commit()
+    }
+    this.#become(move, 'handing')
+    return true
+  }
+
+  #writeSwitches(at: number, mask: number): void {
+    for (const id of this.#context.switches.idsIn(mask)) this.#context.arena.u8[at++] = id
+  }
+
+  installReply(flow: number, epoch: number, refusal: number): void {
+    const move = this.#find(flow, epoch, 1, 'handing')
+    if (move === null) return
+    if (refusal !== MoveRefusal.none) {
+      this.#countRefusal(refusal)
+      this.#takeBack(move, false)
+      return
+    }
+    if (planted['state-left-behind']) {
+      this.#end(move)
+      return
+    }
+    this.#context.engine.removeFlow(move.record)
+    this.#end(move)
+    this.counts.completed++
+    this.counts.durationUs += this.#context.now - move.startedAt
+    if (this.#window < this.#context.limits.movesOut) this.#window++
+  }
+
+  // -- When it goes wrong --------------------------------------------------------------------------------------------
+
+  /** Behind step 2, before step 3: a move back at the next epoch (PROTOCOL 8). */
+  #abort(move: OutgoingMove, targetIsGone: boolean): void {
+    this.counts.aborted++
+    this.#shrink()
+    this.#ready = this.#ready.filter((ready) => ready !== move)
+    this.#become(move, 'aborting')
+    this.#context.engine.pauseFlow(move.record)
+    this.#goBack(move, targetIsGone)
+  }
+
+  /** Behind step 3. */
+  #takeBack(move: OutgoingMove, targetIsGone: boolean): void {
+    this.counts.takenBack++
+    this.#become(move, 'takingBack')
+    this.#goBack(move, targetIsGone)
+  }
+
+  #goBack(move: OutgoingMove, targetIsGone: boolean): void {
+    const context = this.#context
+    setFlow(context, move.record, move.flow, move.before + 2)
+    move.pending = context.switches.all
+    move.markers = context.switches.all
+    move.targetDone = targetIsGone
+    this.#reroute(move, context.switches.all)
+    if (!targetIsGone) this.#sendAbort(move)
+    if (planted['abort-without-buffer']) move.targetDone = true
+    this.#finishGoingBack(move)
+  }
+
+  #sendAbort(move: OutgoingMove): void {
+    const context = this.#context
+    const channel = context.control(move.target)
+    const at = begin(context, channel, AbortFlow, move.flow, move.before + 2, true)
+    if (at === 0) return
+    this.#writeSwitches(at + AbortFlowSwitches, move.markers)
+    ;(channel as MessageChannel).commit()
+  }
+
+  /** The target has given back all that it had. */
+  abortReply(flow: number, epoch: number): void {
+    const move = this.moves.get(flow)
+    if (move?.state === 'cancelling' && epoch === move.before + 1) {
+      this.#end(move)
+    } else if (move !== undefined && epoch === move.before + 2) {
+      move.targetDone = true
+      this.#finishGoingBack(move)
+    } else {
+      this.#context.anomaly('late-abort-reply')
+    }
+  }
+
+  /** A switch accepts our packets again. */
+  go(switchId: number, flow: number, epoch: number): boolean {
+    const move = this.moves.get(flow)
+    if (move === undefined || epoch !== move.before + 2) return false
+    move.pending &= ~this.#context.switches.bitOf(switchId)
+    this.#finishGoingBack(move)
+    return true
+  }
+
+  #finishGoingBack(move: OutgoingMove): void {
+    if (!move.targetDone || (move.state === 'takingBack' && move.pending !== 0)) return
+    const context = this.#context
+    context.engine.resumeFlow(move.record)
+    this.#end(move)
+    context.buffered -= move.returned.count + move.held.count
+    context.run(move.returned)
+    context.run(move.held)
+  }
+
+  /** A packet that the target had buffered comes back. */
+  returnedPacket(flow: number, frame: number, length: number, switchId: number): void {
+    const context = this.#context
+    const move = this.moves.get(flow)
+    const back = move !== undefined && (move.state === 'aborting' || move.state === 'takingBack') && !move.targetDone
+    const queue = back ? move.returned : new PacketQueue(context.arena)
+    context.countTakenOver(1)
+    if (!queue.pushFrame(context.arena, context.engine.pool, frame, length, switchId)) {
+      context.drop(0, 'no-slot')
+    } else if (back) {
+      context.buffered++
+    } else {
+      context.anomaly('late-buffered-packet')
+      context.run(queue)
+    }
+  }
+
+  // -- Packets of flows that move ------------------------------------------------------------------------------------
+
+  /** A packet of a paused flow. True: taken. */
+  take(move: OutgoingMove, d: number): boolean {
+    const context = this.#context
+    const { i32 } = context.arena
+    const slot = i32[d + Descriptor.slot]
+    if (move.state === 'handing') {
+      this.counts.stragglers++
+      if (planted['straggler-lost']) {
+        context.engine.pool.give(slot)
+      } else if (sendFrame(context, context.control(move.target), BufferedPacket, move.flow, move.before + 1,
+        i32[d + Descriptor.frame], i32[d + Descriptor.length], true, 1, i32[d + Descriptor.port])) {
+        context.countHandedOver(1)
+        context.engine.pool.give(slot)
+      } else {
+        context.drop(slot, 'straggler')
+      }
+      return true
+    }
+    const from = context.switches.bitOf(i32[d + Descriptor.port])
+    if (move.state === 'aborting' && (move.passed & from) === 0) return false
+    if (move.held.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
+      context.drop(slot, 'move-buffer')
+    } else {
+      move.held.push(d)
+      context.buffered++
+    }
+    return true
+  }
+
+  // -- Time, configuration -------------------------------------------------------------------------------------------
+
+  #find(flow: number, epoch: number, above: number, state: MoveState): OutgoingMove | null {
+    const move = this.moves.get(flow)
+    if (move !== undefined && move.before + above === epoch && move.state === state) return move
+    this.#context.anomaly('late-move-reply')
+    return null
+  }
+
+  /** A time before which nothing is due here. */
+  nextDue(): number {
+    return this.#orders.length > 0 || this.#ready.length > 0 ? this.#context.now + 100 : this.#nextDeadline
+  }
+
+  tick(): void {
+    if (this.#ready.length > 0) {
+      const ready = this.#ready
+      this.#ready = []
+      for (const move of ready) if (move.state === 'rerouting' && !this.#hand(move)) this.#ready.push(move)
+    }
+    if (this.#nextDeadline <= this.#context.now) this.#timeouts()
+    this.#work()
+  }
+
+  #timeouts(): void {
+    const { now } = this.#context
+    this.#nextDeadline = Infinity
+    for (const move of this.moves.values()) {
+      if (move.deadline <= now) this.#late(move)
+      if (this.moves.has(move.flow) && move.deadline < this.#nextDeadline) this.#nextDeadline = move.deadline
+    }
+  }
+
+  #late(move: OutgoingMove): void {
+    const context = this.#context
+    move.deadline = context.now + context.times.moveTimeoutUs
+    switch (move.state) {
+      case 'preparing': {
+        this.counts.cancelled++
+        this.#shrink()
+        this.#become(move, 'cancelling')
+        const channel = context.control(move.target)
+        const at = begin(context, channel, AbortFlow, move.flow, move.before + 1, true)
+        if (at !== 0) (channel as MessageChannel).commit()
+        return
+      }
+      case 'rerouting':
+        this.#abort(move, false)
+        return
+      case 'handing':
+        if (planted['take-back-by-timer']) {
+          this.#takeBack(move, false)
+          move.targetDone = true
+          move.pending = 0
+          this.#finishGoingBack(move)
+          return
+        }
+        context.anomaly('silent-target')
+        return
+      default:
+        context.anomaly(`slow-${move.state}`)
+    }
+  }
+
+  /** Begins ordered moves while the window has room. */
+  #work(): void {
+    const { arena, engine } = this.#context
+    const { slab } = engine
+    while (this.#orders.length > 0 && this.moves.size < this.#window) {
+      const order = this.#orders[0] as MoveOrder
+      if (order.remaining <= 0 || order.left <= 0 || this.#incarnationOf(order.target) === 0) {
+        this.#orders.shift()
+        continue
+      }
+      order.left--
+      if (order.hand >= slab.highWater) order.hand = 0
+      const index = order.hand++
+      if (!slab.isTaken(index)) continue
+      const record = slab.offsetOf(index)
+      const phase = arena.u8[record + FlowRecord.phase]
+      if (phase !== FlowPhase.active && phase !== FlowPhase.lingering) continue
+      if (this.start(record, order.target)) order.remaining--
+      else if (this.#context.control(order.target) === null) return
+    }
+  }
+
+  /** Runtimes that are fenced. */
+  fenced(runtime: number): void {
+    for (const move of [...this.moves.values()]) {
+      if (move.target !== runtime) continue
+      switch (move.state) {
+        case 'preparing': case 'cancelling': this.#end(move); break
+        case 'rerouting': this.#abort(move, true); break
+        case 'handing': this.#takeBack(move, true); break
+        default:
+          move.targetDone = true
+          this.#finishGoingBack(move)
+      }
+    }
+  }
+
+  /** Switches that are gone for good. */
+  withoutSwitches(mask: number): void {
+    for (const move of [...this.moves.values()]) {
+      const waited = move.pending !== 0
+      move.pending &= ~mask
+      move.markers &= ~mask
+      if (move.state === 'rerouting' && waited && move.pending === 0) this.#ready.push(move)
+      else if (move.state === 'aborting' || move.state === 'takingBack') {
+        if (!move.targetDone) this.#sendAbort(move)
+        this.#finishGoingBack(move)
+      }
+    }
+  }
+
+  /** A switch has come back knowing nothing: what it was to do is said again. */
+  repeatTo(switchId: number): void {
+    const bit = this.#context.switches.bitOf(switchId)
+    for (const move of this.moves.values()) {
+      if (move.state === 'rerouting') {
+        move.pending |= bit
+        this.#ready = this.#ready.filter((ready) => ready !== move)
+        this.#reroute(move, bit)
+      } else if (move.state === 'aborting' || move.state === 'takingBack') {
+        if (move.state === 'takingBack') move.pending |= bit
+        this.#reroute(move, bit)
+      }
+    }
+  }
+}

@@ -1,0 +1,57 @@
+/**
+ * Peer switches: which switches there are, with a bit for each, so that "which of them have answered" is a number. A switch keeps
+ * its bit over its lives.
+ */
+
+import { assert } from '../base/assert.ts'
+import type { Side, SwitchEntry } from '../messages/cluster-config.ts'
+import { SWITCHES_MAX } from '../messages/migration.ts'
+
+export class PeerSwitches {
+  /** Bits of the switches that there are now. */
+  all = 0
+  readonly #entries: (SwitchEntry | null)[] = new Array<SwitchEntry | null>(SWITCHES_MAX).fill(null)
+
+  /** Takes a configuration's switches. Tells which are gone for good, and which have come (back) in a new life. */
+  update(entries: readonly SwitchEntry[]): { gone: number[]; come: number[] } {
+    assert(entries.length <= SWITCHES_MAX, 'a cluster has few switches')
+    const gone: number[] = []
+    const come: number[] = []
+    for (const [slot, old] of this.#entries.entries()) {
+      if (old !== null && !entries.some((entry) => entry.id === old.id)) {
+        gone.push(1 << slot)
+        this.#entries[slot] = null
+      }
+    }
+    for (const entry of entries) {
+      let slot = this.#entries.findIndex((old) => old?.id === entry.id)
+      if (slot < 0) slot = this.#entries.indexOf(null)
+      if (this.#entries[slot]?.incarnation !== entry.incarnation) come.push(entry.id)
+      this.#entries[slot] = entry
+    }
+    this.all = this.#entries.reduce((mask, entry, slot) => (entry === null ? mask : mask | (1 << slot)), 0)
+    return { gone, come }
+  }
+
+  /** The bit of a switch; 0 for one that is not there. */
+  bitOf(id: number): number {
+    const slot = this.#entries.findIndex((entry) => entry?.id === id)
+    return slot < 0 ? 0 : 1 << slot
+  }
+
+  /** Ids of the switches in a mask. */
+  *idsIn(mask: number): Generator<number> {
+    for (let slot = 0; slot < SWITCHES_MAX; slot++) {
+      const entry = this.#entries[slot]
+      if ((mask & (1 << slot)) !== 0 && entry !== null && entry !== undefined) yield entry.id
+    }
+  }
+
+  /** Where packets that came from switch `from` leave to: a switch of the other side, the same one for the same hash. */
+  across(from: number, hash: number): number {
+    const here = this.#entries.find((entry) => entry?.id === from)
+    const side: Side = here?.side === 'egress' ? 'ingress' : 'egress'
+    const others = this.#entries.filter((entry) => entry?.side === side) as SwitchEntry[]
+    return others.length === 0 ? from : (others[(hash >>> 0) % others.length] as SwitchEntry).id
+  }
+}

@@ -1,0 +1,156 @@
+/**
+ * Runtime context: what the parts of a runtime's coordinator share. The node builds it; closing, moving and announcing flows are
+ * files of their own that meet only here.
+ */
+
+import type { TimeUs } from '../base/clock.ts'
+import type { Arena } from '../memory/arena.ts'
+import { FlowRecord } from '../flow/flow-record.ts'
+import type { KeyTable } from '../flow/key-table.ts'
+import { copyFlowKey } from '../flow/flow-key.ts'
+import { flowIdOf } from '../messages/cluster-config.ts'
+import { HEAD_BYTES, MACS_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
+import type { PacketQueue } from '../packet/packet-queue.ts'
+import type { MessageChannel } from '../transport/message-channel.ts'
+import type { Engine } from './engine.ts'
+import type { PeerSwitches } from './peer-switches.ts'
+
+/** Kinds of blocks in the table of absent flows. */
+export const AbsentKind = {
+  /** A switch has placed it here; its first packet makes the actor. */
+  opening: 1,
+  /** It is on its way here; its packets are buffered. */
+  prepared: 2,
+} as const
+
+/** Byte offsets in a block of the table of absent flows, behind the key block's own. */
+export const AbsentBlock = { macs: 64, switch: 76, since: 80 } as const
+export const ABSENT_OWN_BYTES = 24
+
+/** Bytes kept for each flow beside its record: Ethernet addresses, and when it came here or was last asked to go. */
+export const COMPANION_BYTES = 16
+export const COMPANION_MOVED_MS = 12
+
+export interface RuntimeLimits {
+  /** Flows opening here or on their way here, at once. */
+  readonly absentFlows: number
+  /** Moves away from here under way at once, at most; how many there are adapts. */
+  readonly movesOut: number
+  /** Flows closing at once. */
+  readonly closings: number
+  /** Packets buffered for one flow that moves. */
+  readonly bufferedPerFlow: number
+  /** The same, of all flows. */
+  readonly buffered: number
+}
+
+export const defaultRuntimeLimits: RuntimeLimits = {
+  absentFlows: 16_384, movesOut: 1024, closings: 1024, bufferedPerFlow: 256, buffered: 8192,
+}
+
+export interface RuntimeTimes {
+  /** How long a step of a move may take before the move is called off, microseconds. */
+  readonly moveTimeoutUs: number
+  /** How long a flow stays after it came, at least. */
+  readonly residenceUs: number
+  /** How long an opening waits for its first packet. */
+  readonly openingTimeoutUs: number
+  /** Between reports of the workload. */
+  readonly workloadUs: number
+}
+
+export const defaultRuntimeTimes: RuntimeTimes = {
+  moveTimeoutUs: 500_000, residenceUs: 100_000, openingTimeoutUs: 10_000_000, workloadUs: 100_000,
+}
+
+export interface RuntimeContext {
+  readonly arena: Arena
+  readonly engine: Engine
+  readonly self: number
+  readonly limits: RuntimeLimits
+  readonly times: RuntimeTimes
+  readonly switches: PeerSwitches
+  readonly absent: KeyTable
+  /** Arena offset of the companion bytes of flow record 0. */
+  readonly companions: number
+  /** Time of this turn. */
+  now: TimeUs
+  /** Packets in queues of flows that move. */
+  buffered: number
+  control(peer: number): MessageChannel | null
+  inBand(switchId: number): MessageChannel | null
+  /** Runs the packets of a queue, in order, and sends what comes of them. Not within a batch. */
+  run(queue: PacketQueue): void
+  /** Counts a packet that ends here, and gives its slot back. */
+  drop(slot: number, reason: string): void
+  /** Counts something odd that was ignored. */
+  anomaly(what: string): void
+  /** Packets that came in, and went out, inside messages. */
+  countTakenOver(packets: number): void
+  countHandedOver(packets: number): void
+  /** Adds to the count of open steps of a phase. */
+  step(phase: string, by: 1 | -1): void
+}
+
+/** The id of the flow at a record. */
+export function flowOf({ arena }: RuntimeContext, record: number): number {
+  return flowIdOf(arena.u32[(record + FlowRecord.idHigh) >> 2], arena.u32[(record + FlowRecord.idLow) >> 2])
+}
+
+export function setFlow({ arena }: RuntimeContext, record: number, flow: number, epoch: number): void {
+  arena.u32[(record + FlowRecord.idHigh) >> 2] = Math.floor(flow / 4294967296)
+  arena.u32[(record + FlowRecord.idLow) >> 2] = flow % 4294967296
+  arena.u32[(record + FlowRecord.epoch) >> 2] = epoch
+}
+
+export function epochOf({ arena }: RuntimeContext, record: number): number {
+  return arena.u32[(record + FlowRecord.epoch) >> 2]
+}
+
+/** Arena offset of what is kept beside a flow record. */
+export function companionOf(context: RuntimeContext, record: number): number {
+  return context.companions + context.engine.slab.indexOf(record) * COMPANION_BYTES
+}
+
+/** A new message with its head filled in: its offset, to be completed and committed; 0 when there is no peer or no room. */
+export function begin({ arena }: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
+    reserved: boolean, tailBytes = 0): number {
+  const at = channel === null ? 0 : channel.begin(kind.bytes + tailBytes, reserved)
+  if (at === 0) return 0
+  arena.u8[at + MessageField.type] = kind.type
+  arena.u32[(at + MessageField.epoch) >> 2] = epoch
+  arena.f64[(at + MessageField.flow) >> 3] = flow
+  return at
+}
+
+/** Fills in key and Ethernet addresses from a flow record. */
+export function writeKey(context: RuntimeContext, at: number, record: number): void {
+  writeKeyFrom(context, at, record >> 2, companionOf(context, record))
+}
+
+export function writeKeyFrom({ arena }: RuntimeContext, at: number, key: number, macs: number): void {
+  copyFlowKey(arena.i32, key, (at + MessageField.key) >> 2)
+  arena.u8.copyWithin(at + MessageField.macs, macs, macs + MACS_BYTES)
+}
+
+/** Sends a message that is no more than its head. */
+export function sendHead(context: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
+    code = 0, node = 0): void {
+  const at = begin(context, channel, kind, flow, epoch, true)
+  if (at === 0) return
+  context.arena.u8[at + MessageField.code] = code
+  context.arena.u16[(at + MessageField.node) >> 1] = node
+  ;(channel as MessageChannel).commit()
+}
+
+/** Sends a frame inside a message; false when there is no room. */
+export function sendFrame(context: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
+    frame: number, length: number, reserved: boolean, code = 0, node = 0): boolean {
+  const at = begin(context, channel, kind, flow, epoch, reserved, length)
+  if (at === 0) return false
+  context.arena.u8[at + MessageField.code] = code
+  context.arena.u16[(at + MessageField.node) >> 1] = node
+  context.arena.u8.copyWithin(at + HEAD_BYTES, frame, frame + length)
+  ;(channel as MessageChannel).commit()
+  return true
+}
