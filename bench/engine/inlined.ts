@@ -137,7 +137,8 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
     arena, extents, kernels, records, origin, packet, flow: {} as ChainHost['flow'],
     emit: { copy: unused, frame: unused, send: unused },
     timer: () => ({ set: unused, clear: unused, isSet: false }),
-    held: () => ({ count: 0, release: unused, drop: unused }),
+    held: () => ({ count: 0, retry: unused, release: unused, drop: unused }),
+    alias: () => ({ claim: unused }),
     random: () => random.int32(),
     reconsider: unused,
   }

@@ -41,6 +41,7 @@ export async function engineFor(arena: Arena, options: WorkerOptions): Promise<E
     extentBytes: chain.at(-1)?.definition.name === 'http' ? extentBytes(options.flows) : 65536,
     recordBytes: 4 * 1024 * 1024,
     heldPerFlow: 64,
+    aliases: 64,
     fragmentedDatagrams: 64,
     fragmentsHeld: 64,
     fragmentsHeldPerDatagram: 8,

@@ -16,6 +16,8 @@ export interface EngineLimits {
   readonly recordBytes: number
   /** Packets that network functions may hold per flow. */
   readonly heldPerFlow: number
+  /** Alias keys of translated flows. */
+  readonly aliases: number
   /** Fragmented datagrams tracked at once. */
   readonly fragmentedDatagrams: number
   /** Fragments kept because they came before their first one, in total. */
@@ -31,6 +33,7 @@ export const defaultLimits: EngineLimits = {
   extentBytes: 256 * 1024 * 1024,
   recordBytes: 1024 * 1024,
   heldPerFlow: 64,
+  aliases: 65_536,
   fragmentedDatagrams: 4096,
   fragmentsHeld: 1024,
   fragmentsHeldPerDatagram: 64,

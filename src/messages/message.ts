@@ -77,8 +77,3 @@ export function fieldOf(kind: MessageKind, name: string): number {
   assert(found !== undefined, 'a message has the field whose offset is asked for')
   return found.offset
 }
-
-/** Copies a flow key between word indexes. */
-export function copyKey(words: Int32Array, from: number, to: number): void {
-  for (let i = 0; i < KEY_WORDS; i++) words[to + i] = words[from + i]
-}

@@ -24,7 +24,7 @@ import { FlowRecord } from '../flow/flow-record.ts'
 import { ENGINE_DROP_REASONS, engineDropReasons } from '../packet/drop-reason.ts'
 import type { Packet } from '../packet/packet-view.ts'
 import type {
-  AnyNfDefinition, Emitter, FlowTimer, FlowView, HeldPackets, NfContext, NfMethods,
+  AliasKeys, AnyNfDefinition, Emitter, FlowTimer, FlowView, HeldPackets, NfContext, NfMethods,
 } from './definition.ts'
 import type { RecordBuffer, RecordOrigin, RecordFields, RecordWriter } from './record-buffer.ts'
 import { dropVerdict, type Verdict } from './verdict.ts'
@@ -48,6 +48,7 @@ export interface ChainHost {
   readonly emit: Emitter
   timer(nf: number): FlowTimer
   held(nf: number): HeldPackets
+  alias(nf: number): AliasKeys
   random(): number
   reconsider(): void
 }
@@ -213,6 +214,7 @@ function makeContext(definition: AnyNfDefinition, config: unknown, index: number
     get now() { return f64[origin.timeIndex] },
     timer: host.timer(index),
     held: host.held(index),
+    alias: host.alias(index),
     emit: host.emit,
     flow: host.flow,
     arena: host.arena,

@@ -33,6 +33,8 @@ export interface FlowTimer {
 /** Packets of the flow at hand that this network function holds (verdict `Hold`). */
 export interface HeldPackets {
   readonly count: number
+  /** Shows them to this network function again, oldest first, as if they came now. All unless told how many. */
+  retry(count?: number): void
   /** Lets them go on, oldest first, through the network functions behind this one. All unless told how many. */
   release(count?: number): void
   /** Drops them with a verdict from `context.drop`. All unless told how many. */
@@ -50,6 +52,27 @@ export interface Emitter {
   frame(packet: Packet, networkBytes: number, direction: number): Packet | null
   /** Sends what `copy` or `frame` gave last. `direction` is that of the flow. */
   send(direction: number): void
+}
+
+/** Answers to a claim of an alias key. */
+export const AliasClaim = {
+  /** Another flow has that tuple, or there is no room: choose another. */
+  refused: 0,
+  /** It is this flow's. */
+  granted: 1,
+  /** `aliasClaimed` will tell. Hold the packet until then. */
+  pending: 2,
+} as const
+
+/** Alias keys: how packets of a flow find it once a network function has translated its addresses or ports. */
+export interface AliasKeys {
+  /**
+   * Claims the tuple that the packet's headers have at this moment as an alias key of the flow at hand: to be called on the
+   * rewritten packet, before the first one leaves. Aliases end with the flow.
+   *
+   * @returns an {@link AliasClaim}
+   */
+  claim(packet: Packet): number
 }
 
 /** What is known of the flow at hand. */
@@ -92,6 +115,7 @@ export interface NfContext<Counters extends Names, Drops extends Names, Records 
   readonly held: HeldPackets
   readonly emit: Emitter
   readonly flow: FlowView
+  readonly alias: AliasKeys
   /** The memory that offsets (`packet.payloadOffset`, ...) point into. */
   readonly arena: Arena
   readonly extents: ExtentPool
@@ -113,6 +137,8 @@ export interface NfMethods<State> {
   processPacket(packet: Packet, state: State): Verdict
   /** The flow's timer has fired. */
   timerFired?(state: State): void
+  /** The answer to a claim that was pending. Release or retry what was held for it. */
+  aliasClaimed?(state: State, granted: boolean): void
   /** Where the flow had better live: a runtime's id, or `null` to stay. */
   migrationTarget?(cluster: ClusterView, state: State): number | null
   /** The flow has come from another runtime, or its replica was promoted here. */

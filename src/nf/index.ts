@@ -3,9 +3,9 @@
  */
 
 export { z } from 'zod'
-export { defineNf } from './definition.ts'
+export { AliasClaim, defineNf } from './definition.ts'
 export type {
-  ClusterView, Emitter, FlowTimer, FlowView, HeldPackets, NfContext, NfDefinition, NfMethods, Upgrade,
+  AliasKeys, ClusterView, Emitter, FlowTimer, FlowView, HeldPackets, NfContext, NfDefinition, NfMethods, Upgrade,
 } from './definition.ts'
 export { Verdict } from './verdict.ts'
 export { Direction, type Packet } from '../packet/packet-view.ts'

@@ -60,7 +60,7 @@ const EXPIRY_STEPS = 256
 const RECONSIDERED_PER_TURN = 64
 
 const STEPS = ['opening', 'closing', 'preparing', 'cancelling', 'rerouting', 'handing', 'aborting', 'takingBack', 'prepared', 'waiting',
-  'returning', 'announcing', 'draining']
+  'returning', 'announcing', 'draining', 'claiming']
 
 export type RuntimeNode = ReturnType<typeof createRuntimeNode>
 
@@ -82,6 +82,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       opened: (record, d) => { (coordinator as Coordinator).manager.opened(record, d) },
       idle: (record) => { (coordinator as Coordinator).manager.idle(record) },
       paused: (d, record) => (coordinator as Coordinator).manager.paused(d, record),
+      claimAlias: (record, d, flip, nf) => (coordinator as Coordinator).manager.claimAlias(record, d, flip, nf),
     },
   })
   const { pool } = engine
@@ -118,6 +119,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       return link !== undefined && context.switches.bitOf(switchId) !== 0 ? link.channel : null
     },
     run,
+    flush: () => {
+      sendOutput()
+      takeRecords()
+    },
     drop,
     anomaly: (what) => { anomalies[what] = (anomalies[what] ?? 0) + 1 },
     countTakenOver: (packets) => { own.takenOver += packets },
@@ -149,7 +154,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       const record = i32[d + Descriptor.record]
       let target: number
       if (record === 0) {
-        target = context.switches.across(i32[d + Descriptor.port], 0)
+        target = context.switches.across(i32[d + Descriptor.switch], 0)
       } else {
         const direction = ((i32[d + Descriptor.meta] >>> 16) & 1) ^ u8[record + FlowRecord.opener]
         target = u8[record + FlowRecord.outputs + direction]
@@ -192,6 +197,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
       const d = engine.descriptor(count++)
       i32.copyWithin(d, slot >> 2, (slot >> 2) + DESCRIPTOR_WORDS)
+      i32[d + Descriptor.port] = context.switches.isEgress(i32[d + Descriptor.switch])
       if (count < BATCH_PACKETS) continue
       engine.batchCount = count
       count = 0
@@ -224,7 +230,11 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
         const count = link.receive(pool, engine.descriptor(0), BATCH_PACKETS)
         if (count === 0) break
         isMore = true
-        for (let index = 0; index < count; index++) i32[engine.descriptor(index) + Descriptor.port] = from
+        const side = context.switches.isEgress(from)
+        for (let index = 0; index < count; index++) {
+          i32[engine.descriptor(index) + Descriptor.port] = side
+          i32[engine.descriptor(index) + Descriptor.switch] = from
+        }
         own.received += count
         engine.batchCount = count
         runBatch()

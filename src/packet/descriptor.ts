@@ -42,6 +42,8 @@ export const Descriptor = {
   slot: 24,
   /** Time of arrival as captured: whole seconds (unsigned) ... */
   seconds: 25,
+  /** In a cluster, which has no use for that: id of the switch that it came from. */
+  switch: 25,
   /** ... and nanoseconds. */
   nanoseconds: 26,
   /** Where it came from: a port or capture interface number. */

@@ -31,10 +31,10 @@ export class PacketQueue {
   /**
    * Puts a copy of a frame that lies anywhere in the arena at the end.
    *
-   * @param port the descriptor's `port`
+   * @param from id of the switch that it came from
    * @returns false when the pool has no slot for it
    */
-  pushFrame(arena: Arena, pool: PacketPool, frame: number, length: number, port: number): boolean {
+  pushFrame(arena: Arena, pool: PacketPool, frame: number, length: number, from: number): boolean {
     const slot = pool.take(length)
     if (slot === 0) return false
     const i32 = this.#i32
@@ -45,7 +45,7 @@ export class PacketQueue {
     i32[d + Descriptor.length] = length
     i32[d + Descriptor.wireLength] = length
     i32[d + Descriptor.slot] = slot
-    i32[d + Descriptor.port] = port
+    i32[d + Descriptor.switch] = from
     i32[d + Descriptor.linkType] = 1
     this.#append(slot)
     return true

@@ -32,6 +32,7 @@ export const limitsSchema = z.strictObject({
   extentBytes: count('extentBytes', BYTES_MAX, 'Bytes of variable-size flow state, in total', 4096),
   recordBytes: count('recordBytes', BYTES_MAX, 'Bytes of events that wait to be written', 65536),
   heldPerFlow: count('heldPerFlow', 65535, 'Packets that network functions may hold per flow', 0),
+  aliases: count('aliases', 16_777_216, 'Alias keys of translated flows'),
   fragmentedDatagrams: count('fragmentedDatagrams', 2 ** 20, 'Fragmented datagrams tracked at once'),
   fragmentsHeld: count('fragmentsHeld', 2 ** 20, 'Fragments kept that came before their first one, in total', 0),
   fragmentsHeldPerDatagram: count('fragmentsHeldPerDatagram', 8192, 'The same, per datagram', 0),

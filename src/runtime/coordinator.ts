@@ -17,16 +17,19 @@ import { copyFlowKey } from '../flow/flow-key.ts'
 import { AnnouncedPhase, AnnounceDone, AnnounceFlow, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
   WorkloadFlows, WorkloadPackets, WorkloadQueue } from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
-import type { ClusterConfig } from '../messages/cluster-config.ts'
+import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
 import {
   AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, InstallFlow, InstallFlowReply, PrepareFlow, PrepareFlowReply,
   RerouteFlowReply,
 } from '../messages/migration.ts'
+import { ClaimAliasReply } from '../messages/aliasing.ts'
+import { homeSwitchOf } from '../messages/home-switch.ts'
 import { Bind, BindReleaser, FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
+import { ALIAS_BYTES, AliasClaims, aliasCount, writeAliases } from './alias-claims.ts'
 import { Closings } from './closings.ts'
 import type { FlowManager } from './engine.ts'
 import { layoutHash, type ChainLayout } from './flow-snapshot.ts'
@@ -58,9 +61,11 @@ export class Coordinator {
   readonly outgoing: OutgoingMoves
   readonly incoming: IncomingMoves
   readonly closings: Closings
+  readonly claims: AliasClaims
   readonly #context: RuntimeContext
   readonly #scratch: number
   #runtimes = new Map<number, number>()
+  #switches: readonly SwitchEntry[] = []
   /** Layout of each other runtime's chain; null stands for one like ours. */
   readonly #layouts = new Map<number, ChainLayout>()
   readonly #announcements = new Map<number, Announcement>()
@@ -76,8 +81,9 @@ export class Coordinator {
     this.#context = context
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
     this.closings = new Closings(context)
+    this.claims = new AliasClaims(context, (key) => homeSwitchOf(context.arena.i32, key, this.#switches))
     this.outgoing = new OutgoingMoves(context, (id) => this.#runtimes.get(id) ?? 0,
-      (flow) => this.closings.has(flow) || this.incoming.moves.has(flow))
+      (flow) => this.closings.has(flow) || this.incoming.moves.has(flow) || this.claims.has(flow))
     this.incoming = new IncomingMoves(context, {
       isDraining: () => this.#isDraining,
       recordOf: (key) => this.#find(key),
@@ -109,6 +115,10 @@ export class Coordinator {
     opened: (record, d) => { this.#opened(record, d) },
     idle: (record) => { this.#idle(record) },
     paused: (d, record) => this.#paused(d, record),
+    claimAlias: (record, d, flip, nf) => {
+      this.outgoing.callOff(flowOf(this.#context, record))
+      return this.claims.claim(record, d, flip, nf)
+    },
   }
 
   #unknown(d: number): number {
@@ -125,7 +135,7 @@ export class Coordinator {
       return -1
     }
     if (planted['ghost-actor']) return 0
-    const from = i32[d + Descriptor.port]
+    const from = i32[d + Descriptor.switch]
     const slot = i32[d + Descriptor.slot]
     if (sendFrame(context, context.inBand(from), ReturnPacket, 0, 0, i32[d + Descriptor.frame], i32[d + Descriptor.length], true)) {
       context.countHandedOver(1)
@@ -140,7 +150,7 @@ export class Coordinator {
   #opened(record: number, d: number): void {
     const context = this.#context
     const { arena, switches } = context
-    const from = arena.i32[d + Descriptor.port]
+    const from = arena.i32[d + Descriptor.switch]
     const hash = arena.i32[d + Descriptor.hash]
     const block = context.absent.find(d + Descriptor.key, hash)
     const companion = companionOf(context, record)
@@ -175,7 +185,7 @@ export class Coordinator {
 
   #idle(record: number): void {
     const flow = flowOf(this.#context, record)
-    if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.moves.has(flow)) return
+    if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.moves.has(flow) || this.claims.has(flow)) return
     this.closings.start(record)
   }
 
@@ -201,7 +211,7 @@ export class Coordinator {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const code = arena.u8[at + MessageField.code]
     switch (arena.u8[at]) {
-      case PrepareFlow.type: return this.incoming.prepare(peer, at)
+      case PrepareFlow.type: return this.incoming.prepare(peer, at, bytes)
       case PrepareFlowReply.type: return this.outgoing.prepareReply(flow, epoch, code)
       case InstallFlow.type: return this.incoming.install(peer, at, bytes)
       case InstallFlowReply.type: return this.outgoing.installReply(flow, epoch, code)
@@ -211,6 +221,7 @@ export class Coordinator {
       case Go.type:
         if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch)) context.anomaly('late-go')
         return
+      case ClaimAliasReply.type: return this.claims.reply(at)
       case AnnounceChain.type: return this.#chainAnnounced(peer, at, bytes)
       // Planted bug: the answer has come past the data.
       case RerouteFlowReply.type:
@@ -306,6 +317,7 @@ export class Coordinator {
     const runtimes = new Map(config.runtimes.filter(({ id }) => id !== context.self).map((r) => [r.id, r.incarnation]))
     const before = this.#runtimes
     this.#runtimes = runtimes
+    this.#switches = config.switches
     for (const [id, incarnation] of before) {
       if (runtimes.get(id) === incarnation) continue
       this.#layouts.delete(id)
@@ -314,6 +326,7 @@ export class Coordinator {
       this.incoming.fenced(id)
     }
     const { gone, come } = context.switches.update(config.switches)
+    this.claims.refuseWithout(config.switches)
     for (const mask of gone) {
       this.#stopping &= ~mask
       this.closings.withoutSwitches(mask)
@@ -443,6 +456,7 @@ export class Coordinator {
     }
     this.closings.repeatTo(switchId)
     this.outgoing.repeatTo(switchId)
+    this.claims.repeatTo(switchId)
     sendHead(context, context.control(switchId), AnnounceDone, 0, 0)
     this.#announcements.delete(switchId)
     context.step('announcing', -1)
@@ -455,11 +469,12 @@ export class Coordinator {
     const move = this.outgoing.moves.get(flow)
     const { epoch, owner, phase } = this.#standing(record, flow, move)
     const channel = context.control(switchId)
-    const at = begin(context, channel, AnnounceFlow, flow, epoch, false)
+    const at = begin(context, channel, AnnounceFlow, flow, epoch, false, aliasCount(context, record) * ALIAS_BYTES)
     if (at === 0) return false
     arena.u8[at + MessageField.code] = phase
     arena.u16[(at + MessageField.node) >> 1] = owner
     writeKey(context, at, record)
+    writeAliases(context, at + AnnounceFlow.bytes, record)
     ;(channel as MessageChannel).commit()
     return true
   }

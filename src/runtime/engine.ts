@@ -40,10 +40,11 @@ import { FragmentTracker, FragmentOutcome } from '../packet/fragment-tracker.ts'
 import { loadClassifyKernel, UNPARSED as KERNEL_UNPARSED } from '../packet/kernels/classify.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
-import { createPacketView } from '../packet/packet-view.ts'
+import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import { installSnapshot, layoutHash, layoutOf, snapshotKey, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
-import type { ClusterView, FlowTimer, FlowView } from '../nf/definition.ts'
+import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
+import { FlowAliases } from './flow-aliases.ts'
 import { CACHE_HINT_BYTES, writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
 import { createEmitter } from './emitter.ts'
 import { HeldPacketLists } from './held-packets.ts'
@@ -89,6 +90,11 @@ export interface FlowManager {
   idle(record: number): void
   /** A packet of a paused flow. True: taken, slot and all; false: it is to run. */
   paused(d: number, record: number): boolean
+  /**
+   * A network function claims the key in descriptor `d` as an alias of a flow; nobody here has it. `aliasAnswered` is to be
+   * called later if it is {@link AliasClaim.pending}.
+   */
+  claimAlias(record: number, d: number, flip: boolean, nf: number): number
 }
 
 export interface EngineOptions {
@@ -225,6 +231,7 @@ export function createEngine(options: EngineOptions) {
   const host: ChainHost = {
     arena, extents, kernels, records, origin, packet, flow: flowView, emit: emitter, timer: makeTimer,
     held: (nf) => held.of(nf),
+    alias: (nf) => ({ claim: (shown) => claimAlias(nf, (shown as PacketCursor).d) }),
     random: () => random.int32(),
     reconsider: () => { if (manager !== null) reconsidered.push(i32[packet.d + RECORD]) },
   }
@@ -248,6 +255,8 @@ export function createEngine(options: EngineOptions) {
   const wheel = new TimingWheel(arena, 'flow timers', {
     next: FlowRecord.wheelNext, previous: FlowRecord.wheelPrevious, deadline: FlowRecord.wheelDeadline,
   })
+  const aliases = new FlowAliases(arena, slab, limits.aliases)
+  const aliasDescriptor = arena.allocate('alias descriptor', DESCRIPTOR_BYTES) >> 2
   const fragments = new FragmentTracker(arena, limits, timeouts.fragment * 1e6)
   const tableBase = table.base
   const tableShift = table.shift
@@ -481,6 +490,7 @@ export function createEngine(options: EngineOptions) {
       parser.useOwnKey(d)
       record = find(d)
     }
+    if (record === 0 && aliases.size > 0) record = aliases.find(d)
     if (record === 0) {
       record = manager === null ? 0 : manager.unknown(d)
       if (record < 0) {
@@ -655,6 +665,7 @@ export function createEngine(options: EngineOptions) {
         i32[word] = 0
       }
     }
+    aliases.removeAll(record)
     if (inWheel) wheel.remove(record)
     table.remove(i32[(record + FlowRecord.hash) >> 2], record)
     u8[record + FlowRecord.phase] = FlowPhase.free
@@ -1037,6 +1048,50 @@ export function createEngine(options: EngineOptions) {
     u8[record + FlowRecord.flags] &= ~FlowFlag.paused
   }
 
+  // -- Alias keys ----------------------------------------------------------------------------------------------------
+
+  function claimAlias(nf: number, shown: number): number {
+    const record = i32[shown + RECORD]
+    const d = aliasDescriptor
+    i32.copyWithin(d, shown, shown + WORDS)
+    if (record === 0 || parse(d) !== ParseResult.flow) return AliasClaim.refused
+    if (keyEquals(d, record)) return AliasClaim.granted
+    const hash = i32[d + HASH]
+    const owner = aliases.ownerOf(d + KEY, hash)
+    if (owner === record) return AliasClaim.granted
+    if (owner !== 0 || find(d) !== 0) return AliasClaim.refused
+    const flip = ((i32[d + META] ^ i32[shown + META]) & Meta.fromB) !== 0
+    if (manager !== null) return manager.claimAlias(record, d, flip, nf)
+    return aliases.add(record, d + KEY, hash, flip) ? AliasClaim.granted : AliasClaim.refused
+  }
+
+  /** Gives a flow an alias key (a word index) that nobody has. */
+  function addAlias(record: number, key: number, flip: boolean): boolean {
+    i32.copyWithin(aliasDescriptor + KEY, key, key + KEY_WORDS)
+    const hash = parser.hashKey(aliasDescriptor)
+    if (aliases.ownerOf(key, hash) !== 0) return true
+    return aliases.add(record, key, hash, flip)
+  }
+
+  /** Tells a network function the answer to a claim that was pending. What comes of it is output. */
+  function aliasAnswered(record: number, nf: number, granted: boolean): void {
+    const member = nfs[nf] as ChainNf
+    if (member.methods.aliasClaimed === undefined) return
+    useIdle(record)
+    member.state.o = record + member.stateOffset
+    progress.nf = nf
+    try {
+      member.methods.aliasClaimed(member.state, granted)
+    } catch (error) {
+      if (error instanceof AssertionError) throw error
+      reportNf(nf, error)
+      takeOffFastPath(record, nf)
+    }
+    progress.nf = -1
+    packet.d = idleDescriptor
+    countOutput()
+  }
+
   /** Ends a flow that the manager was told to be idle. */
   function endFlow(record: number): void {
     end(record, u8[record + FlowRecord.phase] === FlowPhase.lingering ? 'closed' : 'expired', true)
@@ -1136,6 +1191,7 @@ export function createEngine(options: EngineOptions) {
     /** Word index of the descriptor of packet `index` that is to leave. */
     output: (index: number): number => i32[outputs + index],
     clearOutput,
+    aliases, addAlias, aliasAnswered,
     layout, layoutHash: ownLayout, exportFlow, removeFlow, importFlow, pauseFlow, resumeFlow, endFlow, findFlow,
     migrationTargetOf,
     /** True when a network function of the chain says where its flows want to live. */

@@ -82,23 +82,27 @@ export class HeldPacketLists {
     const host = this.#host
     const flow = (): number => i32[host.packet.d + D.record]
     const takeOldest = (): number => this.#takeOldest(flow(), nf)
+    const resumeFrom = (first: number, count: number): void => {
+      for (let i = 0; i < count && host.hasExtra(); i++) {
+        const slot = takeOldest()
+        if (slot === 0) return
+        const d = host.takeExtra()
+        i32.copyWithin(d, slot >> 2, (slot >> 2) + DESCRIPTOR_WORDS)
+        host.resume(d, flow(), first)
+      }
+    }
+    const countHeld = (): number => {
+      let count = 0
+      for (let slot = i32[(flow() + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + D.nextHeld]) {
+        if (i32[(slot >> 2) + D.nf] === nf) count++
+      }
+      return count
+    }
     return {
-      get count() {
-        let count = 0
-        for (let slot = i32[(flow() + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + D.nextHeld]) {
-          if (i32[(slot >> 2) + D.nf] === nf) count++
-        }
-        return count
-      },
-      release(count = Infinity) {
-        for (let i = 0; i < count && host.hasExtra(); i++) {
-          const slot = takeOldest()
-          if (slot === 0) return
-          const d = host.takeExtra()
-          i32.copyWithin(d, slot >> 2, (slot >> 2) + DESCRIPTOR_WORDS)
-          host.resume(d, flow(), nf + 1)
-        }
-      },
+      get count() { return countHeld() },
+      // Those that it holds again are not shown twice.
+      retry(count = Infinity) { resumeFrom(nf, Math.min(count, countHeld())) },
+      release(count = Infinity) { resumeFrom(nf + 1, count) },
       drop(verdict, count = Infinity) {
         for (let i = 0; i < count; i++) {
           const slot = takeOldest()

@@ -39,6 +39,11 @@ export class PeerSwitches {
     return slot < 0 ? 0 : 1 << slot
   }
 
+  /** 1 for a switch on the servers' side, 0 for others: what a packet view has as `port`. */
+  isEgress(id: number): 0 | 1 {
+    return this.#entries.find((entry) => entry?.id === id)?.side === 'egress' ? 1 : 0
+  }
+
   /** Ids of the switches in a mask. */
   *idsIn(mask: number): Generator<number> {
     for (let slot = 0; slot < SWITCHES_MAX; slot++) {

@@ -38,6 +38,8 @@ export interface RuntimeLimits {
   readonly movesOut: number
   /** Flows closing at once. */
   readonly closings: number
+  /** Alias keys being claimed at once. */
+  readonly claims: number
   /** Packets buffered for one flow that moves. */
   readonly bufferedPerFlow: number
   /** The same, of all flows. */
@@ -45,7 +47,7 @@ export interface RuntimeLimits {
 }
 
 export const defaultRuntimeLimits: RuntimeLimits = {
-  absentFlows: 16_384, movesOut: 1024, closings: 1024, bufferedPerFlow: 256, buffered: 8192,
+  absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, bufferedPerFlow: 256, buffered: 8192,
 }
 
 export interface RuntimeTimes {
@@ -81,6 +83,8 @@ export interface RuntimeContext {
   inBand(switchId: number): MessageChannel | null
   /** Runs the packets of a queue, in order, and sends what comes of them. Not within a batch. */
   run(queue: PacketQueue): void
+  /** Sends what network functions have put out without a packet. Not within a batch. */
+  flush(): void
   /** Counts a packet that ends here, and gives its slot back. */
   drop(slot: number, reason: string): void
   /** Counts something odd that was ignored. */

@@ -4,9 +4,10 @@
  *     recorder      keeps what it sees of each packet as records, and the beginnings and ends of flows
  *     gate          holds, releases, drops and fails as the payloads of packets tell it
  *     sideCounter   counts packets of each direction
+ *     translator    gives each TCP or UDP flow another source port, as an address translator does
  */
 
-import { defineNf, struct, text, u32, u8, Verdict } from '../nf/index.ts'
+import { AliasClaim, bool, defineNf, struct, text, u16, u32, u8, Verdict, z } from '../nf/index.ts'
 import type { AnyNfDefinition } from '../nf/definition.ts'
 import { layersOf } from './packet-builder.ts'
 import type { RecordResult } from './test-runtime.ts'
@@ -74,6 +75,50 @@ export const sideCounter = (name = 'counter'): AnyNfDefinition => defineNf({
       if (packet.direction === 0) state.forward++
       else state.reverse++
       return Verdict.Forward
+    },
+  }),
+})
+
+/**
+ * Rewrites the source port of forward packets to one from `first` on, and back for reverse packets. A port that another flow has is
+ * refused, and the next one is tried; `attempts` at most.
+ */
+export const translator = (name = 'translator'): AnyNfDefinition => defineNf({
+  name, version: 1,
+  config: z.object({
+    first: z.number().default(20_000), ports: z.number().default(1000), attempts: z.number().default(8),
+  }),
+  flowState: struct({ original: u16, port: u16, attempts: u8, granted: bool }),
+  counters: { claimed: 'ports claimed', refused: 'ports refused' },
+  dropReasons: { noPort: 'no port to be had' },
+  create: (config, context) => ({
+    processPacket(packet, state) {
+      if (packet.direction !== 0) {
+        if (state.granted && packet.destinationPort === state.port) packet.destinationPort = state.original
+        return Verdict.Forward
+      }
+      while (!state.granted) {
+        if (state.attempts >= config.attempts) return context.drop.noPort
+        if (state.original === 0) state.original = packet.sourcePort
+        else if (context.held.count > 0) return Verdict.Hold
+        state.port = config.first + ((context.random() >>> 0) % config.ports)
+        state.attempts++
+        const port = packet.sourcePort
+        packet.sourcePort = state.port
+        const answer = context.alias.claim(packet)
+        packet.sourcePort = port
+        if (answer === AliasClaim.pending) return Verdict.Hold
+        if (answer === AliasClaim.granted) state.granted = true
+        else context.counters.refused++
+      }
+      packet.sourcePort = state.port
+      return Verdict.Forward
+    },
+    aliasClaimed(state, granted) {
+      state.granted = granted
+      if (granted) context.counters.claimed++
+      else context.counters.refused++
+      context.held.retry()
     },
   }),
 })

@@ -12,18 +12,19 @@
 
 import { CodedError } from '../../base/coded-error.ts'
 import { planted } from '../../base/planted-bugs.ts'
-import { FlowRecord } from '../../flow/flow-record.ts'
+import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
 import { FlowClosed } from '../../messages/closing.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowReply, InstallFlowSwitches, MoveRefusal,
-  PrepareFlowLayout, PrepareFlowReply, SWITCHES_MAX,
+  PrepareFlow, PrepareFlowLayout, PrepareFlowReply, SWITCHES_MAX,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import type { ChainLayout } from '../flow-snapshot.ts'
+import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import {
   AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, companionOf, sendFrame, sendHead, setFlow, writeKeyFrom,
   type RuntimeContext,
@@ -49,6 +50,9 @@ export interface IncomingMove {
   marked: number
   readonly since: number
   readonly queue: PacketQueue
+  /** Its alias keys, as they came, and their blocks in the table of absent flows. */
+  readonly aliases: Int32Array
+  readonly aliasBlocks: number[]
 }
 
 export interface IncomingHost {
@@ -66,12 +70,14 @@ export class IncomingMoves {
   readonly counts = { prepared: 0, installed: 0, refused: 0, returned: 0 }
   readonly #context: RuntimeContext
   readonly #host: IncomingHost
+  readonly #scratchKey: number
   /** Moves whose buffer is on its way back and waits for room. */
   #returning: IncomingMove[] = []
 
   constructor(context: RuntimeContext, host: IncomingHost) {
     this.#context = context
     this.#host = host
+    this.#scratchKey = context.arena.allocate('incoming alias', KEY_WORDS * 4) >> 2
   }
 
   get isIdle(): boolean {
@@ -84,7 +90,7 @@ export class IncomingMoves {
 
   // -- Messages of the source ----------------------------------------------------------------------------------------
 
-  prepare(source: number, at: number): void {
+  prepare(source: number, at: number, bytes: number): void {
     const context = this.#context
     const { arena } = context
     const flow = arena.f64[(at + MessageField.flow) >> 3]
@@ -92,14 +98,18 @@ export class IncomingMoves {
     const refusal = this.#refusal(source, at, flow)
     if (refusal === MoveRefusal.none) {
       const key = (at + MessageField.key) >> 2
-      const block = context.absent.add(key, this.#host.hashOf(key))
-      arena.u8[block + KeyBlock.kind] = AbsentKind.prepared
-      arena.f64[(block + KeyBlock.flow) >> 3] = flow
-      arena.u32[(block + KeyBlock.epoch) >> 2] = epoch
+      const block = this.#add(key, flow, epoch)
       arena.u8.copyWithin(block + AbsentBlock.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+      const words = (at + PrepareFlow.bytes) >> 2
+      const aliases = arena.i32.slice(words, words + Math.floor((bytes - PrepareFlow.bytes) / ALIAS_BYTES) * ALIAS_WORDS)
+      const aliasBlocks: number[] = []
+      for (let i = 0; i < aliases.length; i += ALIAS_WORDS) {
+        const aliasBlock = this.#add(words + i, flow, epoch)
+        if (aliasBlock !== 0) aliasBlocks.push(aliasBlock)
+      }
       this.moves.set(flow, {
         flow, epoch, source, layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
-        awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena),
+        awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
       })
       context.step('prepared', 1)
       this.counts.prepared++
@@ -108,6 +118,27 @@ export class IncomingMoves {
       if (planted['refusal-unanswered']) return
     }
     sendHead(context, context.control(source), PrepareFlowReply, flow, epoch, refusal)
+  }
+
+  /** Notes that packets with this key (a word index) are of a flow on its way here; 0 when there is no room. */
+  #add(key: number, flow: number, epoch: number): number {
+    const { absent, arena } = this.#context
+    const hash = this.#host.hashOf(key)
+    if (absent.find(key, hash) !== 0) return 0
+    const block = absent.add(key, hash)
+    if (block === 0) return 0
+    arena.u8[block + KeyBlock.kind] = AbsentKind.prepared
+    arena.f64[(block + KeyBlock.flow) >> 3] = flow
+    arena.u32[(block + KeyBlock.epoch) >> 2] = epoch
+    return block
+  }
+
+  /** The blocks are no longer needed. */
+  #removeBlocks(move: IncomingMove): void {
+    if (move.block !== 0) this.#context.absent.remove(move.block)
+    for (const block of move.aliasBlocks) this.#context.absent.remove(block)
+    move.block = 0
+    move.aliasBlocks.length = 0
   }
 
   #refusal(source: number, at: number, flow: number): number {
@@ -158,14 +189,22 @@ export class IncomingMoves {
     arena.u8.copyWithin(companion, move.block + AbsentBlock.macs, move.block + AbsentBlock.macs + MACS_BYTES)
     arena.u32[(companion + COMPANION_MOVED_MS) >> 2] = (context.now / 1000) >>> 0 || 1
     engine.pauseFlow(record)
-    context.absent.remove(move.block)
-    move.block = 0
+    this.#removeBlocks(move)
     move.record = record
+    this.#installAliases(move)
     for (let i = 0; i < SWITCHES_MAX; i++) move.awaited |= context.switches.bitOf(arena.u8[at + InstallFlowSwitches + i])
     this.#become(move, 'waiting')
     this.counts.installed++
     sendHead(context, context.control(source), InstallFlowReply, flow, epoch)
     this.#begin(move)
+  }
+
+  #installAliases({ record, aliases }: IncomingMove): void {
+    const { arena, engine } = this.#context
+    for (let i = 0; i < aliases.length; i += ALIAS_WORDS) {
+      arena.i32.set(aliases.subarray(i, i + KEY_WORDS), this.#scratchKey)
+      engine.addAlias(record, this.#scratchKey, aliases[i + KEY_WORDS] !== 0)
+    }
   }
 
   abort(source: number, at: number): void {
@@ -241,7 +280,7 @@ export class IncomingMoves {
     while (move.queue.first !== 0) {
       const d = move.queue.first >> 2
       if (!sendFrame(context, channel, BufferedPacket, move.flow, move.epoch + 1, i32[d + Descriptor.frame],
-        i32[d + Descriptor.length], false, 0, i32[d + Descriptor.port])) return
+        i32[d + Descriptor.length], false, 0, i32[d + Descriptor.switch])) return
       context.engine.pool.give(move.queue.shift())
       context.buffered--
       context.countHandedOver(1)
@@ -258,7 +297,7 @@ export class IncomingMoves {
       context.buffered--
       context.drop(slot, reason)
     }
-    if (move.block !== 0) context.absent.remove(move.block)
+    this.#removeBlocks(move)
     context.step(move.state, -1)
     this.moves.delete(move.flow)
     this.#returning = this.#returning.filter((other) => other !== move)

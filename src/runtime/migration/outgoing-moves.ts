@@ -21,6 +21,7 @@ import {
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
+import { ALIAS_BYTES, aliasCount, writeAliases } from '../alias-claims.ts'
 import {
   begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sendFrame, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
@@ -128,9 +129,10 @@ export class OutgoingMoves {
     if (movedMs !== 0 && ((now / 1000) >>> 0) - movedMs < context.times.residenceUs / 1000) return false
     const channel = context.control(target)
     const epoch = epochOf(context, record)
-    const at = begin(context, channel, PrepareFlow, flow, epoch + 1, false)
+    const at = begin(context, channel, PrepareFlow, flow, epoch + 1, false, aliasCount(context, record) * ALIAS_BYTES)
     if (at === 0) return false
     writeKey(context, at, record)
+    writeAliases(context, at + PrepareFlow.bytes, record)
     arena.i32[(at + PrepareFlowLayout) >> 2] = engine.layoutHash
     arena.u32[(at + PrepareFlowSnapshotBytes) >> 2] = engine.chain.recordBytes
     ;(channel as MessageChannel).commit()
@@ -376,7 +378,7 @@ export class OutgoingMoves {
       if (planted['straggler-lost']) {
         context.engine.pool.give(slot)
       } else if (sendFrame(context, context.control(move.target), BufferedPacket, move.flow, move.before + 1,
-        i32[d + Descriptor.frame], i32[d + Descriptor.length], true, 1, i32[d + Descriptor.port])) {
+        i32[d + Descriptor.frame], i32[d + Descriptor.length], true, 1, i32[d + Descriptor.switch])) {
         context.countHandedOver(1)
         context.engine.pool.give(slot)
       } else {
@@ -384,7 +386,7 @@ export class OutgoingMoves {
       }
       return true
     }
-    const from = context.switches.bitOf(i32[d + Descriptor.port])
+    const from = context.switches.bitOf(i32[d + Descriptor.switch])
     if (move.state === 'aborting' && (move.passed & from) === 0) return false
     if (move.held.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
       context.drop(slot, 'move-buffer')
@@ -428,19 +430,30 @@ export class OutgoingMoves {
     }
   }
 
+  /** Calls a move off, if it still can be: something happens to the flow that does not go with moving. */
+  callOff(flow: number): void {
+    const move = this.moves.get(flow)
+    if (move?.state === 'preparing') this.#cancel(move)
+    else if (move?.state === 'rerouting') this.#abort(move, false)
+  }
+
+  #cancel(move: OutgoingMove): void {
+    const context = this.#context
+    this.counts.cancelled++
+    this.#shrink()
+    this.#become(move, 'cancelling')
+    const channel = context.control(move.target)
+    const at = begin(context, channel, AbortFlow, move.flow, move.before + 1, true)
+    if (at !== 0) (channel as MessageChannel).commit()
+  }
+
   #late(move: OutgoingMove): void {
     const context = this.#context
     move.deadline = context.now + context.times.moveTimeoutUs
     switch (move.state) {
-      case 'preparing': {
-        this.counts.cancelled++
-        this.#shrink()
-        this.#become(move, 'cancelling')
-        const channel = context.control(move.target)
-        const at = begin(context, channel, AbortFlow, move.flow, move.before + 1, true)
-        if (at !== 0) (channel as MessageChannel).commit()
+      case 'preparing':
+        this.#cancel(move)
         return
-      }
       case 'rerouting':
         this.#abort(move, false)
         return
