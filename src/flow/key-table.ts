@@ -10,7 +10,7 @@ import { assert } from '../base/assert.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Slab } from '../memory/slab.ts'
 import { FlowTable } from './flow-table.ts'
-import { KEY_WORDS } from './flow-record.ts'
+import { copyFlowKey, flowKeysEqual } from './flow-key.ts'
 
 /** Byte offsets within a block. */
 export const KeyBlock = { key: 0, kind: 44, hash: 48, epoch: 52, flow: 56, own: 64 } as const
@@ -45,14 +45,8 @@ export class KeyTable {
   find(key: number, hash: number): number {
     const i32 = this.#i32
     let block = this.#table.find(hash, this.#table.home(hash))
-    while (block !== 0) {
-      const at = block >> 2
-      let word = 0
-      while (word < KEY_WORDS && i32[at + word] === i32[key + word]) word++
-      if (word === KEY_WORDS) return block
-      block = this.#table.find(hash, this.#table.lastSlot + 1)
-    }
-    return 0
+    while (block !== 0 && !flowKeysEqual(i32, key, block >> 2)) block = this.#table.find(hash, this.#table.lastSlot + 1)
+    return block
   }
 
   /** Adds a zeroed block for a key that has none; 0 when the limit is reached. */
@@ -62,7 +56,7 @@ export class KeyTable {
     const i32 = this.#i32
     const at = block >> 2
     i32.fill(0, at, at + (this.#blockBytes >> 2))
-    for (let word = 0; word < KEY_WORDS; word++) i32[at + word] = i32[key + word]
+    copyFlowKey(i32, key, at)
     i32[at + (KeyBlock.hash >> 2)] = hash
     this.#table.insert(hash, block)
     return block
