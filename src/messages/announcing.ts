@@ -18,6 +18,12 @@ export const AnnouncedPhase = {
 /** The sender has announced all its flows. */
 export const AnnounceDone = message(21, 'AnnounceDone')
 
+/**
+ * The sender has taken the configuration with version `epoch`, and has said all that it has to say about flows of those fenced by it:
+ * what nobody has claimed by then is nobody's.
+ */
+export const ConfigApplied = message(30, 'ConfigApplied')
+
 /** Place no new flow at the sender (`code` 1), or do again (0). */
 export const StopPlacing = message(22, 'StopPlacing')
 /** In-band: behind the last `FlowOpen` of a flow that this switch has placed at the receiver. */

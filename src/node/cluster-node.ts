@@ -60,6 +60,9 @@ export interface ClusterNode {
   readonly anomalies: Readonly<Record<string, number>>
 }
 
+/** Sees a message that has come: from whom, on which kind of session, and where it lies in the node's arena. */
+export type MessageObserver = (peer: number, inBand: boolean, at: number, bytes: number) => void
+
 /** The answer to a command: `code` is empty, or an `NF_...` code or refusal. */
 export interface CommandResult {
   readonly accepted: boolean

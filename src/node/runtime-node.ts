@@ -26,7 +26,7 @@ import {
   ABSENT_OWN_BYTES, COMPANION_BYTES, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf, type RuntimeContext,
   type RuntimeLimits, type RuntimeTimes,
 } from '../runtime/runtime-context.ts'
-import type { ClusterNode, CommandResult, NodeFlow, PacketCounts } from './cluster-node.ts'
+import type { ClusterNode, CommandResult, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
 import { nodeMac } from '../transport/frame-header.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
 import { DataLink } from './data-link.ts'
@@ -49,6 +49,8 @@ export interface RuntimeNodeOptions {
   readonly events?: EngineEvents
   /** Takes the records that network functions make. */
   readonly onRecord?: (record: DecodedRecord) => void
+  /** Sees every message before it is handled: for transcripts and traces. */
+  readonly onMessage?: MessageObserver
   readonly wasm?: boolean
 }
 
@@ -89,7 +91,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
 
   const control = createControlPlane({
     arena, clusterId, self: id, selfIncarnation: incarnation, port: ports.control, sessions: options.sessions,
-    onMessage: (peer, at, bytes) => { (coordinator as Coordinator).onControl(peer, at, bytes) },
+    onMessage: (peer, at, bytes) => {
+      options.onMessage?.(peer, false, at, bytes)
+      ;(coordinator as Coordinator).onControl(peer, at, bytes)
+    },
   })
   const links = new Map<number, DataLink>()
   const linkList: { id: number; link: DataLink; toSwitch: readonly number[]; fromHere: readonly number[] }[] = []
@@ -97,7 +102,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   function attachLink(switchId: number, port: Port): void {
     const link = new DataLink({
       arena, clusterId, self: id, selfIncarnation: incarnation, peer: switchId, port, sessions: options.sessions,
-      onMessage: (at, bytes) => { (coordinator as Coordinator).onInBand(switchId, at, bytes) },
+      onMessage: (at, bytes) => {
+        options.onMessage?.(switchId, true, at, bytes)
+        ;(coordinator as Coordinator).onInBand(switchId, at, bytes)
+      },
     })
     links.set(switchId, link)
     linkList.push({ id: switchId, link, toSwitch: nodeMac(switchId, id), fromHere: nodeMac(id, switchId) })

@@ -33,6 +33,9 @@ export const FragmentOutcome = {
   malformed: 3,
 } as const
 
+/** Bounds of a tracker. */
+export type FragmentLimits = Pick<EngineLimits, 'fragmentedDatagrams' | 'fragmentsHeld' | 'fragmentsHeldPerDatagram'>
+
 const D = Descriptor
 /** Words of an entry. */
 const E = {
@@ -49,7 +52,7 @@ export class FragmentTracker {
   readonly #i32: Int32Array
   readonly #f64: Float64Array
   readonly #view: DataView
-  readonly #limits: EngineLimits
+  readonly #limits: FragmentLimits
   readonly #lifetimeUs: number
   readonly #table: FlowTable
   readonly #slab: Slab
@@ -61,7 +64,7 @@ export class FragmentTracker {
   #abandoned = 0
   #abandonedCount = 0
 
-  constructor(arena: Arena, limits: EngineLimits, lifetimeUs: number) {
+  constructor(arena: Arena, limits: FragmentLimits, lifetimeUs: number) {
     this.#i32 = arena.i32
     this.#f64 = arena.f64
     this.#view = arena.view

@@ -14,7 +14,7 @@ import { planted } from '../base/planted-bugs.ts'
 import { FlowPhase, FlowRecord } from '../flow/flow-record.ts'
 import { KeyBlock } from '../flow/key-table.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
-import { AnnouncedPhase, AnnounceDone, AnnounceFlow, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
+import { AnnouncedPhase, AnnounceDone, AnnounceFlow, ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
   WorkloadFlows, WorkloadPackets, WorkloadQueue } from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
 import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
@@ -343,6 +343,9 @@ export class Coordinator {
       context.step('announcing', -1)
     }
     if (this.#isDraining) this.#tellPlacing(come, true)
+    for (const id of context.switches.idsIn(context.switches.all)) {
+      sendHead(context, context.control(id), ConfigApplied, 0, config.version)
+    }
   }
 
   get isDraining(): boolean {

@@ -1,0 +1,192 @@
+/**
+ * Alias home: grants translated tuples as alias keys of flows, by compare-and-set at the tuple's home switch. PROTOCOL 5.
+ *
+ * A claim is granted when the tuple is free and every other switch has the alias too, so that the first packet that uses it is
+ * answered to the right flow wherever the answer comes in.
+ */
+
+import { planted } from '../base/planted-bugs.ts'
+import { KEY_WORDS } from '../flow/flow-record.ts'
+import { AliasRefusal, BindAlias, BindAliasReply, ClaimAliasReply } from '../messages/aliasing.ts'
+import { AnnounceFlow } from '../messages/announcing.ts'
+import type { SwitchEntry } from '../messages/cluster-config.ts'
+import { MACS_BYTES, MessageField } from '../messages/message.ts'
+import type { MessageChannel } from '../transport/message-channel.ts'
+import { begin, writeKey, type SwitchContext } from './switch-context.ts'
+import { Entry } from './switch-table.ts'
+
+interface Claim {
+  readonly flow: number
+  readonly runtime: number
+  readonly key: Int32Array
+  readonly macs: Uint8Array
+  /** Switches, by incarnation, that have yet to say that they have the alias. */
+  readonly pending: Set<number>
+}
+
+/** An alias that came before its flow was known here. */
+interface EarlyAlias {
+  readonly from: number
+  readonly key: Int32Array
+  readonly macs: Uint8Array
+}
+
+const ALIAS_BYTES = (KEY_WORDS + 1) * 4
+const EARLY_MAX = 1024
+
+export class AliasHome {
+  readonly #context: SwitchContext
+  readonly #switches: () => readonly SwitchEntry[]
+  readonly #claims = new Map<number, Claim>()
+  readonly #early = new Map<number, EarlyAlias>()
+  readonly #key: number
+  readonly #macs: number
+
+  constructor(context: SwitchContext, switches: () => readonly SwitchEntry[]) {
+    this.#context = context
+    this.#switches = switches
+    this.#key = context.arena.allocate('alias: key', 64) >> 2
+    this.#macs = context.arena.allocate('alias: addresses', 16)
+  }
+
+  /** A runtime wants a tuple for one of its flows. */
+  claim(runtime: number, at: number, flow: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = (at + MessageField.key) >> 2
+    const main = table.findFlow(flow)
+    const taken = table.find(key, context.hashOf(key))
+    if (main === 0) return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.unknownFlow)
+    if (taken !== 0 && table.mainOf(taken) !== main && !planted['alias-granted-twice']) {
+      return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.taken)
+    }
+    if (taken === 0 && !this.#add(main, key, at + MessageField.macs)) {
+      return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.tableFull)
+    }
+    const others = this.#switches().filter(({ id }) => id !== context.self)
+    const claim: Claim = { flow, runtime, key: arena.i32.slice(key, key + KEY_WORDS),
+      macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
+      pending: new Set(others.map(({ incarnation }) => incarnation)) }
+    if (!this.#claims.has(flow)) context.step('claiming', 1)
+    this.#claims.set(flow, claim)
+    for (const { id } of others) this.#tell(id, claim)
+    if (planted['alias-before-bound']) claim.pending.clear()
+    this.#grant(claim)
+  }
+
+  #add(main: number, key: number, macs: number): boolean {
+    const context = this.#context
+    const { arena, table } = context
+    const entry = table.add(key, context.hashOf(key))
+    if (entry === 0) return false
+    arena.u8.copyWithin(entry + Entry.macs, macs, macs + MACS_BYTES)
+    table.link(entry, main)
+    return true
+  }
+
+  #tell(switchId: number, { flow, key, macs }: Claim): void {
+    const context = this.#context
+    const { arena } = context
+    const channel = context.control(switchId)
+    const at = begin(context, channel, BindAlias, flow, 0)
+    if (at === 0) return
+    arena.i32.set(key, (at + MessageField.key) >> 2)
+    arena.u8.set(macs, at + MessageField.macs)
+    ;(channel as MessageChannel).commit()
+  }
+
+  #answer(runtime: number, flow: number, key: number, macs: number, refusal: number): void {
+    const context = this.#context
+    const channel = context.control(runtime)
+    const at = begin(context, channel, ClaimAliasReply, flow, 0, 0, refusal)
+    if (at === 0) return
+    writeKey(context, at, key, macs)
+    ;(channel as MessageChannel).commit()
+  }
+
+  #grant(claim: Claim): void {
+    if (claim.pending.size > 0) return
+    this.#claims.delete(claim.flow)
+    this.#context.step('claiming', -1)
+    this.#context.arena.i32.set(claim.key, this.#key)
+    this.#context.arena.u8.set(claim.macs, this.#macs)
+    this.#answer(claim.runtime, claim.flow, this.#key, this.#macs, AliasRefusal.none)
+  }
+
+  /** The home of an alias has granted it. */
+  bind(from: number, at: number, flow: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = (at + MessageField.key) >> 2
+    const main = table.findFlow(flow)
+    if (main === 0) {
+      if (this.#early.size >= EARLY_MAX) return context.anomaly('early-alias-limit')
+      this.#early.set(flow, { from, key: arena.i32.slice(key, key + KEY_WORDS),
+        macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES) })
+      return
+    }
+    this.#take(from, flow, main, key, at + MessageField.macs)
+  }
+
+  #take(from: number, flow: number, main: number, key: number, macs: number): void {
+    const context = this.#context
+    if (context.table.find(key, context.hashOf(key)) === 0 && !this.#add(main, key, macs)) context.anomaly('flow-table-full')
+    const channel = context.control(from)
+    const at = begin(context, channel, BindAliasReply, flow, 0)
+    if (at === 0) return
+    writeKey(context, at, key, macs)
+    ;(channel as MessageChannel).commit()
+  }
+
+  /** Another switch has the alias. */
+  bound(switchId: number, flow: number): void {
+    const claim = this.#claims.get(flow)
+    const incarnation = this.#switches().find(({ id }) => id === switchId)?.incarnation
+    if (claim === undefined || incarnation === undefined || !claim.pending.delete(incarnation)) {
+      return this.#context.anomaly('late-alias-reply')
+    }
+    this.#grant(claim)
+  }
+
+  /** A flow is known here now: aliases that came early are taken. */
+  flowKnown(flow: number, entry: number): void {
+    const early = this.#early.get(flow)
+    if (early === undefined) return
+    this.#early.delete(flow)
+    this.#context.arena.i32.set(early.key, this.#key)
+    this.#context.arena.u8.set(early.macs, this.#macs)
+    this.#take(early.from, flow, entry, this.#key, this.#macs)
+  }
+
+  /** The aliases behind an AnnounceFlow. */
+  announced(at: number, bytes: number, entry: number): void {
+    const context = this.#context
+    const { arena } = context
+    for (let alias = at + AnnounceFlow.bytes; alias + ALIAS_BYTES <= at + bytes; alias += ALIAS_BYTES) {
+      const key = alias >> 2
+      if (context.table.find(key, context.hashOf(key)) !== 0) continue
+      const flip = arena.i32[key + KEY_WORDS] !== 0
+      for (let byte = 0; byte < MACS_BYTES; byte++) {
+        arena.u8[this.#macs + byte] = arena.u8[entry + Entry.macs + (flip ? (byte + 6) % MACS_BYTES : byte)]
+      }
+      if (!this.#add(entry, key, this.#macs)) context.anomaly('flow-table-full')
+    }
+  }
+
+  /** Switches have gone or come: those that are gone need not answer, new ones must. */
+  configure(): void {
+    const others = this.#switches().filter(({ id }) => id !== this.#context.self)
+    for (const claim of [...this.#claims.values()]) {
+      for (const incarnation of [...claim.pending]) {
+        if (others.some((entry) => entry.incarnation === incarnation)) continue
+        claim.pending.delete(incarnation)
+      }
+      if (this.#context.control(claim.runtime) === null) {
+        this.#claims.delete(claim.flow)
+        this.#context.step('claiming', -1)
+      } else {
+        this.#grant(claim)
+      }
+    }
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * Switch context: what the parts of a virtual switch share. The node (node/switch-node.ts) builds it.
+ */
+
+import type { TimeUs } from '../base/clock.ts'
+import type { Arena } from '../memory/arena.ts'
+import { copyFlowKey } from '../flow/flow-key.ts'
+import { MACS_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
+import type { MessageChannel } from '../transport/message-channel.ts'
+import { Entry, type SwitchTable } from './switch-table.ts'
+
+export interface SwitchLimits {
+  /** Flows and aliases. */
+  readonly entries: number
+  /** Packets held for one flow. */
+  readonly heldPerFlow: number
+  /** The same, of all flows. */
+  readonly held: number
+  /** Questions of other switches that wait. */
+  readonly questions: number
+  /** Packet slots for ordinary frames, and for large segments. */
+  readonly packets: number
+  readonly largePackets: number
+}
+
+export const defaultSwitchLimits: SwitchLimits = {
+  entries: 1_000_000, heldPerFlow: 64, held: 4096, questions: 1024, packets: 8192, largePackets: 128,
+}
+
+export interface SwitchTimes {
+  /** How long packets are held before they are given up, microseconds. */
+  readonly holdUs: number
+  /** Between looks at what is held and waits. */
+  readonly sweepUs: number
+}
+
+export const defaultSwitchTimes: SwitchTimes = { holdUs: 5_000_000, sweepUs: 50_000 }
+
+export interface SwitchContext {
+  readonly arena: Arena
+  readonly self: number
+  readonly incarnation: number
+  readonly limits: SwitchLimits
+  readonly times: SwitchTimes
+  readonly table: SwitchTable
+  now: TimeUs
+  /** Packets held now. */
+  held: number
+  /** Control session to a node, null when it is not in the configuration. */
+  control(peer: number): MessageChannel | null
+  /** In-band session on the link to a runtime. */
+  inBand(runtime: number): MessageChannel | null
+  /** Sends the packet of a descriptor to a runtime, or out of the external port; counts it, drops it when there is no room. */
+  toRuntime(d: number, runtime: number): void
+  toExternal(d: number, entry: number): void
+  drop(slot: number, reason: string): void
+  giveSlot(slot: number): void
+  anomaly(what: string): void
+  step(phase: string, by: 1 | -1): void
+  /** Hash of the key at a word index, by this switch's secret. */
+  hashOf(key: number): number
+  countTakenOver(packets: number): void
+  countHandedOver(packets: number): void
+}
+
+/** A new message with its head filled in, 0 when there is no peer or no room. */
+export function begin({ arena }: SwitchContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
+    node = 0, code = 0): number {
+  const at = channel === null ? 0 : channel.begin(kind.bytes, true)
+  if (at === 0) return 0
+  arena.u8[at + MessageField.type] = kind.type
+  arena.u8[at + MessageField.code] = code
+  arena.u16[(at + MessageField.node) >> 1] = node
+  arena.u32[(at + MessageField.epoch) >> 2] = epoch
+  arena.f64[(at + MessageField.flow) >> 3] = flow
+  return at
+}
+
+export function sendHead(context: SwitchContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
+    node = 0, code = 0): void {
+  if (begin(context, channel, kind, flow, epoch, node, code) !== 0) (channel as MessageChannel).commit()
+}
+
+/** Fills in key and Ethernet addresses: the key from a word index, the addresses from a byte offset. */
+export function writeKey({ arena }: SwitchContext, at: number, key: number, macs: number): void {
+  copyFlowKey(arena.i32, key, (at + MessageField.key) >> 2)
+  arena.u8.copyWithin(at + MessageField.macs, macs, macs + MACS_BYTES)
+}
+
+export function writeEntryKey(context: SwitchContext, at: number, entry: number): void {
+  writeKey(context, at, entry >> 2, entry + Entry.macs)
+}

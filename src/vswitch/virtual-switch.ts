@@ -1,0 +1,728 @@
+/**
+ * Virtual switch: which runtime serves each flow, and what that asks of a switch. Paper §5.2; PROTOCOL 1-6, 9, 18, 21, 24. The states
+ * are those of docs/protocol.md.
+ *
+ *     unknown key ── home: place ─────────────────────────▶ active ◀──── RerouteFlow: another owner
+ *           │ another switch: ask                           │  ▲
+ *           └──▶ asking ── PlaceFlowReply, Bind ────────────┘  │ it goes on
+ *                                             CloseFlow ──▶ closing ── FlowClosed ──▶ removed
+ *     owner fenced ──▶ orphaned ── claimed by a source that takes it back ──▶ active;  by nobody ──▶ removed
+ *     after a restart: unknown key ──▶ learning ── AnnounceFlow ──▶ active; nobody announces it ──▶ unknown
+ *
+ * Everything here runs off the fast path: packets of active flows never come here. A switch waits for nobody: what cannot go on now
+ * is held within bounds, or dropped and counted.
+ */
+
+import { planted } from '../base/planted-bugs.ts'
+import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
+import { flowIdOf } from '../messages/cluster-config.ts'
+import { AnnouncedPhase, AnnounceDone, AnnounceFlow, ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy,
+  WorkloadFlows } from '../messages/announcing.ts'
+import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
+import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
+import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
+import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
+import { Drained, Go, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
+import {
+  Bind, BindReleaser, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal, ReturnPacket,
+} from '../messages/placement.ts'
+import { Descriptor, Meta } from '../packet/descriptor.ts'
+import type { MessageChannel } from '../transport/message-channel.ts'
+import { AliasHome } from './alias-home.ts'
+import { heldCount, hold, takeHeld } from './held-list.ts'
+import type { PlacementPolicy } from './placement/placement-policy.ts'
+import { begin, sendHead, writeEntryKey, writeKey, type SwitchContext } from './switch-context.ts'
+import { Entry, EntryFlag, EntryPhase } from './switch-table.ts'
+
+/** Packets of one flow that may come back from runtimes that do not know it; every few the runtime is told of it again. */
+const RETURNS_MAX = 64
+const RETURNS_TO_OPEN = 8
+
+interface RuntimeState {
+  readonly id: number
+  readonly incarnation: number
+  isDraining: boolean
+  /** It has asked not to get new flows. */
+  isStopped: boolean
+  busyPerMille: number
+  flows: number
+  placed: number
+  /** It has announced all its flows to us. */
+  hasAnnounced: boolean
+  /** The newest configuration that it has taken. */
+  applied: number
+}
+
+interface Question {
+  readonly from: number
+  readonly key: Int32Array
+  readonly macs: Uint8Array
+}
+
+export class VirtualSwitch {
+  readonly aliases: AliasHome
+  readonly #context: SwitchContext
+  readonly #policy: PlacementPolicy
+  #runtimes = new Map<number, RuntimeState>()
+  #runtimeList: RuntimeState[] = []
+  #switches: readonly SwitchEntry[] = []
+  #version = 0
+  /** Until every runtime has announced its flows. */
+  #isLearning = true
+  #counter = 0
+  /** Entries whose packets are held, but for those that close. */
+  readonly #waiting = new Set<number>()
+  #questions: Question[] = []
+  #nextSweep = 0
+  readonly #scratchKey: number
+  readonly #scratchMacs: number
+
+  constructor(context: SwitchContext, policy: PlacementPolicy) {
+    this.#context = context
+    this.#policy = policy
+    this.#scratchKey = context.arena.allocate('switch: key', 64) >> 2
+    this.#scratchMacs = context.arena.allocate('switch: addresses', 16)
+    this.aliases = new AliasHome(context, () => this.#switches)
+    context.step('relearning', 1)
+  }
+
+  get isLearning(): boolean {
+    return this.#isLearning
+  }
+
+  // -- Packets -------------------------------------------------------------------------------------------------------
+
+  /** A packet from outside whose key has no entry. */
+  unknown(d: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = d + Descriptor.key
+    const entry = table.add(key, arena.i32[d + Descriptor.hash])
+    if (entry === 0) return context.drop(arena.i32[d + Descriptor.slot], 'flow-table-full')
+    this.#writeMacs(entry + Entry.macs, d)
+    arena.f64[(entry + Entry.since) >> 3] = context.now
+    if (this.#isLearning && !planted['relearn-at-once']) {
+      this.#wait(entry, EntryPhase.learning)
+      hold(context, entry, d)
+      return
+    }
+    this.#serve(entry)
+    this.packet(entry, d)
+  }
+
+  /** A packet from a runtime whose key has no entry: after a restart its releaser may not have been announced yet. */
+  unknownFromRuntime(d: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const entry = this.#isLearning ? table.add(d + Descriptor.key, arena.i32[d + Descriptor.hash]) : 0
+    if (entry === 0) return context.drop(arena.i32[d + Descriptor.slot], 'not-releaser')
+    this.#writeMacs(entry + Entry.macs, d)
+    arena.f64[(entry + Entry.since) >> 3] = context.now
+    this.#wait(entry, EntryPhase.learning)
+    hold(context, entry, d)
+  }
+
+  /** Finds somebody to serve a flow that has an entry and no owner: places it, or asks its home. */
+  #serve(entry: number): void {
+    const context = this.#context
+    const home = homeSwitchOf(context.arena.i32, entry >> 2, this.#switches)
+    if (home === context.self || planted['switch-places-itself']) this.#place(entry)
+    else this.#ask(entry, home)
+  }
+
+  /** A packet of an entry, from outside or held before: to the owner, or held. */
+  packet(entry: number, d: number): void {
+    const { arena } = this.#context
+    if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#context.toRuntime(d, arena.u16[(entry + Entry.owner) >> 1])
+    else hold(this.#context, entry, d)
+  }
+
+  /** A packet that a runtime sends: out, if it is the one that may. */
+  fromRuntime(entry: number, shown: number, d: number, runtime: number): void {
+    const context = this.#context
+    const { arena } = context
+    if (planted['learn-from-data']) arena.u16[(entry + Entry.owner) >> 1] = arena.u16[(entry + Entry.releaser) >> 1] = runtime
+    if (arena.u16[(entry + Entry.releaser) >> 1] === runtime) context.toExternal(d, shown)
+    else if (arena.u8[entry + Entry.phase] === EntryPhase.learning) hold(context, entry, d)
+    else context.drop(arena.i32[d + Descriptor.slot], 'not-releaser')
+  }
+
+  /** Notes the Ethernet addresses of a packet as those of a frame from endpoint a to endpoint b. */
+  #writeMacs(at: number, d: number): void {
+    const { i32, u8 } = this.#context.arena
+    const frame = i32[d + Descriptor.frame]
+    const fromB = (i32[d + Descriptor.meta] & Meta.fromB) !== 0
+    for (let byte = 0; byte < MACS_BYTES; byte++) u8[at + byte] = u8[frame + (fromB ? (byte + 6) % MACS_BYTES : byte)]
+  }
+
+  /** Sends on what an entry has held: from outside to the owner, from a runtime out. */
+  #flush(entry: number): void {
+    const context = this.#context
+    const { i32 } = context.arena
+    for (let slot = takeHeld(context, entry); slot !== 0;) {
+      const d = slot >> 2
+      slot = i32[d + Descriptor.nextHeld]
+      const from = i32[d + Descriptor.switch]
+      if (from === 0) this.packet(entry, d)
+      else this.fromRuntime(entry, entry, d, from)
+    }
+  }
+
+  // -- Who serves ----------------------------------------------------------------------------------------------------
+
+  #wait(entry: number, phase: number): void {
+    this.#setPhase(entry, phase)
+    this.#waiting.add(entry)
+  }
+
+  #setPhase(entry: number, phase: number): void {
+    const { arena, step } = this.#context
+    const before = STEP_OF[arena.u8[entry + Entry.phase]]
+    const after = STEP_OF[phase]
+    if (before !== undefined) step(before, -1)
+    if (after !== undefined) step(after, 1)
+    arena.u8[entry + Entry.phase] = phase
+  }
+
+  /** The home places a flow. */
+  #place(entry: number): void {
+    const context = this.#context
+    const { arena } = context
+    const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped &&
+      context.inBand(runtime.id) !== null)
+    if (candidates.length === 0) return this.#wait(entry, EntryPhase.placing)
+    const chosen = candidates[this.#policy.choose(candidates, sharedKeyHash(arena.i32, entry >> 2))]
+    if (chosen === undefined) {
+      context.anomaly('placement-policy')
+      return this.#wait(entry, EntryPhase.placing)
+    }
+    chosen.placed++
+    context.table.setFlow(entry, flowIdOf(context.incarnation, ++this.#counter))
+    this.#own(entry, chosen.id, chosen.incarnation, 1)
+    arena.u16[(entry + Entry.releaser) >> 1] = chosen.id
+    this.#open(entry)
+  }
+
+  /** Tells the owner, in-band, that the flow's packets follow. */
+  #open(entry: number): void {
+    const context = this.#context
+    const { arena } = context
+    const channel = context.inBand(arena.u16[(entry + Entry.owner) >> 1])
+    const at = begin(context, channel, FlowOpen, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+    if (at === 0) return
+    arena.u16[(at + MessageField.node) >> 1] = homeSwitchOf(arena.i32, entry >> 2, this.#switches)
+    writeEntryKey(context, at, entry)
+    ;(channel as MessageChannel).commit()
+  }
+
+  /** The flow has an owner: its packets go there, unless that one is not there (yet, or any more). */
+  #own(entry: number, owner: number, incarnation: number, epoch: number): void {
+    const { arena } = this.#context
+    arena.u16[(entry + Entry.owner) >> 1] = owner
+    arena.u32[(entry + Entry.ownerIncarnation) >> 2] = incarnation
+    arena.u32[(entry + Entry.epoch) >> 2] = epoch
+    arena.u16[(entry + Entry.returns) >> 1] = 0
+    this.#waiting.delete(entry)
+    if (this.#isLive(owner, incarnation)) this.#setPhase(entry, EntryPhase.active)
+    else this.#wait(entry, EntryPhase.orphaned)
+  }
+
+  #isLive(runtime: number, incarnation: number): boolean {
+    return this.#runtimes.get(runtime)?.incarnation === incarnation
+  }
+
+  #incarnationOf(runtime: number): number {
+    return this.#runtimes.get(runtime)?.incarnation ?? 0
+  }
+
+  #ask(entry: number, home: number): void {
+    const context = this.#context
+    this.#wait(entry, EntryPhase.asking)
+    const channel = context.control(home)
+    const at = begin(context, channel, PlaceFlow, 0, 0)
+    if (at === 0) return
+    writeEntryKey(context, at, entry)
+    ;(channel as MessageChannel).commit()
+  }
+
+  /** Another switch asks who serves a key. */
+  #question(from: number, key: number, macs: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const hash = context.hashOf(key)
+    let entry = table.mainOf(table.find(key, hash))
+    if (entry === 0 && !this.#isLearning) {
+      entry = table.add(key, hash)
+      if (entry === 0) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
+      arena.u8.copyWithin(entry + Entry.macs, macs, macs + MACS_BYTES)
+      arena.f64[(entry + Entry.since) >> 3] = context.now
+      this.#place(entry)
+    }
+    if (entry !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) return this.#answer(from, key, entry, PlaceRefusal.none)
+    if (this.#questions.length >= context.limits.questions) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
+    this.#questions.push({ from, key: arena.i32.slice(key, key + 11), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
+  }
+
+  #answer(from: number, key: number, entry: number, refusal: number): void {
+    const context = this.#context
+    const { arena } = context
+    const channel = context.control(from)
+    const at = begin(context, channel, PlaceFlowReply, entry === 0 ? 0 : arena.f64[(entry + Entry.flow) >> 3],
+      entry === 0 ? 0 : arena.u32[(entry + Entry.epoch) >> 2], entry === 0 ? 0 : arena.u16[(entry + Entry.owner) >> 1], refusal)
+    if (at === 0) return
+    writeKey(context, at, key, entry === 0 ? this.#scratchMacs : entry + Entry.macs)
+    arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2] = entry === 0 ? 0 : arena.u32[(entry + Entry.ownerIncarnation) >> 2]
+    ;(channel as MessageChannel).commit()
+  }
+
+  /** Questions that waited are asked again: the entries they are about may be ready. */
+  #askAgain(): void {
+    if (this.#questions.length === 0) return
+    const { arena } = this.#context
+    const questions = this.#questions
+    this.#questions = []
+    for (const { from, key, macs } of questions) {
+      arena.i32.set(key, this.#scratchKey)
+      arena.u8.set(macs, this.#scratchMacs)
+      if (this.#context.control(from) !== null) this.#question(from, this.#scratchKey, this.#scratchMacs)
+    }
+  }
+
+  /** The home's answer. */
+  #answered(at: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = (at + MessageField.key) >> 2
+    const entry = table.find(key, context.hashOf(key))
+    if (entry === 0 || arena.u8[entry + Entry.phase] !== EntryPhase.asking) return context.anomaly('late-placement')
+    if (arena.u8[at + MessageField.code] !== PlaceRefusal.none) {
+      this.#remove(entry, 'flow-table-full')
+      return
+    }
+    table.setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
+    const owner = arena.u16[(at + MessageField.node) >> 1]
+    arena.u16[(entry + Entry.releaser) >> 1] = owner
+    this.#own(entry, owner, arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2], arena.u32[(at + MessageField.epoch) >> 2])
+    if (arena.u8[entry + Entry.phase] !== EntryPhase.active) return
+    this.#open(entry)
+    this.#flush(entry)
+  }
+
+  /** Removes an entry; what it holds is dropped for a reason, or with none steered anew. */
+  #remove(entry: number, reason: string): void {
+    const context = this.#context
+    const { i32, u8 } = context.arena
+    if ((u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) context.step('drained', -1)
+    this.#setPhase(entry, 0)
+    this.#waiting.delete(entry)
+    let slot = takeHeld(context, entry)
+    context.table.remove(entry)
+    while (slot !== 0) {
+      const d = slot >> 2
+      slot = i32[d + Descriptor.nextHeld]
+      if (reason !== '') context.drop(i32[d + Descriptor.slot], reason)
+      else if (i32[d + Descriptor.switch] !== 0) context.drop(i32[d + Descriptor.slot], 'not-releaser')
+      else this.steer(d)
+    }
+  }
+
+  /** A packet from outside that was held or has come back: by its key's entry as it is now. */
+  steer(d: number): void {
+    const { arena, table } = this.#context
+    const hash = this.#context.hashOf(d + Descriptor.key)
+    arena.i32[d + Descriptor.hash] = hash
+    const entry = table.mainOf(table.find(d + Descriptor.key, hash))
+    if (entry === 0) this.unknown(d)
+    else this.packet(entry, d)
+  }
+
+  // -- Messages ------------------------------------------------------------------------------------------------------
+
+  /** A message of the control session with a node. */
+  onControl(peer: number, at: number, bytes: number): void {
+    const context = this.#context
+    const { arena } = context
+    if (!isWellFormed(arena, at, bytes)) return context.anomaly('malformed-message')
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    const code = arena.u8[at + MessageField.code]
+    switch (arena.u8[at]) {
+      case PlaceFlow.type: return this.#question(peer, (at + MessageField.key) >> 2, at + MessageField.macs)
+      case PlaceFlowReply.type: return this.#answered(at)
+      case CloseFlow.type: return this.#closeFlow(peer, at, flow, epoch)
+      case FlowClosed.type: return this.#flowClosed(at, flow, code !== 0)
+      case RerouteFlow.type: return this.#reroute(peer, at, flow, epoch)
+      case AnnounceFlow.type: return this.#announced(peer, at, bytes, flow, epoch, code)
+      case AnnounceDone.type: return this.#announceDone(peer)
+      case ConfigApplied.type: return this.#configApplied(peer, epoch)
+      case StopPlacing.type: return this.#stopPlacing(peer, code !== 0)
+      case Workload.type: return this.#workload(peer, at)
+      case ClaimAlias.type: return this.aliases.claim(peer, at, flow)
+      case BindAlias.type: return this.aliases.bind(peer, at, flow)
+      case BindAliasReply.type: return this.aliases.bound(peer, flow)
+    }
+    context.anomaly('unexpected-message')
+  }
+
+  /** A message in-band from a runtime. */
+  onInBand(runtime: number, at: number, bytes: number): void {
+    const context = this.#context
+    const { arena } = context
+    if (!isWellFormed(arena, at, bytes)) return context.anomaly('malformed-message')
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    switch (arena.u8[at]) {
+      case Bind.type: return this.#bind(at, flow, epoch)
+      case Drained.type: return this.#drained(runtime, flow, epoch)
+    }
+    context.anomaly('unexpected-message')
+  }
+
+  /** A runtime has made the actor of a flow: learn who serves it. */
+  #bind(at: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = (at + MessageField.key) >> 2
+    const entry = this.#entryFor(at, key, flow, epoch)
+    if (entry === 0) return
+    arena.u16[(entry + Entry.releaser) >> 1] = arena.u16[(at + BindReleaser) >> 1]
+    const owner = arena.u16[(at + MessageField.node) >> 1]
+    table.setFlow(entry, flow)
+    this.#own(entry, owner, this.#incarnationOf(owner), epoch)
+    this.#flush(entry)
+    this.aliases.flowKnown(flow, entry)
+  }
+
+  /**
+   * The entry for what a message says of a flow, made if need be; 0 if something newer is known of the key or of the flow, or there
+   * is no room.
+   */
+  #entryFor(at: number, key: number, flow: number, epoch: number): number {
+    const context = this.#context
+    const { arena, table } = context
+    const hash = context.hashOf(key)
+    const found = table.find(key, hash)
+    const entry = table.mainOf(found)
+    if (entry !== found) {
+      context.anomaly('key-is-alias')
+      return 0
+    }
+    if (entry !== 0) {
+      const known = arena.f64[(entry + Entry.flow) >> 3]
+      if (known > flow || (known === flow && epoch < arena.u32[(entry + Entry.epoch) >> 2])) {
+        context.anomaly('stale-epoch')
+        return 0
+      }
+      return entry
+    }
+    const made = table.add(key, hash)
+    if (made === 0) {
+      context.anomaly('flow-table-full')
+      return 0
+    }
+    arena.u8.copyWithin(made + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+    arena.f64[(made + Entry.since) >> 3] = context.now
+    return made
+  }
+
+  #closeFlow(runtime: number, at: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = (at + MessageField.key) >> 2
+    const entry = table.mainOf(table.find(key, context.hashOf(key)))
+    let isBusy = false
+    if (entry !== 0) {
+      const isSame = arena.f64[(entry + Entry.flow) >> 3] === flow && arena.u32[(entry + Entry.epoch) >> 2] === epoch
+      if (isSame && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#setPhase(entry, EntryPhase.closing)
+      isBusy = heldCount(context, entry) > 0
+    }
+    sendHead(context, context.inBand(runtime), CloseFlowReply, flow, epoch, 0, isBusy ? 1 : 0)
+  }
+
+  #flowClosed(at: number, flow: number, hasEnded: boolean): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = (at + MessageField.key) >> 2
+    const entry = table.mainOf(table.find(key, context.hashOf(key)))
+    if (entry === 0 || (arena.f64[(entry + Entry.flow) >> 3] !== flow && !planted['stale-close'])) return
+    if (hasEnded) {
+      this.#remove(entry, '')
+    } else if (arena.u8[entry + Entry.phase] === EntryPhase.closing) {
+      this.#setPhase(entry, EntryPhase.active)
+      this.#flush(entry)
+    }
+    this.#askAgain()
+  }
+
+  // -- Moves ---------------------------------------------------------------------------------------------------------
+
+  #reroute(sender: number, at: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = (at + MessageField.key) >> 2
+    const found = table.mainOf(table.find(key, context.hashOf(key)))
+    const owner = arena.u16[(at + MessageField.node) >> 1]
+    const incarnation = arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2]
+    const isKnown = found !== 0 && arena.f64[(found + Entry.flow) >> 3] === flow
+    if (isKnown && arena.u32[(found + Entry.epoch) >> 2] === epoch && arena.u16[(found + Entry.owner) >> 1] === owner) {
+      // Said again, after our restart: what was to be learnt has been announced.
+      this.#answerReroute(sender, sender, flow, epoch)
+      if ((arena.u8[found + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(found)
+      return
+    }
+    let entry = planted['stale-epoch'] && isKnown ? found : this.#entryFor(at, key, flow, epoch)
+    if (entry === 0) return
+    const previous = isKnown ? arena.u16[(entry + Entry.owner) >> 1] : 0
+    const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
+    table.setFlow(entry, flow)
+    if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) arena.u16[(entry + Entry.releaser) >> 1] = sender
+    this.#own(entry, owner, incarnation, epoch)
+    const before = previous !== 0 && this.#isLive(previous, previousIncarnation) ? previous : sender
+    this.#answerReroute(before, sender, flow, epoch)
+    this.#release(entry)
+    this.#flush(entry)
+    if (!isKnown) this.aliases.flowKnown(flow, entry)
+    this.#askAgain()
+  }
+
+  /** In-band, behind the last packet that went to the owner before. */
+  #answerReroute(before: number, sender: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const channel = planted['barrier-out-of-band'] ? context.control(before) : context.inBand(before) ?? context.inBand(sender)
+    sendHead(context, channel, RerouteFlowReply, flow, epoch)
+  }
+
+  /** Lets the owner release packets, now or when the releaser before has sent its last. */
+  #release(entry: number): void {
+    const context = this.#context
+    const { arena } = context
+    const owner = arena.u16[(entry + Entry.owner) >> 1]
+    const releaser = arena.u16[(entry + Entry.releaser) >> 1]
+    const epoch = arena.u32[(entry + Entry.epoch) >> 2]
+    const hasDrained = arena.u16[(entry + Entry.drainedBy) >> 1] === releaser &&
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] >= epoch
+    const awaits = !(releaser === owner || hasDrained || !this.#runtimes.has(releaser))
+    const awaited = (arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0
+    if (awaits !== awaited) context.step('drained', awaits ? 1 : -1)
+    if (awaits) {
+      arena.u8[entry + Entry.flags] |= EntryFlag.awaitsDrained
+      return
+    }
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
+    arena.u16[(entry + Entry.releaser) >> 1] = owner
+    this.#go(entry)
+  }
+
+  #go(entry: number): void {
+    const { arena } = this.#context
+    sendHead(this.#context, this.#context.control(arena.u16[(entry + Entry.owner) >> 1]), Go,
+      arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+  }
+
+  #drained(runtime: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const { arena } = context
+    const entry = context.table.findFlow(flow)
+    if (entry === 0) return context.anomaly('unknown-flow')
+    arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
+    arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
+    if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) this.#release(entry)
+  }
+
+  // -- Packets that come back ----------------------------------------------------------------------------------------
+
+  /** True for a message in-band that is a packet coming back; the node makes a packet of it and calls `returned`. */
+  isReturnedPacket(at: number): boolean {
+    return this.#context.arena.u8[at] === ReturnPacket.type
+  }
+
+  /** A packet without a flow at the runtime that we sent it to, parsed anew. */
+  returned(d: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const hash = context.hashOf(d + Descriptor.key)
+    const entry = table.mainOf(table.find(d + Descriptor.key, hash))
+    if (entry !== 0) {
+      const returns = ++arena.u16[(entry + Entry.returns) >> 1]
+      if (returns > RETURNS_MAX) return context.drop(arena.i32[d + Descriptor.slot], 'no-owner')
+      if (returns % RETURNS_TO_OPEN === 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
+    }
+    this.steer(d)
+  }
+
+  // -- Configuration, restarts, draining -----------------------------------------------------------------------------
+
+  configure(config: ClusterConfig): void {
+    const context = this.#context
+    const before = this.#runtimes
+    const switchesBefore = this.#switches
+    this.#version = config.version
+    this.#switches = config.switches
+    this.#runtimes = new Map(config.runtimes.map((entry) => [entry.id, this.#runtimeState(entry, before.get(entry.id))]))
+    this.#runtimeList = [...this.#runtimes.values()]
+    const fenced = [...before.values()].filter((old) => !this.#isLive(old.id, old.incarnation))
+    if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
+    for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
+    this.aliases.configure()
+    this.#checkLearnt()
+    this.#removeOrphans()
+    this.#askAgain()
+    context.now = Math.max(context.now, 0)
+  }
+
+  #runtimeState({ id, incarnation, isDraining }: RuntimeEntry, old: RuntimeState | undefined): RuntimeState {
+    if (old?.incarnation === incarnation) {
+      old.isDraining = isDraining
+      return old
+    }
+    return { id, incarnation, isDraining, isStopped: false, busyPerMille: 0, flows: 0, placed: 0, hasAnnounced: false, applied: 0 }
+  }
+
+  /** Flows of fenced runtimes wait for whoever claims them. */
+  #fence(fenced: ReadonlySet<number>): void {
+    const { arena, table } = this.#context
+    for (const entry of table.entries()) {
+      const owner = arena.u16[(entry + Entry.owner) >> 1]
+      const phase = arena.u8[entry + Entry.phase]
+      if ((phase === EntryPhase.active || phase === EntryPhase.closing) &&
+          !this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#wait(entry, EntryPhase.orphaned)
+      if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0 && fenced.has(arena.u16[(entry + Entry.releaser) >> 1])) {
+        arena.u16[(entry + Entry.releaser) >> 1] = owner
+        this.#release(entry)
+      }
+    }
+  }
+
+  /** What waits may go on now. */
+  #reconsider(entry: number, switchesBefore: readonly SwitchEntry[]): void {
+    const { arena } = this.#context
+    switch (arena.u8[entry + Entry.phase]) {
+      case EntryPhase.placing:
+        this.#waiting.delete(entry)
+        this.#serve(entry)
+        break
+      case EntryPhase.asking: {
+        const home = homeSwitchOf(arena.i32, entry >> 2, this.#switches)
+        const incarnation = (switches: readonly SwitchEntry[]): number => switches.find(({ id }) => id === home)?.incarnation ?? 0
+        if (incarnation(this.#switches) === incarnation(switchesBefore)) return
+        this.#waiting.delete(entry)
+        this.#serve(entry)
+        break
+      }
+      case EntryPhase.orphaned:
+        if (!this.#isLive(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) return
+        this.#waiting.delete(entry)
+        this.#setPhase(entry, EntryPhase.active)
+    }
+    if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
+  }
+
+  #configApplied(runtime: number, version: number): void {
+    const state = this.#runtimes.get(runtime)
+    if (state === undefined) return
+    state.applied = Math.max(state.applied, version)
+    this.#removeOrphans()
+  }
+
+  /** When every runtime has said its word about the fenced, flows that nobody has claimed are gone. */
+  #removeOrphans(): void {
+    const { arena } = this.#context
+    if (this.#runtimeList.some((runtime) => runtime.applied < this.#version)) return
+    for (const entry of [...this.#waiting]) {
+      if (arena.u8[entry + Entry.phase] !== EntryPhase.orphaned) continue
+      const owner = arena.u16[(entry + Entry.owner) >> 1]
+      const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
+      // One that we have not heard of yet is not fenced.
+      if (this.#isLive(owner, incarnation) || incarnation > this.#incarnationOf(owner)) continue
+      this.#remove(entry, '')
+    }
+    this.#askAgain()
+  }
+
+  #announced(sender: number, at: number, bytes: number, flow: number, epoch: number, phase: number): void {
+    const context = this.#context
+    const { arena, table } = context
+    const key = (at + MessageField.key) >> 2
+    const entry = this.#entryFor(at, key, flow, epoch)
+    if (entry === 0) return
+    const owner = arena.u16[(at + MessageField.node) >> 1]
+    const isNew = arena.f64[(entry + Entry.flow) >> 3] !== flow || arena.u32[(entry + Entry.epoch) >> 2] !== epoch
+    if (isNew) {
+      // The addresses of a frame that a runtime sent are not those of the flow.
+      arena.u8.copyWithin(entry + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+      table.setFlow(entry, flow)
+      arena.u16[(entry + Entry.releaser) >> 1] = owner
+      this.#own(entry, owner, this.#incarnationOf(owner), epoch)
+      this.#flush(entry)
+      this.aliases.flowKnown(flow, entry)
+    }
+    this.aliases.announced(at, bytes, entry)
+    if (phase !== AnnouncedPhase.owned && (arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(entry)
+    if (sender !== owner && phase === AnnouncedPhase.owned) context.anomaly('announced-for-another')
+  }
+
+  #announceDone(runtime: number): void {
+    const state = this.#runtimes.get(runtime)
+    if (state === undefined) return
+    state.hasAnnounced = true
+    this.#checkLearnt()
+  }
+
+  #checkLearnt(): void {
+    const context = this.#context
+    if (!this.#isLearning || this.#runtimeList.some((runtime) => !runtime.hasAnnounced) || this.#switches.length === 0) return
+    this.#isLearning = false
+    context.step('relearning', -1)
+    for (const entry of [...this.#waiting]) {
+      if (context.arena.u8[entry + Entry.phase] === EntryPhase.learning) this.#remove(entry, '')
+    }
+    this.#askAgain()
+  }
+
+  #stopPlacing(runtime: number, isStopped: boolean): void {
+    const state = this.#runtimes.get(runtime)
+    if (state === undefined) return
+    state.isStopped = isStopped
+    if (isStopped) sendHead(this.#context, this.#context.inBand(runtime), StopPlacingReply, 0, 0)
+  }
+
+  #workload(runtime: number, at: number): void {
+    const { u32 } = this.#context.arena
+    const state = this.#runtimes.get(runtime)
+    if (state === undefined) return
+    state.busyPerMille = u32[(at + WorkloadBusy) >> 2]
+    state.flows = u32[(at + WorkloadFlows) >> 2]
+    state.placed = 0
+  }
+
+  // -- Time ----------------------------------------------------------------------------------------------------------
+
+  nextDue(): number {
+    return this.#waiting.size > 0 ? this.#nextSweep : Infinity
+  }
+
+  /** Gives up on what has been held too long; places what could not be placed. */
+  tick(): void {
+    const { now, times, arena } = this.#context
+    if (now < this.#nextSweep) return
+    this.#nextSweep = now + times.sweepUs
+    for (const entry of [...this.#waiting]) {
+      if (!this.#waiting.has(entry)) continue
+      const phase = arena.u8[entry + Entry.phase]
+      const isLate = now - arena.f64[(entry + Entry.since) >> 3] > times.holdUs
+      if (isLate && phase !== EntryPhase.orphaned) {
+        this.#remove(entry, phase === EntryPhase.placing ? 'no-runtime' : phase === EntryPhase.asking ? 'no-home' : 'hold-timeout')
+      } else if (phase === EntryPhase.placing) {
+        this.#waiting.delete(entry)
+        this.#serve(entry)
+        if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
+      }
+    }
+    this.#askAgain()
+  }
+}
+
+/** The name under which an entry in this phase counts as an open step. */
+const STEP_OF: readonly (string | undefined)[] = [
+  undefined, undefined, 'asking', 'closing', 'orphaned', 'placing', 'learning',
+]
