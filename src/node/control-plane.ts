@@ -3,18 +3,17 @@
  */
 
 import type { TimeUs } from '../base/clock.ts'
+import { BATCH_PACKETS } from '../base/limits.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
-import { ETHERNET_BYTES } from '../wire/ethernet.ts'
+import { EtherType, ETHERNET_BYTES, ETHERNET_TYPE } from '../wire/ethernet.ts'
 import { FrameHeader, Stream } from '../transport/frame-header.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { Session, type SessionSizes } from '../transport/session.ts'
 
 export type { SessionSizes } from '../transport/session.ts'
-
-const BATCH = 32
 
 export interface ControlPlaneOptions {
   readonly arena: Arena
@@ -30,29 +29,36 @@ export type ControlPlane = ReturnType<typeof createControlPlane>
 
 export function createControlPlane(options: ControlPlaneOptions) {
   const { arena, clusterId, self, selfIncarnation, port } = options
-  const { i32, u16 } = arena
-  const descriptors = arena.allocate('control batch', BATCH * DESCRIPTOR_BYTES) >> 2
-  /** Sessions by peer; those whose peer is gone stay for its next life. */
+  const { i32, u8, u16 } = arena
+  const descriptors = arena.allocate('control plane: batch', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
+  /** Sessions by peer. Those whose peer is gone stay, for its next life or for another peer. */
   const sessions = new Map<number, Session>()
   const list: Session[] = []
-  const statistics = { unknownPeer: 0 }
-  let lastNow: TimeUs = 0
+  /** Frames that belong to no session: not of ours at all, or from a node that there is not. */
+  const statistics = { otherFrames: 0, unknownPeer: 0 }
 
   /** The nodes that there are, each in the life that is meant. */
   function setPeers(peers: readonly { readonly id: number; readonly incarnation: number }[]): void {
     for (const session of list) {
       if (!peers.some(({ id }) => id === session.peer)) session.setPeer(0)
     }
-    for (const { id, incarnation } of peers) {
-      let session = sessions.get(id)
-      if (session === undefined) {
-        session = new Session({ arena, clusterId, self, selfIncarnation, peer: id, stream: Stream.control, sizes: options.sessions,
-          onMessage: (offset, bytes) => { options.onMessage(id, offset, bytes) } })
-        sessions.set(id, session)
-        list.push(session)
-      }
-      session.setPeer(incarnation)
+    for (const { id, incarnation } of peers) sessionFor(id).setPeer(incarnation)
+  }
+
+  function sessionFor(id: number): Session {
+    let session = sessions.get(id)
+    if (session !== undefined) return session
+    session = list.find(({ peerIncarnation }) => peerIncarnation === 0)
+    if (session === undefined) {
+      session = new Session({ arena, clusterId, self, selfIncarnation, peer: id, stream: Stream.control, sizes: options.sessions,
+        onMessage: (offset, bytes, peer) => { options.onMessage(peer, offset, bytes) } })
+      list.push(session)
+    } else {
+      sessions.delete(session.peer)
+      session.setAddress(id)
     }
+    sessions.set(id, session)
+    return session
   }
 
   function channel(peer: number): MessageChannel | null {
@@ -62,45 +68,52 @@ export function createControlPlane(options: ControlPlaneOptions) {
 
   /** Handles at most `budget` frames. True when there may be more. */
   function receive(pool: PacketPool, budget: number, now: TimeUs): boolean {
-    lastNow = now
     for (let left = budget; left > 0;) {
-      const count = port.receive(pool, descriptors, Math.min(left, BATCH))
-      if (count === 0) return false
+      const wanted = Math.min(left, BATCH_PACKETS)
+      const count = port.receive(pool, descriptors, wanted)
       left -= count
       for (let index = 0; index < count; index++) {
         const d = descriptors + index * DESCRIPTOR_WORDS
-        const at = i32[d + Descriptor.frame] + ETHERNET_BYTES
-        const bytes = i32[d + Descriptor.length] - ETHERNET_BYTES
-        const session = bytes < FrameHeader.session ? undefined : sessions.get(u16[(at + FrameHeader.source) >> 1])
-        if (session === undefined) statistics.unknownPeer++
-        else session.receive(at, bytes, port, now)
-        pool.give(i32[d + Descriptor.slot])
+        const slot = i32[d + Descriptor.slot]
+        take(i32[d + Descriptor.frame], i32[d + Descriptor.length] - ETHERNET_BYTES, now)
+        pool.give(slot)
       }
+      if (count < wanted) return false
     }
     return true
   }
 
+  function take(frame: number, bytes: number, now: TimeUs): void {
+    const at = frame + ETHERNET_BYTES
+    const type = frame + ETHERNET_TYPE
+    if (bytes < FrameHeader.session || u8[type] !== EtherType.nfactor >> 8 || u8[type + 1] !== (EtherType.nfactor & 255)) {
+      statistics.otherFrames++
+      return
+    }
+    const session = sessions.get(u16[(at + FrameHeader.source) >> 1])
+    if (session === undefined) statistics.unknownPeer++
+    else session.receive(at, bytes, now)
+  }
+
+  /** Sends what is due on every session: once at the end of a turn. */
   function transmit(now: TimeUs): void {
-    lastNow = now
     for (let i = 0; i < list.length; i++) (list[i] as Session).transmit(port, now)
   }
 
+  /** When there is something to send if nothing comes; -Infinity for at once. */
   function nextDue(): TimeUs {
     let due = Infinity
-    for (let i = 0; i < list.length; i++) {
-      const session = list[i] as Session
-      due = Math.min(due, session.isBlocked ? Math.max(session.nextDue(), lastNow + 50) : session.nextDue())
-    }
+    for (let i = 0; i < list.length; i++) due = Math.min(due, (list[i] as Session).nextDue())
     return due
   }
 
   return {
     setPeers, channel, receive, transmit, nextDue, statistics,
-    /** When the last valid frame came from a peer; 0 for none. */
+    /** When the last valid frame came from a peer in its present life; 0 for none. */
     lastHeard: (peer: number): TimeUs => sessions.get(peer)?.lastHeard ?? 0,
     /** The session to a peer, for statistics. */
     session: (peer: number): Session | undefined => sessions.get(peer),
     /** Ids of peers that have not answered for a while although something waits for them. */
-    silentPeers: (now: TimeUs): number[] => list.filter((session) => session.isSilent(now)).map((session) => session.peer),
+    silentPeers: (): number[] => list.filter((session) => session.isSilent).map((session) => session.peer),
   }
 }

@@ -1,5 +1,6 @@
 /**
- * Header of NFactor's own frames, behind the Ethernet header (EtherType `EtherType.nfactor`). Little-endian, 8-aligned in a pool slot.
+ * Header of NFactor's own frames, behind the Ethernet header (EtherType `EtherType.nfactor`). Little-endian, 8-aligned in a
+ * pool slot.
  *
  *      0 magic u16 │ 2 version u8 │ 3 stream u8 │ 4 cluster u32 │ 8 source u16 │ 10 destination u16
  *     12 source incarnation u32 │ 16 destination incarnation u32 │ 20 checksum u32 │ 24 ... of the session, see session.ts

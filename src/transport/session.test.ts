@@ -58,7 +58,7 @@ function pair(faults: Faults = {}, seed = 1) {
         from.session.transmit(from.port, now)
         for (const frame of from.wire.splice(0)) {
           to.arena.u8.set(frame, to.room)
-          to.session.receive(to.room + 14, frame.length - 14, to.port, now)
+          to.session.receive(to.room + 14, frame.length - 14, now)
         }
       }
     },

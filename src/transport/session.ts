@@ -1,24 +1,29 @@
 /**
- * Session: reliable, ordered messages between one incarnation of a node and one of its peer. Paper §6.3; PROTOCOL 25, 26.
+ * Session: reliable, ordered messages between one life of a node and one of its peer. Paper §6.3; PROTOCOL 25, 26.
  *
- * A stream of messages lies in a ring, and frames carry stretches of it, so that coalescing, fragmentation and retransmission are one
- * thing. Sequence numbers count units of 8 bytes. The receiver's ring has the same size and the sender wraps no message, so every
- * message is whole and 8-aligned in the receiver's memory too, without being copied again.
+ * Messages lie in a ring, one behind the other, and frames carry stretches of that stream: coalescing, fragmentation and
+ * retransmission are one thing. Sequence numbers count its units of 8 bytes. An area behind the ring lets a message lie in one
+ * piece where the ring begins again.
  *
- *     sender    ... | acknowledged | sent, not acknowledged | to be sent |  room ... |  reserve
+ *     sender    ... | acknowledged | sent, not acknowledged | to be sent | ordinary room | reserve ... |
  *                                 una                      next         end
- *     receiver  ... | delivered | part of a message | - - gap - - | came early | ...
+ *     receiver  ... | delivered | part of a message | - - missing - - | came early | - - ...
  *                           delivered            contiguous
  *
- * A message in the stream: bytes u32, kind u32 (0 message, 1 filling up to the end of the ring), then the bytes, padded to 8.
- * In a frame, behind the header that all frames of ours have (frame-header.ts):
+ * A message in the stream: bytes u32, 0 u32, then its bytes, padded to 8. The receiving half is in stream-receiver.ts. In a frame,
+ * behind what all frames of ours have (frame-header.ts; those fields are compared, the checksum is over the rest):
  *
- *     24 sequence u32 │ 28 acknowledgement u32 │ 32 data bytes u16, ring size (log2) u8, ranges u8 │ 36 edge u32
- *     40 up to three ranges that came early: from u32, to u32 │ 64 data
+ *     24 sequence u32 │ 28 acknowledged u32 │ 32 data bytes u16 │ 34 stretches u8 │ 35 flags u8 │ 36 edge u32
+ *     40 up to three stretches that came early: from u32, to u32 │ 64 data
  *
- * `edge` is how far the peer may send. Both ends know each other's incarnations from the cluster configuration, so there is no
- * handshake: a new incarnation of the peer begins at sequence 0. Retransmission after RFC 6298, and at once where the ranges show
- * a gap. What is committed leaves at the next `transmit`, in order: an in-band message keeps its place among the data frames.
+ * Back-pressure. What has come is always acknowledged and always delivered, for if both ends stopped doing so until their
+ * replies had left, neither would ever go on. Instead each end says up to where in its stream the peer may put *ordinary*
+ * messages (`edge`), and does not move it while more than half of its own reserve is in use. So at most `sendBytes` of
+ * requests can still come then, and the other half of the reserve is for their replies. Nothing else delays a first transmission:
+ * what is committed leaves at the next `transmit`, in order, and an in-band message keeps its place among the data frames.
+ *
+ * Both ends know each other's incarnations from the cluster configuration, so there is no handshake: with a new one the stream
+ * begins at 0. Retransmission as in RFC 6298, and as in RFC 6675 where the stretches show that something is missing.
  */
 
 import { assert } from '../base/assert.ts'
@@ -27,20 +32,27 @@ import { planted } from '../base/planted-bugs.ts'
 import type { Arena } from '../memory/arena.ts'
 import type { Port } from '../packet/port.ts'
 import { EtherType, ETHERNET_BYTES, ETHERNET_SOURCE, ETHERNET_TYPE } from '../wire/ethernet.ts'
+import { checksum, copyWithChecksum } from './frame-checksum.ts'
 import { FRAME_MAGIC, FRAME_VERSION, FrameHeader, nodeMac, Stream } from './frame-header.ts'
 import type { MessageChannel } from './message-channel.ts'
+import { LossRecovery, STRETCHES_MAX } from './loss-recovery.ts'
+import { RoundTrip } from './round-trip.ts'
+import { createSessionStatistics } from './session-statistics.ts'
+import { StreamReceiver } from './stream-receiver.ts'
 
-/** Sizes of a session; the same at both ends. */
+/** Sizes of a session. Ends with different ones understand each other. */
 export interface SessionSizes {
   /** The longest frame, Ethernet header included. */
   readonly frameBytes: number
   /** Room for ordinary messages. */
   readonly sendBytes: number
-  /** The ring: a power of two, at least four times `sendBytes`. What is beyond `sendBytes` is the reserve for replies. */
+  /** The ring: a power of two, at least three times `sendBytes`. What is beyond `sendBytes` is the reserve for replies. */
   readonly ringBytes: number
+  /** The longest message; less than `sendBytes`, and as much as that unless told. */
+  readonly messageBytesMax?: number
 }
 
-export const defaultSessionSizes: SessionSizes = { frameBytes: 1514, sendBytes: 65_536, ringBytes: 262_144 }
+export const defaultSessionSizes: SessionSizes = { frameBytes: 1514, sendBytes: 131_072, ringBytes: 524_288 }
 
 export interface SessionOptions {
   readonly arena: Arena
@@ -52,264 +64,112 @@ export interface SessionOptions {
   readonly stream: number
   readonly sizes?: Partial<SessionSizes>
   /** Called in order, once for each message; the memory is the session's again afterwards. */
-  onMessage(offset: number, bytes: number): void
+  onMessage(offset: number, bytes: number, peer: number): void
 }
 
 /** Byte offsets in a frame behind the Ethernet header. */
-const SEQUENCE = 24
-const ACKNOWLEDGEMENT = 28
-const DATA_BYTES = 32
-const RING_LOG2 = 34
-const RANGE_COUNT = 35
-const EDGE = 36
-const RANGES = 40
-const HEADER_BYTES = 64
-const RANGES_MAX = 3
-/** Stretches that came early, kept at most. */
-const EARLY_MAX = 32
-const RTO_MIN_US = 1000
-const RTO_FIRST_US = 20_000
-const RTO_MAX_US = 1_000_000
-/** Frames sent again at one time-out. */
-const RESENT_FRAMES = 4
-
-export interface SessionStatistics {
-  framesSent: number
-  framesReceived: number
-  messagesSent: number
-  messagesReceived: number
-  retransmitted: number
-  duplicates: number
-  /** Ignored frames, by reason. */
-  corrupted: number
-  foreign: number
-  stale: number
-  beyondWindow: number
-  /** Times that there was no room for a message. */
-  refused: number
-}
+export const SessionHeader = {
+  sequence: 24, acknowledged: 28, dataBytes: 32, stretchCount: 34, flags: 35, edge: 36, stretches: 40, bytes: 64,
+} as const
+const SEQUENCE = SessionHeader.sequence
+const ACKNOWLEDGED = SessionHeader.acknowledged
+const DATA_BYTES = SessionHeader.dataBytes
+const STRETCH_COUNT = SessionHeader.stretchCount
+const FLAGS = SessionHeader.flags
+const EDGE = SessionHeader.edge
+const STRETCHES = SessionHeader.stretches
+const HEADER_BYTES = SessionHeader.bytes
+/** Flag: an answer is wanted although there is no data. */
+const PROBE = 1
+/** A peer that has let so many time-outs pass is silent. */
+const SILENT_TIMEOUTS = 5
+/** How long to wait before a port without room is tried again. */
+const BLOCKED_US = 50
 
 export class Session implements MessageChannel {
-  readonly peer: number
+  peer = 0
   peerIncarnation = 0
   /** When the last valid frame came; 0 for none. */
   lastHeard: TimeUs = 0
-  readonly statistics: SessionStatistics = {
-    framesSent: 0, framesReceived: 0, messagesSent: 0, messagesReceived: 0, retransmitted: 0, duplicates: 0, corrupted: 0,
-    foreign: 0, stale: 0, beyondWindow: 0, refused: 0,
-  }
+  /** True when messages were lost because a silent peer had left no room: nothing goes or comes until its next life. */
+  isBroken = false
+  readonly statistics = createSessionStatistics()
+  readonly messageBytesMax: number
   readonly #arena: Arena
   readonly #options: SessionOptions
-  readonly #ringBytes: number
   readonly #mask: number
+  readonly #ringUnits: number
   readonly #sendUnits: number
-  readonly #ringLog2: number
-  readonly #dataMax: number
+  readonly #strainedUnits: number
+  readonly #dataUnits: number
   readonly #out: number
-  readonly #in: number
+  /** Where frames are put together. */
   readonly #frame: number
-  /** Where a message goes that is to be lost (a planted bug). */
-  readonly #nowhere: number
+  #now: TimeUs = 0
+  #seedOut = 0
+  #seedIn = 0
 
-  // Sender: sequence numbers, in units, 32 bits with wrap-around.
+  // Sender. Positions in the stream, 32 bits with wrap-around.
   #una = 0
   #next = 0
   #end = 0
-  #peerEdge = 0
+  /** The end of the message that `next` is in the middle of, or `next`. */
+  #boundary = 0
+  /** Up to where the peer allows ordinary messages. */
+  #edge = 0
   #begun = 0
   #begunBytes = 0
-  #rto = RTO_FIRST_US
-  #srtt = 0
-  #rttvar = 0
-  #deadline = Infinity
-  #timed = -1
-  #timedAt = 0
-  #isTiming = false
+  #isLost = false
+  readonly #roundTrip = new RoundTrip()
+  #deadline: TimeUs = Infinity
+  #timed = 0
+  #timedAt: TimeUs = -1
+  readonly #recovery = new LossRecovery()
+  #isStarved = false
+  #mustProbe = false
   #isBlocked = false
-  #fastUntil = 0
-  readonly #sacked = new Int32Array(RANGES_MAX * 2)
-  #sackedCount = 0
 
   // Receiver.
-  #contiguous = 0
-  #delivered = 0
-  #acknowledged = 0
+  readonly #receiver: StreamReceiver
   #edgeTold = 0
   #mustAcknowledge = false
-  #isDelivering = false
-  readonly #early = new Int32Array(EARLY_MAX * 2)
-  #earlyCount = 0
+  #isReceiving = false
 
   constructor(options: SessionOptions) {
-    const { frameBytes, sendBytes, ringBytes } = { ...defaultSessionSizes, ...options.sizes }
-    assert((ringBytes & (ringBytes - 1)) === 0 && ringBytes >= sendBytes * 4, 'a session ring is a power of two and has a reserve')
-    this.peer = options.peer
+    const { frameBytes, sendBytes, ringBytes, messageBytesMax = sendBytes - 8 } = { ...defaultSessionSizes, ...options.sizes }
+    assert((ringBytes & (ringBytes - 1)) === 0 && ringBytes >= sendBytes * 3, 'a ring is a power of two and has a reserve')
+    assert(sendBytes % 8 === 0 && messageBytesMax > 0 && messageBytesMax + 8 <= sendBytes, 'every message fits the ordinary room')
+    assert(frameBytes >= ETHERNET_BYTES + HEADER_BYTES + 8 && frameBytes < 65_536, 'a frame holds its header and some data')
+    const { arena } = options
+    this.messageBytesMax = messageBytesMax
     this.#options = options
-    this.#arena = options.arena
-    this.#ringBytes = ringBytes
+    this.#arena = arena
     this.#mask = ringBytes - 1
-    this.#ringLog2 = 31 - Math.clz32(ringBytes)
+    this.#ringUnits = ringBytes >> 3
     this.#sendUnits = sendBytes >> 3
-    this.#dataMax = (frameBytes - ETHERNET_BYTES - HEADER_BYTES) & ~7
-    this.#out = options.arena.allocate('session: to send', ringBytes)
-    this.#in = options.arena.allocate('session: received', ringBytes)
+    this.#strainedUnits = this.#sendUnits + ((this.#ringUnits - this.#sendUnits) >> 1)
+    this.#dataUnits = (frameBytes - ETHERNET_BYTES - HEADER_BYTES) >> 3
+    this.#out = arena.allocate('session: to send', ringBytes + ((messageBytesMax + 15) & ~7))
+    this.#receiver = new StreamReceiver(arena, ringBytes, messageBytesMax, this.statistics,
+      (offset, bytes) => { options.onMessage(offset, bytes, this.peer) })
     // The bytes behind the Ethernet header are 8-aligned, as in a pool slot.
-    this.#frame = options.arena.allocate('session: frame', frameBytes + 66) + 2
-    this.#nowhere = planted['replies-dropped'] ? options.arena.allocate('session: nowhere', sendBytes) : 0
-    const link = options.stream === Stream.inBand
-    const { u8 } = options.arena
-    u8.set(nodeMac(options.peer, link ? options.self : 0), this.#frame)
-    u8.set(nodeMac(options.self, link ? options.peer : 0), this.#frame + ETHERNET_SOURCE)
-    u8[this.#frame + ETHERNET_TYPE] = EtherType.nfactor >> 8
-    u8[this.#frame + ETHERNET_TYPE + 1] = EtherType.nfactor & 255
+    this.#frame = arena.allocate('session: frame', frameBytes + 2) + 2
+    this.setAddress(options.peer)
   }
 
-  /** The longest message that ordinary room can take. */
-  get messageBytesMax(): number {
-    return (this.#sendUnits << 3) - 16
-  }
-
-  /** Which life of the peer is meant; 0 for none. All that was queued for, or came from, another one is forgotten. */
-  setPeer(incarnation: number): void {
-    if (incarnation === this.peerIncarnation) return
-    this.peerIncarnation = incarnation
-    this.#una = this.#next = this.#end = 0
-    this.#peerEdge = this.#ringBytes >> 3
-    this.#begun = 0
-    this.#rto = RTO_FIRST_US
-    this.#srtt = this.#rttvar = 0
-    this.#deadline = Infinity
-    this.#isTiming = false
-    this.#isBlocked = false
-    this.#sackedCount = 0
-    this.#contiguous = this.#delivered = this.#acknowledged = 0
-    this.#edgeTold = this.#ringBytes >> 3
-    this.#mustAcknowledge = false
-    this.#earlyCount = 0
-    this.lastHeard = 0
-  }
-
-  // -- Sending -------------------------------------------------------------------------------------------------------
-
-  /** Bytes queued and not yet acknowledged. */
-  get queuedBytes(): number {
-    return ((this.#end - this.#una) | 0) << 3
-  }
-
-  get hasUnsent(): boolean {
-    return this.#next !== this.#end
-  }
-
-  begin(bytes: number, reserved = false): number {
-    assert(this.#begun === 0, 'one message at a time')
-    if (this.peerIncarnation === 0) return 0
-    const units = 1 + ((bytes + 7) >> 3)
-    const used = (this.#end - this.#una) | 0
-    const at = (this.#end << 3) & this.#mask
-    // A message does not wrap: what is left of the ring is filled up.
-    const filling = at + (units << 3) > this.#ringBytes ? (this.#ringBytes - at) >> 3 : 0
-    const wanted = used + filling + units
-    if (reserved) {
-      if (planted['replies-dropped'] && wanted > this.#sendUnits) {
-        this.#begun = -1
-        return this.#nowhere
-      }
-      assert(wanted <= this.#ringBytes >> 3, 'the reserve of a session suffices for replies')
-    } else if (wanted > this.#sendUnits) {
-      this.statistics.refused++
-      return 0
-    }
-    const { i32 } = this.#arena
-    if (filling > 0) {
-      i32[(this.#out + at) >> 2] = (filling - 1) << 3
-      i32[((this.#out + at) >> 2) + 1] = 1
-      this.#end = (this.#end + filling) | 0
-    }
-    const start = this.#out + ((this.#end << 3) & this.#mask)
-    i32[start >> 2] = bytes
-    i32[(start >> 2) + 1] = 0
-    i32.fill(0, (start + 8) >> 2, (start >> 2) + units * 2)
-    this.#begun = start
-    this.#begunBytes = bytes
-    return start + 8
-  }
-
-  commit(): void {
-    assert(this.#begun !== 0, 'a message is begun before it is committed')
-    if (this.#begun > 0) {
-      let bytes = this.#begunBytes
-      if (planted['long-message-cut'] && bytes > this.#dataMax - 8) {
-        bytes = this.#dataMax - 8
-        this.#arena.i32[this.#begun >> 2] = bytes
-      }
-      this.#end = (this.#end + 1 + ((bytes + 7) >> 3)) | 0
-      this.statistics.messagesSent++
-    }
-    this.#begun = 0
-  }
-
-  /** Sends what is due: new messages, what must be sent again, an acknowledgement. Returns the number of frames. */
-  transmit(port: Port, now: TimeUs): number {
-    if (this.peerIncarnation === 0) return 0
-    let frames = 0
-    this.#isBlocked = false
-    if (now >= this.#deadline) frames += this.#timeOut(port, now)
-    while (this.#next !== this.#end && !this.#isBlocked) {
-      const allowed = (this.#peerEdge - this.#next) | 0
-      const units = Math.min((this.#end - this.#next) | 0, this.#dataMax >> 3, allowed)
-      if (units <= 0 || !this.#send(port, this.#next, units)) break
-      if (!this.#isTiming) {
-        this.#isTiming = true
-        this.#timed = this.#next
-        this.#timedAt = now
-      }
-      this.#next = (this.#next + units) | 0
-      if (this.#deadline === Infinity) this.#deadline = now + this.#rto
-      frames++
-    }
-    if (this.#mustAcknowledge && !this.#isBlocked && this.#send(port, this.#next, 0)) frames++
-    return frames
-  }
-
-  /** Sends again from the oldest unacknowledged on, leaving out what has come early. */
-  #timeOut(port: Port, now: TimeUs): number {
-    this.#isTiming = false
-    this.#rto = Math.min(this.#rto * 2, RTO_MAX_US)
-    this.#deadline = now + this.#rto
-    return this.#resend(port, this.#next, RESENT_FRAMES)
-  }
-
-  #resend(port: Port, limit: number, framesMax: number): number {
-    let frames = 0
-    let at = this.#una
-    while (frames < framesMax && ((limit - at) | 0) > 0) {
-      let stop = limit
-      let skipped = false
-      for (let i = 0; i < this.#sackedCount; i++) {
-        const from = this.#sacked[i * 2]
-        const to = this.#sacked[i * 2 + 1]
-        if (((at - from) | 0) >= 0 && ((to - at) | 0) > 0) {
-          at = to
-          skipped = true
-        } else if (((from - at) | 0) > 0 && ((stop - from) | 0) > 0) {
-          stop = from
-        }
-      }
-      if (skipped) continue
-      const units = Math.min((stop - at) | 0, this.#dataMax >> 3)
-      if (!this.#send(port, at, units)) break
-      at = (at + units) | 0
-      frames++
-      this.statistics.retransmitted++
-    }
-    return frames
-  }
-
-  #send(port: Port, sequence: number, units: number): boolean {
-    const { u8, u16, u32, i32 } = this.#arena
-    const { self, selfIncarnation, peer, stream, clusterId } = this.#options
+  /** Makes it a session with another node; the former peer is gone. */
+  setAddress(peer: number): void {
+    const { self, stream, clusterId, selfIncarnation } = this.#options
+    const { u8, u16, u32 } = this.#arena
+    this.setPeer(0)
+    this.peer = peer
+    const isLink = stream === Stream.inBand
     const frame = this.#frame
     const at = frame + ETHERNET_BYTES
+    u8.set(nodeMac(peer, isLink ? self : 0), frame)
+    u8.set(nodeMac(self, isLink ? peer : 0), frame + ETHERNET_SOURCE)
+    u8[frame + ETHERNET_TYPE] = EtherType.nfactor >> 8
+    u8[frame + ETHERNET_TYPE + 1] = EtherType.nfactor & 255
     u16[(at + FrameHeader.magic) >> 1] = FRAME_MAGIC
     u8[at + FrameHeader.version] = FRAME_VERSION
     u8[at + FrameHeader.stream] = stream
@@ -317,64 +177,221 @@ export class Session implements MessageChannel {
     u16[(at + FrameHeader.source) >> 1] = self
     u16[(at + FrameHeader.destination) >> 1] = peer
     u32[(at + FrameHeader.sourceIncarnation) >> 2] = selfIncarnation
-    u32[(at + FrameHeader.destinationIncarnation) >> 2] = this.peerIncarnation
-    i32[(at + SEQUENCE) >> 2] = sequence
-    // While replies fill the reserve the peer is not told that more has come: it will wait.
-    if (((this.#end - this.#una) | 0) - this.#sendUnits <= ((this.#ringBytes >> 3) - this.#sendUnits) >> 1) {
-      this.#acknowledged = this.#contiguous
-      this.#edgeTold = (this.#delivered + (this.#ringBytes >> 3)) | 0
+  }
+
+  /** Which life of the peer is meant; 0 for none. All that was queued for, or came from, another one is forgotten. */
+  setPeer(incarnation: number): void {
+    if (incarnation === this.peerIncarnation) return
+    this.peerIncarnation = incarnation
+    this.isBroken = false
+    this.lastHeard = 0
+    this.#una = this.#next = this.#end = this.#boundary = 0
+    this.#begun = 0
+    this.#roundTrip.reset()
+    this.#deadline = Infinity
+    this.#timedAt = -1
+    this.#recovery.reset()
+    this.#isStarved = this.#mustProbe = this.#isBlocked = false
+    this.#receiver.reset()
+    this.#edge = this.#edgeTold = this.#sendUnits
+    this.#mustAcknowledge = false
+    const { self, selfIncarnation } = this.#options
+    this.#arena.u32[(this.#frame + ETHERNET_BYTES + FrameHeader.destinationIncarnation) >> 2] = incarnation
+    this.#seedOut = Math.imul(selfIncarnation, 31) + Math.imul(incarnation, 17) + self | 0
+    this.#seedIn = Math.imul(incarnation, 31) + Math.imul(selfIncarnation, 17) + this.peer | 0
+  }
+
+  // -- Messages to send ----------------------------------------------------------------------------------------------
+
+  /** Bytes of the stream not yet acknowledged. */
+  get queuedBytes(): number {
+    return ((this.#end - this.#una) | 0) << 3
+  }
+
+  /** True while something committed has never been sent. */
+  get hasUnsent(): boolean {
+    return this.#next !== this.#end
+  }
+
+  /** True when more than half of the reserve is in use: whoever can, takes on no new work that ends in messages to this peer. */
+  get isStrained(): boolean {
+    return ((this.#end - this.#una) | 0) > this.#strainedUnits
+  }
+
+  begin(bytes: number, reserved = false): number {
+    assert(this.#begun === 0, 'one message at a time')
+    assert(bytes > 0 && bytes <= this.messageBytesMax, 'a message is not too long for its session')
+    if (this.peerIncarnation === 0 || this.isBroken) return 0
+    const units = 1 + ((bytes + 7) >> 3)
+    const wanted = ((this.#end - this.#una) | 0) + units
+    this.#isLost = false
+    if (!reserved) {
+      if (wanted > this.#sendUnits || ((this.#end + units - this.#edge) | 0) > 0) return this.#refuse()
+    } else if (wanted > this.#ringUnits) {
+      return this.#exhausted()
+    } else if (planted['replies-dropped'] && wanted > this.#sendUnits) {
+      this.#isLost = true
     }
-    i32[(at + ACKNOWLEDGEMENT) >> 2] = this.#acknowledged
+    const { i32 } = this.#arena
+    const start = this.#out + ((this.#end << 3) & this.#mask)
+    const word = start >> 2
+    i32[word] = bytes
+    if (units <= 32) for (let i = word + 1; i < word + units * 2; i++) i32[i] = 0
+    else i32.fill(0, word + 1, word + units * 2)
+    this.#begun = start
+    this.#begunBytes = bytes
+    return start + 8
+  }
+
+  #refuse(): number {
+    this.statistics.refused++
+    if (this.#una === this.#end && !this.#isStarved) this.#deadline = this.#now + this.#roundTrip.rto
+    this.#isStarved = true
+    return 0
+  }
+
+  /** With a peer that answers, the reserve suffices. One that does not has to be fenced: it cannot catch up any more. */
+  #exhausted(): number {
+    assert(this.#roundTrip.timeouts > 0 || this.lastHeard === 0, 'the reserve of a session suffices for replies')
+    this.isBroken = true
+    this.statistics.lost++
+    return 0
+  }
+
+  commit(): void {
+    const start = this.#begun
+    assert(start !== 0, 'a message is begun before it is committed')
+    this.#begun = 0
+    this.statistics.messagesSent++
+    if (this.#isLost) return
+    const { i32, u8 } = this.#arena
+    let bytes = this.#begunBytes
+    if (planted['long-message-cut'] && bytes > (this.#dataUnits << 3) - 8) i32[start >> 2] = bytes = (this.#dataUnits << 3) - 8
+    const units = 1 + ((bytes + 7) >> 3)
+    this.#end = (this.#end + units) | 0
+    const ringEnd = this.#out + this.#mask + 1
+    if (start + (units << 3) > ringEnd) u8.copyWithin(this.#out, ringEnd, start + (units << 3))
+  }
+
+  // -- Frames to send ------------------------------------------------------------------------------------------------
+
+  /** Sends what is due: what must be sent again, new messages, an acknowledgement. Returns the number of frames. Hot. */
+  transmit(port: Port, now: TimeUs): number {
+    this.#now = now
+    if (this.peerIncarnation === 0 || this.isBroken) return 0
+    const before = this.statistics.framesSent
+    this.#isBlocked = false
+    if (now >= this.#deadline) this.#timeOut(now)
+    if (now >= this.#recovery.lateUntil) this.#recovery.presumeLost()
+    if (this.#recovery.budget > 0) this.#resend(port)
+    while (this.#next !== this.#end && !this.#isBlocked) {
+      const units = this.#nextStretch()
+      if (!this.#send(port, this.#next, units)) break
+      if (this.#timedAt < 0) {
+        this.#timedAt = now
+        this.#timed = this.#next
+      }
+      this.#next = (this.#next + units) | 0
+      if (((this.#boundary - this.#next) | 0) < 0) this.#boundary = this.#next
+      if (this.#deadline === Infinity) this.#deadline = now + this.#roundTrip.rto
+    }
+    const allowed = (this.#edgeTold - this.#receiver.delivered) | 0
+    if (allowed <= this.#sendUnits >> 1 && !this.isStrained) this.#mustAcknowledge = true
+    if ((this.#mustAcknowledge || this.#mustProbe) && !this.#isBlocked) this.#send(port, this.#next, 0)
+    return this.statistics.framesSent - before
+  }
+
+  /** Units of the next frame: whole messages, or a part of one that is longer than a frame. */
+  #nextStretch(): number {
+    const { i32 } = this.#arena
+    let units = (this.#boundary - this.#next) | 0
+    if (units > 0) return Math.min(units, this.#dataUnits)
+    for (;;) {
+      const at = (this.#next + units) | 0
+      if (at === this.#end) return units
+      const message = 1 + ((i32[(this.#out + ((at << 3) & this.#mask)) >> 2] + 7) >> 3)
+      if (units + message > this.#dataUnits) {
+        if (units > 0) return units
+        this.#boundary = (this.#next + message) | 0
+        return this.#dataUnits
+      }
+      units += message
+    }
+  }
+
+  #timeOut(now: TimeUs): void {
+    this.statistics.timeouts++
+    this.#roundTrip.timedOut()
+    this.#deadline = now + this.#roundTrip.rto
+    if (this.#una === this.#next) {
+      this.#mustProbe = this.#isStarved
+      if (!this.#isStarved) this.#deadline = Infinity
+      return
+    }
+    this.#recovery.timedOut(this.#una, this.#next)
+  }
+
+  #resend(port: Port): void {
+    const recovery = this.#recovery
+    while (recovery.budget > 0 && !this.#isBlocked) {
+      const units = recovery.findMissing(this.#dataUnits)
+      if (units === 0) break
+      if (!this.#send(port, recovery.from, units)) return
+      recovery.sent(units)
+      // What is sent twice is not measured (Karn).
+      this.#timedAt = -1
+      this.statistics.retransmitted++
+    }
+    recovery.budget = 0
+  }
+
+  #send(port: Port, sequence: number, units: number): boolean {
+    const { u8, u16, i32 } = this.#arena
+    const frame = this.#frame
+    const at = frame + ETHERNET_BYTES
+    const bytes = units << 3
+    if (!this.isStrained) this.#edgeTold = (this.#receiver.delivered + this.#sendUnits) | 0
+    const stretches = Math.min(this.#receiver.early.count, STRETCHES_MAX)
+    i32[(at + SEQUENCE) >> 2] = sequence
+    i32[(at + ACKNOWLEDGED) >> 2] = this.#receiver.contiguous
+    u16[(at + DATA_BYTES) >> 1] = bytes
+    u8[at + STRETCH_COUNT] = stretches
+    u8[at + FLAGS] = this.#mustProbe ? PROBE : 0
     i32[(at + EDGE) >> 2] = this.#edgeTold
-    u16[(at + DATA_BYTES) >> 1] = units << 3
-    u8[at + RING_LOG2] = this.#ringLog2
-    const ranges = Math.min(this.#earlyCount, RANGES_MAX)
-    u8[at + RANGE_COUNT] = ranges
-    for (let i = 0; i < ranges * 2; i++) i32[(at + RANGES + i * 4) >> 2] = this.#early[i]
-    this.#copy(at + HEADER_BYTES, this.#out, sequence, units, false)
-    i32[(at + FrameHeader.checksum) >> 2] = 0
-    i32[(at + FrameHeader.checksum) >> 2] = this.#checksum(at, HEADER_BYTES + (units << 3))
-    if (!port.sendReserved(frame, ETHERNET_BYTES + HEADER_BYTES + (units << 3))) {
+    for (let i = 0; i < stretches; i++) {
+      i32[(at + STRETCHES + i * 8) >> 2] = this.#receiver.early.from(i)
+      i32[(at + STRETCHES + 4 + i * 8) >> 2] = this.#receiver.early.to(i)
+    }
+    let sum = checksum(i32, at + SEQUENCE, HEADER_BYTES - SEQUENCE, this.#seedOut)
+    if (units > 0) {
+      const data = at + HEADER_BYTES
+      const start = (sequence << 3) & this.#mask
+      const first = this.#mask + 1 - start
+      if (bytes <= first) {
+        sum = copyWithChecksum(i32, data, this.#out + start, bytes, sum)
+      } else {
+        u8.copyWithin(data, this.#out + start, this.#out + start + first)
+        u8.copyWithin(data + first, this.#out, this.#out + bytes - first)
+        sum = checksum(i32, data, bytes, sum)
+      }
+    }
+    i32[(at + FrameHeader.checksum) >> 2] = sum
+    if (!port.sendReserved(frame, ETHERNET_BYTES + HEADER_BYTES + bytes)) {
       this.#isBlocked = true
       return false
     }
-    this.#mustAcknowledge = false
+    this.#mustAcknowledge = this.#mustProbe = false
     this.statistics.framesSent++
+    this.statistics.bytesSent += bytes
     return true
   }
 
-  /** Copies units of the stream out of a ring, or into it. */
-  #copy(flat: number, ring: number, sequence: number, units: number, into: boolean): void {
-    const { u8 } = this.#arena
-    const start = (sequence << 3) & this.#mask
-    const bytes = units << 3
-    const first = Math.min(bytes, this.#ringBytes - start)
-    if (into) {
-      u8.copyWithin(ring + start, flat, flat + first)
-      if (first < bytes) u8.copyWithin(ring, flat + first, flat + bytes)
-    } else {
-      u8.copyWithin(flat, ring + start, ring + start + first)
-      if (first < bytes) u8.copyWithin(flat + first, ring, ring + bytes - first)
-    }
-  }
-
-  /** Over whole words: a changed, lost or moved word changes it. */
-  #checksum(at: number, bytes: number): number {
-    const { i32 } = this.#arena
-    let hash = bytes
-    const end = (at + bytes) >> 2
-    for (let word = at >> 2; word < end; word++) {
-      hash = Math.imul(hash ^ i32[word], 0x01000193)
-      hash ^= hash >>> 15
-    }
-    return hash
-  }
-
-  /** When `transmit` has something to do, if nothing comes and nothing is queued before. */
+  /** When `transmit` has something to do, if nothing comes before; -Infinity for at once. */
   nextDue(): TimeUs {
-    if (this.peerIncarnation === 0) return Infinity
-    if (this.#mustAcknowledge || (this.#next !== this.#end && ((this.#peerEdge - this.#next) | 0) > 0)) return -Infinity
-    return this.#deadline
+    if (this.peerIncarnation === 0 || this.isBroken) return Infinity
+    const isDue = this.#mustAcknowledge || this.#mustProbe || this.#next !== this.#end || this.#recovery.budget > 0
+    const due = isDue ? -Infinity : Math.min(this.#deadline, this.#recovery.lateUntil)
+    return this.#isBlocked ? Math.max(due, this.#now + BLOCKED_US) : due
   }
 
   /** True when the port had no room at the last `transmit`. */
@@ -382,179 +399,89 @@ export class Session implements MessageChannel {
     return this.#isBlocked
   }
 
-  /** True when the peer has not answered for several time-outs although something is waiting for it. */
-  isSilent(now: TimeUs): boolean {
-    return this.#una !== this.#next && now - this.lastHeard > Math.max(5 * RTO_FIRST_US, 4 * this.#rto)
+  /** True when the peer has let several time-outs pass although something is waiting for it. */
+  get isSilent(): boolean {
+    return this.isBroken || this.#roundTrip.timeouts >= SILENT_TIMEOUTS
   }
 
-  // -- Receiving -----------------------------------------------------------------------------------------------------
+  // -- Frames received -----------------------------------------------------------------------------------------------
 
-  /** Takes a frame of this session: `at` is behind its Ethernet header, 8-aligned. */
-  receive(at: number, bytes: number, port: Port | null, now: TimeUs): void {
-    const { u8, u16, u32, i32 } = this.#arena
-    const { self, selfIncarnation, peer, stream, clusterId } = this.#options
-    if (bytes < HEADER_BYTES || u16[at >> 1] !== FRAME_MAGIC || u8[at + FrameHeader.version] !== FRAME_VERSION ||
-        u32[(at + FrameHeader.cluster) >> 2] !== clusterId || u8[at + FrameHeader.stream] !== stream ||
-        u16[(at + FrameHeader.source) >> 1] !== peer || u16[(at + FrameHeader.destination) >> 1] !== self) {
-      this.statistics.foreign++
-      return
-    }
-    if (this.peerIncarnation === 0 || u32[(at + FrameHeader.sourceIncarnation) >> 2] !== this.peerIncarnation ||
-        u32[(at + FrameHeader.destinationIncarnation) >> 2] !== selfIncarnation) {
-      this.statistics.stale++
-      return
-    }
+  /** Takes a frame: `at` is behind its Ethernet header, 8-aligned. Messages may be delivered from within it. Hot. */
+  receive(at: number, bytes: number, now: TimeUs): void {
+    const { u8, u16, i32 } = this.#arena
+    assert((at & 7) === 0 && !this.#isReceiving, 'frames are received one by one, aligned')
+    if (this.isBroken || !this.#isOurs(at, bytes)) return
     const dataBytes = u16[(at + DATA_BYTES) >> 1]
-    const sum = i32[(at + FrameHeader.checksum) >> 2]
-    i32[(at + FrameHeader.checksum) >> 2] = 0
-    if ((dataBytes & 7) !== 0 || HEADER_BYTES + dataBytes > bytes || u8[at + RANGE_COUNT] > RANGES_MAX ||
-        u8[at + RING_LOG2] !== this.#ringLog2 || this.#checksum(at, HEADER_BYTES + dataBytes) !== sum) {
+    if (HEADER_BYTES + dataBytes > bytes || (dataBytes & 7) !== 0 ||
+        this.#sumOf(at, dataBytes) !== i32[(at + FrameHeader.checksum) >> 2]) {
       this.statistics.corrupted++
       return
     }
-    this.statistics.framesReceived++
+    this.#now = now
     this.lastHeard = now
-    this.#takeAcknowledgement(at, port, now)
-    if (dataBytes > 0) this.#takeData(i32[(at + SEQUENCE) >> 2], dataBytes >> 3, at + HEADER_BYTES)
-    if (this.#delivered !== this.#contiguous) this.#deliver()
-  }
-
-  #takeAcknowledgement(at: number, port: Port | null, now: TimeUs): void {
-    const { i32, u8 } = this.#arena
-    const acknowledged = i32[(at + ACKNOWLEDGEMENT) >> 2]
-    const advance = (acknowledged - this.#una) | 0
-    if (advance < 0 || ((this.#next - acknowledged) | 0) < 0) return
-    const edge = i32[(at + EDGE) >> 2]
-    if (((edge - this.#peerEdge) | 0) > 0) this.#peerEdge = edge
-    if (advance > 0) {
-      this.#una = acknowledged
-      if (this.#isTiming && ((acknowledged - this.#timed) | 0) > 0) this.#measured(now - this.#timedAt)
-      this.#deadline = this.#una === this.#next ? Infinity : now + this.#rto
-    }
-    this.#sackedCount = u8[at + RANGE_COUNT]
-    for (let i = 0; i < this.#sackedCount * 2; i++) this.#sacked[i] = i32[(at + RANGES + i * 4) >> 2]
-    // Something behind has arrived: what is before it was lost, or is late. Once per round trip.
-    if (this.#sackedCount > 0 && port !== null && now >= this.#fastUntil && ((this.#sacked[0] - this.#una) | 0) > 0) {
-      this.#fastUntil = now + Math.max(this.#srtt, RTO_MIN_US / 2)
-      this.#isTiming = false
-      this.#resend(port, this.#sacked[0], RESENT_FRAMES)
-    }
-  }
-
-  /** RFC 6298 §2. */
-  #measured(rtt: number): void {
-    this.#isTiming = false
-    if (this.#srtt === 0) {
-      this.#srtt = rtt
-      this.#rttvar = rtt / 2
-    } else {
-      this.#rttvar += (Math.abs(rtt - this.#srtt) - this.#rttvar) / 4
-      this.#srtt += (rtt - this.#srtt) / 8
-    }
-    this.#rto = Math.min(RTO_MAX_US, Math.max(RTO_MIN_US, this.#srtt + 4 * this.#rttvar))
-  }
-
-  #takeData(sequence: number, units: number, data: number): void {
+    this.statistics.framesReceived++
+    this.statistics.bytesReceived += dataBytes
+    if (this.#roundTrip.timeouts > 0) this.#heardAgain(now)
+    this.#takeAcknowledgement(at, now)
+    if ((u8[at + FLAGS] & PROBE) !== 0) this.#mustAcknowledge = true
+    if (dataBytes === 0) return
     this.#mustAcknowledge = true
-    const start = (sequence - this.#contiguous) | 0
-    if (start + units <= 0) {
-      this.statistics.duplicates++
-      if (planted['duplicates-delivered']) this.#deliverAgain(sequence, units)
-      return
-    }
-    if (((sequence + units - this.#delivered) | 0) > this.#ringBytes >> 3) {
-      this.statistics.beyondWindow++
-      return
-    }
-    if (start > 0 && !this.#noteEarly(sequence, (sequence + units) | 0)) {
-      this.statistics.beyondWindow++
-      return
-    }
-    this.#copy(data, this.#in, sequence, units, true)
-    if (start > 0) return
-    this.#contiguous = (sequence + units) | 0
-    this.#mergeEarly()
+    this.#isReceiving = true
+    this.#receiver.take(i32[(at + SEQUENCE) >> 2], dataBytes >> 3, at + HEADER_BYTES)
+    this.#isReceiving = false
   }
 
-  /** Notes a stretch that came early; false when there are too many. The list is sorted, without overlaps. */
-  #noteEarly(from: number, to: number): boolean {
-    const early = this.#early
-    let kept = 0
-    let placed = false
-    const old = early.slice(0, this.#earlyCount * 2)
-    const put = (a: number, b: number): boolean => {
-      if (kept === EARLY_MAX) return false
-      early[kept * 2] = a
-      early[kept * 2 + 1] = b
-      kept++
-      return true
-    }
-    for (let i = 0; i < old.length; i += 2) {
-      const a = old[i] as number
-      const b = old[i + 1] as number
-      if (((b - from) | 0) < 0) {
-        if (!put(a, b)) return this.#restoreEarly(old)
-      } else if (((a - to) | 0) > 0) {
-        if (!placed && !put(from, to)) return this.#restoreEarly(old)
-        placed = true
-        if (!put(a, b)) return this.#restoreEarly(old)
-      } else {
-        if (((a - from) | 0) < 0) from = a
-        if (((b - to) | 0) > 0) to = b
-      }
-    }
-    if (!placed && !put(from, to)) return this.#restoreEarly(old)
-    this.#earlyCount = kept
-    return true
+  #sumOf(at: number, dataBytes: number): number {
+    const { i32 } = this.#arena
+    const sum = checksum(i32, at + SEQUENCE, HEADER_BYTES - SEQUENCE, this.#seedIn)
+    return dataBytes === 0 ? sum : checksum(i32, at + HEADER_BYTES, dataBytes, sum)
   }
 
-  #restoreEarly(old: Int32Array): boolean {
-    this.#early.set(old)
+  #isOurs(at: number, bytes: number): boolean {
+    const { u8, u16, u32 } = this.#arena
+    const { self, selfIncarnation, stream, clusterId } = this.#options
+    const { statistics } = this
+    if (bytes < HEADER_BYTES) statistics.short++
+    else if (u16[at >> 1] !== FRAME_MAGIC) statistics.otherMagic++
+    else if (u8[at + FrameHeader.version] !== FRAME_VERSION) statistics.otherVersion++
+    else if (u32[(at + FrameHeader.cluster) >> 2] !== clusterId) statistics.otherCluster++
+    else if (u16[(at + FrameHeader.source) >> 1] !== this.peer ||
+      u16[(at + FrameHeader.destination) >> 1] !== self) statistics.otherNode++
+    else if (u8[at + FrameHeader.stream] !== stream) statistics.otherStream++
+    else if (this.peerIncarnation === 0 || u32[(at + FrameHeader.sourceIncarnation) >> 2] !== this.peerIncarnation ||
+      u32[(at + FrameHeader.destinationIncarnation) >> 2] !== selfIncarnation) statistics.stale++
+    else return true
     return false
   }
 
-  #mergeEarly(): void {
-    let used = 0
-    while (used < this.#earlyCount && ((this.#early[used * 2] - this.#contiguous) | 0) <= 0) {
-      const to = this.#early[used * 2 + 1]
-      if (((to - this.#contiguous) | 0) > 0) this.#contiguous = to
-      used++
-    }
-    if (used === 0) return
-    this.#early.copyWithin(0, used * 2, this.#earlyCount * 2)
-    this.#earlyCount -= used
+  /** After silence: what waits is not left to wait for a time-out that has been backed off. */
+  #heardAgain(now: TimeUs): void {
+    this.#roundTrip.heard()
+    if (this.#deadline !== Infinity) this.#deadline = Math.min(this.#deadline, now + this.#roundTrip.rto)
   }
 
-  #deliver(): void {
-    if (this.#isDelivering) return
-    this.#isDelivering = true
-    const { i32 } = this.#arena
-    const incarnation = this.peerIncarnation
-    while (this.#delivered !== this.#contiguous) {
-      const start = this.#in + ((this.#delivered << 3) & this.#mask)
-      const bytes = i32[start >> 2]
-      const units = 1 + ((bytes + 7) >> 3)
-      assert(bytes >= 0 && start + (units << 3) <= this.#in + this.#ringBytes, 'a message lies within the ring')
-      if (((this.#contiguous - this.#delivered) | 0) < units) break
-      if (i32[(start >> 2) + 1] === 0) {
-        this.statistics.messagesReceived++
-        this.#options.onMessage(start + 8, bytes)
-        if (this.peerIncarnation !== incarnation) break
+  #takeAcknowledgement(at: number, now: TimeUs): void {
+    const { i32, u8 } = this.#arena
+    const acknowledged = i32[(at + ACKNOWLEDGED) >> 2]
+    const advance = (acknowledged - this.#una) | 0
+    if (advance < 0 || ((this.#next - acknowledged) | 0) < 0) return
+    const edge = i32[(at + EDGE) >> 2]
+    if (((edge - this.#edge) | 0) > 0) {
+      this.#edge = edge
+      this.#isStarved = false
+    }
+    if (advance > 0) {
+      this.#una = acknowledged
+      if (this.#timedAt >= 0 && ((acknowledged - this.#timed) | 0) > 0) {
+        this.#roundTrip.measured(now - this.#timedAt)
+        this.#timedAt = -1
       }
-      this.#delivered = (this.#delivered + units) | 0
+      this.#recovery.advance(acknowledged)
+      this.#deadline = acknowledged === this.#next && !this.#isStarved ? Infinity : now + this.#roundTrip.rto
+    } else if (acknowledged === this.#next && !this.#isStarved) {
+      this.#deadline = Infinity
     }
-    this.#isDelivering = false
-  }
-
-  /** A planted bug: what comes again is handed over again. */
-  #deliverAgain(sequence: number, units: number): void {
-    const { i32 } = this.#arena
-    for (let done = 0; done < units;) {
-      const start = this.#in + (((sequence + done) << 3) & this.#mask)
-      const bytes = i32[start >> 2]
-      done += 1 + ((bytes + 7) >> 3)
-      if (bytes <= 0 || done > units || start + 8 + bytes > this.#in + this.#ringBytes) return
-      if (i32[(start >> 2) + 1] === 0) this.#options.onMessage(start + 8, bytes)
-    }
+    this.#recovery.takeStretches(i32, at + STRETCHES, u8[at + STRETCH_COUNT], acknowledged, this.#next)
+    this.#recovery.judge(this.#dataUnits, now, this.#roundTrip.reorderingUs)
   }
 }
