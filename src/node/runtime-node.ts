@@ -114,7 +114,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
 
   const limits = { ...defaultRuntimeLimits, ...options.runtimeLimits }
   const context: RuntimeContext = {
-    arena, engine, self: id, limits,
+    arena, engine, self: id, incarnation, limits,
     times: { ...defaultRuntimeTimes, ...options.runtimeTimes },
     switches: new PeerSwitches(),
     absent: new KeyTable(arena, 'absent flows', limits.absentFlows, ABSENT_OWN_BYTES),

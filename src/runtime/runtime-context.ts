@@ -69,6 +69,7 @@ export interface RuntimeContext {
   readonly arena: Arena
   readonly engine: Engine
   readonly self: number
+  readonly incarnation: number
   readonly limits: RuntimeLimits
   readonly times: RuntimeTimes
   readonly switches: PeerSwitches

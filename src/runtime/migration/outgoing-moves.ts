@@ -208,7 +208,7 @@ export class OutgoingMoves {
       const at = begin(context, channel, RerouteFlow, move.flow, move.before + (back ? 2 : 1), true)
       if (at === 0) continue
       context.arena.u16[(at + MessageField.node) >> 1] = owner
-      context.arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = this.#incarnationOf(owner)
+      context.arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = back ? context.incarnation : this.#incarnationOf(owner)
       writeKey(context, at, move.record)
       ;(channel as MessageChannel).commit()
     }
