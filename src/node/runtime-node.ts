@@ -54,8 +54,9 @@ export interface RuntimeNodeOptions {
   readonly wasm?: boolean
 }
 
-/** Batches that one turn takes from one link at most, so that no link starves another. */
-const BATCHES_PER_LINK = 4
+/** Frames that one turn takes from one link at most, so that no link starves another; and batches, which in-band messages end. */
+const FRAMES_PER_LINK = 128
+const BATCHES_PER_LINK = 64
 const CONTROL_FRAMES = 64
 const EXPIRY_STEPS = 256
 /** Flows asked for their `migrationTarget` per turn after the cluster has changed. */
@@ -229,7 +230,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     let isMore = false
     for (let i = 0; i < linkList.length; i++) {
       const { id: from, link } = linkList[i] as (typeof linkList)[number]
-      for (let batch = 0; batch < BATCHES_PER_LINK; batch++) {
+      for (let batch = 0, frames = 0; batch < BATCHES_PER_LINK && frames < FRAMES_PER_LINK; batch++) {
         if (link.deliver(context.now)) isMore = true
         if (!hasRoom()) {
           isMore = true
@@ -238,6 +239,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
         const count = link.receive(pool, engine.descriptor(0), BATCH_PACKETS)
         if (count === 0) break
         isMore = true
+        frames += count
         const side = context.switches.isEgress(from)
         for (let index = 0; index < count; index++) {
           i32[engine.descriptor(index) + Descriptor.port] = side

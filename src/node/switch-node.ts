@@ -54,9 +54,12 @@ export interface SwitchNodeOptions {
 }
 
 const BATCH = 32
-const BATCHES = 4
+/** Frames that one turn takes from one port at most, and batches, which in-band messages end. */
+const FRAMES_PER_PORT = 128
+const BATCHES_PER_LINK = 64
 const CONTROL_FRAMES = 64
 const LINES = 2
+const LEAVING_MAX = 64
 const STEPS = ['asking', 'closing', 'orphaned', 'placing', 'learning', 'relearning', 'drained', 'claiming']
 const FRAGMENT_LIMITS = { fragmentedDatagrams: 1024, fragmentsHeld: 256, fragmentsHeldPerDatagram: 64 }
 /** Where a packet comes from: the external port or the bypass; else the id of a runtime. */
@@ -160,7 +163,28 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     if (slot !== 0) pool.give(slot)
   }
 
+  /**
+   * Packets of the batch for runtimes leave together at its end, so that the `FlowOpen`s of many new flows share a frame ahead of
+   * them, and the runtime's batches are not cut at each.
+   */
+  const leaving = new Int32Array(LEAVING_MAX * 2)
+  let leavingCount = 0
+  let isInBatch = false
+
   function toRuntime(d: number, runtime: number): void {
+    if (!isInBatch) return sendToRuntime(d, runtime)
+    if (leavingCount === LEAVING_MAX) flushLeaving()
+    leaving[leavingCount * 2] = d
+    leaving[leavingCount * 2 + 1] = runtime
+    leavingCount++
+  }
+
+  function flushLeaving(): void {
+    for (let i = 0; i < leavingCount; i++) sendToRuntime(leaving[i * 2], leaving[i * 2 + 1])
+    leavingCount = 0
+  }
+
+  function sendToRuntime(d: number, runtime: number): void {
     const frame = i32[d + FRAME] >> 1
     const macs = (macsTo + runtime * 12) >> 1
     u16[frame] = u16[macs]
@@ -225,11 +249,14 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   function runBatch(count: number, from: number): void {
     classify(count)
     const end = descriptors + count * DESCRIPTOR_WORDS
+    isInBatch = true
     for (let d = descriptors; d < end; d += DESCRIPTOR_WORDS) {
       i32[d + SWITCH] = from
       if (i32[d + RESULT] === 0) packet(d, from)
       else special(d, i32[d + RESULT], from)
     }
+    isInBatch = false
+    if (leavingCount > 0) flushLeaving()
   }
 
   function packet(d: number, from: number): void {
@@ -343,7 +370,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   // -- The node ------------------------------------------------------------------------------------------------------
 
   function receivePort(port: Port): boolean {
-    for (let batch = 0; batch < BATCHES; batch++) {
+    for (let frames = 0; frames < FRAMES_PER_PORT; frames += BATCH) {
       const count = port.receive(pool, descriptors, BATCH)
       if (count === 0) return false
       own.received += count
@@ -357,11 +384,12 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     let isMore = false
     for (let i = 0; i < links.length; i++) {
       const { id: runtime, link } = links[i] as (typeof links)[number]
-      for (let batch = 0; batch < BATCHES; batch++) {
+      for (let batch = 0, frames = 0; batch < BATCHES_PER_LINK && frames < FRAMES_PER_PORT; batch++) {
         if (link.deliver(context.now)) isMore = true
         const count = link.receive(pool, descriptors, BATCH)
         if (count === 0) break
         isMore = true
+        frames += count
         own.received += count
         runBatch(count, runtime)
       }

@@ -117,20 +117,20 @@ export class OutgoingMoves {
     this.#orders = []
   }
 
-  /** Begins to move one flow; false when it cannot move now. */
-  start(record: number, target: number): boolean {
+  /** Begins to move one flow, if it can move now. */
+  start(record: number, target: number): 'begun' | 'busy' | 'no-room' {
     const context = this.#context
     const { arena, engine, now } = context
     const flow = flowOf(context, record)
     const moving = this.moves.has(flow)
     const flags = arena.u8[record + FlowRecord.flags] & FlowFlag.paused
-    if (!(planted['busy-ignored'] && moving) && (moving || flags !== 0 || this.#isBusy(flow))) return false
+    if (!(planted['busy-ignored'] && moving) && (moving || flags !== 0 || this.#isBusy(flow))) return 'busy'
     const movedMs = arena.u32[(companionOf(context, record) + COMPANION_MOVED_MS) >> 2]
-    if (movedMs !== 0 && ((now / 1000) >>> 0) - movedMs < context.times.residenceUs / 1000) return false
+    if (movedMs !== 0 && ((now / 1000) >>> 0) - movedMs < context.times.residenceUs / 1000) return 'busy'
     const channel = context.control(target)
     const epoch = epochOf(context, record)
     const at = begin(context, channel, PrepareFlow, flow, epoch + 1, false, aliasCount(context, record) * ALIAS_BYTES)
-    if (at === 0) return false
+    if (at === 0) return 'no-room'
     writeKey(context, at, record)
     writeAliases(context, at + PrepareFlow.bytes, record)
     arena.i32[(at + PrepareFlowLayout) >> 2] = engine.layoutHash
@@ -145,7 +145,7 @@ export class OutgoingMoves {
     context.step('preparing', 1)
     this.#arm(move)
     this.counts.started++
-    return true
+    return 'begun'
   }
 
   #markMoved(record: number): void {
@@ -482,15 +482,15 @@ export class OutgoingMoves {
         this.#orders.shift()
         continue
       }
-      order.left--
       if (order.hand >= slab.highWater) order.hand = 0
-      const index = order.hand++
-      if (!slab.isTaken(index)) continue
-      const record = slab.offsetOf(index)
+      const record = slab.offsetOf(order.hand)
       const phase = arena.u8[record + FlowRecord.phase]
-      if (phase !== FlowPhase.active && phase !== FlowPhase.lingering) continue
-      if (this.start(record, order.target)) order.remaining--
-      else if (this.#context.control(order.target) === null) return
+      const isFlow = slab.isTaken(order.hand) && (phase === FlowPhase.active || phase === FlowPhase.lingering)
+      const result = isFlow ? this.start(record, order.target) : 'busy'
+      if (result === 'no-room') return
+      if (result === 'begun') order.remaining--
+      order.hand++
+      order.left--
     }
   }
 

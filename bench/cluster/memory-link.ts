@@ -1,0 +1,128 @@
+/**
+ * Memory link: two ports joined by a ring in plain memory each way, for benches. A frame is copied in and copied out, as over shared
+ * memory between two processes.
+ */
+
+import type { Arena } from '../../src/memory/arena.ts'
+import { Descriptor, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
+import { SLOT_FRAME_OFFSET, type PacketPool } from '../../src/packet/packet-pool.ts'
+import type { Port } from '../../src/packet/port.ts'
+
+const SLOT_BYTES = 2048
+const RESERVE = 64
+
+/** One direction. */
+class Ring {
+  readonly slots: number
+  readonly words: Int32Array
+  readonly lengths: Int32Array
+  head = 0
+  tail = 0
+
+  constructor(slots: number) {
+    this.slots = slots
+    this.words = new Int32Array(slots * SLOT_BYTES / 4)
+    this.lengths = new Int32Array(slots)
+  }
+
+  get free(): number {
+    return this.slots - (this.head - this.tail)
+  }
+}
+
+export class MemoryPort implements Port {
+  readonly #arena: Arena
+  readonly #in: Ring
+  readonly #out: Ring
+
+  constructor(arena: Arena, input: Ring, output: Ring) {
+    this.#arena = arena
+    this.#in = input
+    this.#out = output
+  }
+
+  receive(pool: PacketPool, descriptors: number, max: number): number {
+    const { i32, u16 } = this.#arena
+    const ring = this.#in
+    let count = 0
+    while (count < max && ring.tail !== ring.head) {
+      const index = ring.tail % ring.slots
+      const length = ring.lengths[index]
+      const slot = pool.take(length)
+      if (slot === 0) break
+      ring.tail++
+      const frame = slot + SLOT_FRAME_OFFSET
+      // Frames lie at 2 modulo 4 in the arena, at 0 modulo 4 in the ring, 2 bytes in.
+      let from = index * (SLOT_BYTES / 4)
+      const end = (frame + length + 3) >> 2
+      u16[frame >> 1] = ring.words[from] >>> 16
+      for (let to = (frame + 2) >> 2; to < end; to++) i32[to] = ring.words[++from]
+      const d = descriptors + count++ * DESCRIPTOR_WORDS
+      i32[d + Descriptor.frame] = frame
+      i32[d + Descriptor.length] = length
+      i32[d + Descriptor.wireLength] = length
+      i32[d + Descriptor.slot] = slot
+      i32[d + Descriptor.linkType] = 1
+    }
+    return count
+  }
+
+  send(frame: number, length: number): boolean {
+    return this.#out.free > RESERVE && this.sendReserved(frame, length)
+  }
+
+  sendReserved(frame: number, length: number): boolean {
+    const ring = this.#out
+    if (ring.free === 0 || length > SLOT_BYTES - 4) return false
+    const { i32, u16 } = this.#arena
+    const index = ring.head++ % ring.slots
+    let to = index * (SLOT_BYTES / 4)
+    const end = (frame + length + 3) >> 2
+    ring.words[to] = u16[frame >> 1] << 16
+    for (let from = (frame + 2) >> 2; from < end; from++) ring.words[++to] = i32[from]
+    ring.lengths[index] = length
+    return true
+  }
+
+  get room(): number {
+    return Math.max(0, this.#out.free - RESERVE)
+  }
+
+  /** Frames waiting to be received. */
+  get waiting(): number {
+    return this.#in.head - this.#in.tail
+  }
+}
+
+/** Two joined ports, one on each arena. */
+export function memoryLink(a: Arena, b: Arena, slots: number): [MemoryPort, MemoryPort] {
+  const there = new Ring(slots)
+  const back = new Ring(slots)
+  return [new MemoryPort(a, back, there), new MemoryPort(b, there, back)]
+}
+
+/** A control port with many peers: frames go to the node that their destination address ends with. */
+export class MemoryHub {
+  readonly #ports = new Map<number, { readonly inbox: MemoryPort; readonly wire: MemoryPort }>()
+
+  /** The control port of a node. */
+  attach(node: number, arena: Arena, slots: number): Port {
+    const ring = new Ring(slots)
+    const nothing = new Ring(1)
+    const inbox = new MemoryPort(arena, ring, nothing)
+    this.#ports.set(node, { inbox, wire: new MemoryPort(arena, nothing, ring) })
+    const rings = this.#rings
+    rings.set(node, ring)
+    return {
+      receive: (pool, descriptors, max) => inbox.receive(pool, descriptors, max),
+      send: () => false,
+      sendReserved(frame, length) {
+        const target = rings.get(arena.u8[frame + 5] as number)
+        return target !== undefined && new MemoryPort(arena, nothing, target).sendReserved(frame, length)
+      },
+      room: 1000,
+    }
+  }
+
+  readonly #rings = new Map<number, Ring>()
+}
