@@ -10,7 +10,7 @@
  *     receiver  ... | delivered | part of a message | - - missing - - | came early | - - ...
  *                           delivered            contiguous
  *
- * A message in the stream: bytes u32, 0 u32, then its bytes, padded to 8. The receiving half is in stream-receiver.ts. In a frame,
+ * A message in the stream: bytes u32, 0 u32, then its bytes, padded to 8. The receiving half is stream-receiver.ts. In a frame,
  * behind what all frames of ours have (frame-header.ts; those fields are compared, the checksum is over the rest):
  *
  *     24 sequence u32 │ 28 acknowledged u32 │ 32 data bytes u16 │ 34 stretches u8 │ 35 flags u8 │ 36 edge u32

@@ -6,8 +6,8 @@
  *                delivered            contiguous
  *
  * A stretch that comes in its turn is delivered from where it lies. Only what is early, or the part of a message, is copied into
- * the ring; the area behind the ring lets a message lie in one piece where the ring begins again. No length in it is trusted: what
- * cannot be a message is treated as if it and all behind it had not come.
+ * the ring; the area behind the ring lets a message lie in one piece where the ring begins again. No length in it is trusted:
+ * what cannot be a message is treated as if it and all behind it had not come.
  */
 
 import type { Arena } from '../memory/arena.ts'
