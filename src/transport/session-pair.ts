@@ -95,7 +95,9 @@ export class SessionEnd {
     assert(expected.bytes === bytes, 'a message has the length that it was sent with')
     assert(offset % 8 === 0, 'a message is aligned')
     const { u8 } = this.arena
-    for (let i = 0; i < bytes; i++) assert(u8[offset + i] === byteOf(expected.seed, i), 'a message has the content it was sent with')
+    for (let i = 0; i < bytes; i++) {
+      assert(u8[offset + i] === byteOf(expected.seed, i), 'a message has the content that it was sent with')
+    }
     this.received++
     this.onMessage(bytes)
   }

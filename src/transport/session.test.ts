@@ -391,7 +391,8 @@ function sealed(frame: Uint8Array): Uint8Array {
   const seed = Math.imul(11, 31) + Math.imul(12, 17) + 1 | 0
   const dataBytes = Math.min(new Uint16Array(copy.buffer)[SessionHeader.dataBytes >> 1], frame.length - 78) & ~7
   const head = checksum(words, SessionHeader.sequence, SessionHeader.bytes - SessionHeader.sequence, seed)
-  new DataView(frame.buffer).setInt32(14 + 20, dataBytes <= 0 ? head : checksum(words, SessionHeader.bytes, dataBytes, head), true)
+  const sum = dataBytes <= 0 ? head : checksum(words, SessionHeader.bytes, dataBytes, head)
+  new DataView(frame.buffer).setInt32(14 + 20, sum, true)
   return frame
 }
 

@@ -1,0 +1,181 @@
+import { test } from 'node:test'
+import assert from 'node:assert/strict'
+import { Random } from '../base/random.ts'
+import { Arena } from '../memory/arena.ts'
+import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { PacketPool } from '../packet/packet-pool.ts'
+import { createMemoryPorts, type MemoryPort } from '../transport/memory-port.ts'
+import { DataLink } from './data-link.ts'
+
+const sessions = { frameBytes: 600, sendBytes: 4096, ringBytes: 16_384 }
+
+/** Two ends of a link; each writes down what comes, in its order: `d5` a data frame, `m7` a message. */
+function pair(frames = 64, reserved = 16) {
+  const arena = new Arena(1 << 20)
+  const ports = createMemoryPorts(arena, { frames, reserved, frameBytes: 600 })
+  const pool = new PacketPool(arena, 256, 0)
+  const scratch = arena.allocate('frame', 128) + 2
+  const ends = ports.map((port, index) => {
+    const descriptors = arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
+    const log: string[] = []
+    const link = new DataLink({ arena, clusterId: 1, self: index + 1, selfIncarnation: index + 11, peer: 2 - index, port,
+      sessions, onMessage: (offset) => { log.push(`m${arena.i32[offset >> 2]}`) } })
+    link.setPeer(12 - index)
+    return { port, link, log, descriptors }
+  }) as [End, End]
+  const [a, b] = ends
+  let now = 1000
+  return {
+    arena, a, b, pool,
+    get now() { return now },
+    send(from: End, number: number): boolean {
+      arena.u8.fill(0, scratch, scratch + 64)
+      arena.u8[scratch + 12] = 8
+      arena.i32[(scratch + 14) >> 2] = number
+      return from.link.send(scratch, 64)
+    },
+    say(from: End, number: number, bytes = 16): boolean {
+      const at = from.link.channel.begin(bytes)
+      if (at === 0) return false
+      arena.i32[at >> 2] = number
+      from.link.channel.commit()
+      return true
+    },
+    /** What a node does in a turn. */
+    turn(end: End, max = 32): void {
+      for (let batch = 0; batch < 20; batch++) {
+        end.link.deliver(now)
+        const count = end.link.receive(pool, end.descriptors, max)
+        if (count === 0 && !end.link.hasPending) break
+        for (let i = 0; i < count; i++) {
+          const d = end.descriptors + i * DESCRIPTOR_WORDS
+          end.log.push(`d${arena.i32[(arena.i32[d + Descriptor.frame] + 14) >> 2]}`)
+          pool.give(arena.i32[d + Descriptor.slot])
+        }
+      }
+      end.link.deliver(now)
+      end.link.transmit(now)
+    },
+    pass(us: number): void {
+      now += us
+    },
+  }
+}
+
+interface End { port: MemoryPort; link: DataLink; log: string[]; descriptors: number }
+
+test('in-band messages keep their place among data frames', () => {
+  for (let seed = 1; seed <= 30; seed++) {
+    const random = new Random(seed)
+    const p = pair()
+    const sent: string[] = []
+    for (let i = 0; i < 500; i++) {
+      if (random.chance(0.3)) {
+        if (p.say(p.a, i, random.pick([16, 72, 1500]))) sent.push(`m${i}`)
+      } else if (p.send(p.a, i)) {
+        sent.push(`d${i}`)
+      }
+      if (random.chance(0.05)) {
+        p.a.link.transmit(p.now)
+        p.turn(p.b, random.pick([1, 5, 32]))
+        p.turn(p.a)
+        p.pass(100)
+      }
+    }
+    for (let i = 0; i < 10; i++) {
+      p.pass(100)
+      p.turn(p.a)
+      p.turn(p.b)
+    }
+    assert.deepEqual(p.b.log, sent, `seed ${seed}`)
+    assert.equal(p.a.link.session.statistics.retransmitted, 0)
+    assert.equal(p.pool.used, 0)
+  }
+})
+
+test('on a link that loses frames messages keep their own order, and none overtakes what was sent before it', () => {
+  for (let seed = 1; seed <= 30; seed++) {
+    const random = new Random(seed)
+    const p = pair()
+    p.a.port.filter = p.b.port.filter = () => !random.chance(0.2)
+    let next = 0
+    for (let i = 0; i < 300; i++) {
+      if (random.chance(0.3) ? p.say(p.a, next, random.pick([16, 1500])) : p.send(p.a, next)) next++
+      if (random.chance(0.1)) {
+        p.pass(random.pick([100, 3000]))
+        p.turn(p.a)
+        p.turn(p.b)
+      }
+    }
+    for (let i = 0; i < 2000 && p.a.link.session.queuedBytes > 0; i++) {
+      p.pass(3000)
+      p.turn(p.a)
+      p.turn(p.b)
+    }
+    const numbers = (kind: string): number[] =>
+      p.b.log.filter((entry) => entry[0] === kind).map((entry) => Number(entry.slice(1)))
+    const inOrder = (list: number[]): boolean =>
+      list.every((number, index) => index === 0 || number > (list[index - 1] as number))
+    assert.ok(inOrder(numbers('d')) && inOrder(numbers('m')), `seed ${seed}`)
+    assert.equal(numbers('m').length, p.a.link.session.statistics.messagesSent)
+    let seen = -1
+    for (const entry of p.b.log) {
+      const number = Number(entry.slice(1))
+      if (entry[0] === 'd') seen = number
+      else assert.ok(seen < number || p.a.link.session.statistics.retransmitted > 0)
+    }
+  }
+})
+
+test('a message is a batch boundary: what is behind it stays inside, in order', () => {
+  const p = pair()
+  for (const number of [1, 2]) p.send(p.a, number)
+  p.say(p.a, 3)
+  for (const number of [4, 5, 6]) p.send(p.a, number)
+  p.say(p.a, 7)
+  p.send(p.a, 8)
+  const { link, descriptors } = p.b
+  assert.ok(!link.deliver(p.now))
+  assert.equal(link.receive(p.pool, descriptors, 32), 2)
+  assert.equal(link.receive(p.pool, descriptors, 32), 0)
+  assert.deepEqual([link.pending, link.hasPending, link.nextDue()], [4, true, -Infinity])
+  assert.ok(link.deliver(p.now))
+  assert.ok(!link.deliver(p.now))
+  assert.equal(link.receive(p.pool, descriptors, 2), 2)
+  assert.equal(link.receive(p.pool, descriptors, 2), 1)
+  assert.equal(link.receive(p.pool, descriptors, 2), 0)
+  assert.ok(link.deliver(p.now))
+  assert.equal(link.receive(p.pool, descriptors, 2), 1)
+  assert.deepEqual([link.pending, link.hasPending], [0, false])
+  assert.deepEqual(p.b.log, ['m3', 'm7'])
+})
+
+test('a new life of the peer loses no data frame that has come', () => {
+  const p = pair()
+  p.say(p.a, 1)
+  for (const number of [2, 3]) p.send(p.a, number)
+  assert.equal(p.b.link.receive(p.pool, p.b.descriptors, 32), 0)
+  p.b.link.setPeer(0)
+  p.b.link.setPeer(99)
+  assert.equal(p.b.link.pending, 2)
+  p.turn(p.b)
+  assert.deepEqual(p.b.log, ['d2', 'd3'])
+  assert.equal(p.b.link.session.statistics.stale, 1)
+})
+
+test('while the messages before it cannot leave, a data frame does not either', () => {
+  const p = pair(8, 2)
+  while (p.send(p.a, 1)) { /* Until it is full but for the reserve. */ }
+  assert.equal(p.a.link.room, 0)
+  p.say(p.a, 2)
+  assert.ok(!p.send(p.a, 3), 'the message left, the data frame had no room')
+  p.say(p.a, 4)
+  p.a.link.transmit(p.now)
+  p.say(p.a, 5)
+  assert.ok(!p.send(p.a, 6))
+  assert.ok(p.a.link.session.hasUnsent)
+  p.turn(p.b)
+  assert.ok(p.send(p.a, 7))
+  p.turn(p.b)
+  assert.deepEqual(p.b.log, [...Array(6).fill('d1'), 'm2', 'm4', 'm5', 'd7'])
+})
