@@ -28,8 +28,10 @@ export class LossRecovery {
   #evidence = 0
   readonly #early = new StretchList(STRETCHES_MAX)
 
-  reset(): void {
-    this.budget = this.from = this.#to = this.#evidence = 0
+  /** Begins anew with a stream that begins at `start`. */
+  reset(start: number): void {
+    this.budget = this.#evidence = 0
+    this.from = this.#to = start
     this.lateUntil = Infinity
     this.#early.clear()
   }

@@ -159,6 +159,17 @@ test('retransmission backs off, and a peer that is back is served at once', () =
   assert.ok(!p.a.session.isSilent && p.a.session.lastHeard > heard)
 })
 
+test('who transmits while a message is handled does not forget to acknowledge it', () => {
+  const p = new SessionPair()
+  p.b.onMessage = () => { p.b.session.transmit(p.b.port, p.now) }
+  for (let i = 0; i < 10; i++) {
+    p.a.send(16)
+    for (let turn = 0; turn < 3; turn++) p.step()
+  }
+  assert.ok(p.isSettled)
+  assert.equal(p.a.session.statistics.retransmitted, 0)
+})
+
 test('a session with nothing to say is silent on the wire, and never due', () => {
   const p = new SessionPair()
   p.a.send(16)
@@ -261,6 +272,14 @@ test('while its reserve is strained an end allows no new requests, and allows th
   p.b.filter = () => true
   for (let i = 0; i < 1000 && !p.a.send(208); i++) p.step(500)
   assert.ok(p.settle())
+})
+
+test('two strained ends recover', () => {
+  const p = new SessionPair({ faults: { delayUs: 50, loss: 0.2 } })
+  for (const end of [p.a, p.b]) while (!end.session.isStrained) assert.ok(end.send(201, true))
+  assert.ok(!p.a.send(16) && !p.b.send(16))
+  assert.ok(flood(p, 300, 500) > 50)
+  assert.ok(p.settle(5000))
 })
 
 test('a peer that answers nothing breaks the session in the end, but not the node', () => {

@@ -23,7 +23,7 @@
  * what is committed leaves at the next `transmit`, in order, and an in-band message keeps its place among the data frames.
  *
  * Both ends know each other's incarnations from the cluster configuration, so there is no handshake: with a new one the stream
- * begins at 0. Retransmission as in RFC 6298, and as in RFC 6675 where the stretches show that something is missing.
+ * begins anew. Retransmission as in RFC 6298, and as in RFC 6675 where the stretches show that something is missing.
  */
 
 import { assert } from '../base/assert.ts'
@@ -38,7 +38,7 @@ import type { MessageChannel } from './message-channel.ts'
 import { LossRecovery, STRETCHES_MAX } from './loss-recovery.ts'
 import { RoundTrip } from './round-trip.ts'
 import { createSessionStatistics } from './session-statistics.ts'
-import { StreamReceiver } from './stream-receiver.ts'
+import { STREAM_START, StreamReceiver } from './stream-receiver.ts'
 
 /** Sizes of a session. Ends with different ones understand each other. */
 export interface SessionSizes {
@@ -185,15 +185,15 @@ export class Session implements MessageChannel {
     this.peerIncarnation = incarnation
     this.isBroken = false
     this.lastHeard = 0
-    this.#una = this.#next = this.#end = this.#boundary = 0
+    this.#una = this.#next = this.#end = this.#boundary = STREAM_START
     this.#begun = 0
     this.#roundTrip.reset()
     this.#deadline = Infinity
     this.#timedAt = -1
-    this.#recovery.reset()
+    this.#recovery.reset(STREAM_START)
     this.#isStarved = this.#mustProbe = this.#isBlocked = false
     this.#receiver.reset()
-    this.#edge = this.#edgeTold = this.#sendUnits
+    this.#edge = this.#edgeTold = (STREAM_START + this.#sendUnits) | 0
     this.#mustAcknowledge = false
     const { self, selfIncarnation } = this.#options
     this.#arena.u32[(this.#frame + ETHERNET_BYTES + FrameHeader.destinationIncarnation) >> 2] = incarnation
@@ -425,10 +425,11 @@ export class Session implements MessageChannel {
     this.#takeAcknowledgement(at, now)
     if ((u8[at + FLAGS] & PROBE) !== 0) this.#mustAcknowledge = true
     if (dataBytes === 0) return
-    this.#mustAcknowledge = true
+    const incarnation = this.peerIncarnation
     this.#isReceiving = true
     this.#receiver.take(i32[(at + SEQUENCE) >> 2], dataBytes >> 3, at + HEADER_BYTES)
     this.#isReceiving = false
+    if (this.peerIncarnation === incarnation) this.#mustAcknowledge = true
   }
 
   #sumOf(at: number, dataBytes: number): number {

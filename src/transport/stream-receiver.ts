@@ -15,14 +15,16 @@ import { planted } from '../base/planted-bugs.ts'
 import type { SessionStatistics } from './session-statistics.ts'
 import { StretchList } from './stretch-list.ts'
 
+/** Where a stream begins: not far from where positions wrap around, so that every session and every test gets there. */
+export const STREAM_START = 0x7fffff00
 /** Stretches that came early, kept at most. */
 const EARLY_MAX = 32
 
 export class StreamReceiver {
   /** All before this has come. */
-  contiguous = 0
+  contiguous = STREAM_START
   /** All messages before this have been delivered. */
-  delivered = 0
+  delivered = STREAM_START
   readonly early = new StretchList(EARLY_MAX)
   readonly #arena: Arena
   readonly #mask: number
@@ -34,7 +36,7 @@ export class StreamReceiver {
   /** Counts new beginnings, so that a delivery notices one from within a message. */
   #life = 0
   /** Where the last stretch began that was delivered from where it lay. */
-  #lastTaken = -1
+  #lastTaken = 0
 
   constructor(arena: Arena, ringBytes: number, messageBytesMax: number, statistics: SessionStatistics,
     onMessage: (offset: number, bytes: number) => void) {
@@ -49,10 +51,10 @@ export class StreamReceiver {
 
   /** Begins anew with a stream of another life. */
   reset(): void {
-    this.contiguous = this.delivered = 0
+    this.contiguous = this.delivered = STREAM_START
     this.early.clear()
     this.#life++
-    this.#lastTaken = -1
+    this.#lastTaken = 0
   }
 
   /** Takes `units` units at `data` that stand at `sequence` in the stream. Messages may be delivered from within it. Hot. */
