@@ -3,17 +3,20 @@
  *
  * A message is written in place: `begin` gives room in the arena, the caller fills it, `commit` sends it. Nothing else may happen
  * on the channel in between. Requests use ordinary room and are tried again later when there is none. Replies, and whatever must
- * go out for the peer to make progress, use the reserve: it is sized so that it always suffices, because a session stops
- * acknowledging when half of its reserve is in use (PROTOCOL 25).
+ * go out for the peer to make progress, use the reserve: it is sized so that it always suffices, because a session allows its peer
+ * no new requests while half of its reserve is in use (PROTOCOL 25). Who takes on work that ends in messages to other nodes
+ * than the one that asked, looks at `isStrained` first.
  */
 
 export interface MessageChannel {
   /**
    * Room for a message of `bytes` bytes, zeroed, 8-aligned; 0 when there is none.
    *
-   * @param reserved true for a reply: there is room unless the peer is gone
+   * @param reserved true for a reply: there is room unless the peer is gone or has long been silent
    */
   begin(bytes: number, reserved?: boolean): number
   /** Sends the message that `begin` gave room for. */
   commit(): void
+  /** True while more than half of the reserve is in use: now is no time for work that would need more of it. */
+  readonly isStrained?: boolean
 }

@@ -32,7 +32,7 @@ import { planted } from '../base/planted-bugs.ts'
 import type { Arena } from '../memory/arena.ts'
 import type { Port } from '../packet/port.ts'
 import { EtherType, ETHERNET_BYTES, ETHERNET_SOURCE, ETHERNET_TYPE } from '../wire/ethernet.ts'
-import { checksum, copyWithChecksum } from './frame-checksum.ts'
+import { checksum } from './frame-checksum.ts'
 import { FRAME_MAGIC, FRAME_VERSION, FrameHeader, nodeMac, Stream } from './frame-header.ts'
 import type { MessageChannel } from './message-channel.ts'
 import { LossRecovery, STRETCHES_MAX } from './loss-recovery.ts'
@@ -213,7 +213,7 @@ export class Session implements MessageChannel {
     return this.#next !== this.#end
   }
 
-  /** True when more than half of the reserve is in use: whoever can, takes on no new work that ends in messages to this peer. */
+  /** True while more than half of the reserve is in use. */
   get isStrained(): boolean {
     return ((this.#end - this.#una) | 0) > this.#strainedUnits
   }
@@ -232,12 +232,11 @@ export class Session implements MessageChannel {
     } else if (planted['replies-dropped'] && wanted > this.#sendUnits) {
       this.#isLost = true
     }
-    const { i32 } = this.#arena
+    const { i32, f64 } = this.#arena
     const start = this.#out + ((this.#end << 3) & this.#mask)
-    const word = start >> 2
-    i32[word] = bytes
-    if (units <= 32) for (let i = word + 1; i < word + units * 2; i++) i32[i] = 0
-    else i32.fill(0, word + 1, word + units * 2)
+    // PERF: half the time of `fill` (bench transport).
+    for (let double = start >> 3, end = double + units; double < end; double++) f64[double] = 0
+    i32[start >> 2] = bytes
     this.#begun = start
     this.#begunBytes = bytes
     return start + 8
@@ -366,14 +365,10 @@ export class Session implements MessageChannel {
     if (units > 0) {
       const data = at + HEADER_BYTES
       const start = (sequence << 3) & this.#mask
-      const first = this.#mask + 1 - start
-      if (bytes <= first) {
-        sum = copyWithChecksum(i32, data, this.#out + start, bytes, sum)
-      } else {
-        u8.copyWithin(data, this.#out + start, this.#out + start + first)
-        u8.copyWithin(data + first, this.#out, this.#out + bytes - first)
-        sum = checksum(i32, data, bytes, sum)
-      }
+      const first = Math.min(bytes, this.#mask + 1 - start)
+      u8.copyWithin(data, this.#out + start, this.#out + start + first)
+      if (first < bytes) u8.copyWithin(data + first, this.#out, this.#out + bytes - first)
+      sum = checksum(i32, data, bytes, sum)
     }
     i32[(at + FrameHeader.checksum) >> 2] = sum
     if (!port.sendReserved(frame, ETHERNET_BYTES + HEADER_BYTES + bytes)) {
