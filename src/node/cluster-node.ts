@@ -54,6 +54,10 @@ export interface ClusterNode {
   dropReasons(): Record<string, number>
   /** Protocol steps open now, by their phase's name in docs/protocol.md; names with 0 may stand there. */
   readonly openSteps: Readonly<Record<string, number>>
+  /** Data frames that have been received and not been counted yet. */
+  readonly pendingFrames: number
+  /** Packet slots in use. */
+  readonly slotsUsed: number
   /** The flows that it knows. For checkers and people, not for the packet path. */
   flows(): Iterable<NodeFlow>
   /** Counters of ignored messages and the like, by reason. */

@@ -82,6 +82,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     seed: options.seed, wasm: options.wasm, events: options.events,
     manager: {
       unknown: (d) => (coordinator as Coordinator).manager.unknown(d),
+      expects: (d) => (coordinator as Coordinator).manager.expects(d),
       opened: (record, d) => { (coordinator as Coordinator).manager.opened(record, d) },
       idle: (record) => { (coordinator as Coordinator).manager.idle(record) },
       paused: (d, record) => (coordinator as Coordinator).manager.paused(d, record),
@@ -390,6 +391,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     openSteps, anomalies, flows,
     /** True when a draining runtime may be let go. */
     get isEmpty() { return (coordinator as Coordinator).isEmpty },
+    get pendingFrames() { return linkList.reduce((sum, { link }) => sum + link.pending, 0) },
+    get slotsUsed() { return pool.used },
     /** Counts of moves out, in and of closings. */
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },
     /** Epoch of the flow at a record: for checkers. */

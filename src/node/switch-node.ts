@@ -148,6 +148,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       i32.copyWithin(single + KEY, key, key + KEY_WORDS)
       return parser.hashKey(single)
     },
+    useOwnKey: (d) => { parser.useOwnKey(d) },
     countTakenOver: (packets) => { own.takenOver += packets },
     countHandedOver: (packets) => { own.handedOver += packets },
   }
@@ -274,6 +275,11 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       else virtualSwitch.packet(entry, d)
     } else if (u16[(entry + E_RELEASER) >> 1] === from) {
       toExternal(d, shown)
+    } else if ((i32[d + META] & Meta.related) !== 0) {
+      // An ICMP error may have been a flow of its own where it came in.
+      parser.useOwnKey(d)
+      i32[d + RECORD] = 0
+      packet(d, from)
     } else {
       virtualSwitch.fromRuntime(entry, shown, d, from)
     }
@@ -454,7 +460,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     openSteps, anomalies, flows,
     /** Entries in the table, aliases included. */
     get entries() { return table.size },
-    /** Packet slots in use. */
+    get pendingFrames() { return links.reduce((sum, { link }) => sum + link.pending, 0) },
     get slotsUsed() { return pool.used },
   } as const
   return node satisfies ClusterNode

@@ -26,7 +26,7 @@ import {
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
 import { Bind, BindReleaser, FlowOpen, ReturnPacket } from '../messages/placement.ts'
-import { Descriptor, DESCRIPTOR_BYTES } from '../packet/descriptor.ts'
+import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { ALIAS_BYTES, AliasClaims, aliasCount, writeAliases } from './alias-claims.ts'
@@ -112,6 +112,7 @@ export class Coordinator {
 
   readonly manager: FlowManager = {
     unknown: (d) => this.#unknown(d),
+    expects: (d) => this.#context.absent.find(d + Descriptor.key, this.#context.arena.i32[d + Descriptor.hash]) !== 0,
     opened: (record, d) => { this.#opened(record, d) },
     idle: (record) => { this.#idle(record) },
     paused: (d, record) => this.#paused(d, record),
@@ -127,12 +128,15 @@ export class Coordinator {
     const block = context.absent.find(d + Descriptor.key, i32[d + Descriptor.hash])
     if (block !== 0) {
       const flow = f64[(block + KeyBlock.flow) >> 3]
-      if (u8[block + KeyBlock.kind] === AbsentKind.opening) {
+      if (u8[block + KeyBlock.kind] === AbsentKind.prepared) {
+        this.incoming.take(flow, d)
+        return -1
+      }
+      // An ICMP error opens no flow, least of all the one that it is about: it comes again.
+      if ((i32[d + Descriptor.meta] & Meta.related) === 0) {
         this.closings.cancel(flow)
         return 0
       }
-      this.incoming.take(flow, d)
-      return -1
     }
     if (planted['ghost-actor']) return 0
     const from = i32[d + Descriptor.switch]

@@ -84,6 +84,8 @@ export interface FlowManager {
    * @returns a record to run it on (its direction made to fit), 0 to open a flow, -1 when the packet was taken, slot and all
    */
   unknown(d: number): number
+  /** True if the flow that an ICMP error quotes is to be here, although it is not. */
+  expects(d: number): boolean
   /** A flow has been opened for a packet. */
   opened(record: number, d: number): void
   /** Nothing has come for the flow's idle timeout, or room is wanted. It stays until `endFlow`; called again while it is idle. */
@@ -159,6 +161,8 @@ const TCP_CHANGES = (1 | 2 | 4) << 8
 const PASS = ParseResult.pass
 const UNPARSED = KERNEL_UNPARSED
 const CONSUMED = 100
+/** What of a flow record says which flow of the cluster it is. */
+const IDENTITY = [FlowRecord.epoch, FlowRecord.idLow, FlowRecord.idHigh, FlowRecord.outputs]
 /** How long an idle or paused flow waits before it is looked at again. */
 const IDLE_RETRY_US = 50_000
 /** With fewer flows what hints are about is in the second-level cache anyway, and looking costs more (bench engine). */
@@ -486,11 +490,11 @@ export function createEngine(options: EngineOptions) {
   function findOrOpen(d: number): number {
     let record = i32[d + RECORD]
     if (record === 0 || !keyEquals(d, record)) record = find(d)
-    if (record === 0 && (i32[d + META] & Meta.related) !== 0) {
+    if (record === 0 && aliases.size > 0) record = aliases.find(d)
+    if (record === 0 && (i32[d + META] & Meta.related) !== 0 && (manager === null || !manager.expects(d))) {
       parser.useOwnKey(d)
       record = find(d)
     }
-    if (record === 0 && aliases.size > 0) record = aliases.find(d)
     if (record === 0) {
       record = manager === null ? 0 : manager.unknown(d)
       if (record < 0) {
@@ -560,6 +564,11 @@ export function createEngine(options: EngineOptions) {
     table.insert(i32[d + HASH], record)
     wheel.add(record, tickOf(time + timeout * 1e6))
     i32[d + RECORD] = record
+    if (inherited !== null) {
+      IDENTITY.forEach((offset, i) => { i32[(record + offset) >> 2] = (inherited as readonly number[])[i] as number })
+    } else if (manager !== null) {
+      manager.opened(record, d)
+    }
     packet.d = d
     packet.direction = ((meta >>> 16) & 1) ^ fromB
     for (let i = 0; i < nfs.length; i++) {
@@ -574,27 +583,22 @@ export function createEngine(options: EngineOptions) {
         takeOffFastPath(record, i)
       }
     }
-    if (manager !== null && !reopening) manager.opened(record, d)
     return record
   }
 
-  /** Set while a new connection takes over the ports, and in a cluster the identity, of one that lingers. */
-  let reopening = false
+  /** The identity in the cluster that a new connection takes over from the one that lingered on its ports. */
+  let inherited: readonly number[] | null = null
 
   function reopen(record: number, d: number): number {
     if (manager === null) {
       end(record, 'closed', true)
       return open(d)
     }
-    const identity = [FlowRecord.epoch, FlowRecord.idLow, FlowRecord.idHigh, FlowRecord.outputs].map((at) => i32[(record + at) >> 2])
-    reopening = true
+    inherited = IDENTITY.map((offset) => i32[(record + offset) >> 2])
     end(record, 'closed', true)
     const opened = open(d)
-    reopening = false
+    inherited = null
     assert(opened === record, 'the block freed last is the next one taken')
-    ;[FlowRecord.epoch, FlowRecord.idLow, FlowRecord.idHigh, FlowRecord.outputs].forEach((at, i) => {
-      i32[(record + at) >> 2] = identity[i] as number
-    })
     return record
   }
 

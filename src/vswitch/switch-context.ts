@@ -59,6 +59,8 @@ export interface SwitchContext {
   step(phase: string, by: 1 | -1): void
   /** Hash of the key at a word index, by this switch's secret. */
   hashOf(key: number): number
+  /** Gives an ICMP error its own key in the place of that of the flow that it quotes. */
+  useOwnKey(d: number): void
   countTakenOver(packets: number): void
   countHandedOver(packets: number): void
 }

@@ -332,8 +332,11 @@ export class VirtualSwitch {
     const hash = this.#context.hashOf(d + Descriptor.key)
     arena.i32[d + Descriptor.hash] = hash
     const entry = table.mainOf(table.find(d + Descriptor.key, hash))
-    if (entry === 0) this.unknown(d)
-    else this.packet(entry, d)
+    if (entry !== 0) return this.packet(entry, d)
+    if ((arena.i32[d + Descriptor.meta] & Meta.related) === 0) return this.unknown(d)
+    // An ICMP error about a flow that is gone is a flow of its own.
+    this.#context.useOwnKey(d)
+    this.steer(d)
   }
 
   // -- Messages ------------------------------------------------------------------------------------------------------
@@ -544,7 +547,8 @@ export class VirtualSwitch {
     const entry = table.mainOf(table.find(d + Descriptor.key, hash))
     if (entry !== 0) {
       const returns = ++arena.u16[(entry + Entry.returns) >> 1]
-      if (returns > RETURNS_MAX) return context.drop(arena.i32[d + Descriptor.slot], 'no-owner')
+      if (returns > RETURNS_TO_OPEN && (arena.i32[d + Descriptor.meta] & Meta.related) !== 0) context.useOwnKey(d)
+      else if (returns > RETURNS_MAX) return context.drop(arena.i32[d + Descriptor.slot], 'no-owner')
       if (returns % RETURNS_TO_OPEN === 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
     }
     this.steer(d)

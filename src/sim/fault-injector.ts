@@ -1,0 +1,159 @@
+/**
+ * Fault injector: what goes wrong, when, and what it hit. Every kind that is on happens in spells of random length at random times; a
+ * strike is noted together with the protocol steps that are open at that moment, so that the table "protocol phase x fault kind" shows
+ * what has been tried.
+ */
+
+import type { FaultKind } from './fault-kinds.ts'
+import type { NetworkFaults } from './network.ts'
+import type { SimNode, Simulation } from './simulation.ts'
+
+/** Strikes of one kind that are looked at closely in one run; the rest is more of the same. */
+const NOTED_MAX = 400
+
+export class FaultInjector {
+  /** True when a fault struck an open step. */
+  counted = false
+  readonly phases: Record<string, Partial<Record<FaultKind, number>>> = {}
+  readonly #simulation: Simulation
+  readonly #noted = new Map<FaultKind, number>()
+  #isOn = false
+
+  constructor(simulation: Simulation) {
+    this.#simulation = simulation
+    simulation.network.onStrike = (kind) => { this.#strike(kind) }
+  }
+
+  #strike(kind: FaultKind): void {
+    const noted = (this.#noted.get(kind) ?? 0) + 1
+    this.#noted.set(kind, noted)
+    if (noted > NOTED_MAX) return
+    for (const { node } of this.#simulation.nodes) {
+      if (node === null) continue
+      const { openSteps } = node
+      for (const phase in openSteps) {
+        if (openSteps[phase] === 0) continue
+        this.counted = true
+        const row = this.phases[phase] ??= {}
+        row[kind] = (row[kind] ?? 0) + 1
+      }
+    }
+  }
+
+  start(): void {
+    this.#isOn = true
+    for (const kind of this.#simulation.options.faults) this.#spells(kind)
+  }
+
+  /** Spells of one kind until all is healed. */
+  #spells(kind: FaultKind): void {
+    const { random, queue } = this.#simulation
+    queue.after(random.below(25_000), () => {
+      if (!this.#isOn) return
+      const end = this.#begin(kind)
+      queue.after(2000 + random.below(20_000), () => {
+        end()
+        if (this.#isOn) this.#spells(kind)
+      })
+    })
+  }
+
+  /** Begins a spell; returns what ends it. */
+  #begin(kind: FaultKind): () => void {
+    const { random, network, nodes } = this.#simulation
+    switch (kind) {
+      case 'loss': return this.#chance(kind, random.pick([0.02, 0.1, 0.4]))
+      case 'duplication': return this.#chance(kind, random.pick([0.1, 0.5]))
+      case 'reordering': return this.#chance(kind, random.pick([0.1, 0.5]))
+      case 'delay': return this.#chance(kind, random.pick([0.05, 0.3]))
+      case 'corruption': return this.#chance(kind, random.pick([0.05, 0.2]))
+      case 'link-loss': return this.#chance(kind, random.pick([0.005, 0.03]))
+      case 'link-delay': return this.#chance(kind, random.pick([0.01, 0.1]))
+      case 'partition': return this.#partition()
+      case 'crash': return this.#crash(random.pick(nodes.filter((one) => !one.isSwitch)), kind)
+      case 'restart': return this.#crash(random.pick(nodes.filter((one) => one.isSwitch)), kind)
+      case 'pause': return this.#pause(random.pick(nodes))
+      case 'slow': return this.#slow(random.pick(nodes))
+      case 'skew':
+        this.#strike(kind)
+        random.pick(nodes).skewUs += random.below(20_000)
+        return () => undefined
+      case 'full':
+        network.isFull = true
+        return () => { network.isFull = false }
+    }
+  }
+
+  #chance(kind: keyof NetworkFaults, chance: number): () => void {
+    const { faults } = this.#simulation.network
+    faults[kind] = chance
+    return () => { faults[kind] = 0 }
+  }
+
+  #partition(): () => void {
+    const { random, network, nodes } = this.#simulation
+    const some = nodes.filter(() => random.chance(0.4)).map(({ id }) => id)
+    const others = nodes.map(({ id }) => id).filter((id) => !some.includes(id))
+    const bothWays = random.chance(0.6)
+    const cut = some.flatMap((a) => others.flatMap((b) => (bothWays ? [a * 256 + b, b * 256 + a] : [a * 256 + b])))
+    for (const pair of cut) network.cut.add(pair)
+    return () => { for (const pair of cut) network.cut.delete(pair) }
+  }
+
+  /** A node ends; it is fenced after a while, and later it is back in another life, or both at once. */
+  #crash(one: SimNode, kind: FaultKind): () => void {
+    const simulation = this.#simulation
+    const { random, queue } = simulation
+    const { config } = simulation
+    const isThere = [...config.switches, ...config.runtimes].some(({ id, incarnation }) => id === one.id && incarnation === one.incarnation)
+    if (one.node === null || !isThere) return () => undefined
+    this.#strike(kind)
+    simulation.stop(one)
+    const back = (): void => {
+      simulation.reconfigure(one.id, true)
+      simulation.start(one)
+    }
+    const isKnownFirst = !one.isSwitch || random.chance(0.4)
+    queue.after(500 + random.below(4000), () => {
+      if (!isKnownFirst) return back()
+      simulation.reconfigure(one.id, false)
+      queue.after(500 + random.below(10_000), back)
+    })
+    return () => undefined
+  }
+
+  #pause(one: SimNode): () => void {
+    const simulation = this.#simulation
+    if (one.node === null || one.isPaused) return () => undefined
+    this.#strike('pause')
+    const { node } = one
+    one.isPaused = true
+    one.turnAt = Infinity
+    return () => {
+      if (one.node !== node) return
+      one.isPaused = false
+      simulation.wake(one)
+    }
+  }
+
+  #slow(one: SimNode): () => void {
+    this.#strike('slow')
+    one.slowUs = 100 + this.#simulation.random.below(900)
+    return () => { one.slowUs = 0 }
+  }
+
+  /** No more faults; those that are on end by themselves soon. */
+  heal(): void {
+    const { network, nodes } = this.#simulation
+    this.#isOn = false
+    for (const kind of Object.keys(network.faults) as (keyof NetworkFaults)[]) network.faults[kind] = 0
+    network.cut.clear()
+    network.isFull = false
+    for (const one of nodes) {
+      one.slowUs = 0
+      if (!one.isPaused) continue
+      one.isPaused = false
+      this.#simulation.wake(one)
+    }
+  }
+}

@@ -1,0 +1,47 @@
+/**
+ * Fault kinds: what the simulator does to a cluster. Faults of the control network and of nodes leave every packet its guarantee, but
+ * for packets within a node that crashes; faults of data links (`link-...`) cost the packets that they strike, exactly.
+ */
+
+export const faultKinds = {
+  loss: 'frames of the control network are lost',
+  duplication: 'frames of the control network come twice',
+  reordering: 'frames of the control network overtake each other',
+  delay: 'frames of the control network are late, by milliseconds',
+  corruption: 'bits of frames of the control network change',
+  partition: 'some nodes do not hear others on the control network, one way or both',
+  crash: 'a runtime ends without a word; it is fenced, and comes back empty in another life',
+  restart: 'a switch ends without a word, and comes back empty in another life',
+  pause: 'a node does nothing for milliseconds',
+  slow: 'a node takes long for every turn',
+  full: 'data links have little room',
+  skew: 'nodes\' clocks differ, and jump ahead',
+  'link-loss': 'frames of data links are lost, in-band messages too',
+  'link-delay': 'data links are slow now and then, in order',
+} as const
+
+export type FaultKind = keyof typeof faultKinds
+export const allFaultKinds = Object.keys(faultKinds) as FaultKind[]
+
+/** Reasons to drop a packet that a kind of fault may cause. */
+const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
+  crash: ['not-releaser', 'no-owner', 'source-fenced', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'no-runtime',
+    'link-full', 'hold-ended', 'no-home'],
+  restart: ['not-releaser', 'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'no-home', 'link-full'],
+  partition: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer'],
+  loss: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer'],
+  delay: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer'],
+  corruption: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer'],
+  reordering: ['hold-limit', 'move-buffer'],
+  pause: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'link-full', 'port-full', 'no-slot'],
+  slow: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'link-full', 'port-full', 'no-slot'],
+  full: ['hold-limit', 'move-buffer', 'link-full', 'port-full', 'no-slot'],
+  skew: ['hold-timeout', 'no-home'],
+  'link-loss': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer'],
+  'link-delay': ['hold-limit', 'move-buffer', 'link-full', 'hold-timeout'],
+}
+
+/** Reasons to drop that a run with these faults may show, besides those of network functions. */
+export function permittedDrops(kinds: Iterable<FaultKind>): Set<string> {
+  return new Set([...kinds].flatMap((kind) => dropsOf[kind] ?? []))
+}

@@ -1,0 +1,176 @@
+/**
+ * Simulated network: data links between switches and runtimes, the control network between all nodes, and what is outside. Which faults
+ * are on is set by the fault injector; each frame that one strikes is reported to it.
+ */
+
+import type { FaultKind } from './fault-kinds.ts'
+import { hasTrailer } from './trailer.ts'
+import type { Outlet } from './sim-port.ts'
+import type { Simulation } from './simulation.ts'
+
+/** Chances, per frame, of faults that are on. */
+export interface NetworkFaults {
+  loss: number
+  duplication: number
+  reordering: number
+  delay: number
+  corruption: number
+  'link-loss': number
+  'link-delay': number
+}
+
+const LINK_CAPACITY = 1024
+/** Room of a link under the fault `full`: just above what a runtime wants to see before it reads. */
+const LINK_CAPACITY_FULL = 340
+const CONTROL_CAPACITY = 4096
+
+export class SimNetwork {
+  readonly faults: NetworkFaults = {
+    loss: 0, duplication: 0, reordering: 0, delay: 0, corruption: 0, 'link-loss': 0, 'link-delay': 0,
+  }
+  /** Nodes that do not hear others: `from * 256 + to`. */
+  readonly cut = new Set<number>()
+  onStrike: (kind: FaultKind) => void = () => undefined
+  readonly #simulation: Simulation
+  readonly #links = new Map<string, Outlet & { lastAt: number; life: number }>()
+  readonly #controls = new Map<string, Outlet>()
+  #capacity = LINK_CAPACITY
+  #full = false
+
+  constructor(simulation: Simulation) {
+    this.#simulation = simulation
+  }
+
+  /** True while nothing is lost or delayed beyond what is ordinary. */
+  get isReliable(): boolean {
+    return this.cut.size === 0 && Object.values(this.faults).every((chance) => chance === 0)
+  }
+
+  set isFull(full: boolean) {
+    this.#full = full
+    this.#capacity = full ? LINK_CAPACITY_FULL : LINK_CAPACITY
+    for (const link of this.#links.values()) link.capacity = this.#capacity
+  }
+
+  /** The link from one node to another. */
+  link(from: number, to: number): Outlet {
+    const name = `${from} ${to}`
+    let link = this.#links.get(name)
+    if (link === undefined) {
+      link = { load: 0, capacity: this.#capacity, lastAt: 0, life: 0, send: (frame) => { this.#sendOnLink(from, to, frame) } }
+      this.#links.set(name, link)
+    }
+    return link
+  }
+
+  #sendOnLink(from: number, to: number, frame: Uint8Array): void {
+    const { random, queue, ledger } = this.#simulation
+    const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
+    if (this.faults['link-loss'] > 0 && random.chance(this.faults['link-loss'])) {
+      ledger.lose(frame)
+      this.onStrike('link-loss')
+      return
+    }
+    if (this.#full && link.load > 8) this.onStrike('full')
+    let latency = 2 + random.below(10)
+    if (this.faults['link-delay'] > 0 && random.chance(this.faults['link-delay'])) {
+      latency += random.below(3000)
+      this.onStrike('link-delay')
+    }
+    const at = Math.max(link.lastAt, queue.now + latency)
+    link.lastAt = at
+    link.load++
+    const { life } = link
+    queue.at(at, () => {
+      const one = this.#simulation.find(to)
+      const port = one.links.get(from)
+      if (link.life !== life || one.node === null || port === undefined) {
+        if (link.life === life) link.load--
+        ledger.lose(frame)
+        return
+      }
+      this.#simulation.trace.frame(queue.now, from, to, frame)
+      port.arrive(frame, link)
+      this.#simulation.wake(one)
+    })
+  }
+
+  /** Where a control frame goes: the node that its destination address ends with. */
+  control(from: number, frame: Uint8Array): Outlet {
+    const to = frame[5] as number
+    const name = `${from} ${to}`
+    let outlet = this.#controls.get(name)
+    if (outlet === undefined) {
+      outlet = { load: 0, capacity: CONTROL_CAPACITY, send: (sent) => { this.#sendControl(from, to, sent) } }
+      this.#controls.set(name, outlet)
+    }
+    return outlet
+  }
+
+  #sendControl(from: number, to: number, frame: Uint8Array): void {
+    const { random } = this.#simulation
+    const { faults } = this
+    if (this.cut.has(from * 256 + to)) {
+      this.onStrike('partition')
+      return
+    }
+    if (faults.loss > 0 && random.chance(faults.loss)) {
+      this.onStrike('loss')
+      return
+    }
+    let latency = 10 + random.below(40)
+    if (faults.delay > 0 && random.chance(faults.delay)) {
+      latency += random.below(6000)
+      this.onStrike('delay')
+    }
+    if (faults.reordering > 0 && random.chance(faults.reordering)) {
+      latency += random.below(400)
+      this.onStrike('reordering')
+    }
+    if (faults.corruption > 0 && random.chance(faults.corruption)) {
+      frame[random.below(frame.length)] ^= 1 << random.below(8)
+      this.onStrike('corruption')
+    }
+    this.#deliverControl(from, to, frame, latency)
+    if (faults.duplication > 0 && random.chance(faults.duplication)) {
+      this.onStrike('duplication')
+      this.#deliverControl(from, to, frame, latency + random.below(1000))
+    }
+  }
+
+  #deliverControl(from: number, to: number, frame: Uint8Array, latency: number): void {
+    const { queue } = this.#simulation
+    queue.after(latency, () => {
+      const one = this.#simulation.nodes.find(({ id }) => id === to)
+      if (one?.node === null || one?.control === null || one === undefined) return
+      this.#simulation.trace.frame(queue.now, from, to, frame)
+      one.control.arrive(frame)
+      this.#simulation.wake(one)
+    })
+  }
+
+  /** What leaves a switch towards clients or servers. */
+  outside(id: number): Outlet {
+    return {
+      load: 0, capacity: 1e9,
+      send: (frame) => {
+        this.#simulation.trace.packet(this.#simulation.queue.now, 'out', id, frame)
+        this.#simulation.ledger.leave(frame)
+      },
+    }
+  }
+
+  /** A node is gone: what is on its way to it is lost, what it has sent still arrives. */
+  stopped(id: number): void {
+    for (const [name, link] of this.#links) {
+      if (!name.endsWith(` ${id}`)) continue
+      link.life++
+      link.load = 0
+    }
+  }
+
+  /** True for a frame that carries a packet of the workload. */
+  static isPacket(frame: Uint8Array): boolean {
+    return hasTrailer(frame)
+  }
+}

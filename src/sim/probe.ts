@@ -1,0 +1,79 @@
+/**
+ * Probe: the network function of simulated clusters. Its flow state says which packets the flow has seen; it tells the ledger of each,
+ * drops some, holds some until the next, and asks now and then to live elsewhere.
+ */
+
+import { defineNf, struct, u32, Verdict } from '../nf/index.ts'
+import type { AnyNfDefinition } from '../nf/definition.ts'
+import type { Ledger, ProcessedPacket } from './ledger.ts'
+import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
+
+/** Where the packet at hand is processed, by whoever runs the runtime. */
+export type ProbePlace = (recordOfFlow: number) => Pick<ProcessedPacket, 'runtime' | 'incarnation' | 'flowId' | 'epoch'>
+
+export interface ProbeOptions {
+  readonly ledger: Ledger
+  readonly place: ProbePlace
+  /** One packet in so many is dropped, held; one flow in so many asks to move. 0: none. */
+  readonly dropOneIn: number
+  readonly holdOneIn: number
+  readonly reconsiderOneIn: number
+}
+
+export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: ProbeOptions): AnyNfDefinition {
+  return defineNf({
+    name: 'probe', version: 1,
+    flowState: struct({ count: u32, client: u32, server: u32, held: u32 }),
+    dropReasons: { unwanted: 'dropped to see that it does not leave' },
+    create: (_config, context) => {
+      const { u8 } = context.arena
+      return {
+        allocateFlowState(state) {
+          // The record's address in memory stands for the flow: its state lies in it.
+          ledger.began(place(state.o).flowId)
+        },
+        processPacket(packet, state) {
+          const end = packet.frameOffset + packet.frameLength
+          if (!hasTrailer(u8, end)) return Verdict.Forward
+          const id = trailerId(u8, end)
+          const side = trailerSide(u8, end)
+          const sequence = trailerSequence(u8, end)
+          const flow = trailerFlow(u8, end)
+          const isError = flow >= ERROR_FLOWS
+          // An ICMP error about a flow that is gone is a flow of its own.
+          if (isError && !packet.isRelated) return Verdict.Forward
+          const before = isError ? sequence - 1 : side === 0 ? state.client : state.server
+          if (!isError) {
+            if (side === 0) state.client = sequence
+            else state.server = sequence
+          }
+          state.count++
+          ledger.processed(flow % ERROR_FLOWS, side, sequence, { ...place(state.o), count: state.count, before })
+          if (reconsiderOneIn > 0 && state.count % reconsiderOneIn === 0) context.reconsider()
+          if (state.held > 0) {
+            context.held.release()
+            state.held = 0
+          }
+          if (dropOneIn > 0 && id % dropOneIn === 0) {
+            ledger.refuse(id)
+            return context.drop.unwanted
+          }
+          if (holdOneIn > 0 && id % holdOneIn === 0) {
+            state.held = 1
+            context.timer.set(3000)
+            return Verdict.Hold
+          }
+          return Verdict.Forward
+        },
+        timerFired(state) {
+          context.held.release()
+          state.held = 0
+        },
+        migrationTarget(cluster) {
+          const others = cluster.runtimes.filter(({ id }) => id !== cluster.self)
+          return others[(context.random() >>> 0) % Math.max(1, others.length)]?.id ?? null
+        },
+      }
+    },
+  })
+}

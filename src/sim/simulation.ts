@@ -1,0 +1,467 @@
+/**
+ * Simulation: a whole cluster under one seed. The nodes are those of production (node/runtime-node.ts, node/switch-node.ts); time,
+ * wires, clocks and chance are simulated; faults strike while packets flow; checkers watch every turn (ledger.ts).
+ *
+ *     phase 1  start: every runtime has announced itself
+ *     phase 2  packets, commands and faults
+ *     phase 3  healed: packets go on, everything that was begun must end within a bound
+ *     phase 4  quiet: every flow expires, and nothing may be left
+ */
+
+import { AssertionError } from '../base/assert.ts'
+import { defaultLimits, defaultTimeouts } from '../base/limits.ts'
+import { Random } from '../base/random.ts'
+import { Arena } from '../memory/arena.ts'
+import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
+import type { ChainMember } from '../nf/chain.ts'
+import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
+import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
+import { EventQueue } from './event-queue.ts'
+import { FaultInjector } from './fault-injector.ts'
+import { permittedDrops, type FaultKind } from './fault-kinds.ts'
+import { Ledger, type Checker } from './ledger.ts'
+import { SimNetwork } from './network.ts'
+import { probe, type ProbePlace } from './probe.ts'
+import { SimPort } from './sim-port.ts'
+import { SimTrace } from './sim-trace.ts'
+import { Workload } from './workload.ts'
+
+export interface SimulationOptions {
+  readonly seed: number
+  readonly runtimes?: number
+  readonly flows?: number
+  readonly faults?: readonly FaultKind[]
+  readonly policy?: PlacementPolicyName
+  /** Packets per flow, at most. */
+  readonly packets?: number
+  /** Number of a flow whose life is recorded message by message. */
+  readonly follow?: number
+}
+
+export interface SimulationResult {
+  readonly seed: number
+  /** True when a fault struck an open protocol step. */
+  readonly counted: boolean
+  readonly violations: readonly { readonly seed: number; readonly checker: Checker; readonly detail: string }[]
+  /** How often a fault struck while a step of that phase was open: phase, fault, strikes. */
+  readonly phases: Readonly<Record<string, Readonly<Partial<Record<FaultKind, number>>>>>
+  /** Hash of everything that happened. */
+  readonly hash: string
+  readonly packets: { readonly sent: number; readonly left: number; readonly lost: number; readonly dropped: number }
+  readonly moves: { readonly completed: number; readonly refused: number; readonly aborted: number; readonly takenBack: number }
+  readonly simulatedMs: number
+  readonly events: number
+  /** Lines about the flow that was followed. */
+  readonly story: readonly string[]
+}
+
+/** A node and what is around it. */
+export interface SimNode {
+  readonly id: number
+  readonly isSwitch: boolean
+  incarnation: number
+  node: RuntimeNode | SwitchNode | null
+  arena: Arena | null
+  control: SimPort | null
+  external: SimPort | null
+  links: Map<number, SimPort>
+  isPaused: boolean
+  /** When its next turn is; Infinity while none is planned. */
+  turnAt: number
+  /** Added to every turn's delay. */
+  slowUs: number
+  /** Its clock: simulated time and this. */
+  skewUs: number
+}
+
+export const SESSIONS = { frameBytes: 1514, sendBytes: 16_384, ringBytes: 65_536, messageBytesMax: 8192 }
+const START_US = 20_000
+const IDLE_S = 0.03
+const CONVERGENCE_US = 4_000_000
+const QUIET_US = 600_000
+const EVENTS_MAX = 20_000_000
+const arenas = new Map<number, Arena[]>()
+
+export class Simulation {
+  readonly random: Random
+  readonly queue = new EventQueue()
+  readonly nodes: SimNode[] = []
+  readonly ledger: Ledger
+  readonly network: SimNetwork
+  readonly trace: SimTrace
+  readonly options: Required<Omit<SimulationOptions, 'follow'>>
+  config: ClusterConfig
+  /** The configuration of the start: all nodes that there can be. */
+  readonly #first: ClusterConfig
+  #incarnations = 0
+  #events = 0
+  readonly #faults: FaultInjector
+  readonly #workload: Workload
+  readonly #arenaBytes: number
+  readonly #used: Arena[] = []
+  /** Counts of nodes that are gone. */
+  readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0 }
+  readonly #dropReasons = new Set<string>()
+
+  constructor(options: SimulationOptions) {
+    const random = new Random(options.seed)
+    const { seed, runtimes = 4, flows = 50, faults = [], policy = random.pick(['round-robin', 'least-loaded', 'rendezvous'] as const),
+      packets = 30 } = options
+    this.options = { seed, runtimes, flows, faults, policy, packets }
+    this.random = random
+    this.trace = new SimTrace(options.follow ?? 0)
+    this.#arenaBytes = 2 ** Math.ceil(Math.log2(12 * 2 ** 20 + flows * 2500))
+    const switches: SwitchEntry[] = [1, 2].map((id) =>
+      ({ id, incarnation: ++this.#incarnations, side: id === 1 ? 'ingress' : 'egress', isHome: id === 1 || random.chance(0.3) }))
+    const entries: RuntimeEntry[] = Array.from({ length: runtimes }, (_, i) =>
+      ({ id: 11 + i, incarnation: ++this.#incarnations, isDraining: false }))
+    this.config = this.#first = { version: 1, clusterId: 7, switches, runtimes: entries }
+    this.#workload = new Workload(random, { flows, packetsMax: packets, spreadUs: 40_000, silenceUs: IDLE_S * 1e6 })
+    this.ledger = new Ledger(this.#workload.packetsMax, !faults.includes('link-loss'))
+    this.network = new SimNetwork(this)
+    for (const { id } of [...switches, ...entries]) {
+      this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
+        isPaused: false, turnAt: Infinity, slowUs: 0, skewUs: 0 })
+    }
+    this.#faults = new FaultInjector(this)
+  }
+
+  // -- Nodes ---------------------------------------------------------------------------------------------------------
+
+  find(id: number): SimNode {
+    return this.nodes.find((one) => one.id === id) as SimNode
+  }
+
+  /** Starts a node in the life that the configuration names. */
+  start(one: SimNode): void {
+    const arena = arenas.get(this.#arenaBytes)?.pop() ?? new Arena(this.#arenaBytes)
+    this.#used.push(arena)
+    one.arena = arena
+    one.control = new SimPort(arena, (frame) => this.network.control(one.id, frame))
+    const { config } = this
+    const { flows } = this.options
+    one.links = new Map(this.nodes.filter((other) => other.isSwitch !== one.isSwitch)
+      .map((other) => [other.id, new SimPort(arena, this.network.link(one.id, other.id))]))
+    const { links } = one
+    const seed = this.random.int32()
+    const onMessage = (peer: number, inBand: boolean, at: number): void => {
+      this.trace.message(this.queue.now, peer, one.id, inBand, arena, at)
+    }
+    const common = { arena, id: one.id, clusterId: config.clusterId, seed, config, sessions: SESSIONS, onMessage, wasm: false }
+    if (one.isSwitch) {
+      one.incarnation = (config.switches.find(({ id }) => id === one.id) as SwitchEntry).incarnation
+      one.external = new SimPort(arena, this.network.outside(one.id))
+      one.node = createSwitchNode({
+        ...common, incarnation: one.incarnation, policy: placementPolicies[this.options.policy](),
+        limits: { entries: flows * 3 + 64, packets: 512, largePackets: 1, held: 400, heldPerFlow: 64 },
+        times: { holdUs: 200_000, sweepUs: 2000 },
+        ports: { external: one.external, control: one.control, links },
+      })
+    } else {
+      one.incarnation = (config.runtimes.find(({ id }) => id === one.id) as RuntimeEntry).incarnation
+      const { incarnation } = one
+      const place: ProbePlace = (state) => {
+        const node = one.node as RuntimeNode
+        const record = state - (node.engine.chain.nfs[0] as { stateOffset: number }).stateOffset
+        return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
+      }
+      one.node = createRuntimeNode({
+        ...common, incarnation: one.incarnation, chain: this.#chain(place),
+        limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 768, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
+          aliases: 64, fragmentedDatagrams: 64, fragmentsHeld: 64 },
+        timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
+          fragment: 0.05 },
+        runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 400, bufferedPerFlow: 128, closings: 64, movesOut: 64 },
+        runtimeTimes: { moveTimeoutUs: 4000, residenceUs: 500, openingTimeoutUs: 20_000, workloadUs: 5000 },
+        ports: { control: one.control, links },
+      })
+    }
+    this.plan(one, this.queue.now + 1)
+  }
+
+  #chain(place: ProbePlace): ChainMember[] {
+    const definition = probe({ ledger: this.ledger, place, dropOneIn: 37, holdOneIn: 23, reconsiderOneIn: 19 })
+    return [{ definition, config: {} }]
+  }
+
+  /** Plans a node's next turn, no later than this. */
+  plan(one: SimNode, at: number): void {
+    if (one.node === null || one.isPaused || at >= one.turnAt) return
+    one.turnAt = at
+    this.queue.at(at, () => { if (one.turnAt === at) this.#turn(one) })
+  }
+
+  /** Something has come for a node. */
+  wake(one: SimNode): void {
+    this.plan(one, this.queue.now + 1 + this.random.below(6) + one.slowUs)
+  }
+
+  #turn(one: SimNode): void {
+    one.turnAt = Infinity
+    const { node } = one
+    if (node === null || one.isPaused) return
+    const { now } = this.queue
+    this.trace.turn(now, one.id)
+    let isMore: boolean
+    try {
+      isMore = node.poll(now + one.skewUs)
+    } catch (error) {
+      if (!(error instanceof AssertionError)) throw error
+      this.ledger.violate('invariant', `node ${one.id}: ${error.message}`)
+      this.stop(one)
+      return
+    }
+    const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = node.packets
+    if (received + emitted + takenOver !== forwarded + dropped + buffered + handedOver) {
+      this.ledger.violate('conservation', `node ${one.id}: ${JSON.stringify(node.packets)}`)
+    }
+    const due = isMore ? now + 1 + one.slowUs : Math.max(now + 1 + one.slowUs, node.nextDue() - one.skewUs)
+    if (due < Infinity) this.plan(one, due)
+  }
+
+  /** Ends a node without a word. */
+  stop(one: SimNode): void {
+    const { node } = one
+    if (node === null) return
+    this.ledger.crashes++
+    this.#countGone(one, node)
+    one.node = null
+    one.turnAt = Infinity
+    one.isPaused = false
+    for (const port of [one.control, one.external, ...one.links.values()]) {
+      for (const frame of port?.lose() ?? []) this.ledger.lose(frame)
+    }
+    this.network.stopped(one.id)
+  }
+
+  #countGone(one: SimNode, node: RuntimeNode | SwitchNode): void {
+    const { dropped, buffered, handedOver, takenOver } = node.packets
+    this.#gone.dropped += dropped
+    this.#gone.inside += buffered
+    this.#gone.handedOver += handedOver
+    this.#gone.takenOver += takenOver
+    for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
+    this.#gone.inside += node.pendingFrames
+  }
+
+  // -- The controller's part: perfect, but for delays ----------------------------------------------------------------
+
+  /** A configuration without a node, or with it in another life; told to every other node after a while. */
+  reconfigure(id: number, isThere: boolean): void {
+    const incarnation = isThere ? ++this.#incarnations : 0
+    const change = <T extends SwitchEntry | RuntimeEntry>(entries: readonly T[], first: readonly T[]): T[] =>
+      first.flatMap((entry) => (entry.id !== id ? entries.filter((one) => one.id === entry.id)
+        : isThere ? [{ ...entry, incarnation }] : []))
+    this.publish({ ...this.config, switches: change(this.config.switches, this.#first.switches),
+      runtimes: change(this.config.runtimes, this.#first.runtimes) })
+  }
+
+  publish(config: ClusterConfig): void {
+    this.config = { ...config, version: this.config.version + 1 }
+    const published = this.config
+    for (const one of this.nodes) {
+      const { node } = one
+      if (node === null) continue
+      this.queue.after(20 + this.random.below(600), () => {
+        if (one.node !== node) return
+        node.notifyClusterConfig(published, this.queue.now + one.skewUs)
+        this.wake(one)
+      })
+    }
+  }
+
+  /** Runtimes that are there and in the configuration. */
+  liveRuntimes(): SimNode[] {
+    return this.nodes.filter((one) => !one.isSwitch && one.node !== null &&
+      this.config.runtimes.some(({ id, incarnation }) => id === one.id && incarnation === one.incarnation))
+  }
+
+  // -- The run -------------------------------------------------------------------------------------------------------
+
+  run(): SimulationResult {
+    const { queue, random } = this
+    for (const one of this.nodes) this.start(one)
+    this.#until(START_US)
+    let active = 0
+    this.#workload.start(
+      (us, turn) => {
+        active++
+        queue.after(us, () => {
+          active--
+          turn()
+        })
+      },
+      ({ side, frame, id }) => {
+        const one = this.find(side + 1)
+        this.ledger.send(id)
+        this.trace.packet(queue.now, 'in', one.id, frame)
+        if (one.external === null || one.node === null) this.ledger.lose(frame)
+        else {
+          one.external.arrive(frame)
+          this.wake(one)
+        }
+      })
+    this.#command()
+    this.#faults.start()
+    const faultsEnd = START_US + 60_000 + random.below(40_000)
+    this.#until(faultsEnd)
+    this.#faults.heal()
+    this.#isCommanding = false
+    while (active > 0 && this.#until(queue.now + 5000));
+    this.#converge()
+    this.#until(queue.now + QUIET_US)
+    this.#checkEnd()
+    return this.#result()
+  }
+
+  #isCommanding = true
+
+  /** Moves and drains at random times. */
+  #command(): void {
+    if (!this.#isCommanding) return
+    const { random, queue } = this
+    queue.after(200 + random.below(3000), () => {
+      if (!this.#isCommanding) return
+      const runtimes = this.liveRuntimes()
+      if (runtimes.length > 1) {
+        const source = random.pick(runtimes)
+        const target = random.pick(this.config.runtimes)
+        const node = source.node as RuntimeNode
+        if (random.chance(0.05)) this.#drain(source)
+        else node.setMigrationTarget(target.id, 1 + random.below(12))
+        this.wake(source)
+      }
+      this.#command()
+    })
+  }
+
+  /** Drains a runtime, and lets it be used again when it is empty, or after a while. */
+  #drain(one: SimNode): void {
+    const node = one.node as RuntimeNode
+    const { queue } = this
+    node.setDraining(true, queue.now + one.skewUs)
+    let looks = 0
+    const look = (): void => {
+      if (one.node !== node) return
+      const target = this.random.pick(this.liveRuntimes())
+      if (node.isEmpty) {
+        const placed = this.nodes.filter((other) => other.isSwitch && other.node !== null)
+          .flatMap((other) => [...(other.node as SwitchNode).flows()]).find((flow) => flow.owner === one.id && flow.phase === 'active')
+        // Every switch has said that it places nothing there: no entry may name it, nor may a FlowOpen be on its way.
+        if (placed !== undefined && this.network.isReliable) {
+          this.ledger.violate('state', `runtime ${one.id} calls itself empty while flow ${placed.flow} is placed there`)
+        }
+      } else if (target !== undefined && target !== one) {
+        node.setMigrationTarget(target.id, 1000)
+      }
+      if (node.isEmpty || ++looks > 20) {
+        node.setDraining(false, queue.now + one.skewUs)
+        this.wake(one)
+      } else {
+        queue.after(1000, look)
+      }
+    }
+    queue.after(1000, look)
+    this.wake(one)
+  }
+
+  /** Lets time pass; false when nothing can happen any more or there have been too many events. */
+  #until(time: number): boolean {
+    while (this.queue.step(time)) {
+      if (++this.#events > EVENTS_MAX) {
+        this.ledger.violate('convergence', 'the run takes too many events')
+        return false
+      }
+    }
+    return true
+  }
+
+  /** Steps that are open, by phase, as `phase at node`. */
+  #openSteps(): string[] {
+    return this.nodes.flatMap((one) => Object.entries(one.node?.openSteps ?? {})
+      .filter(([phase, count]) => count !== 0 && phase !== 'draining').map(([phase, count]) => `${phase} at ${one.id}: ${count}`))
+  }
+
+  #converge(): void {
+    const end = this.queue.now + CONVERGENCE_US
+    while (this.queue.now < end) {
+      this.#until(this.queue.now + 2000)
+      if (this.#openSteps().filter((step) => !step.startsWith('opening') && !step.startsWith('closing')).length === 0) return
+    }
+    this.ledger.violate('convergence', `after ${CONVERGENCE_US / 1e6} s still open: ${this.#openSteps().join(', ')}`)
+  }
+
+  #checkEnd(): void {
+    const { ledger } = this
+    let dropped = this.#gone.dropped
+    let inside = this.#gone.inside
+    let handedOver = this.#gone.handedOver
+    let takenOver = this.#gone.takenOver
+    let emitted = 0
+    for (const one of this.nodes) {
+      const { node } = one
+      if (node === null) continue
+      const { packets } = node
+      dropped += packets.dropped
+      handedOver += packets.handedOver
+      takenOver += packets.takenOver
+      emitted += packets.emitted
+      inside += packets.buffered
+      for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
+      const left = [...node.flows()].length
+      if (left > 0) ledger.violate('pools', `node ${one.id} has ${left} flows at the end: ${JSON.stringify([...node.flows()].slice(0, 2))}`)
+      if (node.slotsUsed !== packets.buffered) {
+        ledger.violate('pools', `node ${one.id} uses ${node.slotsUsed} packet slots at the end, ${packets.buffered} packets are buffered`)
+      }
+      const open = Object.entries(node.openSteps).filter(([phase, count]) => count !== 0 && phase !== 'draining')
+      if (open.length > 0) ledger.violate('convergence', `node ${one.id} at the end: ${JSON.stringify(Object.fromEntries(open))}`)
+    }
+    const permitted = permittedDrops(this.options.faults)
+    for (const reason of this.#dropReasons) {
+      // A new connection on the ports of one that lingers ends that one, with what it holds.
+      if (!permitted.has(reason) && reason !== 'probe-unwanted' && reason !== 'hold-ended') ledger.violate('drops', `packets were dropped as ${reason}`)
+    }
+    // Packets in messages are lost only with a node.
+    const inMessages = handedOver - takenOver
+    const missing = ledger.sent + emitted - ledger.left - ledger.lost - dropped - inside
+    if (missing !== inMessages || (ledger.crashes === 0 && inMessages !== 0)) {
+      ledger.violate('loss', `${ledger.sent} packets came, ${ledger.left} left, ${ledger.lost} were lost by faults, ${dropped} dropped, ` +
+        `${inside} were in crashed nodes, ${inMessages} in their messages: ${missing - inMessages} are not accounted for` +
+        ` (such as ${[...ledger.unaccounted()].slice(0, 3).join(', ')})`)
+    }
+  }
+
+  #result(): SimulationResult {
+    const { seed } = this.options
+    const moves = { completed: 0, refused: 0, aborted: 0, takenBack: 0 }
+    let dropped = this.#gone.dropped
+    for (const one of this.nodes) {
+      dropped += one.node?.packets.dropped ?? 0
+      if (one.isSwitch || one.node === null) continue
+      const { out } = (one.node as RuntimeNode).moves
+      moves.completed += out.completed
+      moves.refused += out.refused
+      moves.aborted += out.aborted
+      moves.takenBack += out.takenBack
+    }
+    const { ledger } = this
+    for (const arena of this.#used) {
+      arena.reset()
+      const pool = arenas.get(this.#arenaBytes)
+      if (pool === undefined) arenas.set(this.#arenaBytes, [arena])
+      else pool.push(arena)
+    }
+    return {
+      seed, counted: this.#faults.counted, phases: this.#faults.phases, hash: this.trace.hash, moves, events: this.#events,
+      violations: ledger.violations.map((violation) => ({ seed, ...violation })),
+      packets: { sent: ledger.sent, left: ledger.left, lost: ledger.lost, dropped },
+      simulatedMs: Math.round(this.queue.now / 1000), story: this.trace.story,
+    }
+  }
+}
+
+/** Runs one seed. */
+export function simulate(options: SimulationOptions): SimulationResult {
+  return new Simulation(options).run()
+}

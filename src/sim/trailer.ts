@@ -1,0 +1,41 @@
+/**
+ * Trailer: the last 16 bytes of every packet that the simulator sends, by which its checkers know it wherever it turns up, whatever a
+ * network function has done to its headers.
+ *
+ *     magic u32 │ packet id u32 │ flow u24, side u8 │ sequence number within the flow's side u32        big-endian
+ */
+
+export const TRAILER_BYTES = 16
+/** ICMP errors about a flow have its number and this: they are in order among themselves only. */
+export const ERROR_FLOWS = 0x800000
+const MAGIC = 0x4e465331
+
+export interface Trailer {
+  readonly id: number
+  readonly flow: number
+  /** 0: sent by the clients' side. */
+  readonly side: number
+  readonly sequence: number
+}
+
+export function writeTrailer(frame: Uint8Array, { id, flow, side, sequence }: Trailer): void {
+  const view = new DataView(frame.buffer, frame.byteOffset + frame.length - TRAILER_BYTES)
+  view.setUint32(0, MAGIC)
+  view.setUint32(4, id)
+  view.setUint32(8, flow << 8 | side)
+  view.setUint32(12, sequence)
+}
+
+const be32 = (bytes: Uint8Array, at: number): number =>
+  ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0
+
+/** True for frames that are packets of the simulator. */
+export function hasTrailer(bytes: Uint8Array, end: number = bytes.length): boolean {
+  return end >= TRAILER_BYTES && be32(bytes, end - 16) === MAGIC
+}
+
+/** Number parts of a trailer that ends at `end`, without making an object. */
+export const trailerId = (bytes: Uint8Array, end: number): number => be32(bytes, end - 12)
+export const trailerFlow = (bytes: Uint8Array, end: number): number => be32(bytes, end - 8) >>> 8
+export const trailerSide = (bytes: Uint8Array, end: number): number => bytes[end - 5] as number
+export const trailerSequence = (bytes: Uint8Array, end: number): number => be32(bytes, end - 4)

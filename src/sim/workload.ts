@@ -1,0 +1,167 @@
+/**
+ * Workload: flows through a simulated cluster. UDP and TCP, opened from either side or from both at once, with bursts and with silences
+ * about as long as the idle timeout, so that expiry races with packets; ports are used again after a close; some datagrams come in
+ * fragments, some packets are answered by an ICMP error.
+ */
+
+import type { Random } from '../base/random.ts'
+import { buildFragments, buildFrame, buildPacket, layersOf, type FrameOptions } from '../testing/packet-builder.ts'
+import { ERROR_FLOWS, TRAILER_BYTES, writeTrailer } from './trailer.ts'
+
+export interface WorkloadOptions {
+  readonly flows: number
+  /** Packets of one flow, at most. */
+  readonly packetsMax: number
+  /** When flows begin, at most, and about how long a silence is that meets the idle timeout. Microseconds. */
+  readonly spreadUs: number
+  readonly silenceUs: number
+}
+
+export interface Sent {
+  /** 0: comes in at the clients' side. */
+  readonly side: 0 | 1
+  readonly frame: Uint8Array
+  readonly id: number
+}
+
+interface Flow {
+  readonly number: number
+  readonly isTcp: boolean
+  readonly isIpv6: boolean
+  readonly templates: readonly [Uint8Array, Uint8Array]
+  left: number
+  /** Packets of TCP since the connection was opened; its closing steps. */
+  step: number
+  /** Sequence numbers given, by side; then those of ICMP errors. */
+  readonly sequences: number[]
+  readonly opener: 0 | 1
+}
+
+const PAYLOAD = '-'.repeat(TRAILER_BYTES + 8)
+
+export class Workload {
+  /** Packets sent so far: the last id given. */
+  packets = 0
+  readonly packetsMax: number
+  readonly #random: Random
+  readonly #options: WorkloadOptions
+
+  constructor(random: Random, options: WorkloadOptions) {
+    this.#random = random
+    this.#options = options
+    // A turn of a flow sends four packets at most.
+    this.packetsMax = options.flows * (options.packetsMax + 8)
+  }
+
+  /** Starts all flows: `at` is called with when a flow takes its next turn, `send` with what it sends then. */
+  start(at: (us: number, turn: () => void) => void, send: (sent: Sent) => void): void {
+    for (let number = 1; number <= this.#options.flows; number++) {
+      const flow = this.#make(number)
+      const turn = (): void => {
+        const pause = this.#turn(flow, send)
+        if (pause >= 0) at(pause, turn)
+      }
+      at(this.#random.below(this.#options.spreadUs), turn)
+    }
+  }
+
+  #make(number: number): Flow {
+    const random = this.#random
+    const isTcp = random.chance(0.5)
+    const isIpv6 = random.chance(0.2)
+    const client = isIpv6 ? 'fd00::1' : `10.0.${number >> 8 & 255}.${number & 255}`
+    const server = isIpv6 ? 'fd00::2' : `10.1.0.${1 + number % 200}`
+    const port = 1024 + (number % 60_000)
+    const of = (side: 0 | 1): FrameOptions => {
+      const ports = { sourcePort: side === 0 ? port : 80, destinationPort: side === 0 ? 80 : port, payload: PAYLOAD }
+      return { source: side === 0 ? client : server, destination: side === 0 ? server : client,
+        ...isTcp ? { tcp: ports } : { udp: ports } }
+    }
+    return { number, isTcp, isIpv6, templates: [buildFrame(of(0)), buildFrame(of(1))], step: 0, sequences: [0, 0, 0, 0],
+      left: 1 + random.below(this.#options.packetsMax), opener: random.pick([0, 0, 1]) }
+  }
+
+  /** One turn of a flow. Returns how long until its next, -1 when it is over. */
+  #turn(flow: Flow, send: (sent: Sent) => void): number {
+    const random = this.#random
+    const { silenceUs } = this.#options
+    if (flow.isTcp) this.#tcpTurn(flow, send)
+    else this.#udpTurn(flow, send)
+    flow.left--
+    if (flow.left <= 0) return -1
+    const kind = random.below(100)
+    if (kind < 40) return random.below(60)
+    if (kind < 85) return random.below(4000)
+    // A silence that ends about when the flow expires.
+    if (kind < 97) return silenceUs - 2500 + random.below(5000)
+    return silenceUs * 2 + random.below(silenceUs)
+  }
+
+  #udpTurn(flow: Flow, send: (sent: Sent) => void): void {
+    const random = this.#random
+    const side = flow.step++ === 0 ? flow.opener : random.pick([0, 1] as const)
+    if (flow.step === 1 && random.chance(0.2)) {
+      // From both sides at once.
+      this.#packet(flow, 0, send)
+      this.#packet(flow, 1, send)
+    } else if (random.chance(0.04)) {
+      this.#fragments(flow, side, send)
+    } else if (flow.step > 1 && random.chance(0.03)) {
+      this.#icmpError(flow, side, send)
+    } else {
+      this.#packet(flow, side, send)
+    }
+  }
+
+  /** SYN, SYN ACK, data, FIN from both sides, and perhaps another connection on the same ports. */
+  #tcpTurn(flow: Flow, send: (sent: Sent) => void): void {
+    const random = this.#random
+    const closing = 8 + (flow.number % 9)
+    const answerer = (1 - flow.opener) as 0 | 1
+    if (flow.step === 0) this.#packet(flow, flow.opener, send, 0x02)
+    else if (flow.step === 1) this.#packet(flow, answerer, send, 0x12)
+    else if (flow.step === closing) this.#packet(flow, random.pick([0, 1] as const), send, random.chance(0.2) ? 0x04 : 0x11)
+    else if (flow.step === closing + 1) {
+      this.#packet(flow, flow.opener, send, 0x11)
+      this.#packet(flow, answerer, send, 0x11)
+    } else this.#packet(flow, random.pick([0, 1] as const), send, 0x10)
+    flow.step = flow.step > closing ? 0 : flow.step + 1
+  }
+
+  #stamp(flow: Flow, side: 0 | 1, frame: Uint8Array, isError = false): Sent {
+    const id = ++this.packets
+    const sequence = ++flow.sequences[side + (isError ? 2 : 0)]
+    writeTrailer(frame, { id, flow: flow.number + (isError ? ERROR_FLOWS : 0), side, sequence })
+    return { side, frame, id }
+  }
+
+  #packet(flow: Flow, side: 0 | 1, send: (sent: Sent) => void, flags = -1): void {
+    const frame = (flow.templates[side] as Uint8Array).slice()
+    if (flags >= 0) frame[layersOf(frame).transport + 13] = flags
+    send(this.#stamp(flow, side, frame))
+  }
+
+  /** A datagram in fragments, the later one first now and then. */
+  #fragments(flow: Flow, side: 0 | 1, send: (sent: Sent) => void): void {
+    const { source, destination, sourcePort, destinationPort } = this.#ends(flow, side)
+    const frames = buildFragments({ source, destination, identification: this.#random.below(65_536),
+      udp: { sourcePort, destinationPort, payload: '-'.repeat(88) } }, 48).map((frame) => this.#stamp(flow, side, frame))
+    if (this.#random.chance(0.3)) frames.reverse()
+    for (const sent of frames) send(sent)
+  }
+
+  #icmpError(flow: Flow, side: 0 | 1, send: (sent: Sent) => void): void {
+    const { source, destination, sourcePort, destinationPort } = this.#ends(flow, side)
+    const quote = buildPacket({ source: destination, destination: source,
+      udp: { sourcePort: destinationPort, destinationPort: sourcePort, payload: PAYLOAD } })
+    send(this.#stamp(flow, side, buildFrame({ source, destination, icmp: { type: flow.isIpv6 ? 1 : 3, code: 1, quote } }), true))
+  }
+
+  #ends(flow: Flow, side: 0 | 1): { source: string; destination: string; sourcePort: number; destinationPort: number } {
+    const client = flow.isIpv6 ? 'fd00::1' : `10.0.${flow.number >> 8 & 255}.${flow.number & 255}`
+    const server = flow.isIpv6 ? 'fd00::2' : `10.1.0.${1 + flow.number % 200}`
+    const port = 1024 + (flow.number % 60_000)
+    return side === 0 ? { source: client, destination: server, sourcePort: port, destinationPort: 80 }
+      : { source: server, destination: client, sourcePort: 80, destinationPort: port }
+  }
+}
