@@ -1,10 +1,10 @@
 /**
  * `node bench/transport/main.ts [--quick] [--runs N] [--json FILE]`: messages per second one way between two sessions.
  *
- * Two sessions in one arena, with memory ports between them: a message is written, goes into a frame, into the port's ring, into a
- * slot, and is read by the handler; acknowledgements come back. A turn is a burst of messages and one `transmit`, as in a
- * node. Beside it, in turns with it, the least that any transport could do: the message is written, copied once and read. Medians of
- * several runs; the ratio to the copy is what compares between machines.
+ * Two sessions in one arena, with memory ports between them: a message is written, goes into a frame, into the port's ring, into
+ * a slot, and is read by the handler; acknowledgements come back. A turn is a burst of messages and one `transmit`, as in a
+ * node. Beside it, in turns with it, the least that any transport could do: the message is written, copied once and read. Medians
+ * of several runs; the ratio to the copy is what compares between machines.
  */
 
 import { writeFileSync } from 'node:fs'
@@ -152,6 +152,7 @@ const createdUs = Number(process.hrtime.bigint() - start) / CREATED / 1000
 console.log(`\nmaking a small session takes ${createdUs.toFixed(1)} µs`)
 
 if (values.json !== undefined) {
-  writeFileSync(values.json, `${JSON.stringify({ node: process.version, cpu: cpus()[0]?.model, runs, messages, rows, createdUs }, null, 1)}\n`)
+  const result = { node: process.version, cpu: cpus()[0]?.model, runs, messages, rows, createdUs }
+  writeFileSync(values.json, `${JSON.stringify(result, null, 1)}\n`)
   console.log(`written to ${values.json}`)
 }

@@ -179,3 +179,11 @@ test('while the messages before it cannot leave, a data frame does not either', 
   p.turn(p.b)
   assert.deepEqual(p.b.log, [...Array(6).fill('d1'), 'm2', 'm4', 'm5', 'd7'])
 })
+
+test('a port that takes data but no message gets no data either', () => {
+  const p = pair()
+  Object.assign(p.a.port, { sendReserved: () => false })
+  p.say(p.a, 1)
+  assert.ok(!p.send(p.a, 2))
+  assert.equal(p.b.port.receive(p.pool, p.b.descriptors, 32), 0)
+})

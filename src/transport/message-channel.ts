@@ -3,8 +3,8 @@
  *
  * A message is written in place: `begin` gives room in the arena, the caller fills it, `commit` sends it. Nothing else may happen
  * on the channel in between. Requests use ordinary room and are tried again later when there is none. Replies, and whatever must
- * go out for the peer to make progress, use the reserve: it is sized so that it always suffices, because a session allows its peer
- * no new requests while half of its reserve is in use (PROTOCOL 25). Who takes on work that ends in messages to other nodes
+ * go out for the peer to make progress, use the reserve: it is sized so that it always suffices, because a session allows its
+ * peer no new requests while half of its reserve is in use (PROTOCOL 25). Who takes on work that ends in messages to other nodes
  * than the one that asked, looks at `isStrained` first.
  */
 

@@ -133,6 +133,25 @@ test('a lost frame is sent again after a round trip, not after a time-out', () =
   assert.ok(p.now - since < 900, `${p.now - since} µs`)
 })
 
+test('the last but one frame, if lost, is sent again as soon as it cannot be late any more', () => {
+  const p = new SessionPair({ faults: { delayUs: 1000 } })
+  for (let i = 0; i < 30; i++) {
+    p.a.send(100)
+    p.step(2000)
+  }
+  p.settle()
+  const { statistics } = p.a.session
+  const before = statistics.retransmitted
+  let lost = 0
+  p.a.filter = (frame) => !isData(frame) || lost++ !== 0
+  for (let i = 0; i < 2; i++) p.a.send(500)
+  const since = p.now
+  assert.ok(p.settle(100, 100))
+  assert.equal(statistics.retransmitted, before + 1)
+  assert.equal(statistics.timeouts, 0)
+  assert.ok(p.now - since < 5500, `${p.now - since} µs`)
+})
+
 test('retransmission backs off, and a peer that is back is served at once', () => {
   const p = new SessionPair({ faults: { delayUs: 10 } })
   p.a.send(16)
@@ -272,6 +291,18 @@ test('while its reserve is strained an end allows no new requests, and allows th
   p.b.filter = () => true
   for (let i = 0; i < 1000 && !p.a.send(208); i++) p.step(500)
   assert.ok(p.settle())
+})
+
+test('when the strain is over requests are allowed at once, not when the peer asks', () => {
+  const p = new SessionPair({ faults: { delayUs: 10 } })
+  while (!p.b.session.isStrained) p.b.send(201, true)
+  p.a.send(16)
+  p.b.session.transmit({ ...p.b.port, sendReserved: () => true }, p.now)
+  for (let i = 0; i < 20; i++) p.step(5000)
+  assert.ok(!p.b.session.isStrained)
+  const { framesSent } = p.a.session.statistics
+  for (let count = 0; count < 18; count++) assert.ok(p.a.send(208), `${count}`)
+  assert.equal(p.a.session.statistics.framesSent, framesSent)
 })
 
 test('two strained ends recover', () => {
@@ -414,6 +445,47 @@ function sealed(frame: Uint8Array): Uint8Array {
   new DataView(frame.buffer).setInt32(14 + 20, sum, true)
   return frame
 }
+
+test('a probe is answered, and acknowledgements of what was never sent are not believed', () => {
+  const p = new SessionPair()
+  p.b.send(100)
+  p.b.session.transmit(p.b.port, p.now)
+  p.b.wire.length = 0
+  const frame = frameOf(p)
+  p.give(p.b, frame)
+  p.b.session.transmit(p.b.port, p.now)
+  const due = p.b.session.nextDue()
+  assert.ok(due > p.now && due < Infinity)
+  const view = new DataView(frame.buffer)
+  view.setUint16(14 + SessionHeader.dataBytes, 0, true)
+  view.setUint8(14 + SessionHeader.flags, 1)
+  view.setInt32(14 + SessionHeader.acknowledged, view.getInt32(14 + SessionHeader.acknowledged, true) + 100, true)
+  const queued = p.b.session.queuedBytes
+  p.give(p.b, sealed(frame))
+  assert.equal(p.b.session.statistics.corrupted, 0)
+  assert.equal(p.b.session.queuedBytes, queued)
+  assert.equal(p.b.session.nextDue(), -Infinity)
+  assert.equal(p.b.session.transmit(p.b.port, p.now), 1)
+})
+
+test('a new life may begin while a message is handled', () => {
+  const p = new SessionPair()
+  p.b.onMessage = () => {
+    p.b.session.setPeer(0)
+    p.b.session.setPeer(11)
+  }
+  for (let round = 0; round < 3; round++) {
+    p.a.send(16)
+    p.a.send(16)
+    p.a.session.transmit(p.a.port, p.now)
+    p.a.expected.length = 1
+    p.step()
+    assert.equal(p.b.received, round + 1)
+    p.a.session.setPeer(0)
+    p.a.session.setPeer(12)
+    p.b.wire.length = 0
+  }
+})
 
 test('data that cannot be a message is not taken, nor what is behind it', () => {
   for (const change of [{ at: 78, value: 0 }, { at: 78, value: -1 }, { at: 78, value: 5000 }, { at: 82, value: 1 }]) {

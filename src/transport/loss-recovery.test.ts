@@ -1,0 +1,63 @@
+import { test } from 'node:test'
+import assert from 'node:assert/strict'
+import { LossRecovery } from './loss-recovery.ts'
+
+/** What would be sent again now, in frames of at most 20 units. */
+function missing(recovery: LossRecovery): string[] {
+  const list: string[] = []
+  while (recovery.budget > 0) {
+    const units = recovery.findMissing(20)
+    if (units === 0) break
+    list.push(`${recovery.from}-${recovery.from + units}`)
+    recovery.sent(units)
+  }
+  recovery.budget = 0
+  return list
+}
+
+function told(recovery: LossRecovery, una: number, next: number, ...stretches: number[]): void {
+  recovery.takeStretches(new Int32Array(stretches), 0, stretches.length / 2, una, next)
+}
+
+test('at a time-out what has come early is left out, and a few frames go at once', () => {
+  const recovery = new LossRecovery()
+  recovery.reset(0)
+  told(recovery, 0, 200, 10, 20, 30, 40)
+  recovery.timedOut(0, 200)
+  assert.deepEqual(missing(recovery), ['0-10', '20-30', '40-60', '60-80'])
+  recovery.advance(20)
+  assert.deepEqual(missing(recovery), ['80-100', '100-120', '120-140', '140-160', '160-180', '180-200'])
+})
+
+test('a little that has come early may be late, much of it shows a loss', () => {
+  const recovery = new LossRecovery()
+  recovery.reset(0)
+  told(recovery, 0, 200, 10, 20)
+  recovery.judge(20, 1000, 250)
+  assert.deepEqual([recovery.budget, recovery.lateUntil], [0, 1250])
+  recovery.judge(20, 1100, 250)
+  assert.deepEqual([recovery.budget, recovery.lateUntil], [0, 1250])
+  recovery.judge(20, 1200, 250)
+  assert.deepEqual(missing(recovery), ['0-10'])
+  told(recovery, 0, 200, 10, 20, 30, 95)
+  recovery.judge(20, 1300, 250)
+  assert.deepEqual(missing(recovery), ['20-30'])
+  recovery.advance(95)
+  assert.deepEqual(missing(recovery), [])
+  told(recovery, 95, 200, 100, 110)
+  recovery.judge(20, 2000, 250)
+  assert.deepEqual([recovery.budget, recovery.lateUntil], [0, 2250], 'evidence counts anew')
+  recovery.judge(20, 2250, 250)
+  assert.deepEqual(missing(recovery), ['95-100'])
+})
+
+test('what the peer cannot have got is not believed', () => {
+  const recovery = new LossRecovery()
+  recovery.reset(50)
+  for (const stretch of [[40, 60], [50, 60], [60, 60], [70, 60], [90, 101]]) {
+    told(recovery, 50, 100, ...stretch)
+    recovery.judge(1, 1000, 250)
+    recovery.timedOut(50, 100)
+    assert.deepEqual(missing(recovery), ['50-70', '70-90', '90-100'], `${stretch}`)
+  }
+})
