@@ -14,7 +14,8 @@ import { planted } from '../base/planted-bugs.ts'
 import { FlowPhase, FlowRecord } from '../flow/flow-record.ts'
 import { KeyBlock } from '../flow/key-table.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
-import { AnnouncedPhase, AnnounceDone, AnnounceFlow, ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
+import { AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation,
+  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
   WorkloadFlows, WorkloadPackets, WorkloadQueue } from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
 import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
@@ -480,6 +481,8 @@ export class Coordinator {
     if (at === 0) return false
     arena.u8[at + MessageField.code] = phase
     arena.u16[(at + MessageField.node) >> 1] = owner
+    arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] =
+      owner === context.self ? context.incarnation : this.#runtimes.get(owner) ?? 0
     writeKey(context, at, record)
     writeAliases(context, at + AnnounceFlow.bytes, record)
     ;(channel as MessageChannel).commit()
@@ -502,6 +505,7 @@ export class Coordinator {
     if (at === 0) return
     arena.u8[at + MessageField.code] = AnnouncedPhase.owned
     arena.u16[(at + MessageField.node) >> 1] = context.self
+    arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] = context.incarnation
     writeKeyFrom(context, at, block >> 2, block + AbsentBlock.macs)
     ;(channel as MessageChannel).commit()
   }

@@ -595,10 +595,17 @@ export function createEngine(options: EngineOptions) {
       return open(d)
     }
     inherited = IDENTITY.map((offset) => i32[(record + offset) >> 2])
+    const opener = u8[record + FlowRecord.opener]
     end(record, 'closed', true)
     const opened = open(d)
     inherited = null
     assert(opened === record, 'the block freed last is the next one taken')
+    if (u8[record + FlowRecord.opener] !== opener) {
+      // The other side has opened it this time.
+      const forward = u8[record + FlowRecord.outputs]
+      u8[record + FlowRecord.outputs] = u8[record + FlowRecord.outputs + 1]
+      u8[record + FlowRecord.outputs + 1] = forward
+    }
     return record
   }
 

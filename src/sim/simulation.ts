@@ -25,7 +25,7 @@ import { SimNetwork } from './network.ts'
 import { probe, type ProbePlace } from './probe.ts'
 import { SimPort } from './sim-port.ts'
 import { SimTrace } from './sim-trace.ts'
-import { Workload } from './workload.ts'
+import { flowNumberOf, Workload } from './workload.ts'
 
 export interface SimulationOptions {
   readonly seed: number
@@ -409,8 +409,12 @@ export class Simulation {
       emitted += packets.emitted
       inside += packets.buffered
       for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
-      const left = [...node.flows()].length
-      if (left > 0) ledger.violate('pools', `node ${one.id} has ${left} flows at the end: ${JSON.stringify([...node.flows()].slice(0, 2))}`)
+      const left = [...node.flows()]
+      if (left.length > 0) {
+        const some = left.slice(0, 3).map(({ flow, epoch, phase, owner, key }) =>
+          `number ${flowNumberOf((one.arena as Arena).i32, key)} (id ${flow}) ${phase} at epoch ${epoch}, owner ${owner}`)
+        ledger.violate('pools', `node ${one.id} has ${left.length} flows at the end: ${some.join('; ')}`)
+      }
       if (node.slotsUsed !== packets.buffered) {
         ledger.violate('pools', `node ${one.id} uses ${node.slotsUsed} packet slots at the end, ${packets.buffered} packets are buffered`)
       }

@@ -39,6 +39,12 @@ interface Flow {
 
 const PAYLOAD = '-'.repeat(TRAILER_BYTES + 8)
 
+/** The number of the flow with the key at a word index. */
+export function flowNumberOf(words: Int32Array, key: number): number {
+  const ports = words[key + 1]
+  return ((ports >>> 16) === 80 ? ports & 0xffff : ports >>> 16) - 1024
+}
+
 export class Workload {
   /** Packets sent so far: the last id given. */
   packets = 0

@@ -16,7 +16,7 @@
 import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
-import { AnnouncedPhase, AnnounceDone, AnnounceFlow, ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy,
+import { AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy,
   WorkloadFlows } from '../messages/announcing.ts'
 import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
@@ -617,6 +617,9 @@ export class VirtualSwitch {
         if (!this.#isLive(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) return
         this.#waiting.delete(entry)
         this.#setPhase(entry, EntryPhase.active)
+        // What was to be said to an owner that we had not heard of.
+        if (arena.u32[(entry + Entry.epoch) >> 2] === 1) this.#open(entry)
+        else if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(entry)
     }
     if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
   }
@@ -656,7 +659,7 @@ export class VirtualSwitch {
       arena.u8.copyWithin(entry + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
       table.setFlow(entry, flow)
       arena.u16[(entry + Entry.releaser) >> 1] = owner
-      this.#own(entry, owner, this.#incarnationOf(owner), epoch)
+      this.#own(entry, owner, arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2], epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
     }
