@@ -254,7 +254,8 @@ export function createEngine(options: EngineOptions) {
     const end = descriptors + count * WORDS
     if (kernel !== null) {
       guessed = false
-      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time, hints, table.size < HINT_FLOWS_MIN ? 0 : hintCount)
+      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time,
+        hints, table.size < HINT_FLOWS_MIN ? 0 : hintCount)
       if (left > 0) parseLeft(end)
       statistics.bytesReceived += i32[sink + 1]
     } else {
@@ -306,7 +307,9 @@ export function createEngine(options: EngineOptions) {
         for (let line = 0, at = i32[d + RECORD] >> 2; line < lines; line++, at += 16) touched ^= i32[at]
       }
     }
-    for (let i = table.size < HINT_FLOWS_MIN ? hintCount : 0; i < hintCount; i++) touched ^= followHint((hints >> 2) + i * (CACHE_HINT_BYTES >> 2), end)
+    for (let i = table.size < HINT_FLOWS_MIN ? hintCount : 0; i < hintCount; i++) {
+      touched ^= followHint((hints >> 2) + i * (CACHE_HINT_BYTES >> 2), end)
+    }
     i32[sink] = touched
     statistics.bytesReceived += bytes
   }
