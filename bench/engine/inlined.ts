@@ -324,7 +324,10 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
     return true
   }
 
-  /** A whole head at the start of a segment, and a body that fills at least the rest of it. False, with nothing changed, if not. */
+  /**
+   * A whole head at the start of a segment, and a body that fills at least the rest of it. False, with nothing changed, if
+   * not.
+   */
   function head(d: number, record: number, direction: number, side: number, sequence: number,
       payloadLength: number): boolean {
     const payload = i32[d + PAYLOAD]

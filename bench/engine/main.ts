@@ -4,8 +4,8 @@
  *     node bench/engine/main.ts [--quick] [--runs N] [--flows 1000,100000] [--json FILE]
  *
  * Every measurement is a process of its own (worker.ts). Compared variants take turns, `runs` times; the table shows the median
- * of their medians and the spread, and the ratio of medians. Variants that are compared must have done the same: their digests are
- * held against each other, and a difference makes the comparison void and the exit code 1.
+ * of their medians and the spread, and the ratio of medians. Variants that are compared must have done the same: their digests
+ * are held against each other, and a difference makes the comparison void and the exit code 1.
  */
 
 import { spawn } from 'node:child_process'
