@@ -757,12 +757,14 @@ export function createEngine(options: EngineOptions) {
     for (let i = 0; i < injectCount; i++) {
       if (injectedAfter[i] !== first) continue
       const d = injected[i] as number
-      if (fragments.later(d) !== FragmentOutcome.flow) {
-        drop(d, DropReason['malformed-fragment'])
-        continue
+      const outcome = fragments.later(d)
+      if (outcome === FragmentOutcome.flow) {
+        i32[d + RECORD] = 0
+        actor(d)
+      } else if (outcome !== FragmentOutcome.held) {
+        // Held: other datagrams of the batch have taken the first one's place, it waits again.
+        drop(d, DropReason[outcome === FragmentOutcome.malformed ? 'malformed-fragment' : 'fragment-limit'])
       }
-      i32[d + RECORD] = 0
-      actor(d)
     }
   }
 
