@@ -273,6 +273,7 @@ test('nf new writes an NF that passes its tests and runs; nothing is written ove
   const ran = nfactor(['run', web, '--chain', './made/first-ten.ts', '--set', 'chain.first-ten.packets=9', '--json'])
   assert.deepEqual((JSON.parse(ran.stdout) as Record<string, any>)['dropReasons'], { 'first-ten-too-many': 1 })
   assertFails(nfactor(['nf', 'new', 'First']), 'NF_USAGE', /cannot be the name/)
+  assertFails(nfactor(['nf', 'new', 'first', '--dir', 'made/first-ten.ts/x']), 'NF_FILE_UNWRITABLE', /is a file/)
   assertFails(nfactor(['nf', 'new', 'http']), 'NF_EXISTS', /built-in/)
 })
 
