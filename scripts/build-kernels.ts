@@ -13,7 +13,10 @@ import asc from 'assemblyscript/asc'
 
 /** The modules: where the sources are, and where the compiled module is embedded. */
 export const modules = [
-  { folder: 'src/memory/kernels', entries: ['scan.as.ts', 'http-head.as.ts'], target: 'kernels-binary.ts', name: 'kernelsBinary' },
+  {
+    folder: 'src/memory/kernels', entries: ['scan.as.ts', 'http-head.as.ts'],
+    target: 'kernels-binary.ts', name: 'kernelsBinary',
+  },
   { folder: 'src/packet/kernels', entries: ['classify.as.ts'], target: 'classify-binary.ts', name: 'classifyBinary' },
 ] as const
 

@@ -1,8 +1,9 @@
 /**
- * Flow set-up and end: every packet opens a flow, and as many flows expire, with a steady number alive. One process, one line of JSON.
+ * Flow set-up and end: every packet opens a flow, and as many flows expire, with a steady number alive. One process, one line
+ * of JSON.
  *
- * Time passes by one microsecond per packet; the idle timeout is as many microseconds as flows shall be alive. Expiry runs after each
- * batch with a budget, as a node's poll loop does it. The time of every batch (with its share of expiry) is kept.
+ * Time passes by one microsecond per packet; the idle timeout is as many microseconds as flows shall be alive. Expiry runs after
+ * each batch with a budget, as a node's poll loop does it. The time of every batch (with its share of expiry) is kept.
  */
 
 import { performance } from 'node:perf_hooks'
@@ -34,8 +35,8 @@ adviseHugePages(arena)
 const engine = createEngine({
   arena,
   chain: await chainMembers('chain'),
-  limits: { flows: Math.ceil(flows * 1.3), packets: 64, largePackets: 1, extentBytes: 1 << 20, recordBytes: 1 << 20, heldPerFlow: 1, aliases: 1,
-    fragmentedDatagrams: 64, fragmentsHeld: 64, fragmentsHeldPerDatagram: 8 },
+  limits: { flows: Math.ceil(flows * 1.3), packets: 64, largePackets: 1, extentBytes: 1 << 20, recordBytes: 1 << 20,
+    heldPerFlow: 1, aliases: 1, fragmentedDatagrams: 64, fragmentsHeld: 64, fragmentsHeldPerDatagram: 8 },
   timeouts: { ...defaultTimeouts, udp: flows / 1e6 },
   policy: defaultPolicy,
   seed: 1,

@@ -1,10 +1,11 @@
 /**
- * The chain monitor-firewall-http as one hand-written function over the flat memory: what it would cost without the SDK. The baseline
- * for what modularity costs.
+ * The chain monitor-firewall-http as one hand-written function over the flat memory: what it would cost without the SDK. The
+ * baseline for what modularity costs.
  *
- * The fast path of a packet is one function: no views, no chain compiler, no NF modules, every field by its number. It works on the
- * engine's own memory layout, batch stages, parser, tables and record buffer, so that what differs from the engine is only how the
- * code is put together. Rare paths (a flow opens, SYN, FIN and RST, streams that are not in order, odd messages) are the modules'.
+ * The fast path of a packet is one function: no views, no chain compiler, no NF modules, every field by its number. It works on
+ * the engine's own memory layout, batch stages, parser, tables and record buffer, so that what differs from the engine is only
+ * how the code is put together. Rare paths (a flow opens, SYN, FIN and RST, streams that are not in order, odd messages) are the
+ * modules'.
  *
  *     line 0   0 key   44 phase, opener, tcp   48 last seen   56 hash
  *     line 1  64 packets   72 bytes
@@ -300,8 +301,8 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
   }
 
   /** Whether this is the next segment of an established connection of an accepted flow; takes note of it. */
-  function isExpected(record: number, direction: number, meta: number, transport: number, sequence: number, acknowledgement: number,
-      payloadLength: number): boolean {
+  function isExpected(record: number, direction: number, meta: number, transport: number, sequence: number,
+      acknowledgement: number, payloadLength: number): boolean {
     const state = (record + FIREWALL) >> 2
     if ((i32[state] & 0xffff) !== (ACCEPT | (ESTABLISHED << 8)) || (meta & CONTROL) !== ACK) return false
     const sender = state + 1 + direction * 3
@@ -324,8 +325,12 @@ export function createInlined({ arena, chain: members, limits, seed, wasm }: Inl
     return true
   }
 
-  /** A whole head at the start of a segment, and a body that fills at least the rest of it. False, with nothing changed, if not. */
-  function head(d: number, record: number, direction: number, side: number, sequence: number, payloadLength: number): boolean {
+  /**
+   * A whole head at the start of a segment, and a body that fills at least the rest of it. False, with nothing changed, if
+   * not.
+   */
+  function head(d: number, record: number, direction: number, side: number, sequence: number,
+      payloadLength: number): boolean {
     const payload = i32[d + PAYLOAD]
     if (parseHttpHead(payload, payload + payloadLength, KIND_EITHER, block) !== HEAD_COMPLETE) return false
     const left = payload + payloadLength - i32[(block + AT_HEAD_END) >> 2]

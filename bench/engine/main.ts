@@ -3,9 +3,9 @@
  *
  *     node bench/engine/main.ts [--quick] [--runs N] [--flows 1000,100000] [--json FILE]
  *
- * Every measurement is a process of its own (worker.ts). Compared variants take turns, `runs` times; the table shows the median of
- * their medians and the spread, and the ratio of medians. Variants that are compared must have done the same: their digests are
- * held against each other, and a difference makes the comparison void and the exit code 1.
+ * Every measurement is a process of its own (worker.ts). Compared variants take turns, `runs` times; the table shows the median
+ * of their medians and the spread, and the ratio of medians. Variants that are compared must have done the same: their digests
+ * are held against each other, and a difference makes the comparison void and the exit code 1.
  */
 
 import { spawn } from 'node:child_process'
@@ -97,7 +97,8 @@ export async function main(args: readonly string[]): Promise<number> {
   const churn = await measure<ChurnResult>(churnFile, { flows: values.quick ? 100_000 : 1_000_000 })
   console.log(`flow set-up and end under churn, ${churn.flows.toLocaleString('en')} flows alive:
   ${(1e3 / churn.perFlow).toFixed(2)} million new flows per second (${churn.perFlow.toFixed(0)} ns each, expiry included)
-  a batch of 32 takes ${churn.p50.toFixed(1)} µs (median), ${churn.p999.toFixed(1)} µs (p99.9), ${churn.max.toFixed(1)} µs (longest)\n`)
+  a batch of 32 takes ${churn.p50.toFixed(1)} µs (median), ${churn.p999.toFixed(1)} µs (p99.9), ${
+    churn.max.toFixed(1)} µs (longest)\n`)
   const chain = rows.filter((row) => row.name === 'NFactor, with kernels').sort((a, b) => b.flows - a.flows)[0]?.runs[0]
   if (chain !== undefined) {
     console.log(`memory: ${chain.recordBytes} B per flow record and ${Math.round(chain.tableBytes / chain.flows)} B of table;`,
@@ -142,7 +143,8 @@ Promise<{ found: Row[]; missing: Map<string, string> }> {
 /** Runs one measurement in a process of its own. */
 function measure<T>(file: string, options: object): Promise<T> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [file, JSON.stringify(options)], { stdio: ['ignore', 'pipe', 'pipe'], timeout: 600_000 })
+    const child = spawn(process.execPath, [file, JSON.stringify(options)],
+      { stdio: ['ignore', 'pipe', 'pipe'], timeout: 600_000 })
     let out = ''
     let err = ''
     child.stdout.on('data', (data: Buffer) => { out += data.toString() })
@@ -174,7 +176,8 @@ function print(comparison: Comparison, rows: readonly Row[]): void {
   for (const row of rows) {
     const ratio = base === undefined ? '' : `${(row.median / base.median).toFixed(2)} x`
     console.log(`  ${row.name.padEnd(30)} ${row.median.toFixed(1).padStart(7)} ns  ${
-      `(${row.low.toFixed(1)} - ${row.high.toFixed(1)})`.padEnd(20)} ${(1000 / row.median).toFixed(2).padStart(6)} Mpps  ${ratio}`)
+      `(${row.low.toFixed(1)} - ${row.high.toFixed(1)})`.padEnd(20)} ${
+      (1000 / row.median).toFixed(2).padStart(6)} Mpps  ${ratio}`)
   }
   console.log()
 }

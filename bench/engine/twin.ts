@@ -1,6 +1,6 @@
 /**
- * The engine's twin in C (twin.c): compiled on the spot into a temporary folder, loaded into this process, and measured as worker.ts
- * measures the engine, on the same trace in the same memory.
+ * The engine's twin in C (twin.c): compiled on the spot into a temporary folder, loaded into this process, and measured as
+ * worker.ts measures the engine, on the same trace in the same memory.
  *
  *     twin           batches of 32 in stages, with prefetches
  *     twin-packet    packet by packet
@@ -46,7 +46,8 @@ function loadTwin(): ReturnType<typeof koffi.load> {
   try {
     const library = join(folder, 'twin.so')
     try {
-      execFileSync(process.env.CC ?? 'gcc', ['-O3', '-march=native', '-shared', '-fPIC', '-o', library, source], { stdio: 'pipe' })
+      execFileSync(process.env.CC ?? 'gcc', ['-O3', '-march=native', '-shared', '-fPIC', '-o', library, source],
+        { stdio: 'pipe' })
     } catch (cause) {
       const error = cause as NodeJS.ErrnoException & { readonly stderr?: Buffer }
       if (error.code === 'ENOENT') {
@@ -76,7 +77,8 @@ function createTwin(arena: Arena, trace: Trace, options: WorkerOptions, staged: 
   const rules = ruleWords(parseRules(standardRules() as RuleConfig[]))
   const flows = Math.max(4096, Math.ceil(options.flows * 1.1))
   const huge = process.env.NFACTOR_HUGE_PAGES === '0' ? 0 : 1
-  const twin: unknown = create(flows, nfs, staged ? 1 : 0, options.flows * 400 + 4194304, huge, rules, rules.length / RULE_WORDS, 1)
+  const twin: unknown = create(flows, nfs, staged ? 1 : 0, options.flows * 400 + 4194304, huge,
+    rules, rules.length / RULE_WORDS, 1)
   if (twin === null) throw new CodedError('NF_BENCH', `no memory for the twin in C with ${options.flows} flows`)
   return {
     process: (count, now) => { run(twin, pool, SLOT_BYTES, lengths, count, now) },

@@ -16,7 +16,8 @@ import { standardRules } from './trace.ts'
 import type { WorkerOptions } from './worker.ts'
 
 export async function chainMembers(variant: string): Promise<ChainMember[]> {
-  const names = variant === 'chain' || variant === 'inlined' ? ['monitor', 'firewall', 'http'] : variant === 'empty' ? [] : [variant]
+  const names = variant === 'chain' || variant === 'inlined' ? ['monitor', 'firewall', 'http']
+    : variant === 'empty' ? [] : [variant]
   const members: ChainMember[] = []
   for (const name of names) {
     const { default: definition } = await import(`../../src/nfs/${name}/${name}.ts`) as { default: AnyNfDefinition }

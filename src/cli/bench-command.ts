@@ -12,5 +12,11 @@ export async function benchEngineCommand(args: readonly string[]): Promise<numbe
     throw new CodedError('NF_BENCH', 'the benches are not part of the installed package', 'Run this in the source tree')
   }
   const { main } = await import(file.href) as { main(args: readonly string[]): Promise<number | void> }
-  return await main(args) ?? ExitStatus.ok
+  try {
+    return await main(args) ?? ExitStatus.ok
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code?.startsWith('ERR_PARSE_ARGS_') !== true) throw error
+    throw new CodedError('NF_USAGE', message.replace(/\. .*$/, ''), 'See nfactor bench engine -- --help', { cause: error })
+  }
 }

@@ -3,8 +3,8 @@
  * each of the things that most network functions need (configuration, state, a counter, a drop reason).
  */
 
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
 import { builtInNfs } from '../nfs/index.ts'
 import { fileUnwritable } from '../process/file-unwritable.ts'
@@ -23,7 +23,7 @@ export async function nfNewCommand(name: string, options: { readonly dir: string
   const file = join(options.dir, `${name}.ts`)
   const testFile = join(options.dir, `${name}.test.ts`)
   try {
-    mkdirSync(options.dir, { recursive: true })
+    makeFolder(resolve(options.dir))
   } catch (error) {
     throw fileUnwritable(options.dir, error)
   }
@@ -38,6 +38,13 @@ Try:
   nfactor run CAPTURE --chain ${path}
 `)
   return ExitStatus.ok
+}
+
+/** Makes a folder and those above it. Node would do it itself, but tries for ever where there can be none (/proc). */
+function makeFolder(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return
+  makeFolder(dirname(path))
+  mkdirSync(path)
 }
 
 function writeNew(file: string, text: string): void {

@@ -28,7 +28,8 @@ interface NfTestReport extends ContractReport {
 }
 
 export async function nfTestCommand(names: readonly string[], options: NfTestCommandOptions): Promise<number> {
-  const { config, problems } = await resolveRunConfig({ file: options.config, chain: names, settings: options.set })
+  const { config, problems } = await resolveRunConfig({ file: options.config, chain: names, chainPlace: 'nf test',
+    settings: options.set })
   if (config === undefined) throw configError(problems, options.config)
   const reports: NfTestReport[] = []
   for (const [index, { definition, given }] of config.chain.entries()) {

@@ -153,6 +153,14 @@ test('outputs that cannot be written: one line and a code', (t) => {
   assertFails(nfactor(['run', web, '--flows', '/dev/full']), 'NF_FILE_UNWRITABLE', /the disk is full/)
 })
 
+test('standard output on a full disk', (t) => {
+  if (!existsSync('/dev/full')) return t.skip('needs /dev/full')
+  const { status, stderr } = spawnSync('sh', ['-c', '"$0" "$@" > /dev/full', process.execPath, main, 'run', web, '--json'],
+    { env, encoding: 'utf8' })
+  assert.equal(status, 1)
+  assert.match(stderr, /^error NF_FILE_UNWRITABLE: standard output cannot be written: the disk is full\. [^\n]+\n$/)
+})
+
 test('a reader of the output that has gone', async () => {
   const child = spawn(process.execPath, [main, 'run', web, '--json'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   child.stdout.destroy()
@@ -265,6 +273,7 @@ test('nf new writes an NF that passes its tests and runs; nothing is written ove
   const ran = nfactor(['run', web, '--chain', './made/first-ten.ts', '--set', 'chain.first-ten.packets=9', '--json'])
   assert.deepEqual((JSON.parse(ran.stdout) as Record<string, any>)['dropReasons'], { 'first-ten-too-many': 1 })
   assertFails(nfactor(['nf', 'new', 'First']), 'NF_USAGE', /cannot be the name/)
+  assertFails(nfactor(['nf', 'new', 'first', '--dir', 'made/first-ten.ts/x']), 'NF_FILE_UNWRITABLE', /is a file/)
   assertFails(nfactor(['nf', 'new', 'http']), 'NF_EXISTS', /built-in/)
 })
 

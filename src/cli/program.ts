@@ -5,6 +5,7 @@
 
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { fileUnwritable } from '../process/file-unwritable.ts'
 import { ExitStatus } from './exit-status.ts'
 import { reportError } from './error-report.ts'
 
@@ -19,7 +20,7 @@ export async function main(args: readonly string[]): Promise<number> {
   // Whoever read our output has seen enough (`nfactor ... | head`).
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(ExitStatus.ok)
-    process.exit(reportError(error))
+    process.exit(reportError(fileUnwritable('standard output', error)))
   })
   process.stderr.on('error', () => undefined)
   let status: number = ExitStatus.ok

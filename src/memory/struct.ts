@@ -644,7 +644,7 @@ export function pair<F extends Fields>(schema: Struct<F>): PairField<F> {
     alignment: schema.alignment,
     fingerprint: `pair${schema.fingerprint}`,
     accessors: childAccessor,
-    makeChild: (binding) => 
+    makeChild: (binding) =>
       new PairView<View<F>>(schema.bind(binding), schema.bind(binding), schema.bind(binding), bytes),
     decode: (binding, offset) =>
       ({ forward: schema.decode(binding, offset), reverse: schema.decode(binding, offset + bytes) }),

@@ -2,8 +2,8 @@
  * Cache hints: what memory a network function is going to need for which packets, so that the engine can touch it for a whole
  * batch before it runs the first packet. With many flows, memory that was not touched in time is most of what a packet costs.
  *
- * A hint looks at one byte of the flow state, for the packet's direction, and applies when it has a given value and the packet has
- * payload. It changes nothing but time: a wrong hint is only slow.
+ * A hint looks at one byte of the flow state, for the packet's direction, and applies when it has a given value and the packet
+ * has payload. It changes nothing but time: a wrong hint is only slow.
  *
  *     hint in the arena, 6 words   │ field │ stride │ value │ payload bytes │ extent │ extent bytes │
  */
@@ -28,7 +28,9 @@ export interface CacheHint {
 export const CACHE_HINT_BYTES = 24
 
 /** Writes hints as the engine and its kernel read them. */
-export function writeCacheHints(arena: Arena, hints: readonly { hint: CacheHint; schema: Struct<any>; stateOffset: number }[]): number {
+export function writeCacheHints(
+  arena: Arena, hints: readonly { hint: CacheHint; schema: Struct<any>; stateOffset: number }[],
+): number {
   const table = arena.allocate('cache hints', Math.max(1, hints.length) * CACHE_HINT_BYTES)
   hints.forEach(({ hint, schema, stateOffset }, index) => {
     const side = (schema.fields as Record<string, { element?: Struct<any> }>)[hint.pair]?.element as Struct<any>

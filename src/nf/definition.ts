@@ -196,7 +196,9 @@ export type AnyNfDefinition = NfDefinition<any, any, any, any, any, any>
 export function defineNf<
   Config = Record<string, never>, S extends Struct<any> = Struct<{}>, const Counters extends Names = {},
   const Drops extends Names = {}, const Records extends Record<string, RecordFields> = {}, Shared = undefined,
->(definition: NfDefinition<Config, S, Counters, Drops, Records, Shared>): NfDefinition<Config, S, Counters, Drops, Records, Shared> {
+>(
+  definition: NfDefinition<Config, S, Counters, Drops, Records, Shared>,
+): NfDefinition<Config, S, Counters, Drops, Records, Shared> {
   checkDefinition(definition as AnyNfDefinition)
   return definition
 }
@@ -235,7 +237,10 @@ export function checkDefinition(nf: AnyNfDefinition): void {
   for (const [event, fields] of Object.entries((nf.records ?? {}) as Record<string, RecordFields>)) {
     const reserved = Object.keys(fields).find((field) =>
       !COUNTER.test(field) || ['at', 'end', 'limit', 'begin', 'commit', 'constructor'].includes(field))
-    if (reserved !== undefined) fail(`record ${event} has a field named ${JSON.stringify(reserved)}`, 'Use letters and digits, and not a word of the writer.')
+    if (reserved !== undefined) {
+      fail(`record ${event} has a field named ${JSON.stringify(reserved)}`,
+        'Use letters and digits, and not a word of the writer.')
+    }
   }
   const bytes = nf.flowState?.bytes ?? 0
   if (bytes > FLOW_STATE_BYTES_MAX) {

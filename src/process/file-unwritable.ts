@@ -7,6 +7,7 @@ import { CodedError } from '../base/coded-error.ts'
 const reasons = new Map<string, readonly [string, string]>([
   ['ENOENT', ['its folder does not exist', 'Create the folder first']],
   ['ENOTDIR', ['what should be its folder is a file', 'Check the path']],
+  ['EEXIST', ['what should be a folder is a file', 'Check the path']],
   ['EISDIR', ['it is a directory', 'Add a file name']],
   ['EACCES', ['permission denied', 'Write to a folder of your own']],
   ['EPERM', ['permission denied', 'Write to a folder of your own']],

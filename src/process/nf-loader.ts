@@ -118,7 +118,10 @@ function loadFailure(name: string, path: string | undefined, error: unknown): Co
   const place = error instanceof Error
     ? placeOf(error.stack ?? '') ?? importerOf(error) ?? syntaxPlace(error, path)
     : undefined
-  const mend = code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' ? ERASABLE : ''
+  const mend = code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' ? ERASABLE
+    : code === 'ERR_MODULE_NOT_FOUND' ? 'Install the package in that folder, or check the path of the import'
+      : error instanceof SyntaxError || code === 'ERR_INVALID_TYPESCRIPT_SYNTAX' ? 'Mend the line that is named'
+        : 'It happens while the file is loaded, before any packet'
   // Node repeats the importing file, which the place has already.
   const what = text.replace(/ imported from .*$/, '')
   return new CodedError('NF_NF_LOAD', `${place ?? name}: ${what}`, mend, { cause: error })

@@ -163,7 +163,7 @@ test('problems of the chain: names, files, and the configuration of each NF', as
   const problems = await problemsOf({ file })
   assert.match(problems[0] as string, /^2:5: there is no network function "monitr"\. Did you mean monitor\?/)
   assert.equal(problems[1], '4:15: monitor: there is no key "x". It takes no configuration')
-  assert.match(problems[2] as string, /^5:5: .*nfs\/broken\.ts:1:19: Expression expected$/)
+  assert.match(problems[2] as string, /^5:5: .*nfs\/broken\.ts:1:19: Expression expected\. Mend the line that is named$/)
   assert.deepEqual(problems.slice(3), [
     '8:16: limiter: packets must be a whole number, not 1.5',
     '9:7: limiter: there is no key "moed". Did you mean mode? Allowed are packets, mode, list, nested',

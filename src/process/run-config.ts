@@ -25,6 +25,8 @@ export interface RunConfigSources {
   readonly file?: string | undefined
   /** NFs by name, instead of the file's chain; those that the file has too keep their configuration. */
   readonly chain?: readonly string[] | undefined
+  /** What named that chain, for messages; unless told, `--chain`. */
+  readonly chainPlace?: string
   /** Single settings, each `limits.flows=1000`, `timeouts.udp=60`, `policy.nonIp=drop` or `chain.NF.KEY=VALUE`. */
   readonly settings?: readonly string[] | undefined
 }
@@ -100,7 +102,7 @@ export async function resolveRunConfig(
   for (const entry of entries) {
     const own = settings.filter(({ path }) => path[0] === 'chain' && isNamed(entry, String(path[1])))
       .map((setting) => ({ ...setting, path: setting.path.slice(2) }))
-    const { member, found } = await chainMember(entry, own, document)
+    const { member, found } = await chainMember(entry, own, document, sources.chainPlace ?? '--chain')
     if (member !== undefined) chain.push(member)
     problems.push(...found)
   }
@@ -205,12 +207,12 @@ function isNamed(entry: ChainEntry, name: string): boolean {
 
 /** @param settings those of this NF, with paths that start in its configuration */
 async function chainMember(
-  entry: ChainEntry, settings: readonly Setting[], document: ConfigDocument | undefined,
+  entry: ChainEntry, settings: readonly Setting[], document: ConfigDocument | undefined, chainPlace: string,
 ): Promise<{ readonly member?: ConfiguredNf; readonly found: readonly PlacedProblem[] }> {
   const { nf, index } = entry
   const path: ConfigPath = ['chain', index < 0 ? nf : index]
   const place = (at: ConfigPath, atKey: boolean): Place =>
-    index < 0 ? { place: '--chain' } : placeInFile(document, at, atKey)
+    index < 0 ? { place: chainPlace } : placeInFile(document, at, atKey)
   let definition: AnyNfDefinition
   try {
     definition = await loadNf(nf, entry.folder)

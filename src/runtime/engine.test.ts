@@ -460,6 +460,19 @@ test('fragments whose first one never comes are dropped when their time is up', 
   assert.deepEqual(runPackets(counter, [second, third]).dropReasons, { 'fragment-timeout': 2 })
 })
 
+test('a datagram that is forgotten while its fragments are handed out waits again', () => {
+  const [[first, second], [other]] = [1, 2].map((identification) =>
+    buildFragments({ udp: { payload: 'x'.repeat(50) }, identification }, 32))
+  const runtime = new TestRuntime(counter, { limits: { fragmentedDatagrams: 1 } })
+  runtime.feedAll([second, first, other])
+  runtime.flush()
+  assert.equal(runtime.engine.buffered, 1)
+  runtime.finish()
+  assert.deepEqual(runtime.result().dropReasons, { 'fragment-timeout': 1 })
+  assert.deepEqual([runtime.conservationFault, runtime.result().inUse.packets], ['', 0])
+  runtime.dispose()
+})
+
 test('the kernels and their plain twins give the same', () => {
   for (const trace of syntheticTraces(21).slice(0, 2)) {
     const [a, b] = [true, false].map((wasm) => {

@@ -292,7 +292,8 @@ export function createEngine(options: EngineOptions) {
     const end = descriptors + count * WORDS
     if (kernel !== null) {
       guessed = false
-      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time, hints, table.size < HINT_FLOWS_MIN ? 0 : hintCount)
+      const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time,
+        hints, table.size < HINT_FLOWS_MIN ? 0 : hintCount)
       if (left > 0) parseLeft(end)
       statistics.bytesReceived += i32[sink + 1]
     } else {
@@ -344,7 +345,9 @@ export function createEngine(options: EngineOptions) {
         for (let line = 0, at = i32[d + RECORD] >> 2; line < lines; line++, at += 16) touched ^= i32[at]
       }
     }
-    for (let i = table.size < HINT_FLOWS_MIN ? hintCount : 0; i < hintCount; i++) touched ^= followHint((hints >> 2) + i * (CACHE_HINT_BYTES >> 2), end)
+    for (let i = table.size < HINT_FLOWS_MIN ? hintCount : 0; i < hintCount; i++) {
+      touched ^= followHint((hints >> 2) + i * (CACHE_HINT_BYTES >> 2), end)
+    }
     i32[sink] = touched
     statistics.bytesReceived += bytes
   }
@@ -837,12 +840,14 @@ export function createEngine(options: EngineOptions) {
     for (let i = 0; i < injectCount; i++) {
       if (injectedAfter[i] !== first) continue
       const d = injected[i] as number
-      if (fragments.later(d) !== FragmentOutcome.flow) {
-        drop(d, DropReason['malformed-fragment'])
-        continue
+      const outcome = fragments.later(d)
+      if (outcome === FragmentOutcome.flow) {
+        i32[d + RECORD] = 0
+        actor(d)
+      } else if (outcome !== FragmentOutcome.held) {
+        // Held: other datagrams of the batch have taken the first one's place, it waits again.
+        drop(d, DropReason[outcome === FragmentOutcome.malformed ? 'malformed-fragment' : 'fragment-limit'])
       }
-      i32[d + RECORD] = 0
-      actor(d)
     }
   }
 

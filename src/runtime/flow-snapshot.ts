@@ -163,6 +163,11 @@ function check(snapshot: Uint8Array): DataView {
   return view
 }
 
+/** The checksum that a snapshot must carry. */
+export function snapshotChecksum(snapshot: Uint8Array): number {
+  return checksum(snapshot, 12, snapshot.length)
+}
+
 /** The layout hash that a snapshot names. */
 export function snapshotLayout(snapshot: Uint8Array): number {
   return check(snapshot).getInt32(12, true)

@@ -86,7 +86,9 @@ export type Last = StateOf<typeof last>
 export const httpState = struct({
   requests: u32,
   responses: u32,
-  /** Requests that wait for a response: their number, 4 bits, and above it two bits of {@link RequestKind} each, oldest lowest. */
+  /**
+   * Requests that wait for a response: their number, 4 bits, and above it two bits of {@link RequestKind} each, oldest lowest.
+   */
   outstanding: internal(i32),
   sides: pair(side),
   last: inExtent(last, { flat: true }),

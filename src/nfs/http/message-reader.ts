@@ -171,11 +171,11 @@ export class MessageReader implements StreamReader {
         this.#notMessage(side)
         return end
       }
-      return this.#keep(side, offset, end) ? end : this.#tooLong(side, end)
+      return this.#keep(side, offset, end) ? end : this.#notKept(side, end)
     }
     // The head goes on: is its end in these bytes?
     const stop = this.#headEnd(side, offset, end)
-    if (!this.#keep(side, offset, stop === 0 ? end : stop)) return this.#tooLong(side, end)
+    if (!this.#keep(side, offset, stop === 0 ? end : stop)) return this.#notKept(side, end)
     if (stop === 0) return end
     const kept = side.head.copyTo(this.#scratch, this.#scratchBytes)
     const result = head.parse(this.#scratch, this.#scratch + kept, MessageKind.Either)
@@ -217,6 +217,7 @@ export class MessageReader implements StreamReader {
     return 0
   }
 
+  /** Adds bytes to those kept of a head; false, and counted, if it is longer than its bound or there is no room. */
   #keep(side: Side, offset: number, end: number): boolean {
     if (side.head.isEmpty) {
       const u8 = this.#arena.u8
@@ -224,11 +225,13 @@ export class MessageReader implements StreamReader {
       if (u8[end - 1] === 10) side.flags |= SideFlag.afterLf
       else if (end - offset >= 2 && u8[end - 1] === 13 && u8[end - 2] === 10) side.flags |= SideFlag.afterLfCr
     }
-    return side.head.append(offset, end - offset)
+    if (side.head.append(offset, end - offset)) return true
+    this.#sink.anomaly(side.head.length + end - offset > this.#scratchBytes ? 'oversizedHeads' : 'noRoom')
+    return false
   }
 
-  #tooLong(side: Side, end: number): number {
-    this.#sink.anomaly(side.head.extents.available === 0 ? 'noRoom' : 'oversizedHeads')
+  /** The beginning of a head could not be kept. */
+  #notKept(side: Side, end: number): number {
     side.head.clear()
     this.#lose(side)
     return end
@@ -355,14 +358,14 @@ export class MessageReader implements StreamReader {
       from = offset
     } else {
       const lf = this.#kernels.findByte(offset, end, 10)
-      if (!this.#keep(side, offset, lf < 0 ? end : lf + 1)) return this.#tooLong(side, end)
+      if (!this.#keep(side, offset, lf < 0 ? end : lf + 1)) return this.#notKept(side, end)
       if (lf < 0) return end
       from = this.#scratch
       to = from + side.head.copyTo(from, this.#scratchBytes)
     }
     const result = this.#chunk.parseChunkSize(from, to)
     if (result === HeadResult.Incomplete) {
-      if (!kept) return this.#keep(side, offset, end) ? end : this.#tooLong(side, end)
+      if (!kept) return this.#keep(side, offset, end) ? end : this.#notKept(side, end)
       return offset + (this.#kernels.findByte(offset, end, 10) - offset) + 1
     }
     if (result === HeadResult.Invalid) {
@@ -391,10 +394,10 @@ export class MessageReader implements StreamReader {
         side.phase = HEAD
         return stop
       }
-      return this.#keep(side, offset, end) ? end : this.#tooLong(side, end)
+      return this.#keep(side, offset, end) ? end : this.#notKept(side, end)
     }
     const before = side.head.length
-    if (!this.#keep(side, offset, end)) return this.#tooLong(side, end)
+    if (!this.#keep(side, offset, end)) return this.#notKept(side, end)
     const kept = side.head.copyTo(this.#scratch, this.#scratchBytes)
     const stop = this.#chunk.findTrailerEnd(this.#scratch, this.#scratch + kept)
     if (stop < 0) return end

@@ -5,13 +5,16 @@
  *              flow. Forwards everything. The paper's flow monitor (§7).
  * Config       none
  * State        40 bytes. packets and bytes: forward, reverse; lengthMin and lengthMax: the smallest and the largest packet, bytes
- *              on the wire; tcpFlags: all flags seen, forward, reverse
+ *              on the wire, 65535 for what is longer; tcpFlags: all flags seen, forward, reverse
  * Counters     packets, bytes
  * Records      none
  * Example      nfactor run web.pcap.gz --chain monitor --flows flows.jsonl
  */
 
 import { array, defineNf, struct, u16, u64, u8, Verdict } from '../../nf/index.ts'
+
+/** What its field holds. A segment that was not cut up yet can be longer. */
+const LENGTH_MAX = 65535
 
 export default defineNf({
   name: 'monitor',
@@ -30,7 +33,7 @@ export default defineNf({
   },
   create: (_config, { counters }) => ({
     allocateFlowState(state) {
-      state.lengthMin = 65535
+      state.lengthMin = LENGTH_MAX
     },
 
     processPacket(packet, state) {
@@ -41,7 +44,7 @@ export default defineNf({
       const seen = state.tcpFlags.get(direction)
       if ((seen | flags) !== seen) state.tcpFlags.set(direction, seen | flags)
       if (length < state.lengthMin) state.lengthMin = length
-      if (length > state.lengthMax) state.lengthMax = length
+      if (length > state.lengthMax) state.lengthMax = length < LENGTH_MAX ? length : LENGTH_MAX
       counters.packets++
       counters.bytes += length
       return Verdict.Forward

@@ -2,8 +2,8 @@
  * Classify, in AssemblyScript: the first stages of a batch in one call. For every descriptor: touch the frame, parse and hash
  * it, touch its slot in the flow table, find the record, touch the record's lines, compare the key.
  *
- * It parses what nearly all packets are: Ethernet, IPv4 or IPv6 without options, extension headers, VLAN tags or fragments, TCP or
- * UDP, every length in order. Anything else is left to packet/parse.ts: its result word becomes UNPARSED and its hash is
+ * It parses what nearly all packets are: Ethernet, IPv4 or IPv6 without options, extension headers, VLAN tags or fragments, TCP
+ * or UDP, every length in order. Anything else is left to packet/parse.ts: its result word becomes UNPARSED and its hash is
  * made harmless. For the packets it does parse it writes what packet/parse.ts would (held equal by fuzzing), and the record
  * word is that of the flow with this very key, or 0 if the first entry with the same hash is not it.
  *
