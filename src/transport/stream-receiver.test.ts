@@ -70,6 +70,7 @@ test('what is behind something that cannot be a message is as if it had not come
   i32[second >> 2] = 401
   const unit = (second - s.data) / 8
   s.take(unit + 1, unit + 3)
+  s.take(unit + 6, unit + 7)
   s.take(0, 1)
   s.take(1, unit + 1)
   assert.deepEqual([s.got.length, s.statistics.malformed, s.receiver.early.count], [1, 1, 0])
