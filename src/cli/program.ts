@@ -124,6 +124,28 @@ ${EXIT_HELP}`)
       done(await nfListCommand(names, options))
     })
 
+  program.command('simulate')
+    .description('run a cluster under seeded faults in simulated time, with checkers that watch every packet')
+    .option('--seed <number>', 'one seed (default: 1)', wholeNumber)
+    .option('--seeds <range>', 'a range of seeds, A..B')
+    .option('--runtimes <number>', 'runtimes in the cluster', wholeNumber, 4)
+    .option('--flows <number>', 'flows through it', wholeNumber, 50)
+    .option('--packets <number>', 'turns of each flow, at most', wholeNumber, 30)
+    .option('--faults <kinds>', 'kinds of faults, separated by commas; all, none, or mixed: a few for each seed (default: mixed)')
+    .option('--follow <flow>', 'print the life of this flow message by message', wholeNumber)
+    .option('--plant <name>', 'switch a planted bug on: the checkers should see it')
+    .option('--list-plants', 'list the planted bugs')
+    .option('--minutes <number>', 'go on over new seeds for so long', Number)
+    .option('--failing <file>', 'write the seeds that failed as a JSON list')
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', `
+The same seed and options give the same trace. Exit status 0 only without violations.
+${EXIT_HELP}`)
+    .action(async (options) => {
+      const { simulateCommand } = await import('./simulate-command.ts')
+      done(simulateCommand(options))
+    })
+
   const bench = program.command('bench').description('measure NFactor on this machine')
     .helpCommand('help [command]', 'print the help of a command')
   bench.command('engine')

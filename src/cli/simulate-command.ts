@@ -1,0 +1,108 @@
+/**
+ * `nfactor simulate`: clusters under seeded faults, in one process and in simulated time. See docs/protocol.md and src/sim.
+ */
+
+import { writeFileSync } from 'node:fs'
+import { CodedError } from '../base/coded-error.ts'
+import { planted, plantedBugs, type PlantedBug } from '../base/planted-bugs.ts'
+import { allFaultKinds, faultKinds, type FaultKind } from '../sim/fault-kinds.ts'
+import { addTo, faultsOfSeed, newSummary, phaseTable, type SimulationSummary } from '../sim/simulation-report.ts'
+import { simulate, type SimulationResult } from '../sim/simulation.ts'
+import { ExitStatus } from './exit-status.ts'
+
+export interface SimulateOptions {
+  readonly seed?: number
+  readonly seeds?: string
+  readonly runtimes: number
+  readonly flows: number
+  readonly packets: number
+  readonly faults?: string
+  readonly follow?: number
+  readonly plant?: string
+  readonly listPlants?: boolean
+  readonly minutes?: number
+  readonly failing?: string
+  readonly json?: boolean
+}
+
+/** The seeds of `A..B`, or of one number. */
+function seedRange(options: SimulateOptions): [number, number] {
+  if (options.seeds === undefined) {
+    const seed = options.seed ?? 1
+    return [seed, seed]
+  }
+  const match = /^(\d+)\.\.(\d+)$/.exec(options.seeds)
+  const [first, last] = match === null ? [1, 0] : [Number(match[1]), Number(match[2])]
+  if (last < first || last > 0xffffffff) {
+    throw new CodedError('NF_USAGE', `--seeds takes a range like 1..100, not ${JSON.stringify(options.seeds)}`)
+  }
+  return [first, last]
+}
+
+function faultsOf(text: string | undefined): FaultKind[] | 'mixed' {
+  if (text === undefined || text === 'mixed') return 'mixed'
+  if (text === 'none') return []
+  if (text === 'all') return allFaultKinds
+  const names = text.split(',').map((name) => name.trim()).filter((name) => name !== '')
+  const unknown = names.find((name) => !(name in faultKinds))
+  if (unknown !== undefined) {
+    throw new CodedError('NF_USAGE', `there is no kind of fault named ${JSON.stringify(unknown)}`,
+      `There are: ${allFaultKinds.join(', ')}; or all, none, mixed.`)
+  }
+  return names as FaultKind[]
+}
+
+export function simulateCommand(options: SimulateOptions): number {
+  if (options.listPlants === true) {
+    for (const [name, rule] of Object.entries(plantedBugs)) console.log(`${name.padEnd(22)} ${rule}`)
+    return ExitStatus.ok
+  }
+  if (options.plant !== undefined) {
+    if (!(options.plant in plantedBugs)) {
+      throw new CodedError('NF_USAGE', `there is no planted bug named ${JSON.stringify(options.plant)}`, 'See --list-plants.')
+    }
+    planted[options.plant as PlantedBug] = true
+  }
+  const faults = faultsOf(options.faults)
+  const [first, last] = seedRange(options)
+  const started = performance.now()
+  const deadline = options.minutes === undefined ? Infinity : started + options.minutes * 60_000
+  // A soak goes on from a place of its own.
+  const from = options.minutes === undefined ? first : Date.now() % 0x7fffffff
+  const to = options.minutes === undefined ? last : 0xffffffff
+  const summary = newSummary()
+  let result: SimulationResult | null = null
+  for (let seed = from; seed <= to && performance.now() < deadline; seed++) {
+    result = simulate({ seed, runtimes: options.runtimes, flows: options.flows, packets: options.packets, follow: options.follow,
+      faults: faults === 'mixed' ? faultsOfSeed(seed) : faults })
+    addTo(summary, result)
+    if (result.violations.length > 0 && options.json !== true) {
+      for (const { checker, detail } of result.violations.slice(0, 3)) console.log(`seed ${seed}: ${checker}: ${detail}`)
+    }
+  }
+  const seconds = (performance.now() - started) / 1000
+  if (options.failing !== undefined && summary.violations.length > 0) {
+    writeFileSync(options.failing, `${JSON.stringify([...new Set(summary.violations.map(({ seed }) => seed))])}\n`)
+  }
+  if (options.json === true) console.log(JSON.stringify(summary, null, 2))
+  else report(summary, result, faults === 'mixed' ? allFaultKinds : faults, seconds)
+  return summary.violations.length === 0 ? ExitStatus.ok : ExitStatus.failed
+}
+
+function report(summary: SimulationSummary, result: SimulationResult | null, faults: readonly FaultKind[], seconds: number): void {
+  if (summary.seeds === 1 && result !== null) {
+    for (const line of result.story) console.log(line)
+    const { packets, moves } = result
+    console.log(`seed ${result.seed}: ${packets.sent} packets came, ${packets.left} left, ${packets.lost} were lost by faults, ` +
+      `${packets.dropped} dropped`)
+    console.log(`${moves.completed} moves completed, ${moves.refused} refused, ${moves.aborted} aborted, ${moves.takenBack} taken back`)
+    console.log(`${result.events} events in ${result.simulatedMs} ms of simulated time; trace ${result.hash}`)
+  }
+  if (faults.length > 0) {
+    console.log('\nstrikes of faults while a step of the protocol was open:\n')
+    for (const line of phaseTable(summary, faults)) console.log(line)
+    console.log()
+  }
+  console.log(`${summary.seeds} seeds, ${summary.counted} counted, ${summary.violations.length} violations; ` +
+    `${(summary.seeds / seconds).toFixed(1)} seeds per second`)
+}

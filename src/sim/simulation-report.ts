@@ -1,0 +1,70 @@
+/**
+ * Report of simulated seeds, summed up for people and programs: the table "protocol phase x fault kind", and what was violated.
+ */
+
+import { allFaultKinds, type FaultKind } from './fault-kinds.ts'
+import type { SimulationResult } from './simulation.ts'
+
+/** Every phase of the protocols that can be open, in the order of docs/protocol.md. */
+export const protocolPhases = [
+  'asking', 'opening', 'placing', 'closing', 'preparing', 'cancelling', 'rerouting', 'handing', 'aborting', 'takingBack', 'prepared',
+  'returning', 'waiting', 'drained', 'orphaned', 'learning', 'relearning', 'announcing', 'draining',
+] as const
+
+export interface SimulationSummary {
+  seeds: number
+  /** Seeds in which a fault struck an open protocol step. */
+  counted: number
+  readonly violations: { seed: number; checker: string; detail: string }[]
+  readonly phases: Record<string, Partial<Record<FaultKind, number>>>
+}
+
+export function newSummary(): SimulationSummary {
+  return { seeds: 0, counted: 0, violations: [], phases: {} }
+}
+
+/** Adds a seed's result, or another summary. */
+export function addTo(summary: SimulationSummary, result: SimulationResult | SimulationSummary): void {
+  if ('seeds' in result) {
+    summary.seeds += result.seeds
+    summary.counted += result.counted
+  } else {
+    summary.seeds++
+    if (result.counted) summary.counted++
+  }
+  summary.violations.push(...result.violations)
+  for (const [phase, row] of Object.entries(result.phases)) {
+    const sums = summary.phases[phase] ??= {}
+    for (const [fault, count] of Object.entries(row) as [FaultKind, number][]) sums[fault] = (sums[fault] ?? 0) + count
+  }
+}
+
+/** Cells of the table that no fault has struck: `phase x fault`. */
+export function emptyCells(summary: SimulationSummary, faults: readonly FaultKind[] = allFaultKinds): string[] {
+  return protocolPhases.flatMap((phase) =>
+    faults.filter((fault) => (summary.phases[phase]?.[fault] ?? 0) === 0).map((fault) => `${phase} x ${fault}`))
+}
+
+/** The table, strikes shortened to three figures. */
+export function phaseTable(summary: SimulationSummary, faults: readonly FaultKind[]): string[] {
+  const rows = [['phase', ...faults], ...protocolPhases.map((phase) =>
+    [phase, ...faults.map((fault) => short(summary.phases[phase]?.[fault] ?? 0))])]
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => (row[column] as string).length)))
+  return rows.map((row) => row.map((cell, column) =>
+    (column === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[column] as number))).join('  '))
+}
+
+function short(count: number): string {
+  if (count === 0) return '-'
+  return count < 1000 ? `${count}` : count < 1e6 ? `${Math.floor(count / 1000)}k` : `${Math.floor(count / 1e6)}M`
+}
+
+/** Faults of a random seed: a few kinds, so that every pair meets sooner or later. */
+export function faultsOfSeed(seed: number): FaultKind[] {
+  const mixed = Math.imul(seed ^ (seed >>> 16), 0x45d9f3b)
+  return allFaultKinds.filter((kind, index) => {
+    // Lossy links loosen what can be checked: only some seeds have them.
+    const odds = kind === 'link-loss' ? 8 : 4
+    return (Math.imul(mixed ^ Math.imul(index + 1, 0x9e3779b1), 0x85ebca6b) >>> 16) % odds === 0
+  })
+}
