@@ -113,6 +113,8 @@ export function createControlPlane(options: ControlPlaneOptions) {
     lastHeard: (peer: number): TimeUs => sessions.get(peer)?.lastHeard ?? 0,
     /** The session to a peer, for statistics. */
     session: (peer: number): Session | undefined => sessions.get(peer),
+    /** True while any session's reserve is more than half used. */
+    get isStrained() { return list.some((session) => session.isStrained) },
     /** Ids of peers that have not answered for a while although something waits for them. */
     silentPeers: (): number[] => list.filter((session) => session.isSilent).map((session) => session.peer),
   }

@@ -134,6 +134,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       takeRecords()
     },
     drop,
+    isStrained: () => control.isStrained || linkList.some(({ link }) => link.session.isStrained),
     anomaly: (what) => { anomalies[what] = (anomalies[what] ?? 0) + 1 },
     countTakenOver: (packets) => { own.takenOver += packets },
     countHandedOver: (packets) => { own.handedOver += packets },
@@ -238,7 +239,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
           break
         }
         const count = link.receive(pool, engine.descriptor(0), BATCH_PACKETS)
-        if (count === 0) break
+        if (count === 0) {
+          if (link.hasPending) continue
+          break
+        }
         isMore = true
         frames += count
         const side = context.switches.isEgress(from)

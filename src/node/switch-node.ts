@@ -393,7 +393,10 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       for (let batch = 0, frames = 0; batch < BATCHES_PER_LINK && frames < FRAMES_PER_PORT; batch++) {
         if (link.deliver(context.now)) isMore = true
         const count = link.receive(pool, descriptors, BATCH)
-        if (count === 0) break
+        if (count === 0) {
+          if (link.hasPending) continue
+          break
+        }
         isMore = true
         frames += count
         own.received += count

@@ -64,7 +64,7 @@ export class Closings {
   }
 
   #isFull(): boolean {
-    return this.#closings.size >= this.#context.limits.closings
+    return this.#closings.size >= this.#context.limits.closings || this.#context.isStrained()
   }
 
   #begin(closing: Closing): void {

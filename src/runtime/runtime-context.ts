@@ -88,6 +88,8 @@ export interface RuntimeContext {
   flush(): void
   /** Counts a packet that ends here, and gives its slot back. */
   drop(slot: number, reason: string): void
+  /** True while a session's reserve is more than half used: nothing new is begun then. */
+  isStrained(): boolean
   /** Counts something odd that was ignored. */
   anomaly(what: string): void
   /** Packets that came in, and went out, inside messages. */

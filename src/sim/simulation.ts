@@ -75,11 +75,11 @@ export interface SimNode {
   skewUs: number
 }
 
-export const SESSIONS = { frameBytes: 1514, sendBytes: 16_384, ringBytes: 65_536, messageBytesMax: 8192 }
+export const SESSIONS = { frameBytes: 1514, sendBytes: 4096, ringBytes: 16_384, messageBytesMax: 4000 }
 const START_US = 20_000
 const IDLE_S = 0.03
 const CONVERGENCE_US = 4_000_000
-const QUIET_US = 600_000
+const QUIET_US = 350_000
 const EVENTS_MAX = 20_000_000
 const arenas = new Map<number, Arena[]>()
 
@@ -107,11 +107,11 @@ export class Simulation {
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
     const { seed, runtimes = 4, flows = 50, faults = [], policy = random.pick(['round-robin', 'least-loaded', 'rendezvous'] as const),
-      packets = 30 } = options
+      packets = 16 } = options
     this.options = { seed, runtimes, flows, faults, policy, packets }
     this.random = random
     this.trace = new SimTrace(options.follow ?? 0)
-    this.#arenaBytes = 2 ** Math.ceil(Math.log2(12 * 2 ** 20 + flows * 2500))
+    this.#arenaBytes = 2 ** Math.ceil(Math.log2(3 * 2 ** 20 + flows * 2500))
     const switches: SwitchEntry[] = [1, 2].map((id) =>
       ({ id, incarnation: ++this.#incarnations, side: id === 1 ? 'ingress' : 'egress', isHome: id === 1 || random.chance(0.3) }))
     const entries: RuntimeEntry[] = Array.from({ length: runtimes }, (_, i) =>
@@ -154,7 +154,7 @@ export class Simulation {
       one.external = new SimPort(arena, this.network.outside(one.id))
       one.node = createSwitchNode({
         ...common, incarnation: one.incarnation, policy: placementPolicies[this.options.policy](),
-        limits: { entries: flows * 3 + 64, packets: 512, largePackets: 1, held: 400, heldPerFlow: 64 },
+        limits: { entries: flows * 3 + 64, packets: 256, largePackets: 1, held: 160, heldPerFlow: 64 },
         times: { holdUs: 200_000, sweepUs: 2000 },
         ports: { external: one.external, control: one.control, links },
       })
@@ -168,12 +168,12 @@ export class Simulation {
       }
       one.node = createRuntimeNode({
         ...common, incarnation: one.incarnation, chain: this.#chain(place),
-        limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 768, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
+        limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: 64, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
           fragment: 0.05 },
-        runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 400, bufferedPerFlow: 128, closings: 64, movesOut: 64 },
-        runtimeTimes: { moveTimeoutUs: 4000, residenceUs: 500, openingTimeoutUs: 20_000, workloadUs: 5000 },
+        runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 160, bufferedPerFlow: 64, closings: 64, movesOut: 64 },
+        runtimeTimes: { moveTimeoutUs: 4000, residenceUs: 500, openingTimeoutUs: 20_000, workloadUs: 20_000 },
         ports: { control: one.control, links },
       })
     }

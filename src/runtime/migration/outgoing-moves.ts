@@ -408,7 +408,8 @@ export class OutgoingMoves {
 
   /** A time before which nothing is due here. */
   nextDue(): number {
-    return this.#orders.length > 0 || this.#ready.length > 0 ? this.#context.now + 100 : this.#nextDeadline
+    const isWorking = this.#ready.length > 0 || (this.#orders.length > 0 && this.moves.size < this.#window)
+    return isWorking ? this.#context.now + 100 : this.#nextDeadline
   }
 
   tick(): void {
@@ -476,7 +477,7 @@ export class OutgoingMoves {
   #work(): void {
     const { arena, engine } = this.#context
     const { slab } = engine
-    while (this.#orders.length > 0 && this.moves.size < this.#window) {
+    while (this.#orders.length > 0 && this.moves.size < this.#window && !this.#context.isStrained()) {
       const order = this.#orders[0] as MoveOrder
       if (order.remaining <= 0 || order.left <= 0 || this.#incarnationOf(order.target) === 0) {
         this.#orders.shift()
