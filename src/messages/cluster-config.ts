@@ -2,7 +2,8 @@
  * Cluster configuration: which nodes there are and which life of each is meant. Paper §5.3 (`NotifyClusterConfig`).
  *
  * Configurations are numbered; a node takes a newer one and refuses an older one (PROTOCOL 18). A node that is missing, or has
- * another incarnation than before, is fenced: nothing from its former life is accepted any more. Incarnations are unique in
+ * another incarnation than before, is fenced: nothing from its former life is accepted any more. A switch that is down stays in the
+ * configuration, with incarnation 0, so that every flow key keeps its home (PROTOCOL 1). Incarnations are unique in
  * the cluster, over all nodes and all time, and below 2^21, so that a flow's id fits a safe number.
  */
 
@@ -10,6 +11,7 @@ export type Side = 'ingress' | 'egress'
 
 export interface SwitchEntry {
   readonly id: number
+  /** 0 while it is down. */
   readonly incarnation: number
   /** Which of a runtime's two data ports it is behind. */
   readonly side: Side

@@ -36,9 +36,13 @@ export const SWITCHES_MAX = 8
 /** Ids of switches, 0 behind the last. */
 const switches = array(u8, SWITCHES_MAX)
 
-/** The flow. The tail is its snapshot. Each of `switches` was re-pointed, and will say `Go`. */
-export const InstallFlow = message(13, 'InstallFlow', { fields: { switches }, hasTail: true })
+/**
+ * The flow. The tail is its snapshot. Each of `switches`, those of the configuration `configVersion`, was re-pointed, and will say
+ * `Go`.
+ */
+export const InstallFlow = message(13, 'InstallFlow', { fields: { switches, configVersion: u32 }, hasTail: true })
 export const InstallFlowSwitches = fieldOf(InstallFlow, 'switches')
+export const InstallFlowConfigVersion = fieldOf(InstallFlow, 'configVersion')
 /** `code`: a {@link MoveRefusal}; with one the flow is the source's again. */
 export const InstallFlowReply = message(14, 'InstallFlowReply')
 

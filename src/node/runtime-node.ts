@@ -121,6 +121,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     switches: new PeerSwitches(),
     absent: new KeyTable(arena, 'absent flows', limits.absentFlows, ABSENT_OWN_BYTES),
     companions: arena.allocate('flow companions', options.limits.flows * COMPANION_BYTES),
+    configVersion: 0,
     now: 0,
     buffered: 0,
     control: (peer) => control.channel(peer),
@@ -313,6 +314,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     if (next.clusterId !== clusterId || (config !== null && next.version <= config.version)) return false
     if (!next.runtimes.some((entry) => entry.id === id && entry.incarnation === incarnation)) return false
     context.now = now
+    context.configVersion = next.version
     config = next
     control.setPeers([...next.switches, ...next.runtimes].filter((entry) => entry.id !== id))
     for (const { id: switchId, link } of linkList) {

@@ -48,6 +48,9 @@ interface Announcement {
   readonly flows: Iterator<number>
   /** A flow that found no room yet; 0 if there is none. */
   record: number
+  readonly since: number
+  /** All flows have been told of; `AnnounceDone` waits for what is on its way here. */
+  isTold: boolean
 }
 
 export interface CoordinatorLoad {
@@ -87,6 +90,7 @@ export class Coordinator {
       (flow) => this.closings.has(flow) || this.incoming.moves.has(flow) || this.claims.has(flow))
     this.incoming = new IncomingMoves(context, {
       isDraining: () => this.#isDraining,
+      announce: (record, switchId) => { this.#announceFlow(switchId, record, true) },
       recordOf: (key) => this.#find(key),
       hashOf: (key) => {
         this.#find(key)
@@ -331,16 +335,16 @@ export class Coordinator {
       this.incoming.fenced(id)
     }
     const { gone, come } = context.switches.update(config.switches)
-    this.claims.refuseWithout(config.switches)
+    this.claims.refuseWithout(config.switches.filter((entry) => entry.incarnation !== 0))
     for (const mask of gone) {
       this.#stopping &= ~mask
       this.closings.withoutSwitches(mask)
       this.outgoing.withoutSwitches(mask)
-      this.incoming.withoutSwitches(mask)
     }
+    this.incoming.configured(gone.reduce((mask, bit) => mask | bit, 0))
     for (const id of come) {
       if (!this.#announcements.has(id)) context.step('announcing', 1)
-      this.#announcements.set(id, { flows: context.engine.flows(), record: 0 })
+      this.#announcements.set(id, { flows: context.engine.flows(), record: 0, since: context.now, isTold: false })
     }
     for (const id of [...this.#announcements.keys()]) {
       if (context.switches.bitOf(id) !== 0) continue
@@ -459,25 +463,30 @@ export class Coordinator {
       if (isFlow && !this.#announceFlow(switchId, record)) return
       announcement.record = 0
     }
-    for (const block of context.absent.blocks()) {
-      if (context.arena.u8[block + KeyBlock.kind] === AbsentKind.opening) this.#announceOpening(switchId, block)
+    if (!announcement.isTold) {
+      announcement.isTold = true
+      for (const block of context.absent.blocks()) {
+        if (context.arena.u8[block + KeyBlock.kind] === AbsentKind.opening) this.#announceOpening(switchId, block)
+      }
+      this.closings.repeatTo(switchId)
+      this.outgoing.repeatTo(switchId)
+      this.claims.repeatTo(switchId)
     }
-    this.closings.repeatTo(switchId)
-    this.outgoing.repeatTo(switchId)
-    this.claims.repeatTo(switchId)
+    // A flow that was on its way here may be announced neither by its source, which has given it away, nor, so far, by us.
+    if (this.incoming.hasPreparedBefore(announcement.since)) return
     sendHead(context, context.control(switchId), AnnounceDone, 0, 0)
     this.#announcements.delete(switchId)
     context.step('announcing', -1)
   }
 
-  #announceFlow(switchId: number, record: number): boolean {
+  #announceFlow(switchId: number, record: number, reserved = false): boolean {
     const context = this.#context
     const { arena } = context
     const flow = flowOf(context, record)
     const move = this.outgoing.moves.get(flow)
     const { epoch, owner, phase } = this.#standing(record, flow, move)
     const channel = context.control(switchId)
-    const at = begin(context, channel, AnnounceFlow, flow, epoch, false, aliasCount(context, record) * ALIAS_BYTES)
+    const at = begin(context, channel, AnnounceFlow, flow, epoch, reserved, aliasCount(context, record) * ALIAS_BYTES)
     if (at === 0) return false
     arena.u8[at + MessageField.code] = phase
     arena.u16[(at + MessageField.node) >> 1] = owner

@@ -599,10 +599,12 @@ export function createEngine(options: EngineOptions) {
     }
     inherited = IDENTITY.map((offset) => i32[(record + offset) >> 2])
     const opener = u8[record + FlowRecord.opener]
+    const paused = u8[record + FlowRecord.flags] & FlowFlag.paused
     end(record, 'closed', true)
     const opened = open(d)
     inherited = null
     assert(opened === record, 'the block freed last is the next one taken')
+    u8[record + FlowRecord.flags] |= paused
     if (u8[record + FlowRecord.opener] !== opener) {
       // The other side has opened it this time.
       const forward = u8[record + FlowRecord.outputs]

@@ -8,34 +8,34 @@ import type { Side, SwitchEntry } from '../messages/cluster-config.ts'
 import { SWITCHES_MAX } from '../messages/migration.ts'
 
 export class PeerSwitches {
-  /** Bits of the switches that there are now. */
+  /** Bits of the switches that are up. */
   all = 0
   readonly #entries: (SwitchEntry | null)[] = new Array<SwitchEntry | null>(SWITCHES_MAX).fill(null)
 
-  /** Takes a configuration's switches. Tells which are gone for good, and which have come (back) in a new life. */
+  /** Takes a configuration's switches. Tells which are down or gone, and which have come (back) in a new life. */
   update(entries: readonly SwitchEntry[]): { gone: number[]; come: number[] } {
     assert(entries.length <= SWITCHES_MAX, 'a cluster has few switches')
     const gone: number[] = []
     const come: number[] = []
     for (const [slot, old] of this.#entries.entries()) {
-      if (old !== null && !entries.some((entry) => entry.id === old.id)) {
-        gone.push(1 << slot)
-        this.#entries[slot] = null
-      }
+      if (old === null) continue
+      const entry = entries.find((one) => one.id === old.id)
+      if (entry === undefined) this.#entries[slot] = null
+      if (old.incarnation !== 0 && (entry === undefined || entry.incarnation === 0)) gone.push(1 << slot)
     }
     for (const entry of entries) {
       let slot = this.#entries.findIndex((old) => old?.id === entry.id)
       if (slot < 0) slot = this.#entries.indexOf(null)
-      if (this.#entries[slot]?.incarnation !== entry.incarnation) come.push(entry.id)
+      if (entry.incarnation !== 0 && this.#entries[slot]?.incarnation !== entry.incarnation) come.push(entry.id)
       this.#entries[slot] = entry
     }
-    this.all = this.#entries.reduce((mask, entry, slot) => (entry === null ? mask : mask | (1 << slot)), 0)
+    this.all = this.#entries.reduce((mask, entry, slot) => ((entry?.incarnation ?? 0) === 0 ? mask : mask | (1 << slot)), 0)
     return { gone, come }
   }
 
-  /** The bit of a switch; 0 for one that is not there. */
+  /** The bit of a switch; 0 for one that is not up. */
   bitOf(id: number): number {
-    const slot = this.#entries.findIndex((entry) => entry?.id === id)
+    const slot = this.#entries.findIndex((entry) => entry?.id === id && entry.incarnation !== 0)
     return slot < 0 ? 0 : 1 << slot
   }
 

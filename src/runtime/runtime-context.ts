@@ -76,6 +76,8 @@ export interface RuntimeContext {
   readonly absent: KeyTable
   /** Arena offset of the companion bytes of flow record 0. */
   readonly companions: number
+  /** Version of the configuration. */
+  configVersion: number
   /** Time of this turn. */
   now: TimeUs
   /** Packets in queues of flows that move. */

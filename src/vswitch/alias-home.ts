@@ -63,7 +63,7 @@ export class AliasHome {
     if (taken === 0 && !this.#add(main, key, at + MessageField.macs)) {
       return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.tableFull)
     }
-    const others = this.#switches().filter(({ id }) => id !== context.self)
+    const others = this.#others()
     const claim: Claim = { flow, runtime, key: arena.i32.slice(key, key + KEY_WORDS),
       macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
       pending: new Set(others.map(({ incarnation }) => incarnation)) }
@@ -72,6 +72,11 @@ export class AliasHome {
     for (const { id } of others) this.#tell(id, claim)
     if (planted['alias-before-bound']) claim.pending.clear()
     this.#grant(claim)
+  }
+
+  /** The other switches that are up. */
+  #others(): SwitchEntry[] {
+    return this.#switches().filter(({ id, incarnation }) => id !== this.#context.self && incarnation !== 0)
   }
 
   #add(main: number, key: number, macs: number): boolean {
@@ -175,7 +180,7 @@ export class AliasHome {
 
   /** Switches have gone or come: those that are gone need not answer, new ones must. */
   configure(): void {
-    const others = this.#switches().filter(({ id }) => id !== this.#context.self)
+    const others = this.#others()
     for (const claim of [...this.#claims.values()]) {
       for (const incarnation of [...claim.pending]) {
         if (others.some((entry) => entry.incarnation === incarnation)) continue

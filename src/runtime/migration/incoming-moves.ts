@@ -17,8 +17,8 @@ import { KeyBlock } from '../../flow/key-table.ts'
 import { FlowClosed } from '../../messages/closing.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
-  AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowReply, InstallFlowSwitches, MoveRefusal,
-  PrepareFlow, PrepareFlowLayout, PrepareFlowReply, SWITCHES_MAX,
+  AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
+  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReply, SWITCHES_MAX,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -43,8 +43,11 @@ export interface IncomingMove {
   /** Block in the table of absent flows, until the record is installed. */
   block: number
   record: number
-  /** Switches that have said `Go`, and those that must. */
+  /** Switches that have said `Go`, and ids of those that must, in the configuration with this version. */
   gone: number
+  named: number[]
+  version: number
+  /** Switches whose in-band word is awaited when it goes back. */
   awaited: number
   /** When going back: switches that have sent their in-band word at that epoch. */
   marked: number
@@ -57,6 +60,8 @@ export interface IncomingMove {
 
 export interface IncomingHost {
   isDraining(): boolean
+  /** Tells a switch of a flow. */
+  announce(record: number, switchId: number): void
   /** The record of a key here, 0 if there is none. */
   recordOf(key: number): number
   /** Hash of a key, as in the table of absent flows. */
@@ -109,7 +114,7 @@ export class IncomingMoves {
       }
       this.moves.set(flow, {
         flow, epoch, source, layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
-        awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
+        named: [], version: 0, awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
       })
       context.step('prepared', 1)
       this.counts.prepared++
@@ -192,9 +197,12 @@ export class IncomingMoves {
     this.#removeBlocks(move)
     move.record = record
     this.#installAliases(move)
-    for (let i = 0; i < SWITCHES_MAX; i++) move.awaited |= context.switches.bitOf(arena.u8[at + InstallFlowSwitches + i])
+    move.named = [...arena.u8.slice(at + InstallFlowSwitches, at + InstallFlowSwitches + SWITCHES_MAX)].filter((id) => id !== 0)
+    move.version = arena.u32[(at + InstallFlowConfigVersion) >> 2]
     this.#become(move, 'waiting')
     this.counts.installed++
+    // Switches that the source did not know of hear of the flow from us.
+    for (const id of context.switches.idsIn(context.switches.all)) if (!move.named.includes(id)) this.#host.announce(record, id)
     sendHead(context, context.control(source), InstallFlowReply, flow, epoch)
     this.#begin(move)
   }
@@ -257,7 +265,10 @@ export class IncomingMoves {
   #begin(move: IncomingMove): void {
     const context = this.#context
     if (move.state !== 'waiting') return
-    if ((move.awaited & ~move.gone) !== 0 && !planted['release-without-go']) return
+    // A source with a newer configuration knows better which switches there are.
+    const isKnown = move.version <= context.configVersion
+    const missing = move.named.some((id) => (context.switches.bitOf(id) & ~move.gone) !== 0)
+    if ((!isKnown || missing) && !planted['release-without-go']) return
     context.engine.resumeFlow(move.record)
     context.step('waiting', -1)
     this.moves.delete(move.flow)
@@ -346,9 +357,17 @@ export class IncomingMoves {
     }
   }
 
-  withoutSwitches(mask: number): void {
+  /** True while a flow is prepared that was before `time`: it may have been announced by nobody yet. */
+  hasPreparedBefore(time: number): boolean {
+    for (const move of this.moves.values()) if (move.state === 'prepared' && move.since <= time) return true
+    return false
+  }
+
+  /** The configuration has changed: switches in `mask` are gone. */
+  configured(mask: number): void {
     for (const move of [...this.moves.values()]) {
       move.awaited &= ~mask
+      move.gone &= ~mask
       this.#begin(move)
       this.#giveBack(move)
     }

@@ -15,7 +15,7 @@ import { FlowRecord, FlowFlag, FlowPhase } from '../../flow/flow-record.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowSwitches, MoveRefusal, PrepareFlow,
+  AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal, PrepareFlow,
   PrepareFlowLayout, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
@@ -242,6 +242,7 @@ export class OutgoingMoves {
     const at = begin(context, channel, InstallFlow, move.flow, move.before + 1, false, snapshot.length)
     if (at === 0) return false
     this.#writeSwitches(at + InstallFlowSwitches, context.switches.all)
+    arena.u32[(at + InstallFlowConfigVersion) >> 2] = context.configVersion
     arena.u8.set(snapshot, at + InstallFlow.bytes)
     ;(channel as MessageChannel).commit()
     engine.pauseFlow(move.record)
