@@ -14,7 +14,7 @@
  *     convergence    when all is healed, everything that was begun ends in time
  */
 
-import { hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
+import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
 export type Checker = 'exactly-once' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
   'convergence' | 'invariant'
@@ -106,7 +106,8 @@ export class Ledger {
     this.#status[id] = Status.left
     const key = flow * 2 + side
     const last = this.#lastLeft.get(key) ?? 0
-    if (sequence <= last && this.isOrdered) this.violate('order', `${what} has left behind number ${last}`)
+    // An ICMP error is a flow of its own while the flow that it is about is not known.
+    if (sequence <= last && this.isOrdered && flow < ERROR_FLOWS) this.violate('order', `${what} has left behind number ${last}`)
     this.#lastLeft.set(key, Math.max(last, sequence))
   }
 

@@ -447,7 +447,9 @@ export class VirtualSwitch {
     const { arena, table } = context
     const key = (at + MessageField.key) >> 2
     const entry = table.mainOf(table.find(key, context.hashOf(key)))
-    if (entry === 0 || (arena.f64[(entry + Entry.flow) >> 3] !== flow && !planted['stale-close'])) return
+    const isSame = entry !== 0 && arena.f64[(entry + Entry.flow) >> 3] === flow &&
+      arena.u32[(entry + Entry.epoch) >> 2] <= arena.u32[(at + MessageField.epoch) >> 2]
+    if (entry === 0 || (!isSame && !planted['stale-close'])) return
     if (hasEnded) {
       this.#remove(entry, '')
     } else if (arena.u8[entry + Entry.phase] === EntryPhase.closing) {
@@ -662,6 +664,8 @@ export class VirtualSwitch {
       this.#own(entry, owner, arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2], epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
+      // It may have ended there by now, before we were known: then it ends here as an opening does.
+      if (phase === AnnouncedPhase.handedOver && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
     }
     this.aliases.announced(at, bytes, entry)
     if (phase !== AnnouncedPhase.owned && (arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(entry)
