@@ -66,6 +66,8 @@ export class VirtualSwitch {
   #runtimes = new Map<number, RuntimeState>()
   #runtimeList: RuntimeState[] = []
   #switches: readonly SwitchEntry[] = []
+  /** The newest incarnation of each runtime that any configuration has named, those that are gone included. */
+  readonly #newest = new Map<number, number>()
   #version = 0
   /** Until every runtime has announced its flows. */
   #isLearning = true
@@ -566,6 +568,7 @@ export class VirtualSwitch {
     this.#switches = config.switches
     this.#runtimes = new Map(config.runtimes.map((entry) => [entry.id, this.#runtimeState(entry, before.get(entry.id))]))
     this.#runtimeList = [...this.#runtimes.values()]
+    for (const { id, incarnation } of config.runtimes) this.#newest.set(id, Math.max(incarnation, this.#newest.get(id) ?? 0))
     const fenced = [...before.values()].filter((old) => !this.#isLive(old.id, old.incarnation))
     if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
@@ -642,7 +645,7 @@ export class VirtualSwitch {
       const owner = arena.u16[(entry + Entry.owner) >> 1]
       const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
       // One that we have not heard of yet is not fenced.
-      if (this.#isLive(owner, incarnation) || incarnation > this.#incarnationOf(owner)) continue
+      if (this.#isLive(owner, incarnation) || incarnation > (this.#newest.get(owner) ?? 0)) continue
       this.#remove(entry, '')
     }
     this.#askAgain()
