@@ -1,0 +1,258 @@
+/**
+ * `nfactor bench switch`: a virtual switch against a runtime's engine with the standard chain, on the same frames in one run.
+ *
+ *     node bench/vswitch/main.ts [--flows 10000,100000] [--chunks 300] [--arrivals 1000000] [--json FILE]
+ *
+ *     external -> link    receive, parse, hash, find the entry, rewrite addresses, send on the owner's link
+ *     link -> external    the same back: the sender must be the releaser, the addresses are restored
+ *     engine              monitor, firewall, http (bench/engine)
+ *
+ * Frames are those of the engine bench (bench/engine/trace.ts), a chunk of 4,096 at a time through each of the three in turn. Ports
+ * copy nothing, so that what is compared is the nodes; the switch takes and gives back packet slots all the same. Then flows come and
+ * go, a thousand at a time, and what has grown by the end is told.
+ */
+
+import { writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { setEngineFlags } from '../../src/process/engine-flags.ts'
+
+setEngineFlags()
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
+
+const { values } = parseArgs({ args: process.argv.slice(2), options: {
+  flows: { type: 'string', default: '10000,100000' }, chunks: { type: 'string', default: '300' },
+  arrivals: { type: 'string', default: '1000000' }, json: { type: 'string' },
+} })
+
+const { Arena } = await import('../../src/memory/arena.ts')
+const { CloseFlow, FlowClosed } = await import('../../src/messages/closing.ts')
+const { Descriptor, DESCRIPTOR_WORDS } = await import('../../src/packet/descriptor.ts')
+const { PacketPool, SLOT_FRAME_OFFSET } = await import('../../src/packet/packet-pool.ts')
+const { DataLink } = await import('../../src/node/data-link.ts')
+const { createSwitchNode } = await import('../../src/node/switch-node.ts')
+const { adviseHugePages } = await import('../../src/ports/huge-pages.ts')
+const { roundRobin } = await import('../../src/vswitch/placement/round-robin.ts')
+const { ScriptedSwitch } = await import('../../src/vswitch/scripted-switch.ts')
+const { ENTRY_BYTES } = await import('../../src/vswitch/switch-table.ts')
+const { engineFor } = await import('../engine/variants.ts')
+const { CHUNK_PACKETS, SLOT_BYTES, Trace } = await import('../engine/trace.ts')
+type Port = import('../../src/packet/port.ts').Port
+type Pool = import('../../src/packet/packet-pool.ts').PacketPool
+type Config = import('../../src/messages/cluster-config.ts').ClusterConfig
+
+const SWITCH = 1
+const RUNTIME = 11
+const frameWord = Descriptor.frame
+const lengthWord = Descriptor.length
+const wireLengthWord = Descriptor.wireLength
+const slotWord = Descriptor.slot
+const linkTypeWord = Descriptor.linkType
+
+function configOf(version: number, runtimes: Config['runtimes']): Config {
+  return { version, clusterId: 1, switches: [{ id: SWITCH, incarnation: 1, side: 'ingress', isHome: true }], runtimes }
+}
+
+/** A port that gives the frames of a chunk, where they lie, and takes all that it is given. Frames of NFactor's own go by a queue. */
+class TracePort implements Port {
+  next = 0
+  end = 0
+  sent = 0
+  readonly room = 1e6
+  readonly inbox: Uint8Array[] = []
+  outbox: Uint8Array[] = []
+  readonly #arena: InstanceType<typeof Arena>
+  readonly #trace: InstanceType<typeof Trace> | null
+
+  constructor(arena: InstanceType<typeof Arena>, trace: InstanceType<typeof Trace> | null) {
+    this.#arena = arena
+    this.#trace = trace
+  }
+
+  receive(pool: Pool, descriptors: number, max: number): number {
+    const { i32 } = this.#arena
+    if (this.inbox.length > 0) return this.#receiveOwn(pool, descriptors)
+    const trace = this.#trace
+    if (trace === null) return 0
+    const count = Math.min(max, this.end - this.next)
+    for (let i = 0, d = descriptors; i < count; i++, d += DESCRIPTOR_WORDS) {
+      const length = i32[trace.lengths + this.next]
+      i32[d + frameWord] = trace.pool + this.next++ * SLOT_BYTES + 2
+      i32[d + lengthWord] = length
+      i32[d + wireLengthWord] = length
+      i32[d + slotWord] = pool.take(length)
+      i32[d + linkTypeWord] = 1
+    }
+    return count
+  }
+
+  #receiveOwn(pool: Pool, d: number): number {
+    const { i32, u8 } = this.#arena
+    const bytes = this.inbox.shift() as Uint8Array
+    const slot = pool.take(bytes.length)
+    u8.set(bytes, slot + SLOT_FRAME_OFFSET)
+    i32[d + frameWord] = slot + SLOT_FRAME_OFFSET
+    i32[d + lengthWord] = bytes.length
+    i32[d + wireLengthWord] = bytes.length
+    i32[d + slotWord] = slot
+    i32[d + linkTypeWord] = 1
+    return 1
+  }
+
+  send(): boolean {
+    this.sent++
+    return true
+  }
+
+  sendReserved(frame: number, length: number): boolean {
+    this.outbox.push(this.#arena.u8.slice(frame, frame + length))
+    return true
+  }
+}
+
+interface Row { flows: number; name: string; median: number; low: number; high: number; ratio: number }
+
+async function compare(flows: number, chunks: number): Promise<{ rows: Row[]; tableBytes: number }> {
+  const arena = new Arena()
+  adviseHugePages(arena)
+  const engine = await engineFor(arena, { variant: 'chain', flows, distribution: 'uniform', chunks, wasm: true })
+  const trace = new Trace(arena, { flows, distribution: 'uniform', seed: 20260101 })
+  const external = new TracePort(arena, trace)
+  const link = new TracePort(arena, trace)
+  const runtimePort = new TracePort(arena, null)
+  const node = createSwitchNode({
+    arena, id: SWITCH, incarnation: 1, clusterId: 1, policy: roundRobin(), seed: 1, config: configOf(1, []),
+    limits: { entries: Math.ceil(flows * 1.01) + 16, packets: 512, largePackets: 1 },
+    ports: { external, control: new TracePort(arena, null), links: new Map([[RUNTIME, link]]) },
+  })
+  // A runtime that came later has nothing to announce.
+  node.notifyClusterConfig(configOf(2, [{ id: RUNTIME, incarnation: 2, isDraining: false }]), 0)
+  const runtime = new DataLink({ arena, clusterId: 1, self: RUNTIME, selfIncarnation: 2, peer: SWITCH, port: runtimePort, onMessage: () => {} })
+  runtime.setPeer(1)
+  const pool = new PacketPool(arena, 64, 1)
+  const batch = arena.allocate('runtime batch', 32 * DESCRIPTOR_WORDS * 4) >> 2
+
+  const { i32 } = arena
+  let now = 1e6
+  const run = (port: TracePort, other: TracePort, count: number): number => {
+    port.next = 0
+    port.end = count
+    other.sent = 0
+    const start = performance.now()
+    while (port.next < port.end) {
+      now += 13
+      node.poll(now)
+    }
+    const time = (performance.now() - start) * 1e6 / count
+    if (other.sent !== count) throw new Error(`${other.sent} of ${count} packets came through: ${JSON.stringify(node.dropReasons())}`)
+    return time
+  }
+  /** The runtime's side of the in-band session answers. */
+  const answer = (): void => {
+    for (let turn = 0; turn < 4 || link.outbox.length > 0; turn++) {
+      runtimePort.inbox.push(...link.outbox)
+      link.outbox = []
+      while (runtime.receive(pool, batch, 32) > 0 || runtime.hasPending) runtime.deliver(now)
+      runtime.transmit(now)
+      link.inbox.push(...runtimePort.outbox)
+      runtimePort.outbox = []
+      now += 50_000
+      node.poll(now)
+    }
+  }
+  const { process: runBatch, clearOutput } = engine
+  const runEngine = (count: number): number => {
+    const start = performance.now()
+    for (let first = 0; first < count; first += 32) {
+      const packets = Math.min(32, count - first)
+      now += 3
+      for (let i = 0, d = engine.descriptor(0); i < packets; i++, d += DESCRIPTOR_WORDS) {
+        i32[d + frameWord] = trace.pool + (first + i) * SLOT_BYTES + 2
+        i32[d + lengthWord] = i32[trace.lengths + first + i]
+        i32[d + slotWord] = 0
+        i32[d + linkTypeWord] = 1
+      }
+      engine.batchCount = packets
+      runBatch(now)
+      clearOutput()
+    }
+    return (performance.now() - start) * 1e6 / count
+  }
+
+  for (let flow = 0; flow < flows;) {
+    flow = trace.openNext(flow)
+    // A part at a time: a session has so much room.
+    for (let from = 0; from < trace.count; from += 384) {
+      external.next = from
+      external.end = Math.min(from + 384, trace.count)
+      while (external.next < external.end) node.poll(now += 13)
+      answer()
+    }
+    runEngine(trace.count)
+  }
+  if (node.entries !== flows) throw new Error(`${node.entries} of ${flows} flows opened: ${JSON.stringify(node.dropReasons())}`)
+  const inward: number[] = []
+  const outward: number[] = []
+  const chain: number[] = []
+  for (let chunk = 0; chunk < chunks; chunk++) {
+    trace.next()
+    const measures = [(): void => { inward.push(run(external, link, CHUNK_PACKETS)) },
+      (): void => { outward.push(run(link, external, CHUNK_PACKETS)) }, (): void => { chain.push(runEngine(CHUNK_PACKETS)) }]
+    for (let i = 0; i < 3; i++) (measures[(chunk + i) % 3] as () => void)()
+  }
+  const rowOf = (name: string, all: number[]): Row => {
+    const times = all.slice(all.length / 3).sort((a, b) => a - b)
+    const at = (share: number): number => times[Math.floor((times.length - 1) * share)] as number
+    return { flows, name, median: at(0.5), low: at(0.1), high: at(0.9), ratio: 1 }
+  }
+  const rows = [rowOf('engine, standard chain', chain), rowOf('switch, external -> link', inward), rowOf('switch, link -> external', outward)]
+  for (const row of rows) row.ratio = row.median / (rows[0] as Row).median
+  const tableBytes = arena.regions.filter(({ name }) => name.startsWith('switch table')).reduce((sum, { bytes }) => sum + bytes, 0)
+  return { rows, tableBytes: tableBytes / flows }
+}
+
+/** Flows come and go; what has grown? */
+function churn(arrivals: number): { heapGrowth: number; entriesTouched: number; entriesLeft: number; slotsUsed: number; usPerFlow: number } {
+  const one = new ScriptedSwitch(configOf(1, []), SWITCH, roundRobin(), { entries: 4096 })
+  one.configure(configOf(2, [{ id: RUNTIME, incarnation: 2, isDraining: false }]))
+  const LIVE = 1000
+  let next = 0
+  const round = (): void => {
+    for (let i = 0; i < LIVE; i++) one.external(next + i)
+    for (let i = 0; i < LIVE; i++) {
+      const said = { flow: one.entry(next + i)?.flow ?? 0, epoch: 1, key: next + i, code: 1 }
+      one.control(RUNTIME, CloseFlow, { ...said, code: 0 })
+      one.control(RUNTIME, FlowClosed, said)
+    }
+    one.take()
+    next += LIVE
+  }
+  for (let i = 0; i < 50; i++) round()
+  collect()
+  const before = process.memoryUsage().heapUsed
+  const started = performance.now()
+  for (let done = 0; done < arrivals; done += LIVE) round()
+  const usPerFlow = (performance.now() - started) * 1000 / arrivals
+  collect()
+  return { heapGrowth: process.memoryUsage().heapUsed - before, entriesTouched: one.table.slab.highWater, entriesLeft: one.table.size,
+    slotsUsed: one.pool.used, usPerFlow }
+}
+
+const all: Row[] = []
+let table = 0
+for (const flows of values.flows.split(',').map(Number)) {
+  const { rows, tableBytes } = await compare(flows, Number(values.chunks))
+  table = Math.max(table, tableBytes)
+  all.push(...rows)
+  console.log(`${flows.toLocaleString('en')} flows`)
+  for (const { name, median, low, high, ratio } of rows) {
+    console.log(`  ${name.padEnd(26)} ${median.toFixed(0).padStart(5)} ns  (${low.toFixed(0)} - ${high.toFixed(0)})  ${ratio.toFixed(2)} x`)
+  }
+}
+const grown = churn(Number(values.arrivals))
+console.log(`memory: ${ENTRY_BYTES} B per entry and up to ${table.toFixed(0)} B of tables`)
+console.log(`${values.arrivals} arrivals and departures: heap ${(grown.heapGrowth / 1024).toFixed(0)} KiB more, ` +
+  `${grown.entriesTouched} entries ever used, ${grown.entriesLeft} left, ${grown.slotsUsed} packet slots in use`)
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ rows: all, tableBytes: table, churn: grown }, null, 2)}\n`)
