@@ -6,13 +6,14 @@
  */
 
 import { planted } from '../base/planted-bugs.ts'
+import { flowKeysEqual } from '../flow/flow-key.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { AliasRefusal, BindAlias, BindAliasReply, ClaimAliasReply } from '../messages/aliasing.ts'
 import { AnnounceFlow } from '../messages/announcing.ts'
 import type { SwitchEntry } from '../messages/cluster-config.ts'
 import { MACS_BYTES, MessageField } from '../messages/message.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
-import { begin, writeKey, type SwitchContext } from './switch-context.ts'
+import { begin, writeEntryKey, writeKey, type SwitchContext } from './switch-context.ts'
 import { Entry } from './switch-table.ts'
 
 interface Claim {
@@ -20,11 +21,12 @@ interface Claim {
   readonly runtime: number
   readonly key: Int32Array
   readonly macs: Uint8Array
-  /** Switches, by incarnation, that have yet to say that they have the alias. */
+  /** Switches, by incarnation, that have been told of the alias, and those of them that have yet to say that they have it. */
+  readonly told: Set<number>
   readonly pending: Set<number>
 }
 
-/** An alias that came before its flow was known here. */
+/** An alias that came before its flow was known here, or while another flow that is about to end still has the key. */
 interface EarlyAlias {
   readonly from: number
   readonly key: Int32Array
@@ -37,14 +39,20 @@ const EARLY_MAX = 1024
 export class AliasHome {
   readonly #context: SwitchContext
   readonly #switches: () => readonly SwitchEntry[]
+  readonly #replace: (entry: number, then: () => void) => void
   readonly #claims = new Map<number, Claim>()
   readonly #early = new Map<number, EarlyAlias>()
   readonly #key: number
   readonly #macs: number
 
-  constructor(context: SwitchContext, switches: () => readonly SwitchEntry[]) {
+  /**
+   * @param switches those of the configuration
+   * @param replace removes an entry, does `then`, and steers anew what the entry held
+   */
+  constructor(context: SwitchContext, switches: () => readonly SwitchEntry[], replace: (entry: number, then: () => void) => void) {
     this.#context = context
     this.#switches = switches
+    this.#replace = replace
     this.#key = context.arena.allocate('alias: key', 64) >> 2
     this.#macs = context.arena.allocate('alias: addresses', 16)
   }
@@ -66,7 +74,7 @@ export class AliasHome {
     const others = this.#others()
     const claim: Claim = { flow, runtime, key: arena.i32.slice(key, key + KEY_WORDS),
       macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
-      pending: new Set(others.map(({ incarnation }) => incarnation)) }
+      told: new Set(others.map(({ incarnation }) => incarnation)), pending: new Set(others.map(({ incarnation }) => incarnation)) }
     if (!this.#claims.has(flow)) context.step('claiming', 1)
     this.#claims.set(flow, claim)
     for (const { id } of others) this.#tell(id, claim)
@@ -100,6 +108,17 @@ export class AliasHome {
     ;(channel as MessageChannel).commit()
   }
 
+  /** A switch asks who serves a key that is an alias: it has not heard, or has come back since. */
+  remind(switchId: number, alias: number): void {
+    const context = this.#context
+    const channel = context.control(switchId)
+    const flow = context.arena.f64[(context.table.mainOf(alias) + Entry.flow) >> 3]
+    const at = begin(context, channel, BindAlias, flow, 0)
+    if (at === 0) return
+    writeEntryKey(context, at, alias)
+    ;(channel as MessageChannel).commit()
+  }
+
   #answer(runtime: number, flow: number, key: number, macs: number, refusal: number): void {
     const context = this.#context
     const channel = context.control(runtime)
@@ -120,22 +139,36 @@ export class AliasHome {
 
   /** The home of an alias has granted it. */
   bind(from: number, at: number, flow: number): void {
-    const context = this.#context
-    const { arena, table } = context
     const key = (at + MessageField.key) >> 2
-    const main = table.findFlow(flow)
-    if (main === 0) {
-      if (this.#early.size >= EARLY_MAX) return context.anomaly('early-alias-limit')
-      this.#early.set(flow, { from, key: arena.i32.slice(key, key + KEY_WORDS),
-        macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES) })
-      return
+    const main = this.#context.table.findFlow(flow)
+    if (main === 0) this.#keepEarly(from, flow, key, at + MessageField.macs)
+    else this.#take(from, flow, main, key, at + MessageField.macs)
+  }
+
+  #keepEarly(from: number, flow: number, key: number, macs: number): void {
+    const { arena, anomaly } = this.#context
+    if (this.#early.size >= EARLY_MAX) {
+      this.#early.delete(this.#early.keys().next().value as number)
+      anomaly('early-alias-limit')
     }
-    this.#take(from, flow, main, key, at + MessageField.macs)
+    this.#early.set(flow, { from, key: arena.i32.slice(key, key + KEY_WORDS), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
   }
 
   #take(from: number, flow: number, main: number, key: number, macs: number): void {
     const context = this.#context
-    if (context.table.find(key, context.hashOf(key)) === 0 && !this.#add(main, key, macs)) context.anomaly('flow-table-full')
+    const { arena, table } = context
+    const found = table.find(key, context.hashOf(key))
+    const isHere = found !== 0 && table.mainOf(found) === main
+    if (found !== 0 && !isHere) {
+      const isMain = table.mainOf(found) === found
+      const known = arena.f64[(found + Entry.flow) >> 3]
+      // Its home knows of no other flow with this key, so that one ends here too, as soon as its FlowClosed has come.
+      if (!isMain || (known !== 0 && known !== flow)) return this.#keepEarly(from, flow, key, macs)
+      // Packets came for the key before the flow had it.
+      this.#replace(found, () => { if (!this.#add(main, key, macs)) context.anomaly('flow-table-full') })
+    } else if (!isHere && !this.#add(main, key, macs)) {
+      context.anomaly('flow-table-full')
+    }
     const channel = context.control(from)
     const at = begin(context, channel, BindAliasReply, flow, 0)
     if (at === 0) return
@@ -143,14 +176,18 @@ export class AliasHome {
     ;(channel as MessageChannel).commit()
   }
 
-  /** Another switch has the alias. */
-  bound(switchId: number, flow: number): void {
+  /** Another switch has the alias with the key at a word index. */
+  bound(switchId: number, flow: number, key: number): void {
     const claim = this.#claims.get(flow)
     const incarnation = this.#switches().find(({ id }) => id === switchId)?.incarnation
-    if (claim === undefined || incarnation === undefined || !claim.pending.delete(incarnation)) {
-      return this.#context.anomaly('late-alias-reply')
-    }
+    if (claim === undefined || incarnation === undefined || !flowKeysEqual(this.#context.arena.i32, key, this.#keyOf(claim)) ||
+        !claim.pending.delete(incarnation)) return this.#context.anomaly('late-alias-reply')
     this.#grant(claim)
+  }
+
+  #keyOf({ key }: Claim): number {
+    this.#context.arena.i32.set(key, this.#key)
+    return this.#key
   }
 
   /** A flow is known here now: aliases that came early are taken. */
@@ -161,6 +198,17 @@ export class AliasHome {
     this.#context.arena.i32.set(early.key, this.#key)
     this.#context.arena.u8.set(early.macs, this.#macs)
     this.#take(early.from, flow, entry, this.#key, this.#macs)
+  }
+
+  /** A flow has ended: what was open about its alias is over, and others may take the keys that it had. */
+  flowEnded(flow: number): void {
+    if (this.#claims.delete(flow)) this.#context.step('claiming', -1)
+    this.#early.delete(flow)
+    if (this.#early.size === 0) return
+    for (const waiting of [...this.#early.keys()]) {
+      const main = this.#context.table.findFlow(waiting)
+      if (main !== 0) this.flowKnown(waiting, main)
+    }
   }
 
   /** The aliases behind an AnnounceFlow. */
@@ -185,6 +233,13 @@ export class AliasHome {
       for (const incarnation of [...claim.pending]) {
         if (others.some((entry) => entry.incarnation === incarnation)) continue
         claim.pending.delete(incarnation)
+      }
+      // One that came while the claim was open may have been told of the flow without it.
+      for (const { id, incarnation } of others) {
+        if (claim.told.has(incarnation)) continue
+        claim.told.add(incarnation)
+        claim.pending.add(incarnation)
+        this.#tell(id, claim)
       }
       if (this.#context.control(claim.runtime) === null) {
         this.#claims.delete(claim.flow)

@@ -84,7 +84,7 @@ export class VirtualSwitch {
     this.#policy = policy
     this.#scratchKey = context.arena.allocate('switch: key', 64) >> 2
     this.#scratchMacs = context.arena.allocate('switch: addresses', 16)
-    this.aliases = new AliasHome(context, () => this.#switches)
+    this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
     context.step('relearning', 1)
   }
 
@@ -252,7 +252,9 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena, table } = context
     const hash = context.hashOf(key)
-    let entry = table.mainOf(table.find(key, hash))
+    const found = table.find(key, hash)
+    let entry = table.mainOf(found)
+    if (entry !== found) return this.aliases.remind(from, found)
     if (entry === 0 && !this.#isLearning) {
       entry = table.add(key, hash)
       if (entry === 0) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
@@ -310,15 +312,18 @@ export class VirtualSwitch {
     this.#flush(entry)
   }
 
-  /** Removes an entry; what it holds is dropped for a reason, or with none steered anew. */
-  #remove(entry: number, reason: string): void {
+  /** Removes an entry and does `then`; what it holds is dropped for a reason, or with none steered anew. */
+  #remove(entry: number, reason: string, then?: () => void): void {
     const context = this.#context
     const { i32, u8 } = context.arena
     if ((u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) context.step('drained', -1)
     this.#setPhase(entry, 0)
     this.#waiting.delete(entry)
     let slot = takeHeld(context, entry)
+    const flow = context.arena.f64[(entry + Entry.flow) >> 3]
     context.table.remove(entry)
+    if (then !== undefined) then()
+    else this.aliases.flowEnded(flow)
     while (slot !== 0) {
       const d = slot >> 2
       slot = i32[d + Descriptor.nextHeld]
@@ -364,7 +369,7 @@ export class VirtualSwitch {
       case Workload.type: return this.#workload(peer, at)
       case ClaimAlias.type: return this.aliases.claim(peer, at, flow)
       case BindAlias.type: return this.aliases.bind(peer, at, flow)
-      case BindAliasReply.type: return this.aliases.bound(peer, flow)
+      case BindAliasReply.type: return this.aliases.bound(peer, flow, (at + MessageField.key) >> 2)
     }
     context.anomaly('unexpected-message')
   }
@@ -451,7 +456,10 @@ export class VirtualSwitch {
     const entry = table.mainOf(table.find(key, context.hashOf(key)))
     const isSame = entry !== 0 && arena.f64[(entry + Entry.flow) >> 3] === flow &&
       arena.u32[(entry + Entry.epoch) >> 2] <= arena.u32[(at + MessageField.epoch) >> 2]
-    if (entry === 0 || (!isSame && !planted['stale-close'])) return
+    if (entry === 0 || (!isSame && !planted['stale-close'])) {
+      if (hasEnded) this.aliases.flowEnded(flow)
+      return
+    }
     if (hasEnded) {
       this.#remove(entry, '')
     } else if (arena.u8[entry + Entry.phase] === EntryPhase.closing) {

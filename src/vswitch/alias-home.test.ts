@@ -1,0 +1,167 @@
+/** Alias keys: claimed at their home, known everywhere before they are granted, gone with their flow. PROTOCOL 5. */
+
+import assert from 'node:assert/strict'
+import { afterEach, test } from 'node:test'
+import { planted } from '../base/planted-bugs.ts'
+import { AliasRefusal, BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
+import { AnnounceDone } from '../messages/announcing.ts'
+import { FlowClosed } from '../messages/closing.ts'
+import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
+import { RerouteFlow, RerouteFlowOwnerIncarnation } from '../messages/migration.ts'
+import { Bind, BindReleaser, PlaceFlow } from '../messages/placement.ts'
+import { roundRobin } from './placement/round-robin.ts'
+import { ScriptedSwitch } from './scripted-switch.ts'
+
+afterEach(() => { for (const bug of Object.keys(planted) as (keyof typeof planted)[]) planted[bug] = false })
+
+const FIRST = flowIdOf(101, 1)
+const ALIAS = 50
+
+function configOf(change: Partial<ClusterConfig> = {}): ClusterConfig {
+  return {
+    version: 1, clusterId: 1,
+    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }, { id: 2, incarnation: 102, side: 'egress', isHome: false }],
+    runtimes: [{ id: 11, incarnation: 111, isDraining: false }],
+    ...change,
+  }
+}
+
+/** The home with flow `FIRST` (key 5) and the next (key 6) at runtime 11. */
+function home(entries = 100): ScriptedSwitch {
+  const one = new ScriptedSwitch(configOf(), 1, roundRobin(), { entries })
+  one.control(11, AnnounceDone)
+  one.external(5)
+  one.external(6)
+  one.take()
+  return one
+}
+
+/** Switch 2, which knows the same flows. */
+function other(): ScriptedSwitch {
+  const one = new ScriptedSwitch(configOf(), 2, roundRobin())
+  one.control(11, AnnounceDone)
+  for (const key of [5, 6]) one.inBand(11, Bind, bindOf(key))
+  one.take()
+  return one
+}
+
+const bindOf = (key: number) => ({ flow: FIRST + key - 5, epoch: 1, node: 11, key, halves: { [BindReleaser]: 11 } })
+const refused = (reason: number) => [`ClaimAliasReply 11 code ${reason}`]
+
+test('a claim is granted when every other switch has the alias', () => {
+  const one = home()
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  assert.deepEqual([one.take(), one.steps.claiming], [['BindAlias 2'], 1])
+  one.control(2, BindAliasReply, { flow: FIRST, key: ALIAS + 1 })
+  assert.deepEqual([one.take(), one.anomalies], [[], { 'late-alias-reply': 1 }])
+  one.control(2, BindAliasReply, { flow: FIRST, key: ALIAS })
+  assert.deepEqual([one.take(), one.steps.claiming], [['ClaimAliasReply 11'], 0])
+  one.external(ALIAS)
+  one.fromRuntime(ALIAS, 11)
+  assert.deepEqual(one.take(), [`packet ${ALIAS} to 11`, `packet ${ALIAS} out`])
+})
+
+test('planted: granted before it is bound, and twice', () => {
+  planted['alias-before-bound'] = true
+  const one = home()
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  assert.deepEqual(one.take(), ['BindAlias 2', 'ClaimAliasReply 11'])
+  planted['alias-granted-twice'] = true
+  one.control(11, ClaimAlias, { flow: FIRST + 1, key: ALIAS })
+  assert.deepEqual(one.take(), ['BindAlias 2', 'ClaimAliasReply 11'])
+})
+
+test('refused: taken by a flow or an alias, of an unknown flow, no room', () => {
+  const one = home(3)
+  one.control(11, ClaimAlias, { flow: FIRST, key: 6 })
+  assert.deepEqual(one.take(), refused(AliasRefusal.taken))
+  one.control(11, ClaimAlias, { flow: 12345, key: ALIAS })
+  assert.deepEqual(one.take(), refused(AliasRefusal.unknownFlow))
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  one.control(2, BindAliasReply, { flow: FIRST, key: ALIAS })
+  one.take()
+  one.control(11, ClaimAlias, { flow: FIRST + 1, key: ALIAS })
+  assert.deepEqual(one.take(), refused(AliasRefusal.taken))
+  one.control(11, ClaimAlias, { flow: FIRST + 1, key: ALIAS + 1 })
+  assert.deepEqual(one.take(), refused(AliasRefusal.tableFull))
+})
+
+test('an alias follows its flow and ends with it', () => {
+  const one = other()
+  one.control(1, BindAlias, { flow: FIRST, key: ALIAS })
+  assert.deepEqual(one.take(), ['BindAliasReply 1'])
+  one.configure(configOf({ version: 2, runtimes: [11, 12].map((id) => ({ id, incarnation: 100 + id, isDraining: false })) }))
+  one.control(11, RerouteFlow, { flow: FIRST, epoch: 2, node: 12, key: 5, words: { [RerouteFlowOwnerIncarnation]: 112 } })
+  one.take()
+  one.external(ALIAS)
+  assert.deepEqual(one.take(), [`packet ${ALIAS} to 12`])
+  one.control(12, FlowClosed, { flow: FIRST, epoch: 2, code: 1, key: 5 })
+  assert.deepEqual([one.entryOf(5), one.entryOf(ALIAS), one.table.size], [0, 0, 1])
+})
+
+test('an alias that comes before its flow waits for it, and is forgotten if that ends', () => {
+  const one = new ScriptedSwitch(configOf(), 2, roundRobin())
+  one.control(11, AnnounceDone)
+  one.control(1, BindAlias, { flow: FIRST, key: ALIAS })
+  assert.deepEqual(one.take(), [])
+  one.inBand(11, Bind, bindOf(5))
+  assert.deepEqual(one.take(), ['BindAliasReply 1'])
+  one.control(1, BindAlias, { flow: FIRST + 1, key: ALIAS + 1 })
+  one.control(11, FlowClosed, { flow: FIRST + 1, epoch: 1, code: 1, key: 6 })
+  one.inBand(11, Bind, bindOf(6))
+  assert.deepEqual(one.take(), [])
+})
+
+test('early aliases are bounded: the oldest is forgotten', () => {
+  const one = other()
+  for (let flow = 0; flow < 1025; flow++) one.control(1, BindAlias, { flow: 1000 + flow, key: 100 + flow })
+  assert.deepEqual(one.anomalies, { 'early-alias-limit': 1 })
+})
+
+test('a key that another flow still has here is taken when that one has ended', () => {
+  const one = other()
+  one.control(1, BindAlias, { flow: FIRST, key: ALIAS })
+  one.take()
+  // The home has heard that the first flow is over, this switch has not.
+  one.control(1, BindAlias, { flow: FIRST + 1, key: ALIAS })
+  assert.deepEqual(one.take(), [])
+  one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
+  assert.deepEqual(one.take(), ['BindAliasReply 1'])
+  one.external(ALIAS)
+  assert.deepEqual([one.take(), one.table.mainOf(one.entryOf(ALIAS))], [[`packet ${ALIAS} to 11`], one.entryOf(6)])
+})
+
+test('packets that came for the key before the flow had it go to the flow', () => {
+  const one = other()
+  one.external(ALIAS)
+  one.external(ALIAS)
+  one.control(1, BindAlias, { flow: FIRST, key: ALIAS })
+  assert.deepEqual(one.take(), ['PlaceFlow 1', `packet ${ALIAS} to 11`, `packet ${ALIAS} to 11`, 'BindAliasReply 1'])
+  assert.deepEqual([one.steps.asking, one.context.held, one.table.size], [0, 0, 3])
+})
+
+test('who asks for an alias is told of the alias', () => {
+  const one = home()
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  one.take()
+  one.control(2, PlaceFlow, { key: ALIAS })
+  assert.deepEqual(one.take(), ['BindAlias 2'])
+})
+
+test('a switch that goes need not answer, one that has come back must', () => {
+  const one = home()
+  const switches = configOf().switches
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  one.take()
+  one.configure(configOf({ version: 2, switches: [switches[0], { ...switches[1], incarnation: 202 }] }))
+  assert.deepEqual(one.take(), ['BindAlias 2'])
+  one.configure(configOf({ version: 3, switches: [switches[0], { ...switches[1], incarnation: 0 }] }))
+  assert.deepEqual([one.take(), one.steps.claiming], [['ClaimAliasReply 11'], 0])
+})
+
+test('a claim of a flow that ends is over', () => {
+  const one = home()
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
+  assert.deepEqual([one.steps.claiming, one.entryOf(ALIAS)], [0, 0])
+})
