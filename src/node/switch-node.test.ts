@@ -1,0 +1,189 @@
+/** The data path of a switch node: addresses, what is not a flow's packet, full ports, and that every packet is counted once. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Arena } from '../memory/arena.ts'
+import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import type { Port } from '../packet/port.ts'
+import { buildFragments, buildFrame, type FrameOptions } from '../testing/packet-builder.ts'
+import { nodeMac } from '../transport/frame-header.ts'
+import { roundRobin } from '../vswitch/placement/round-robin.ts'
+import { createSwitchNode, type SwitchNode } from './switch-node.ts'
+
+const OWN = 0x88b5
+
+class ListPort implements Port {
+  readonly inbox: Uint8Array[] = []
+  outbox: Uint8Array[] = []
+  isFull = false
+  readonly #arena: Arena
+
+  constructor(arena: Arena) {
+    this.#arena = arena
+  }
+
+  get room(): number {
+    return this.isFull ? 0 : 1000
+  }
+
+  receive(pool: PacketPool, descriptors: number, max: number): number {
+    const { i32, u8 } = this.#arena
+    let count = 0
+    for (; count < max && this.inbox.length > 0; count++) {
+      const frame = this.inbox[0]
+      const slot = pool.take(frame.length)
+      if (slot === 0) break
+      this.inbox.shift()
+      u8.set(frame, slot + SLOT_FRAME_OFFSET)
+      const d = descriptors + count * DESCRIPTOR_WORDS
+      i32[d + Descriptor.frame] = slot + SLOT_FRAME_OFFSET
+      i32[d + Descriptor.length] = i32[d + Descriptor.wireLength] = frame.length
+      i32[d + Descriptor.slot] = slot
+      i32[d + Descriptor.linkType] = 1
+    }
+    return count
+  }
+
+  send(frame: number, length: number): boolean {
+    return !this.isFull && this.sendReserved(frame, length)
+  }
+
+  sendReserved(frame: number, length: number): boolean {
+    this.outbox.push(this.#arena.u8.slice(frame, frame + length))
+    return true
+  }
+
+  /** Data frames that were sent since it was last asked. */
+  take(): Uint8Array[] {
+    const frames = this.outbox.filter((frame) => frame[12] * 256 + frame[13] !== OWN)
+    this.outbox = []
+    return frames
+  }
+}
+
+interface Setup {
+  readonly node: SwitchNode
+  readonly external: ListPort
+  readonly links: ListPort[]
+  readonly bypass: ListPort
+  run(): void
+}
+
+function setUp(options: { wasm?: boolean; bypass?: boolean; limits?: object } = {}): Setup {
+  const arena = new Arena(48 * 2 ** 20)
+  const [external, control, first, second, bypass] = Array.from({ length: 5 }, () => new ListPort(arena))
+  const configOf = (version: number, runtimes: ClusterConfig['runtimes']): ClusterConfig => ({ version, clusterId: 1, runtimes,
+    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }] })
+  const node = createSwitchNode({
+    arena, id: 1, incarnation: 101, clusterId: 1, policy: roundRobin(), seed: 7, config: configOf(1, []), wasm: options.wasm,
+    limits: { entries: 1000, packets: 256, largePackets: 1, ...options.limits },
+    ports: { external, control, links: new Map([[11, first], [12, second]]), ...options.bypass === true ? { bypass } : {} },
+  })
+  // Runtimes that come later have nothing to announce.
+  node.notifyClusterConfig(configOf(2, [11, 12].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))), 0)
+  let now = 1000
+  return { node, external, links: [first, second], bypass, run: () => {
+    while (node.poll(now += 10));
+    const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = node.packets
+    assert.equal(received + emitted + takenOver, forwarded + dropped + buffered + handedOver, 'every packet is counted once')
+    assert.equal(node.slotsUsed, buffered, 'slots are given back')
+  } }
+}
+
+const client = '02:00:00:00:00:0a'
+const server = '02:00:00:00:00:0b'
+const request: FrameOptions = { sourceMac: client, destinationMac: server, source: '10.0.0.1', destination: '10.0.0.2',
+  udp: { sourcePort: 1000, destinationPort: 53, payload: 'x' } }
+const response: FrameOptions = { sourceMac: server, destinationMac: client, source: '10.0.0.2', destination: '10.0.0.1',
+  udp: { sourcePort: 53, destinationPort: 1000, payload: 'y' } }
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+const toRuntime = (runtime: number): string => hex(Uint8Array.from([...nodeMac(runtime, 1), ...nodeMac(1, runtime)]))
+
+for (const wasm of [true, false]) {
+  test(`addresses are rewritten to the runtime and restored behind it, both ways (${wasm ? 'kernel' : 'without kernel'})`, () => {
+    const { external, links, run } = setUp({ wasm })
+    for (const frame of [request, response, request]) external.inbox.push(buildFrame(frame))
+    run()
+    const [frames] = [links[1].take()]
+    assert.deepEqual(frames.map((frame) => hex(frame.subarray(0, 12))), [toRuntime(12), toRuntime(12), toRuntime(12)])
+    assert.equal(hex(frames[0].subarray(12)), hex(buildFrame(request).subarray(12)))
+    links[1].inbox.push(frames[0], frames[1])
+    run()
+    assert.deepEqual(external.take().map(hex), [hex(buildFrame(request)), hex(buildFrame(response))])
+  })
+}
+
+test('a frame from a runtime that does not release the flow, or of no flow, is dropped', () => {
+  const { node, external, links, run } = setUp()
+  external.inbox.push(buildFrame(request))
+  run()
+  const [frame] = links[1].take()
+  links[0].inbox.push(frame, buildFrame({ ...request, source: '10.0.0.99' }))
+  run()
+  assert.deepEqual([node.dropReasons(), external.take()], [{ 'not-releaser': 2 }, []])
+})
+
+test('our own EtherType and malformed frames from outside are dropped', () => {
+  const { node, external, bypass, run } = setUp({ bypass: true })
+  external.inbox.push(buildFrame({ ...request, etherType: OWN }), buildFrame(request).subarray(0, 20))
+  run()
+  assert.equal(node.dropReasons()['own-ethertype'], 1)
+  assert.equal(node.packets.dropped, 2)
+  assert.deepEqual(bypass.take(), [])
+})
+
+test('what is not IP goes around the chain, where there is a way', () => {
+  const arp = buildFrame({ ...request, etherType: 0x0806 })
+  const { external, bypass, run } = setUp({ bypass: true })
+  external.inbox.push(arp)
+  bypass.inbox.push(arp)
+  run()
+  assert.deepEqual([bypass.take().map(hex), external.take().map(hex)], [[hex(arp)], [hex(arp)]])
+  const without = setUp()
+  without.external.inbox.push(arp)
+  without.run()
+  assert.deepEqual(without.node.dropReasons(), { 'non-ip': 1 })
+})
+
+test('fragments go where their first one goes, those that come before it too', () => {
+  const { node, external, links, run } = setUp()
+  const fragments = buildFragments({ ...request, udp: { sourcePort: 1000, destinationPort: 53, payload: 'x'.repeat(3000) } }, 1000)
+  external.inbox.push(fragments[1])
+  run()
+  assert.equal(node.packets.buffered, 1)
+  external.inbox.push(fragments[0], ...fragments.slice(2))
+  run()
+  assert.deepEqual([links[0].take().length, links[1].take().length], [0, fragments.length])
+})
+
+test('full links and ports cost the packet, and nobody waits', () => {
+  const { node, external, links, run } = setUp()
+  external.inbox.push(buildFrame(request))
+  run()
+  const [frame] = links[1].take()
+  links[1].isFull = external.isFull = true
+  external.inbox.push(buildFrame(request))
+  links[1].inbox.push(frame)
+  run()
+  assert.deepEqual(node.dropReasons(), { 'link-full': 1, 'port-full': 1 })
+})
+
+test('a full table refuses new flows and leaves the others alone', () => {
+  const { node, external, links, run } = setUp({ limits: { entries: 4 } })
+  for (let round = 0; round < 2; round++) {
+    for (let flow = 1; flow <= 6; flow++) external.inbox.push(buildFrame({ ...request, source: `10.1.0.${flow}` }))
+  }
+  run()
+  assert.deepEqual([node.entries, links[0].take().length + links[1].take().length, node.dropReasons()], [4, 8, { 'flow-table-full': 4 }])
+})
+
+test('an older configuration, one of another cluster, and one without this switch are refused', () => {
+  const { node } = setUp()
+  const next: ClusterConfig = { version: 3, clusterId: 1, switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }], runtimes: [] }
+  assert.equal(node.notifyClusterConfig({ ...next, version: 2 }, 0), false)
+  assert.equal(node.notifyClusterConfig({ ...next, clusterId: 2 }, 0), false)
+  assert.equal(node.notifyClusterConfig({ ...next, switches: [{ ...next.switches[0], incarnation: 102 }] }, 0), false)
+  assert.equal(node.notifyClusterConfig(next, 0), true)
+})
