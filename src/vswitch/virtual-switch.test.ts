@@ -408,6 +408,14 @@ test('questions that wait are bounded', () => {
   assert.deepEqual(one.take(), [`PlaceFlowReply 2 code ${PlaceRefusal.tableFull}`])
 })
 
+test('questions that wait are given up when who asked has', () => {
+  const one = new ScriptedSwitch(configOf(), 1, roundRobin())
+  one.control(2, PlaceFlow, { key: 5 })
+  one.pass(defaultSwitchTimes.holdUs + 1)
+  for (const { id } of configOf().runtimes) one.control(id, AnnounceDone)
+  assert.deepEqual([one.take(), one.anomalies['question-timeout'], one.logic.nextDue()], [[], 1, Infinity])
+})
+
 // -- What is ignored ---------------------------------------------------------------------------------------------------
 
 test('short, long, unknown and misplaced messages are counted and ignored', () => {

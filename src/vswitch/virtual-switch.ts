@@ -13,6 +13,7 @@
  * is held within bounds, or dropped and counted.
  */
 
+import type { TimeUs } from '../base/clock.ts'
 import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
@@ -55,6 +56,7 @@ interface RuntimeState {
 
 interface Question {
   readonly from: number
+  readonly since: TimeUs
   readonly key: Int32Array
   readonly macs: Uint8Array
 }
@@ -248,7 +250,7 @@ export class VirtualSwitch {
   }
 
   /** Another switch asks who serves a key. */
-  #question(from: number, key: number, macs: number): void {
+  #question(from: number, key: number, macs: number, since: TimeUs): void {
     const context = this.#context
     const { arena, table } = context
     const hash = context.hashOf(key)
@@ -264,7 +266,7 @@ export class VirtualSwitch {
     }
     if (entry !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) return this.#answer(from, key, entry, PlaceRefusal.none)
     if (this.#questions.length >= context.limits.questions) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
-    this.#questions.push({ from, key: arena.i32.slice(key, key + 11), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
+    this.#questions.push({ from, since, key: arena.i32.slice(key, key + 11), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
   }
 
   #answer(from: number, key: number, entry: number, refusal: number): void {
@@ -285,10 +287,10 @@ export class VirtualSwitch {
     const { arena } = this.#context
     const questions = this.#questions
     this.#questions = []
-    for (const { from, key, macs } of questions) {
+    for (const { from, key, macs, since } of questions) {
       arena.i32.set(key, this.#scratchKey)
       arena.u8.set(macs, this.#scratchMacs)
-      if (this.#context.control(from) !== null) this.#question(from, this.#scratchKey, this.#scratchMacs)
+      if (this.#context.control(from) !== null) this.#question(from, this.#scratchKey, this.#scratchMacs, since)
     }
   }
 
@@ -357,7 +359,7 @@ export class VirtualSwitch {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const code = arena.u8[at + MessageField.code]
     switch (arena.u8[at]) {
-      case PlaceFlow.type: return this.#question(peer, (at + MessageField.key) >> 2, at + MessageField.macs)
+      case PlaceFlow.type: return this.#question(peer, (at + MessageField.key) >> 2, at + MessageField.macs, context.now)
       case PlaceFlowReply.type: return this.#answered(at)
       case CloseFlow.type: return this.#closeFlow(peer, at, flow, epoch)
       case FlowClosed.type: return this.#flowClosed(at, flow, code !== 0)
@@ -720,7 +722,7 @@ export class VirtualSwitch {
   // -- Time ----------------------------------------------------------------------------------------------------------
 
   nextDue(): number {
-    return this.#waiting.size > 0 ? this.#nextSweep : Infinity
+    return this.#waiting.size > 0 || this.#questions.length > 0 ? this.#nextSweep : Infinity
   }
 
   /** Gives up on what has been held too long; places what could not be placed. */
@@ -728,6 +730,11 @@ export class VirtualSwitch {
     const { now, times, arena } = this.#context
     if (now < this.#nextSweep) return
     this.#nextSweep = now + times.sweepUs
+    // Who asked has given up by now, and asks again if need be.
+    if (this.#questions.some(({ since }) => now - since > times.holdUs)) {
+      this.#questions = this.#questions.filter(({ since }) => now - since <= times.holdUs)
+      this.#context.anomaly('question-timeout')
+    }
     for (const entry of [...this.#waiting]) {
       if (!this.#waiting.has(entry)) continue
       const phase = arena.u8[entry + Entry.phase]
