@@ -268,6 +268,18 @@ test('a fenced releaser: Go at once', () => {
   assert.deepEqual([one.steps.drained, one.entry(5)?.releaser], [0, 11])
 })
 
+test('a fenced releaser whose next life is here already is not waited for', () => {
+  const one = opened()
+  one.control(12, RerouteFlow, rerouteTo(11, 2))
+  one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
+  one.configure(configOf({ version: 2, runtimes: [{ id: 11, incarnation: 211, isDraining: false },
+    { id: 12, incarnation: 112, isDraining: false }] }))
+  one.take()
+  one.control(12, RerouteFlow, rerouteTo(12, 3))
+  assert.deepEqual(one.take(), ['=RerouteFlowReply 12', 'Go 12'])
+  assert.equal(one.entry(5)?.releaser, 12)
+})
+
 // -- Restart -----------------------------------------------------------------------------------------------------------
 
 test('a restarted switch holds unknown flows until every runtime has announced its own', () => {

@@ -605,9 +605,16 @@ export class VirtualSwitch {
       const phase = arena.u8[entry + Entry.phase]
       if ((phase === EntryPhase.active || phase === EntryPhase.closing) &&
           !this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#wait(entry, EntryPhase.orphaned)
-      if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0 && fenced.has(arena.u16[(entry + Entry.releaser) >> 1])) {
+      const releaser = arena.u16[(entry + Entry.releaser) >> 1]
+      // A newer life of it may be known here already.
+      const isNewer = releaser === owner && this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])
+      if (!fenced.has(releaser) || isNewer) continue
+      if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) {
         arena.u16[(entry + Entry.releaser) >> 1] = owner
         this.#release(entry)
+      } else {
+        // Whoever claims the flow waits for nobody, even when the fenced one's next life is here.
+        arena.u16[(entry + Entry.releaser) >> 1] = 0
       }
     }
   }
