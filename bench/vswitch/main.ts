@@ -7,8 +7,10 @@
  *     link -> external    the same back: the sender must be the releaser, the addresses are restored
  *     engine              monitor, firewall, http (bench/engine)
  *
- * Frames are those of the engine bench (bench/engine/trace.ts), a chunk of 4,096 at a time through each of the three in turn. Ports
- * copy nothing, so that what is compared is the nodes; the switch takes and gives back packet slots all the same. Then flows come and
+ * Frames are those of the engine bench (bench/engine/trace.ts), a chunk of 4,096 at a time through each of the three in turn.
+ * Ports
+ * copy nothing, so that what is compared is the nodes; the switch takes and gives back packet slots all the same. Then flows
+ * come and
  * go, a thousand at a time, and what has grown by the end is told.
  */
 
@@ -55,7 +57,7 @@ function configOf(version: number, runtimes: Config['runtimes']): Config {
   return { version, clusterId: 1, switches: [{ id: SWITCH, incarnation: 1, side: 'ingress', isHome: true }], runtimes }
 }
 
-/** A port that gives the frames of a chunk, where they lie, and takes all that it is given. Frames of NFactor's own go by a queue. */
+/** A port that gives the frames of a chunk, where they lie, and takes all that it is given. Our own frames go by a queue. */
 class TracePort implements Port {
   next = 0
   end = 0
@@ -129,7 +131,8 @@ async function compare(flows: number, chunks: number): Promise<{ rows: Row[]; ta
   })
   // A runtime that came later has nothing to announce.
   node.notifyClusterConfig(configOf(2, [{ id: RUNTIME, incarnation: 2, isDraining: false }]), 0)
-  const runtime = new DataLink({ arena, clusterId: 1, self: RUNTIME, selfIncarnation: 2, peer: SWITCH, port: runtimePort, onMessage: () => {} })
+  const runtime = new DataLink({ arena, clusterId: 1, self: RUNTIME, selfIncarnation: 2, peer: SWITCH, port: runtimePort,
+    onMessage: () => {} })
   runtime.setPeer(1)
   const pool = new PacketPool(arena, 64, 1)
   const batch = arena.allocate('runtime batch', 32 * DESCRIPTOR_WORDS * 4) >> 2
@@ -146,8 +149,8 @@ async function compare(flows: number, chunks: number): Promise<{ rows: Row[]; ta
       node.poll(now)
     }
     const time = (performance.now() - start) * 1e6 / count
-    if (other.sent !== count) throw new Error(`${other.sent} of ${count} packets came through: ${JSON.stringify(node.dropReasons())}`)
-    return time
+    if (other.sent === count) return time
+    throw new Error(`${other.sent} of ${count} packets came through: ${JSON.stringify(node.dropReasons())}`)
   }
   /** The runtime's side of the in-band session answers. */
   const answer = (): void => {
@@ -207,14 +210,16 @@ async function compare(flows: number, chunks: number): Promise<{ rows: Row[]; ta
     const at = (share: number): number => times[Math.floor((times.length - 1) * share)] as number
     return { flows, name, median: at(0.5), low: at(0.1), high: at(0.9), ratio: 1 }
   }
-  const rows = [rowOf('engine, standard chain', chain), rowOf('switch, external -> link', inward), rowOf('switch, link -> external', outward)]
+  const rows = [rowOf('engine, standard chain', chain), rowOf('switch, external -> link', inward),
+    rowOf('switch, link -> external', outward)]
   for (const row of rows) row.ratio = row.median / (rows[0] as Row).median
-  const tableBytes = arena.regions.filter(({ name }) => name.startsWith('switch table')).reduce((sum, { bytes }) => sum + bytes, 0)
+  const tableBytes = arena.regions.filter(({ name }) => name.startsWith('switch table'))
+    .reduce((sum, { bytes }) => sum + bytes, 0)
   return { rows, tableBytes: tableBytes / flows }
 }
 
 /** Flows come and go; what has grown? */
-function churn(arrivals: number): { heapGrowth: number; entriesTouched: number; entriesLeft: number; slotsUsed: number; usPerFlow: number } {
+function churn(arrivals: number) {
   const one = new ScriptedSwitch(configOf(1, []), SWITCH, roundRobin(), { entries: 4096 })
   one.configure(configOf(2, [{ id: RUNTIME, incarnation: 2, isDraining: false }]))
   const LIVE = 1000
@@ -236,7 +241,8 @@ function churn(arrivals: number): { heapGrowth: number; entriesTouched: number; 
   for (let done = 0; done < arrivals; done += LIVE) round()
   const usPerFlow = (performance.now() - started) * 1000 / arrivals
   collect()
-  return { heapGrowth: process.memoryUsage().heapUsed - before, entriesTouched: one.table.slab.highWater, entriesLeft: one.table.size,
+  return { heapGrowth: process.memoryUsage().heapUsed - before, entriesTouched: one.table.slab.highWater,
+    entriesLeft: one.table.size,
     slotsUsed: one.pool.used, usPerFlow }
 }
 
@@ -248,11 +254,13 @@ for (const flows of values.flows.split(',').map(Number)) {
   all.push(...rows)
   console.log(`${flows.toLocaleString('en')} flows`)
   for (const { name, median, low, high, ratio } of rows) {
-    console.log(`  ${name.padEnd(26)} ${median.toFixed(0).padStart(5)} ns  (${low.toFixed(0)} - ${high.toFixed(0)})  ${ratio.toFixed(2)} x`)
+    console.log(`  ${name.padEnd(26)} ${median.toFixed(0).padStart(5)} ns  ` +
+      `(${low.toFixed(0)} - ${high.toFixed(0)})  ${ratio.toFixed(2)} x`)
   }
 }
 const grown = churn(Number(values.arrivals))
 console.log(`memory: ${ENTRY_BYTES} B per entry and up to ${table.toFixed(0)} B of tables`)
 console.log(`${values.arrivals} arrivals and departures: heap ${(grown.heapGrowth / 1024).toFixed(0)} KiB more, ` +
   `${grown.entriesTouched} entries ever used, ${grown.entriesLeft} left, ${grown.slotsUsed} packet slots in use`)
-if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ rows: all, tableBytes: table, churn: grown }, null, 2)}\n`)
+const result = { rows: all, tableBytes: table, churn: grown }
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`)

@@ -149,7 +149,8 @@ test('what is not IP goes around the chain, where there is a way', () => {
 
 test('fragments go where their first one goes, those that come before it too', () => {
   const { node, external, links, run } = setUp()
-  const fragments = buildFragments({ ...request, udp: { sourcePort: 1000, destinationPort: 53, payload: 'x'.repeat(3000) } }, 1000)
+  const udp = { sourcePort: 1000, destinationPort: 53, payload: 'x'.repeat(3000) }
+  const fragments = buildFragments({ ...request, udp }, 1000)
   external.inbox.push(fragments[1])
   run()
   assert.equal(node.packets.buffered, 1)
@@ -176,12 +177,14 @@ test('a full table refuses new flows and leaves the others alone', () => {
     for (let flow = 1; flow <= 6; flow++) external.inbox.push(buildFrame({ ...request, source: `10.1.0.${flow}` }))
   }
   run()
-  assert.deepEqual([node.entries, links[0].take().length + links[1].take().length, node.dropReasons()], [4, 8, { 'flow-table-full': 4 }])
+  assert.deepEqual([node.entries, links[0].take().length + links[1].take().length, node.dropReasons()],
+    [4, 8, { 'flow-table-full': 4 }])
 })
 
 test('an older configuration, one of another cluster, and one without this switch are refused', () => {
   const { node } = setUp()
-  const next: ClusterConfig = { version: 3, clusterId: 1, switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }], runtimes: [] }
+  const next: ClusterConfig = { version: 3, clusterId: 1, runtimes: [],
+    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }] }
   assert.equal(node.notifyClusterConfig({ ...next, version: 2 }, 0), false)
   assert.equal(node.notifyClusterConfig({ ...next, clusterId: 2 }, 0), false)
   assert.equal(node.notifyClusterConfig({ ...next, switches: [{ ...next.switches[0], incarnation: 102 }] }, 0), false)

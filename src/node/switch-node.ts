@@ -1,8 +1,11 @@
 /**
- * Switch node: a virtual switch with its external port, a link to every runtime and a control port, in one `poll`. Paper §5.2, §6.1.
+ * Switch node: a virtual switch with its external port, a link to every runtime and a control port, in one `poll`. Paper §5.2,
+ * §6.1.
  *
- * The data path is that of a runtime without the chain: receive a batch, parse, hash and find all entries (one kernel call), then per
- * packet: from outside to its owner's link, from a runtime out, Ethernet addresses rewritten or restored. Later fragments and ICMP
+ * The data path is that of a runtime without the chain: receive a batch, parse, hash and find all entries (one kernel call),
+ * then per
+ * packet: from outside to its owner's link, from a runtime out, Ethernet addresses rewritten or restored. Later fragments and
+ * ICMP
  * errors go with their flow. What is not that simple goes to the VirtualSwitch. A full link or port is a counted drop.
  */
 
@@ -23,7 +26,9 @@ import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import type { Port } from '../packet/port.ts'
 import { nodeMac } from '../transport/frame-header.ts'
 import type { PlacementPolicy } from '../vswitch/placement/placement-policy.ts'
-import { defaultSwitchLimits, defaultSwitchTimes, type SwitchContext, type SwitchLimits, type SwitchTimes } from '../vswitch/switch-context.ts'
+import {
+  defaultSwitchLimits, defaultSwitchTimes, type SwitchContext, type SwitchLimits, type SwitchTimes,
+} from '../vswitch/switch-context.ts'
 import { Entry, EntryFlag, EntryPhase, SwitchTable } from '../vswitch/switch-table.ts'
 import { VirtualSwitch } from '../vswitch/virtual-switch.ts'
 import type { ClusterNode, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
@@ -380,8 +385,8 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       const count = port.receive(pool, descriptors, BATCH)
       if (count === 0) return false
       own.received += count
-      if (port === ports.bypass) for (let d = descriptors, i = 0; i < count; i++, d += DESCRIPTOR_WORDS) send(ports.external, d, 'port-full')
-      else runBatch(count, OUTSIDE)
+      if (port !== ports.bypass) runBatch(count, OUTSIDE)
+      else for (let i = 0; i < count; i++) send(ports.external, descriptors + i * DESCRIPTOR_WORDS, 'port-full')
     }
     return true
   }

@@ -20,7 +20,8 @@ const ALIAS = 50
 function configOf(change: Partial<ClusterConfig> = {}): ClusterConfig {
   return {
     version: 1, clusterId: 1,
-    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }, { id: 2, incarnation: 102, side: 'egress', isHome: false }],
+    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true },
+      { id: 2, incarnation: 102, side: 'egress', isHome: false }],
     runtimes: [{ id: 11, incarnation: 111, isDraining: false }],
     ...change,
   }

@@ -49,7 +49,8 @@ export class AliasHome {
    * @param switches those of the configuration
    * @param replace removes an entry, does `then`, and steers anew what the entry held
    */
-  constructor(context: SwitchContext, switches: () => readonly SwitchEntry[], replace: (entry: number, then: () => void) => void) {
+  constructor(context: SwitchContext, switches: () => readonly SwitchEntry[],
+      replace: (entry: number, then: () => void) => void) {
     this.#context = context
     this.#switches = switches
     this.#replace = replace
@@ -74,7 +75,8 @@ export class AliasHome {
     const others = this.#others()
     const claim: Claim = { flow, runtime, key: arena.i32.slice(key, key + KEY_WORDS),
       macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
-      told: new Set(others.map(({ incarnation }) => incarnation)), pending: new Set(others.map(({ incarnation }) => incarnation)) }
+      told: new Set(others.map(({ incarnation }) => incarnation)),
+      pending: new Set(others.map(({ incarnation }) => incarnation)) }
     if (!this.#claims.has(flow)) context.step('claiming', 1)
     this.#claims.set(flow, claim)
     for (const { id } of others) this.#tell(id, claim)

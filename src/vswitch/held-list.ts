@@ -1,5 +1,6 @@
 /**
- * Held lists: packets that wait at a switch entry, oldest first, as slots linked through their headroom. Bounded per flow and in total.
+ * Held lists: packets that wait at a switch entry, oldest first, as slots linked through their headroom. Bounded per flow and in
+ * total.
  */
 
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'

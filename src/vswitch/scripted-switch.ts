@@ -1,5 +1,6 @@
 /**
- * Scripted switch: a virtual switch whose surroundings are lists. Messages to it are written by hand, what it sends is noted in the
+ * Scripted switch: a virtual switch whose surroundings are lists. Messages to it are written by hand, what it sends is noted in
+ * the
  * order in which it happens, on which session, and with the data packets in between. For tests.
  */
 
@@ -129,7 +130,9 @@ export class ScriptedSwitch {
       },
       commit: () => {
         const name = mark + (messageKind(u8[at])?.name ?? '?')
-        const [epoch, node, code] = [u32[(at + MessageField.epoch) >> 2], u16[(at + MessageField.node) >> 1], u8[at + MessageField.code]]
+        const epoch = u32[(at + MessageField.epoch) >> 2]
+        const node = u16[(at + MessageField.node) >> 1]
+        const code = u8[at + MessageField.code]
         this.sent.push({ to, name, flow: f64[(at + MessageField.flow) >> 3], epoch, node, code })
         this.log.push(`${name} ${to}${code === 0 ? '' : ` code ${code}`}`)
       },
@@ -256,7 +259,8 @@ export class ScriptedSwitch {
     const { u8, u16, u32, f64 } = this.arena
     const entry = this.table.mainOf(this.entryOf(number))
     if (entry === 0) return null
-    return { owner: u16[(entry + Entry.owner) >> 1], releaser: u16[(entry + Entry.releaser) >> 1], epoch: u32[(entry + Entry.epoch) >> 2],
+    return { owner: u16[(entry + Entry.owner) >> 1], releaser: u16[(entry + Entry.releaser) >> 1],
+      epoch: u32[(entry + Entry.epoch) >> 2],
       flow: f64[(entry + Entry.flow) >> 3], phase: u8[entry + Entry.phase],
       awaits: (u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0 }
   }

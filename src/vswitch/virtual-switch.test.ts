@@ -4,13 +4,17 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { planted } from '../base/planted-bugs.ts'
 import { Random } from '../base/random.ts'
-import { AnnounceDone, AnnouncedPhase, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, Workload, WorkloadBusy,
-  WorkloadFlows } from '../messages/announcing.ts'
+import {
+  AnnounceDone, AnnouncedPhase, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, Workload, WorkloadBusy,
+  WorkloadFlows,
+} from '../messages/announcing.ts'
 import { CloseFlow, FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { messageKinds } from '../messages/message.ts'
 import { Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
-import { Bind, BindReleaser, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal } from '../messages/placement.ts'
+import {
+  Bind, BindReleaser, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal,
+} from '../messages/placement.ts'
 import { leastLoaded } from './placement/least-loaded.ts'
 import { rendezvous } from './placement/rendezvous.ts'
 import { roundRobin } from './placement/round-robin.ts'
@@ -25,7 +29,8 @@ afterEach(() => { for (const bug of Object.keys(planted) as (keyof typeof plante
 function configOf(change: Partial<ClusterConfig> = {}): ClusterConfig {
   return {
     version: 1, clusterId: 1,
-    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }, { id: 2, incarnation: 102, side: 'egress', isHome: false }],
+    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true },
+      { id: 2, incarnation: 102, side: 'egress', isHome: false }],
     runtimes: [{ id: 11, incarnation: 111, isDraining: false }, { id: 12, incarnation: 112, isDraining: false }],
     ...change,
   }
@@ -335,7 +340,8 @@ test('StopPlacing is answered in-band and kept; draining runtimes get nothing ne
   const one = learnt(1)
   one.control(12, StopPlacing, { code: 1 })
   for (let flow = 1; flow < 5; flow++) one.external(flow)
-  assert.deepEqual(one.take(), ['=StopPlacingReply 12', ...[1, 2, 3, 4].flatMap((flow) => ['=FlowOpen 11', `packet ${flow} to 11`])])
+  assert.deepEqual(one.take(), ['=StopPlacingReply 12',
+    ...[1, 2, 3, 4].flatMap((flow) => ['=FlowOpen 11', `packet ${flow} to 11`])])
   one.control(12, StopPlacing, { code: 0 })
   one.configure(configOf({ version: 2, runtimes: [{ id: 11, incarnation: 111, isDraining: true },
     { id: 12, incarnation: 112, isDraining: false }] }))
@@ -448,7 +454,8 @@ test('short, long, unknown and misplaced messages are counted and ignored', () =
 test('fuzz: whatever the messages, packets are all accounted for and steps end as often as they begin', () => {
   for (let seed = 1; seed <= 40; seed++) {
     const random = new Random(seed)
-    const one = new ScriptedSwitch(configOf(), 1 + seed % 2, roundRobin(), { entries: 24, held: 40, heldPerFlow: 8, questions: 4 })
+    const one = new ScriptedSwitch(configOf(), 1 + seed % 2, roundRobin(),
+      { entries: 24, held: 40, heldPerFlow: 8, questions: 4 })
     const kinds = messageKinds()
     let packets = 0
     let gone = 0
@@ -474,8 +481,9 @@ test('fuzz: whatever the messages, packets are all accounted for and steps end a
       } else {
         const kind = kinds[random.below(kinds.length)]
         const node = random.chance(0.9) ? 11 + random.below(2) : random.below(20)
-        const said: Said = { flow: random.chance(0.8) ? flowIdOf(101, 1 + random.below(40)) : random.below(1e6), epoch: random.below(5), node,
-          code: random.below(3), key: kind.bytes >= 72 ? flow : undefined, words: kind.bytes >= 76 ? { 72: 100 + node } : {} as Record<number, number>,
+        const said: Said = { flow: random.chance(0.8) ? flowIdOf(101, 1 + random.below(40)) : random.below(1e6),
+          epoch: random.below(5), node, code: random.below(3), key: kind.bytes >= 72 ? flow : undefined,
+          words: kind.bytes >= 76 ? { 72: 100 + node } : {} as Record<number, number>,
           tail: kind.hasTail ? Array.from({ length: random.below(30) }, () => random.below(100)) : [] }
         const peer = [1, 2, 11, 12, 77][random.below(5)]
         if (random.chance(0.4)) one.inBand(11 + random.below(2), kind, said)
@@ -491,6 +499,8 @@ test('fuzz: whatever the messages, packets are all accounted for and steps end a
       one.control(id, ConfigApplied, { epoch: 1e6 })
     }
     for (let i = 0; i < 3; i++) one.pass(defaultSwitchTimes.holdUs + 1)
-    for (const name of ['asking', 'placing', 'learning', 'relearning']) assert.equal(one.steps[name] ?? 0, 0, `seed ${seed}: ${name}`)
+    for (const name of ['asking', 'placing', 'learning', 'relearning']) {
+      assert.equal(one.steps[name] ?? 0, 0, `seed ${seed}: ${name}`)
+    }
   }
 })

@@ -1,5 +1,6 @@
 /**
- * Virtual switch: which runtime serves each flow, and what that asks of a switch. Paper §5.2; PROTOCOL 1-6, 9, 18, 21, 24. The states
+ * Virtual switch: which runtime serves each flow, and what that asks of a switch. Paper §5.2; PROTOCOL 1-6, 9, 18, 21, 24. The
+ * states
  * are those of docs/protocol.md.
  *
  *     unknown key ── home: place ─────────────────────────▶ active ◀──── RerouteFlow: another owner
@@ -9,7 +10,8 @@
  *     owner fenced ──▶ orphaned ── claimed by a source that takes it back ──▶ active;  by nobody ──▶ removed
  *     after a restart: unknown key ──▶ learning ── AnnounceFlow ──▶ active; nobody announces it ──▶ unknown
  *
- * Everything here runs off the fast path: packets of active flows never come here. A switch waits for nobody: what cannot go on now
+ * Everything here runs off the fast path: packets of active flows never come here. A switch waits for nobody: what cannot go on
+ * now
  * is held within bounds, or dropped and counted.
  */
 
@@ -17,8 +19,10 @@ import type { TimeUs } from '../base/clock.ts'
 import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
-import { AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy,
-  WorkloadFlows } from '../messages/announcing.ts'
+import {
+  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, StopPlacingReply,
+  Workload, WorkloadBusy, WorkloadFlows,
+} from '../messages/announcing.ts'
 import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
@@ -264,7 +268,9 @@ export class VirtualSwitch {
       arena.f64[(entry + Entry.since) >> 3] = context.now
       this.#place(entry)
     }
-    if (entry !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) return this.#answer(from, key, entry, PlaceRefusal.none)
+    if (entry !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) {
+      return this.#answer(from, key, entry, PlaceRefusal.none)
+    }
     if (this.#questions.length >= context.limits.questions) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
     this.#questions.push({ from, since, key: arena.i32.slice(key, key + 11), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
   }
@@ -406,7 +412,8 @@ export class VirtualSwitch {
   }
 
   /**
-   * The entry for what a message says of a flow, made if need be; 0 if something newer is known of the key or of the flow, or there
+   * The entry for what a message says of a flow, made if need be; 0 if something newer is known of the key or of the flow, or
+   * there
    * is no room.
    */
   #entryFor(at: number, key: number, flow: number, epoch: number): number {
@@ -594,7 +601,8 @@ export class VirtualSwitch {
       old.isDraining = isDraining
       return old
     }
-    return { id, incarnation, isDraining, isStopped: false, busyPerMille: 0, flows: 0, placed: 0, hasAnnounced: false, applied: 0 }
+    return { id, incarnation, isDraining, isStopped: false, busyPerMille: 0, flows: 0, placed: 0, hasAnnounced: false,
+      applied: 0 }
   }
 
   /** Flows of fenced runtimes wait for whoever claims them. */
@@ -747,7 +755,8 @@ export class VirtualSwitch {
       const phase = arena.u8[entry + Entry.phase]
       const isLate = now - arena.f64[(entry + Entry.since) >> 3] > times.holdUs
       if (isLate && phase !== EntryPhase.orphaned) {
-        this.#remove(entry, phase === EntryPhase.placing ? 'no-runtime' : phase === EntryPhase.asking ? 'no-home' : 'hold-timeout')
+        this.#remove(entry,
+          phase === EntryPhase.placing ? 'no-runtime' : phase === EntryPhase.asking ? 'no-home' : 'hold-timeout')
       } else if (phase === EntryPhase.placing) {
         this.#waiting.delete(entry)
         this.#serve(entry)

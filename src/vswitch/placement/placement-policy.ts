@@ -1,5 +1,6 @@
 /**
- * Placement policy: which runtime serves a new flow. Paper §5.2. A policy is one small file; it sees loads as the runtimes last told
+ * Placement policy: which runtime serves a new flow. Paper §5.2. A policy is one small file; it sees loads as the runtimes last
+ * told
  * them and how many flows have been placed there since.
  */
 
