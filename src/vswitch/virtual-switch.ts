@@ -533,7 +533,9 @@ export class VirtualSwitch {
       return
     }
     arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
-    arena.u16[(entry + Entry.releaser) >> 1] = owner
+    const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
+    const isFenced = !this.#isLive(owner, incarnation) && incarnation <= (this.#newest.get(owner) ?? 0)
+    arena.u16[(entry + Entry.releaser) >> 1] = isFenced ? 0 : owner
     this.#go(entry)
   }
 
