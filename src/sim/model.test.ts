@@ -1,6 +1,6 @@
 /**
- * The Promela model of migration in models/: it speaks of the messages and states of the code, Spin finds no error in it, and finds
- * one in each broken variant. The checks by Spin are skipped where `spin` or `gcc` is missing.
+ * The Promela model of migration in models/: it speaks of the messages and states of the code, Spin finds no error in it, and
+ * finds one in each broken variant. The checks by Spin are skipped where `spin` or `gcc` is missing.
  */
 
 import { test } from 'node:test'
