@@ -68,6 +68,8 @@ export class FaultInjector {
       case 'delay': return this.#chance(kind, random.pick([0.05, 0.3]))
       case 'corruption': return this.#chance(kind, random.pick([0.05, 0.2]))
       case 'link-loss': return this.#chance(kind, random.pick([0.005, 0.03]))
+      case 'link-duplication': return this.#chance(kind, random.pick([0.01, 0.1]))
+      case 'link-reordering': return this.#chance(kind, random.pick([0.02, 0.2]))
       case 'link-delay': return this.#chance(kind, random.pick([0.01, 0.1]))
       case 'partition': return this.#partition()
       case 'crash': return this.#crash(random.pick(nodes.filter((one) => !one.isSwitch)), kind)

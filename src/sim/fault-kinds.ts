@@ -1,6 +1,6 @@
 /**
  * Fault kinds: what the simulator does to a cluster. Faults of the control network and of nodes leave every packet its guarantee, but
- * for packets within a node that crashes; faults of data links (`link-...`) cost the packets that they strike, exactly.
+ * for packets within a node that crashes; faults of data links (`link-...`) cost or double the packets that they strike, exactly.
  */
 
 export const faultKinds = {
@@ -18,10 +18,15 @@ export const faultKinds = {
   skew: 'nodes\' clocks differ, and jump ahead',
   'link-loss': 'frames of data links are lost, in-band messages too',
   'link-delay': 'data links are slow now and then, in order',
+  'link-duplication': 'frames of data links come twice, in-band messages too',
+  'link-reordering': 'frames of data links overtake each other, in-band messages too',
 } as const
 
 export type FaultKind = keyof typeof faultKinds
 export const allFaultKinds = Object.keys(faultKinds) as FaultKind[]
+
+/** Faults after which packets of a flow may leave in another order than they came. */
+export const looseOrder: readonly FaultKind[] = ['link-loss', 'link-duplication', 'link-reordering']
 
 /** Reasons to drop a packet that a kind of fault may cause. */
 const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
@@ -39,6 +44,8 @@ const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
   skew: ['hold-timeout', 'no-home'],
   'link-loss': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer'],
   'link-delay': ['hold-limit', 'move-buffer', 'link-full', 'hold-timeout'],
+  'link-duplication': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer'],
+  'link-reordering': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'straggler'],
 }
 
 /** Reasons to drop that a run with these faults may show, besides those of network functions. */

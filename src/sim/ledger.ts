@@ -6,6 +6,8 @@
  *     order          packets of one side of a flow leave in the order they came
  *     one-owner      one runtime processes a flow in an epoch; epochs and flow ids do not go back
  *     state          a flow's state has seen exactly the packets that were processed, in order, also after moves
+ *     alias          a translated packet finds its flow while that lives; no tuple belongs to two flows
+ *     anomaly        nobody reports what only a bug can cause
  *     verdict        what a network function drops does not leave
  *     loss           each packet that did not leave is lost by a fault, dropped with a count, or in a node that crashed
  *     drops          packets are dropped only for reasons that the faults permit
@@ -17,17 +19,20 @@
 import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
 export type Checker = 'exactly-once' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
-  'convergence' | 'invariant'
+  'convergence' | 'invariant' | 'alias' | 'anomaly'
 
 export interface Violation {
   readonly checker: Checker
   readonly detail: string
 }
 
-const Status = { unknown: 0, sent: 1, left: 2, lost: 3, refused: 4 } as const
+/** What has become of the last copy of a packet. */
+const Fate = { none: 0, left: 1, lost: 2, refused: 3 } as const
 
 /** What is known of one life of a flow. */
 interface FlowLife {
+  /** Number of the flow whose packets it processes. */
+  readonly flow: number
   /** Incarnation of the runtime that processed it last, and at which epoch. */
   owner: number
   epoch: number
@@ -60,15 +65,22 @@ export class Ledger {
   crashes = 0
   /** False where data links lose or reorder: order and continuity are not promised there. */
   readonly isOrdered: boolean
-  readonly #status: Uint8Array
+  /** Copies of packets made by faults of links. */
+  duplicated = 0
+  /** By packet id: copies whose fate is not known, and the fate of the last one that had one. */
+  readonly #copies: Uint8Array
+  readonly #fates: Uint8Array
   readonly #lives = new Map<number, FlowLife>()
+  /** Translated ports that flows have. */
+  readonly #claims = new Map<number, { flow: number; crashes: number }>()
   readonly #newest = new Map<number, number>()
   /** Last sequence number that has left, by flow and side. */
   readonly #lastLeft = new Map<number, number>()
   #limit = 20
 
   constructor(packets: number, isOrdered: boolean) {
-    this.#status = new Uint8Array(packets + 1)
+    this.#copies = new Uint8Array(packets + 1)
+    this.#fates = new Uint8Array(packets + 1)
     this.isOrdered = isOrdered
   }
 
@@ -78,7 +90,7 @@ export class Ledger {
 
   send(id: number): void {
     this.sent++
-    this.#status[id] = Status.sent
+    this.#copies[id] = 1
   }
 
   /** A frame has left at the far side. */
@@ -90,20 +102,10 @@ export class Ledger {
     const side = trailerSide(frame, end)
     const sequence = trailerSequence(frame, end)
     const what = `packet ${id} of flow ${flow}, side ${side}, number ${sequence}`
-    switch (this.#status[id]) {
-      case Status.left:
-        this.violate('exactly-once', `${what} has left twice`)
-        break
-      case Status.refused:
-        this.violate('verdict', `${what} was dropped by a network function and has left`)
-        break
-      case Status.lost:
-        this.violate('exactly-once', `${what} was lost and has left`)
-        break
-      default:
-        this.left++
-    }
-    this.#status[id] = Status.left
+    if (this.#copies[id] > 0) this.left++
+    else if (this.#fates[id] === Fate.refused) this.violate('verdict', `${what} was dropped by a network function and has left`)
+    else this.violate('exactly-once', `${what} ${this.#fates[id] === Fate.lost ? 'was lost and has left' : 'has left twice'}`)
+    this.#settle(id, Fate.left)
     const key = flow * 2 + side
     const last = this.#lastLeft.get(key) ?? 0
     // An ICMP error is a flow of its own while the flow that it is about is not known.
@@ -111,17 +113,52 @@ export class Ledger {
     this.#lastLeft.set(key, Math.max(last, sequence))
   }
 
+  /** A fault makes another copy of a packet. */
+  duplicate(frame: Uint8Array): void {
+    if (!hasTrailer(frame)) return
+    this.duplicated++
+    this.#copies[trailerId(frame, frame.length)]++
+  }
+
+  #settle(id: number, fate: number): void {
+    if (this.#copies[id] > 0) this.#copies[id]--
+    this.#fates[id] = fate
+  }
+
   /** A packet of ours is lost by a fault. */
   lose(frame: Uint8Array): void {
     if (!hasTrailer(frame)) return
     this.lost++
-    this.#status[trailerId(frame, frame.length)] = Status.lost
+    this.#settle(trailerId(frame, frame.length), Fate.lost)
   }
 
   /** A network function drops a packet. */
   refuse(id: number): void {
     this.refused++
-    this.#status[id] = Status.refused
+    this.#settle(id, Fate.refused)
+  }
+
+  /** A flow has been granted a translated port. */
+  claim(port: number, flow: number): void {
+    const claim = this.#claims.get(port)
+    if (claim !== undefined && claim.flow !== flow && claim.crashes === this.crashes) {
+      this.violate('alias', `flow ${flow} is granted port ${port}, which flow ${claim.flow} has`)
+    }
+    this.#claims.set(port, { flow, crashes: this.crashes })
+  }
+
+  /** The flow that has a translated port has ended. */
+  unclaim(port: number): void {
+    this.#claims.delete(port)
+  }
+
+  /** A packet to a translated port has come to a flow that does not have it. */
+  stray(flow: number, id: number, port: number): void {
+    const claim = this.#claims.get(port)
+    if (claim?.flow === flow && claim.crashes === this.crashes && this.isOrdered) {
+      this.violate('alias', `packet ${id} of flow ${flow} to port ${port} does not find its flow`)
+    }
+    this.refuse(id)
   }
 
   /** A flow's state is new. */
@@ -139,12 +176,13 @@ export class Ledger {
     else this.#newest.set(flow, flowId)
     let life = this.#lives.get(flowId)
     if (life === undefined) {
-      life = { owner: incarnation, epoch, processed: 0, crashes: this.crashes }
+      life = { flow, owner: incarnation, epoch, processed: 0, crashes: this.crashes }
       this.#lives.set(flowId, life)
     }
     if (epoch < life.epoch || (epoch === life.epoch && incarnation !== life.owner)) {
       this.violate('one-owner', `${where} processes a packet after runtime ${life.owner} did at epoch ${life.epoch}`)
     }
+    if (life.flow !== flow) this.violate('alias', `${where} processes a packet although it is flow ${life.flow}`)
     life.owner = incarnation
     life.epoch = epoch
     life.processed++
@@ -163,6 +201,6 @@ export class Ledger {
 
   /** The first packets that nobody accounts for, for people. */
   *unaccounted(): Generator<number> {
-    for (let id = 1; id < this.#status.length; id++) if (this.#status[id] === Status.sent) yield id
+    for (let id = 1; id < this.#copies.length; id++) if (this.#copies[id] > 0) yield id
   }
 }

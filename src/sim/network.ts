@@ -17,6 +17,8 @@ export interface NetworkFaults {
   corruption: number
   'link-loss': number
   'link-delay': number
+  'link-duplication': number
+  'link-reordering': number
 }
 
 const LINK_CAPACITY = 1024
@@ -27,6 +29,7 @@ const CONTROL_CAPACITY = 4096
 export class SimNetwork {
   readonly faults: NetworkFaults = {
     loss: 0, duplication: 0, reordering: 0, delay: 0, corruption: 0, 'link-loss': 0, 'link-delay': 0,
+    'link-duplication': 0, 'link-reordering': 0,
   }
   /** Nodes that do not hear others: `from * 256 + to`. */
   readonly cut = new Set<number>()
@@ -77,8 +80,25 @@ export class SimNetwork {
       latency += random.below(3000)
       this.onStrike('link-delay')
     }
-    const at = Math.max(link.lastAt, queue.now + latency)
-    link.lastAt = at
+    let at = Math.max(link.lastAt, queue.now + latency)
+    if (this.faults['link-reordering'] > 0 && random.chance(this.faults['link-reordering'])) {
+      // Those behind it do not wait for it.
+      at += 1 + random.below(300)
+      this.onStrike('link-reordering')
+    } else {
+      link.lastAt = at
+    }
+    this.#deliverOnLink(from, to, frame, at)
+    if (this.faults['link-duplication'] > 0 && random.chance(this.faults['link-duplication'])) {
+      ledger.duplicate(frame)
+      this.onStrike('link-duplication')
+      this.#deliverOnLink(from, to, frame.slice(), at + random.below(100))
+    }
+  }
+
+  #deliverOnLink(from: number, to: number, frame: Uint8Array, at: number): void {
+    const { queue, ledger } = this.#simulation
+    const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
     link.load++
     const { life } = link
     queue.at(at, () => {
@@ -156,6 +176,7 @@ export class SimNetwork {
       send: (frame) => {
         this.#simulation.trace.packet(this.#simulation.queue.now, 'out', id, frame)
         this.#simulation.ledger.leave(frame)
+        if (id === 2) this.#simulation.workload.heard(frame)
       },
     }
   }

@@ -19,12 +19,13 @@ import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
 import { EventQueue } from './event-queue.ts'
 import { FaultInjector } from './fault-injector.ts'
-import { permittedDrops, type FaultKind } from './fault-kinds.ts'
+import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
 import { Ledger, type Checker } from './ledger.ts'
 import { SimNetwork } from './network.ts'
 import { probe, type ProbePlace } from './probe.ts'
 import { SimPort } from './sim-port.ts'
 import { SimTrace } from './sim-trace.ts'
+import { translating } from './translating.ts'
 import { flowNumberOf, Workload } from './workload.ts'
 
 export interface SimulationOptions {
@@ -80,6 +81,8 @@ const START_US = 20_000
 const IDLE_S = 0.03
 const CONVERGENCE_US = 4_000_000
 const QUIET_US = 350_000
+/** Drops of network functions, and of connections that end while packets are held. */
+const ORDINARY_DROPS = new Set(['probe-unwanted', 'translating-stray', 'translating-no-port', 'hold-ended'])
 const EVENTS_MAX = 20_000_000
 const arenas = new Map<number, Arena[]>()
 
@@ -97,8 +100,10 @@ export class Simulation {
   #incarnations = 0
   #events = 0
   readonly #faults: FaultInjector
-  readonly #workload: Workload
+  readonly workload: Workload
   readonly #arenaBytes: number
+  /** Frames too short for a flow's record now and then, so that it travels in pieces. */
+  readonly #sessions: typeof SESSIONS
   readonly #used: Arena[] = []
   /** Counts of nodes that are gone. */
   readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0 }
@@ -110,6 +115,7 @@ export class Simulation {
       packets = 16 } = options
     this.options = { seed, runtimes, flows, faults, policy, packets }
     this.random = random
+    this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
     this.trace = new SimTrace(options.follow ?? 0)
     this.#arenaBytes = 2 ** Math.ceil(Math.log2(3 * 2 ** 20 + flows * 2500))
     const switches: SwitchEntry[] = [1, 2].map((id) =>
@@ -117,8 +123,8 @@ export class Simulation {
     const entries: RuntimeEntry[] = Array.from({ length: runtimes }, (_, i) =>
       ({ id: 11 + i, incarnation: ++this.#incarnations, isDraining: false }))
     this.config = this.#first = { version: 1, clusterId: 7, switches, runtimes: entries }
-    this.#workload = new Workload(random, { flows, packetsMax: packets, spreadUs: 40_000, silenceUs: IDLE_S * 1e6 })
-    this.ledger = new Ledger(this.#workload.packetsMax, !faults.includes('link-loss'))
+    this.workload = new Workload(random, { flows, packetsMax: packets, spreadUs: 40_000, silenceUs: IDLE_S * 1e6 })
+    this.ledger = new Ledger(this.workload.packetsMax, !faults.some((kind) => looseOrder.includes(kind)))
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
@@ -148,7 +154,7 @@ export class Simulation {
     const onMessage = (peer: number, inBand: boolean, at: number): void => {
       this.trace.message(this.queue.now, peer, one.id, inBand, arena, at)
     }
-    const common = { arena, id: one.id, clusterId: config.clusterId, seed, config, sessions: SESSIONS, onMessage, wasm: false }
+    const common = { arena, id: one.id, clusterId: config.clusterId, seed, config, sessions: this.#sessions, onMessage, wasm: false }
     if (one.isSwitch) {
       one.incarnation = (config.switches.find(({ id }) => id === one.id) as SwitchEntry).incarnation
       one.external = new SimPort(arena, this.network.outside(one.id))
@@ -163,13 +169,13 @@ export class Simulation {
       const { incarnation } = one
       const place: ProbePlace = (state) => {
         const node = one.node as RuntimeNode
-        const record = state - (node.engine.chain.nfs[0] as { stateOffset: number }).stateOffset
+        const record = state - (node.engine.chain.nfs[1] as { stateOffset: number }).stateOffset
         return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
       }
       one.node = createRuntimeNode({
         ...common, incarnation: one.incarnation, chain: this.#chain(place),
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
-          aliases: 64, fragmentedDatagrams: 64, fragmentsHeld: 64 },
+          aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
           fragment: 0.05 },
         runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 160, bufferedPerFlow: 64, closings: 64, movesOut: 64 },
@@ -182,7 +188,8 @@ export class Simulation {
 
   #chain(place: ProbePlace): ChainMember[] {
     const definition = probe({ ledger: this.ledger, place, dropOneIn: 37, holdOneIn: 23, reconsiderOneIn: 19 })
-    return [{ definition, config: {} }]
+    const { flows } = this.options
+    return [{ definition: translating(this.ledger, Math.max(3, flows >> 3)), config: {} }, { definition, config: {} }]
   }
 
   /** Plans a node's next turn, no later than this. */
@@ -285,7 +292,7 @@ export class Simulation {
     for (const one of this.nodes) this.start(one)
     this.#until(START_US)
     let active = 0
-    this.#workload.start(
+    this.workload.start(
       (us, turn) => {
         active++
         queue.after(us, () => {
@@ -329,12 +336,25 @@ export class Simulation {
         const source = random.pick(runtimes)
         const target = random.pick(this.config.runtimes)
         const node = source.node as RuntimeNode
-        if (random.chance(0.05)) this.#drain(source)
+        if (random.chance(0.02)) this.#stopPlacing()
+        else if (random.chance(0.05)) this.#drain(source)
         else node.setMigrationTarget(target.id, 1 + random.below(12))
         this.wake(source)
       }
       this.#command()
     })
+  }
+
+  /** All runtimes drain at once for a while, so that new flows have to wait. */
+  #stopPlacing(): void {
+    const set = (on: boolean): void => {
+      for (const one of this.liveRuntimes()) {
+        (one.node as RuntimeNode).setDraining(on, this.queue.now + one.skewUs)
+        this.wake(one)
+      }
+    }
+    set(true)
+    this.queue.after(1000 + this.random.below(4000), () => { set(false) })
   }
 
   /** Drains a runtime, and lets it be used again when it is empty, or after a while. */
@@ -416,6 +436,8 @@ export class Simulation {
           `number ${flowNumberOf((one.arena as Arena).i32, key)} (id ${flow}) ${phase} at epoch ${epoch}, owner ${owner}`)
         ledger.violate('pools', `node ${one.id} has ${left.length} flows at the end: ${some.join('; ')}`)
       }
+      // A policy always chooses one of the runtimes that it is given.
+      if ((node.anomalies['placement-policy'] ?? 0) > 0) ledger.violate('anomaly', `the policy of node ${one.id} chose no runtime`)
       if (node.slotsUsed !== packets.buffered) {
         ledger.violate('pools', `node ${one.id} uses ${node.slotsUsed} packet slots at the end, ${packets.buffered} packets are buffered`)
       }
@@ -425,11 +447,11 @@ export class Simulation {
     const permitted = permittedDrops(this.options.faults)
     for (const reason of this.#dropReasons) {
       // A new connection on the ports of one that lingers ends that one, with what it holds.
-      if (!permitted.has(reason) && reason !== 'probe-unwanted' && reason !== 'hold-ended') ledger.violate('drops', `packets were dropped as ${reason}`)
+      if (!permitted.has(reason) && !ORDINARY_DROPS.has(reason)) ledger.violate('drops', `packets were dropped as ${reason}`)
     }
     // Packets in messages are lost only with a node.
     const inMessages = handedOver - takenOver
-    const missing = ledger.sent + emitted - ledger.left - ledger.lost - dropped - inside
+    const missing = ledger.sent + ledger.duplicated + emitted - ledger.left - ledger.lost - dropped - inside
     if (missing !== inMessages || (ledger.crashes === 0 && inMessages !== 0)) {
       ledger.violate('loss', `${ledger.sent} packets came, ${ledger.left} left, ${ledger.lost} were lost by faults, ${dropped} dropped, ` +
         `${inside} were in crashed nodes, ${inMessages} in their messages: ${missing - inMessages} are not accounted for` +

@@ -8,6 +8,8 @@
 export const TRAILER_BYTES = 16
 /** ICMP errors about a flow have its number and this: they are in order among themselves only. */
 export const ERROR_FLOWS = 0x800000
+/** True for flows whose source port is translated, if they are UDP over IPv4. */
+export const isTranslated = (flow: number): boolean => flow % 4 === 0 && flow < ERROR_FLOWS
 const MAGIC = 0x4e465331
 
 export interface Trailer {

@@ -6,7 +6,7 @@
 
 import type { Random } from '../base/random.ts'
 import { buildFragments, buildFrame, buildPacket, layersOf, type FrameOptions } from '../testing/packet-builder.ts'
-import { ERROR_FLOWS, TRAILER_BYTES, writeTrailer } from './trailer.ts'
+import { ERROR_FLOWS, hasTrailer, isTranslated, TRAILER_BYTES, trailerFlow, trailerSide, writeTrailer } from './trailer.ts'
 
 export interface WorkloadOptions {
   readonly flows: number
@@ -35,6 +35,8 @@ interface Flow {
   /** Sequence numbers given, by side; then those of ICMP errors. */
   readonly sequences: number[]
   readonly opener: 0 | 1
+  /** The port that it is translated to as far as its server knows, 0 before that; -1: it is not translated. */
+  port: number
 }
 
 const PAYLOAD = '-'.repeat(TRAILER_BYTES + 8)
@@ -49,6 +51,7 @@ export class Workload {
   /** Packets sent so far: the last id given. */
   packets = 0
   readonly packetsMax: number
+  readonly #flows = new Map<number, Flow>()
   readonly #random: Random
   readonly #options: WorkloadOptions
 
@@ -63,6 +66,7 @@ export class Workload {
   start(at: (us: number, turn: () => void) => void, send: (sent: Sent) => void): void {
     for (let number = 1; number <= this.#options.flows; number++) {
       const flow = this.#make(number)
+      this.#flows.set(number, flow)
       const turn = (): void => {
         const pause = this.#turn(flow, send)
         if (pause >= 0) at(pause, turn)
@@ -75,16 +79,18 @@ export class Workload {
     const random = this.#random
     const isTcp = random.chance(0.5)
     const isIpv6 = random.chance(0.2)
-    const client = isIpv6 ? 'fd00::1' : `10.0.${number >> 8 & 255}.${number & 255}`
-    const server = isIpv6 ? 'fd00::2' : `10.1.0.${1 + number % 200}`
+    const isBehind = !isTcp && !isIpv6 && isTranslated(number)
+    // Translated flows differ in ports alone.
+    const client = isIpv6 ? 'fd00::1' : isBehind ? '10.0.0.4' : `10.0.${number >> 8 & 255}.${number & 255}`
+    const server = isIpv6 ? 'fd00::2' : isBehind ? '10.1.0.4' : `10.1.0.${1 + number % 200}`
     const port = 1024 + (number % 60_000)
     const of = (side: 0 | 1): FrameOptions => {
       const ports = { sourcePort: side === 0 ? port : 80, destinationPort: side === 0 ? 80 : port, payload: PAYLOAD }
       return { source: side === 0 ? client : server, destination: side === 0 ? server : client,
         ...isTcp ? { tcp: ports } : { udp: ports } }
     }
-    return { number, isTcp, isIpv6, templates: [buildFrame(of(0)), buildFrame(of(1))], step: 0, sequences: [0, 0, 0, 0],
-      left: 1 + random.below(this.#options.packetsMax), opener: random.pick([0, 0, 1]) }
+    return { number, port: isBehind ? 0 : -1, isTcp, isIpv6, templates: [buildFrame(of(0)), buildFrame(of(1))], step: 0, sequences: [0, 0, 0, 0],
+      left: 1 + random.below(this.#options.packetsMax), opener: isBehind ? 0 : random.pick([0, 0, 1]) }
   }
 
   /** One turn of a flow. Returns how long until its next, -1 when it is over. */
@@ -103,8 +109,23 @@ export class Workload {
     return silenceUs * 2 + random.below(silenceUs)
   }
 
+  /** What has left towards the servers: they answer to the port that it came from. */
+  heard(frame: Uint8Array): void {
+    if (!hasTrailer(frame) || trailerSide(frame, frame.length) !== 0) return
+    const flow = this.#flows.get(trailerFlow(frame, frame.length))
+    if (flow === undefined || flow.port < 0) return
+    const { transport } = layersOf(frame)
+    const [high, low] = [frame[transport], frame[transport + 1]]
+    flow.port = high << 8 | low
+    const answer = flow.templates[1]
+    const at = layersOf(answer).transport + 2
+    answer[at] = high
+    answer[at + 1] = low
+  }
+
   #udpTurn(flow: Flow, send: (sent: Sent) => void): void {
     const random = this.#random
+    if (flow.port >= 0) return this.#packet(flow, flow.port === 0 ? 0 : random.pick([0, 1] as const), send)
     const side = flow.step++ === 0 ? flow.opener : random.pick([0, 1] as const)
     if (flow.step === 1 && random.chance(0.2)) {
       // From both sides at once.

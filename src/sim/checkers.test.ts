@@ -1,0 +1,211 @@
+import { test } from 'node:test'
+import assert from 'node:assert/strict'
+import { AssertionError } from '../base/assert.ts'
+import { permittedDrops } from './fault-kinds.ts'
+import { Ledger, type Checker, type ProcessedPacket } from './ledger.ts'
+import { emptyCells, newSummary, protocolPhases } from './simulation-report.ts'
+import { simulate, Simulation, type SimNode } from './simulation.ts'
+import { writeTrailer } from './trailer.ts'
+
+/** Parts of a node that only a lie changes. */
+interface Lying {
+  readonly packets: { received: number }
+  poll: () => boolean
+}
+
+/** A trivial protocol: packets pass two nodes. What it tells the ledger is the truth, unless a test lets it lie. */
+class ToyProtocol {
+  readonly ledger: Ledger
+  #id = 0
+  #count = 0
+  readonly #sequences = [0, 0]
+
+  constructor(isOrdered = true) {
+    this.ledger = new Ledger(100, isOrdered)
+  }
+
+  packet(side: 0 | 1, flow = 5): Uint8Array {
+    const frame = new Uint8Array(64)
+    writeTrailer(frame, { id: ++this.#id, flow, side, sequence: ++this.#sequences[side] })
+    this.ledger.send(this.#id)
+    return frame
+  }
+
+  process(lie: Partial<ProcessedPacket> = {}, flow = 5, sequence = this.#count + 1): void {
+    this.ledger.processed(flow, 0, sequence,
+      { runtime: 11, incarnation: 3, flowId: 9, epoch: 1, count: ++this.#count, before: this.#count - 1, ...lie })
+  }
+
+  get id(): number {
+    return this.#id
+  }
+}
+
+function saw(toy: ToyProtocol): Checker[] {
+  return toy.ledger.violations.map(({ checker }) => checker)
+}
+
+test('a toy protocol that does not lie is not accused', () => {
+  const toy = new ToyProtocol()
+  for (let i = 0; i < 10; i++) {
+    const frame = toy.packet((i & 1) as 0 | 1)
+    toy.process()
+    toy.ledger.leave(frame)
+  }
+  toy.process({ epoch: 2, incarnation: 4 })
+  assert.deepEqual(saw(toy), [])
+  assert.deepEqual([...toy.ledger.unaccounted()], [])
+})
+
+test('exactly-once: a packet leaves twice, or although it was lost', () => {
+  const toy = new ToyProtocol()
+  const frame = toy.packet(0)
+  toy.ledger.leave(frame)
+  toy.ledger.leave(frame)
+  const lost = toy.packet(1)
+  toy.ledger.lose(lost)
+  toy.ledger.leave(lost)
+  assert.deepEqual(saw(toy), ['exactly-once', 'order', 'exactly-once'])
+})
+
+test('exactly-once: copies that a link made may leave, no others', () => {
+  const toy = new ToyProtocol(false)
+  const frame = toy.packet(0)
+  toy.ledger.duplicate(frame)
+  toy.ledger.leave(frame)
+  toy.ledger.leave(frame)
+  assert.deepEqual(saw(toy), [])
+  toy.ledger.leave(frame)
+  assert.deepEqual(saw(toy), ['exactly-once'])
+})
+
+test('order: a packet overtakes another of its flow and side', () => {
+  const toy = new ToyProtocol()
+  const [first, second, answer] = [toy.packet(0), toy.packet(0), toy.packet(1)]
+  for (const frame of [second, answer, first]) toy.ledger.leave(frame)
+  assert.deepEqual(saw(toy), ['order'])
+})
+
+test('loss: a packet that has not left is not accounted for', () => {
+  const toy = new ToyProtocol()
+  toy.packet(0)
+  toy.ledger.leave(toy.packet(0))
+  assert.deepEqual([...toy.ledger.unaccounted()], [1])
+})
+
+test('one-owner: two owners in an epoch, an epoch that goes back, a flow that was replaced', () => {
+  const lies: Partial<ProcessedPacket>[] = [{ incarnation: 4 }, { epoch: 0 }, { flowId: 8 }]
+  for (const lie of lies) {
+    const toy = new ToyProtocol()
+    toy.process()
+    toy.process(lie)
+    assert.equal(saw(toy)[0], 'one-owner', JSON.stringify(lie))
+  }
+})
+
+test('state: it has regressed, or forked, or sees packets out of order', () => {
+  const lies: Partial<ProcessedPacket>[] = [{ count: 1 }, { count: 3 }, { before: 9 }]
+  for (const lie of lies) {
+    const toy = new ToyProtocol()
+    toy.process()
+    toy.process(lie)
+    assert.deepEqual(saw(toy), ['state'], JSON.stringify(lie))
+  }
+  const toy = new ToyProtocol()
+  toy.process()
+  toy.ledger.crashes++
+  toy.process({ count: 1 })
+  assert.deepEqual(saw(toy), [], 'a crash excuses an older state')
+})
+
+test('verdict: a packet leaves that a network function has dropped', () => {
+  const toy = new ToyProtocol()
+  const frame = toy.packet(0)
+  toy.ledger.refuse(toy.id)
+  toy.ledger.leave(frame)
+  assert.deepEqual(saw(toy), ['verdict'])
+})
+
+test('alias: granted twice, not found, or leading to another flow', () => {
+  const toy = new ToyProtocol()
+  toy.ledger.claim(62_000, 4)
+  toy.ledger.claim(62_000, 8)
+  assert.deepEqual(saw(toy), ['alias'])
+  toy.ledger.stray(8, toy.id, 62_000)
+  assert.deepEqual(saw(toy), ['alias', 'alias'])
+  toy.ledger.unclaim(62_000)
+  toy.ledger.stray(8, toy.id, 62_000)
+  toy.process()
+  toy.process({}, 6)
+  assert.deepEqual(saw(toy), ['alias', 'alias', 'alias'])
+})
+
+test('drops: a fault permits some reasons, no fault permits none', () => {
+  assert.equal(permittedDrops([]).size, 0)
+  assert.ok(permittedDrops(['crash']).has('source-fenced'))
+  assert.ok(!permittedDrops(['loss']).has('source-fenced'))
+})
+
+test('the table of phases and faults shows what was not tried', () => {
+  const summary = newSummary()
+  assert.equal(emptyCells(summary, ['crash']).length, protocolPhases.length)
+  summary.phases.handing = { crash: 1 }
+  assert.ok(!emptyCells(summary, ['crash']).includes('handing x crash'))
+})
+
+test('the same seed does the same, twice; another does something else', () => {
+  const run = (seed: number): string => simulate({ seed, flows: 20, faults: ['loss', 'crash', 'restart', 'skew'] }).hash
+  assert.equal(run(7), run(7))
+  assert.notEqual(run(7), run(8))
+})
+
+test('the life of a flow can be read', () => {
+  const { story } = simulate({ seed: 3, flows: 10, follow: 2 })
+  assert.match(story[0] ?? '', /outside ──▶ switch \d +packet +number 1/)
+  assert.ok(story.some((line) => line.includes('══▶') && line.includes('FlowOpen')))
+})
+
+/** What the checkers say of a cluster in which `lie` happens in the middle of the run. */
+function sawLie(lie: (simulation: Simulation) => void): string[] {
+  const simulation = new Simulation({ seed: 5, flows: 5, faults: [] })
+  simulation.queue.at(50_000, () => { lie(simulation) })
+  return [...new Set(simulation.run().violations.map(({ checker }) => checker))]
+}
+
+test('a cluster that does not lie is not accused', () => {
+  assert.deepEqual(sawLie(() => undefined), [])
+})
+
+test('conservation: a node forgets a packet', () => {
+  assert.deepEqual(sawLie(({ nodes }) => { (nodes[3].node as unknown as Lying).packets.received++ }), ['conservation'])
+})
+
+test('loss: a packet that came is nowhere, or has been made of nothing', () => {
+  assert.deepEqual(sawLie(({ ledger, workload }) => { ledger.send(workload.packetsMax) }), ['loss'])
+})
+
+test('invariant: a node\'s assertion fails', () => {
+  assert.ok(sawLie((simulation) => {
+    const one = simulation.nodes[2] as SimNode
+    ;(one.node as unknown as Lying).poll = () => { throw new AssertionError('a lie') }
+    simulation.wake(one)
+  }).includes('invariant'))
+})
+
+test('convergence: a step stays open', () => {
+  assert.ok(sawLie(({ nodes }) => {
+    Object.defineProperty(nodes[4].node, 'openSteps', { value: { handing: 1 } })
+  }).includes('convergence'))
+})
+
+test('pools: a packet slot is still in use at the end', () => {
+  assert.deepEqual(sawLie(({ nodes }) => {
+    Object.defineProperty(nodes[1].node, 'slotsUsed', { value: 1 })
+  }), ['pools'])
+})
+
+test('anomaly: a placement policy chooses nobody', () => {
+  assert.ok(sawLie(({ nodes }) => {
+    Object.defineProperty(nodes[0].node, 'anomalies', { value: { 'placement-policy': 1 } })
+  }).includes('anomaly'))
+})
