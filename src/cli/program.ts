@@ -136,7 +136,7 @@ ${EXIT_HELP}`)
     .option('--plant <name>', 'switch a planted bug on: the checkers should see it')
     .option('--list-plants', 'list the planted bugs')
     .option('--minutes <number>', 'go on over new seeds for so long', Number)
-    .option('--failing <file>', 'write the seeds that failed as a JSON list')
+    .option('--failing <file>', 'add the seeds that failed to this JSON list')
     .option('--json', 'print one JSON document')
     .addHelpText('after', `
 The same seed and options give the same trace. Exit status 0 only without violations.

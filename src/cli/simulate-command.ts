@@ -2,7 +2,7 @@
  * `nfactor simulate`: clusters under seeded faults, in one process and in simulated time. See docs/protocol.md and src/sim.
  */
 
-import { writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import { planted, plantedBugs, type PlantedBug } from '../base/planted-bugs.ts'
 import { allFaultKinds, faultKinds, type FaultKind } from '../sim/fault-kinds.ts'
@@ -52,6 +52,13 @@ function faultsOf(text: string | undefined): FaultKind[] | 'mixed' {
   return names as FaultKind[]
 }
 
+/** Adds seeds to a list of failing ones. They are replayed with the faults of their seed and the other options' defaults. */
+function addFailing(file: string, seeds: readonly number[]): void {
+  const known = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) as number[] : []
+  const all = [...new Set([...known, ...seeds])].sort((a, b) => a - b)
+  writeFileSync(file, `[\n${all.map((seed) => `  ${seed}`).join(',\n')}\n]\n`)
+}
+
 export function simulateCommand(options: SimulateOptions): number {
   if (options.listPlants === true) {
     for (const [name, rule] of Object.entries(plantedBugs)) console.log(`${name.padEnd(22)} ${rule}`)
@@ -82,7 +89,7 @@ export function simulateCommand(options: SimulateOptions): number {
   }
   const seconds = (performance.now() - started) / 1000
   if (options.failing !== undefined && summary.violations.length > 0) {
-    writeFileSync(options.failing, `${JSON.stringify([...new Set(summary.violations.map(({ seed }) => seed))])}\n`)
+    addFailing(options.failing, summary.violations.map(({ seed }) => seed))
   }
   if (options.json === true) console.log(JSON.stringify(summary, null, 2))
   else report(summary, result, faults === 'mixed' ? allFaultKinds : faults, seconds)

@@ -5,9 +5,14 @@
  */
 
 import type { FaultKind } from './fault-kinds.ts'
+import { protocolPhases } from './simulation-report.ts'
 import type { NetworkFaults } from './network.ts'
 import type { SimNode, Simulation } from './simulation.ts'
 
+/** Steps that are open so rarely that faults wait for them. */
+const RARE_PHASES = ['handing', 'takingBack', 'takingBack', 'takingBack', 'orphaned', 'placing']
+/** How often a fault looks whether the step that it waits for is open. */
+const LOOKS_MAX = 400
 /** Strikes of one kind that are looked at closely in one run; the rest is more of the same. */
 const NOTED_MAX = 400
 
@@ -49,13 +54,32 @@ export class FaultInjector {
   #spells(kind: FaultKind): void {
     const { random, queue } = this.#simulation
     queue.after(random.below(25_000), () => {
-      if (!this.#isOn) return
-      const end = this.#begin(kind)
-      queue.after(2000 + random.below(20_000), () => {
-        end()
-        if (this.#isOn) this.#spells(kind)
-      })
+      const begin = (): void => {
+        if (!this.#isOn) return
+        const end = this.#begin(kind)
+        queue.after(2000 + random.below(20_000), () => {
+          end()
+          if (this.#isOn) this.#spells(kind)
+        })
+      }
+      if (random.chance(0.4)) begin()
+      else this.#when(random.chance(0.6) ? random.pick(RARE_PHASES) : random.pick(protocolPhases), LOOKS_MAX, begin)
     })
+  }
+
+  /** Waits until a step is open somewhere, but not for ever. */
+  #when(phase: string, looks: number, begin: () => void): void {
+    const { nodes, queue } = this.#simulation
+    if (looks === 0 || nodes.some(({ node }) => (node?.openSteps[phase] ?? 0) > 0)) return begin()
+    queue.after(60, () => { this.#when(phase, looks - 1, begin) })
+  }
+
+  /** A runtime, rather one that something is on its way to. */
+  #someRuntime(): SimNode {
+    const { random, nodes } = this.#simulation
+    const runtimes = nodes.filter((one) => !one.isSwitch)
+    const prepared = runtimes.filter(({ node }) => (node?.openSteps.prepared ?? 0) > 0)
+    return random.pick(prepared.length > 0 && random.chance(0.7) ? prepared : runtimes)
   }
 
   /** Begins a spell; returns what ends it. */
@@ -72,7 +96,7 @@ export class FaultInjector {
       case 'link-reordering': return this.#chance(kind, random.pick([0.02, 0.2]))
       case 'link-delay': return this.#chance(kind, random.pick([0.01, 0.1]))
       case 'partition': return this.#partition()
-      case 'crash': return this.#crash(random.pick(nodes.filter((one) => !one.isSwitch)), kind)
+      case 'crash': return this.#crash(this.#someRuntime(), kind)
       case 'restart': return this.#crash(random.pick(nodes.filter((one) => one.isSwitch)), kind)
       case 'pause': return this.#pause(random.pick(nodes))
       case 'slow': return this.#slow(random.pick(nodes))
@@ -82,6 +106,7 @@ export class FaultInjector {
         return () => undefined
       case 'full':
         network.isFull = true
+        this.#strike(kind)
         return () => { network.isFull = false }
     }
   }

@@ -1,0 +1,47 @@
+import { test } from 'node:test'
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { allFaultKinds } from './fault-kinds.ts'
+import { addTo, emptyCells, faultsOfSeed, newSummary, phaseTable, type SimulationSummary } from './simulation-report.ts'
+import { simulate } from './simulation.ts'
+
+const root = join(import.meta.dirname, '..', '..')
+/** Seeds of a run; every run has others. A process per half, so that two cores are used. */
+const SEEDS = process.env.NFACTOR_FULL === '1' ? 20_000 : 600
+const start = Number(process.env.NFACTOR_SEED ?? 1 + Date.now() % 1e9)
+
+function simulateInChild(first: number, last: number): Promise<SimulationSummary> {
+  return new Promise((resolve, reject) => {
+    const parameters = [join(root, 'bin/nfactor.js'), 'simulate', '--seeds', `${first}..${last}`, '--json']
+    execFile(process.execPath, parameters, { maxBuffer: 2 ** 28 }, (error, output) => {
+      try {
+        resolve(JSON.parse(output) as SimulationSummary)
+      } catch {
+        reject(error ?? new Error('no JSON came'))
+      }
+    })
+  })
+}
+
+const told = ({ violations }: { readonly violations: readonly SimulationSummary['violations'][number][] }): string[] =>
+  violations.map(({ seed, checker, detail }) => `nfactor simulate --seed ${seed}: ${checker}: ${detail}`)
+
+test('random seeds over all kinds of faults, none with a violation, every phase struck by every fault', async (t) => {
+  const half = SEEDS / 2
+  const summary = newSummary()
+  const halves = [simulateInChild(start, start + half - 1), simulateInChild(start + half, start + SEEDS - 1)]
+  for (const part of await Promise.all(halves)) addTo(summary, part)
+  for (const line of phaseTable(summary, allFaultKinds)) t.diagnostic(line)
+  t.diagnostic(`${summary.seeds} seeds from ${start}, ${summary.counted} counted`)
+  assert.equal(summary.seeds, SEEDS)
+  assert.ok(summary.counted >= 500, `only ${summary.counted} seeds counted`)
+  await t.test('no violation', () => { assert.deepEqual(told(summary), []) })
+  await t.test('no empty cell', () => { assert.deepEqual(emptyCells(summary), []) })
+})
+
+test('seeds that failed once', () => {
+  const seeds = JSON.parse(readFileSync(join(root, 'testdata/failing-seeds.json'), 'utf8')) as number[]
+  assert.deepEqual(seeds.flatMap((seed) => told(simulate({ seed, faults: faultsOfSeed(seed) })).slice(0, 1)), [])
+})
