@@ -361,7 +361,11 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     f64[(d + Descriptor.time) >> 1] = context.now
     let result = parser.parse(d)
     if (result === ParseResult.firstFragment) result = ParseResult.flow
-    if (result === ParseResult.laterFragment && fragments.later(d) === FragmentOutcome.flow) result = ParseResult.flow
+    if (result === ParseResult.laterFragment) {
+      const outcome = fragments.later(d)
+      if (outcome === FragmentOutcome.held) return
+      if (outcome === FragmentOutcome.flow) result = ParseResult.flow
+    }
     if (result === ParseResult.flow || result === ParseResult.related) virtualSwitch.returned(d)
     else drop(slot, 'no-owner')
   }
