@@ -62,7 +62,10 @@ export class FaultInjector {
           if (this.#isOn) this.#spells(kind)
         })
       }
-      if (random.chance(0.4)) begin()
+      // Every fourth seed hunts the rarest step: a record is handed over to a runtime that dies.
+      const isHunt = this.#simulation.options.seed % 4 === 0
+      if (isHunt) this.#when(kind === 'crash' ? 'handing' : 'takingBack', LOOKS_MAX, begin)
+      else if (random.chance(0.4)) begin()
       else this.#when(random.chance(0.6) ? random.pick(RARE_PHASES) : random.pick(protocolPhases), LOOKS_MAX, begin)
     })
   }

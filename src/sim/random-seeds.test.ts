@@ -9,7 +9,7 @@ import { simulate } from './simulation.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 /** Seeds of a run; every run has others. A process per half, so that two cores are used. */
-const SEEDS = process.env.NFACTOR_FULL === '1' ? 20_000 : 600
+const SEEDS = process.env.NFACTOR_FULL === '1' ? 20_000 : 1200
 const start = Number(process.env.NFACTOR_SEED ?? 1 + Date.now() % 1e9)
 
 function simulateInChild(first: number, last: number): Promise<SimulationSummary> {
