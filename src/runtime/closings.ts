@@ -96,7 +96,7 @@ export class Closings {
     const closing = this.#closings.get(flow)
     if (closing === undefined) return this.#context.anomaly('late-close-reply')
     closing.pending &= ~this.#context.switches.bitOf(switchId)
-    if (isBusy) this.cancel(flow)
+    if (isBusy && this.cancel(flow)) return
     if (closing.pending === 0) this.#finish(closing)
   }
 

@@ -268,7 +268,8 @@ export class Coordinator {
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const key = (at + MessageField.key) >> 2
-    const record = this.#find(key)
+    let record = this.#find(key)
+    if (record !== 0 && this.outgoing.supersede(flowOf(context, record), flow)) record = this.#find(key)
     if (record !== 0) {
       if (flowOf(context, record) !== flow) context.anomaly('open-over-flow')
       return

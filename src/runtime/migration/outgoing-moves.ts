@@ -271,6 +271,21 @@ export class OutgoingMoves {
       this.#end(move)
       return
     }
+    this.#complete(move)
+  }
+
+  /**
+   * The key of a flow whose record is on its way has been placed anew: so that flow has lived on at its target, and has ended there,
+   * although the target's answer has not come yet. True if it was so.
+   */
+  supersede(flow: number, newer: number): boolean {
+    const move = this.moves.get(flow)
+    if (move?.state !== 'handing' || newer <= flow) return false
+    this.#complete(move)
+    return true
+  }
+
+  #complete(move: OutgoingMove): void {
     this.#context.engine.removeFlow(move.record)
     this.#end(move)
     this.counts.completed++
