@@ -47,9 +47,12 @@ const layers: Record<string, Layer> = {
 /** Programs and suites within a layer that stand outside of it. */
 const outsiders = ['src/testing/corpus/', 'src/testing/fuzz/main.ts']
 
-/** Sources longer than 500 lines: how long they may be, and why. */
+/** Sources longer than 510 lines: how long they may be, and why. */
 const longFiles: Record<string, [number, string]> = {
-  'src/runtime/engine.ts': [1150, 'one closure: the hot path binds the arena and its helpers as constants'],
+  'src/runtime/engine.ts': [1300, 'one closure: the hot path binds the arena and its helpers as constants'],
+  'src/runtime/coordinator.ts': [550, 'the one actor that every message of a runtime comes to; closing, moving and claiming are apart'],
+  'src/runtime/migration/outgoing-moves.ts': [600, 'one state machine'],
+  'src/vswitch/virtual-switch.ts': [820, 'one state machine'],
   'src/memory/struct.ts': [800, 'every kind of field, each a few lines, compiled by one class'],
   'src/packet/parse.ts': [600, 'one closure: all branches of the parser share its constants'],
   'src/memory/kernels/http-head.as.ts': [800, 'a kernel is one module: AssemblyScript compiles it whole'],
@@ -57,9 +60,9 @@ const longFiles: Record<string, [number, string]> = {
   'src/nfs/firewall/tcp-tracking.ts': [550, 'the state table of TCP and its tests for windows, in one place'],
 }
 
-const LINES_MAX = 500
+const LINES_MAX = 510
 const TEST_LINES_MAX = 800
-const COLUMNS_MAX = 130
+const COLUMNS_MAX = 145
 
 interface Source {
   readonly path: string
