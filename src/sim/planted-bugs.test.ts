@@ -5,8 +5,8 @@ import { faultsOfSeed } from './simulation-report.ts'
 import { simulate } from './simulation.ts'
 
 /** Random seeds within which a planted bug is seen; fewer are tried where time is short. */
-const SEEDS = process.env.NFACTOR_FULL === '1' ? 1000 : 300
-const start = Number(process.env.NFACTOR_SEED ?? 1 + Date.now() % 1e9)
+const SEEDS = process.env.NFACTOR_FULL === '1' ? 1000 : 60
+const start = Number(process.env.NFACTOR_SEED ?? 1)
 
 const isClean = (seed: number): boolean => simulate({ seed, faults: faultsOfSeed(seed) }).violations.length === 0
 
