@@ -550,6 +550,19 @@ export class VirtualSwitch {
     const { arena } = context
     const entry = context.table.findFlow(flow)
     if (entry === 0) return context.anomaly('unknown-flow')
+    const awaits = (arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0
+    const note = arena.u32[(entry + Entry.drainedEpoch) >> 2]
+    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch >= arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
+      // What is awaited has come, while a later word, of the owner, is noted already: that one is still needed.
+      const by = arena.u16[(entry + Entry.drainedBy) >> 1]
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
+      arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
+      this.#release(entry)
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] = note
+      arena.u16[(entry + Entry.drainedBy) >> 1] = by
+      return
+    }
+    if (epoch < note) return
     arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
     arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
     if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) this.#release(entry)
