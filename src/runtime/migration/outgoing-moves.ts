@@ -221,6 +221,7 @@ export class OutgoingMoves {
     const bit = this.#context.switches.bitOf(switchId)
     if (epoch === move.before + 1) {
       move.passed |= bit
+      if (move.state === 'aborting') return this.#finishGoingBack(move)
       if (move.state !== 'rerouting') return
       move.pending &= ~bit
       if (move.pending === 0) this.#ready.push(move)
@@ -358,6 +359,9 @@ export class OutgoingMoves {
   #finishGoingBack(move: OutgoingMove): void {
     if (!move.targetDone || (move.state === 'takingBack' && move.pending !== 0)) return
     const context = this.#context
+    // What a switch sent here before the move comes ahead of what it sent to the target.
+    const isLate = move.returned.count > 0 && (context.switches.all & ~move.passed) !== 0
+    if (move.state === 'aborting' && isLate && !planted['abort-without-buffer']) return
     context.engine.resumeFlow(move.record)
     this.#end(move)
     context.buffered -= move.returned.count + move.held.count
@@ -550,6 +554,7 @@ export class OutgoingMoves {
         this.#reroute(move, bit)
       } else if (move.state === 'aborting' || move.state === 'takingBack') {
         if (move.state === 'takingBack') move.pending |= bit
+        else move.passed |= bit
         this.#reroute(move, bit)
       }
     }
