@@ -1,5 +1,5 @@
 /**
- * `nfactor bench migration`: what moving flows costs, in CPU time of all nodes together.
+ * Bench of migration: what moving flows costs, in CPU time of all nodes together.
  *
  *     node bench/cluster/migration.ts [--flows 100,1000,10000,100000] [--runs 3] [--json FILE]
  *

@@ -25,6 +25,8 @@ export interface SimulateOptions {
   readonly json?: boolean
 }
 
+const RUNTIMES_MAX = 64
+
 /** The seeds of `A..B`, or of one number. */
 function seedRange(options: SimulateOptions): [number, number] {
   if (options.seeds === undefined) {
@@ -69,6 +71,15 @@ export function simulateCommand(options: SimulateOptions): number {
       throw new CodedError('NF_USAGE', `there is no planted bug named ${JSON.stringify(options.plant)}`, 'See --list-plants.')
     }
     planted[options.plant as PlantedBug] = true
+  }
+  if (!(options.runtimes >= 1 && options.runtimes <= RUNTIMES_MAX)) {
+    throw new CodedError('NF_USAGE', `--runtimes takes a number from 1 to ${RUNTIMES_MAX}, not ${options.runtimes}`)
+  }
+  for (const name of ['flows', 'packets'] as const) {
+    if (options[name] < 1) throw new CodedError('NF_USAGE', `--${name} takes a number from 1`)
+  }
+  if (options.minutes !== undefined && !(options.minutes > 0)) {
+    throw new CodedError('NF_USAGE', '--minutes takes a number above 0')
   }
   const faults = faultsOf(options.faults)
   const [first, last] = seedRange(options)

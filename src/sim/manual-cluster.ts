@@ -15,10 +15,8 @@ import { messageKind } from '../messages/message.ts'
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
-import type { Port } from '../packet/port.ts'
 import type { RuntimeTimes } from '../runtime/runtime-context.ts'
+import { SimPort, type Outlet } from './sim-port.ts'
 import { roundRobin } from '../vswitch/placement/round-robin.ts'
 
 /** One direction of a link, or of the control network between two nodes. */
@@ -50,46 +48,8 @@ const LIMITS: EngineLimits = {
 const ARENA_BYTES = 16 * 2 ** 20
 const arenas: Arena[] = []
 
-/** A port over wires that belong to whoever owns them. */
-export class WirePort implements Port {
-  readonly inbox: Uint8Array[] = []
-  readonly #arena: Arena
-  readonly #send: (frame: Uint8Array) => void
-  readonly room = 1000
-
-  constructor(arena: Arena, send: (frame: Uint8Array) => void) {
-    this.#arena = arena
-    this.#send = send
-  }
-
-  receive(pool: PacketPool, descriptors: number, max: number): number {
-    const { i32, u8 } = this.#arena
-    let count = 0
-    while (count < max && this.inbox.length > 0) {
-      const frame = this.inbox[0] as Uint8Array
-      const slot = pool.take(frame.length)
-      if (slot === 0) break
-      this.inbox.shift()
-      const d = descriptors + count++ * DESCRIPTOR_WORDS
-      u8.set(frame, slot + SLOT_FRAME_OFFSET)
-      i32[d + Descriptor.frame] = slot + SLOT_FRAME_OFFSET
-      i32[d + Descriptor.length] = frame.length
-      i32[d + Descriptor.wireLength] = frame.length
-      i32[d + Descriptor.slot] = slot
-      i32[d + Descriptor.linkType] = 1
-    }
-    return count
-  }
-
-  send(frame: number, length: number): boolean {
-    this.#send(this.#arena.u8.slice(frame, frame + length))
-    return true
-  }
-
-  sendReserved(frame: number, length: number): boolean {
-    return this.send(frame, length)
-  }
-}
+/** An outlet that always has room. */
+const endless = (send: (frame: Uint8Array) => void): Outlet => ({ load: 0, capacity: Infinity, send })
 
 export interface ManualClusterOptions {
   readonly runtimes?: number
@@ -109,7 +69,7 @@ export class ManualCluster {
   readonly nodes = new Map<number, RuntimeNode | SwitchNode>()
   config: ClusterConfig
   readonly #options: ManualClusterOptions
-  readonly #ports = new Map<string, WirePort>()
+  readonly #ports = new Map<string, SimPort>()
   readonly #arenas: Arena[] = []
   readonly #random = new Random(1)
   #incarnation = 0
@@ -167,19 +127,19 @@ export class ManualCluster {
     return wire
   }
 
-  #port(arena: Arena, id: number, kind: Wire['kind'], peers: readonly number[]): WirePort {
-    const port = new WirePort(arena, (frame) => {
+  #port(arena: Arena, id: number, kind: Wire['kind'], peers: readonly number[]): SimPort {
+    const port = new SimPort(arena, endless((frame) => {
       // The last byte of the destination address is the node.
       const wire = this.#wire(id, frame[5] as number, kind)
       if (wire.lose > 0) wire.lose--
       else wire.frames.push(frame)
-    })
+    }))
     for (const peer of peers) this.#ports.set(`${kind} ${peer} ${id}`, port)
     return port
   }
 
-  #external(arena: Arena, id: number, side: 'ingress' | 'egress'): WirePort {
-    const port = new WirePort(arena, (frame) => { this.left[side].push(frame) })
+  #external(arena: Arena, id: number, side: 'ingress' | 'egress'): SimPort {
+    const port = new SimPort(arena, endless((frame) => { this.left[side].push(frame) }))
     this.#ports.set(`external 0 ${id}`, port)
     return port
   }
@@ -205,7 +165,7 @@ export class ManualCluster {
 
   /** A packet comes in from outside. */
   inject(side: 'ingress' | 'egress', frame: Uint8Array): void {
-    (this.#ports.get(`external 0 ${side === 'ingress' ? 1 : 2}`) as WirePort).inbox.push(frame)
+    (this.#ports.get(`external 0 ${side === 'ingress' ? 1 : 2}`) as SimPort).arrive(frame)
   }
 
   /** Lets through what lies on the wires that are not held. */
@@ -214,7 +174,7 @@ export class ManualCluster {
       if (wire.isHeld) continue
       const port = this.nodes.has(wire.to) ? this.#ports.get(`${wire.kind} ${wire.from} ${wire.to}`) : undefined
       const frames = wire.frames.splice(0)
-      if (port !== undefined) port.inbox.push(...frames)
+      for (const frame of frames) port?.arrive(frame)
     }
   }
 
@@ -231,7 +191,7 @@ export class ManualCluster {
   /** A node ends without a word. */
   kill(id: number): void {
     this.nodes.delete(id)
-    for (const [name, port] of this.#ports) if (name.endsWith(` ${id}`)) port.inbox.length = 0
+    for (const [name, port] of this.#ports) if (name.endsWith(` ${id}`)) port.lose()
     for (const wire of this.wires) if (wire.to === id) wire.frames.length = 0
   }
 

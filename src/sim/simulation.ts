@@ -117,7 +117,7 @@ export class Simulation {
     this.random = random
     this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
     this.trace = new SimTrace(options.follow ?? 0)
-    this.#arenaBytes = 2 ** Math.ceil(Math.log2(3 * 2 ** 20 + flows * 2500))
+    this.#arenaBytes = 2 ** Math.ceil(Math.log2(3 * 2 ** 20 + flows * 2500 + runtimes * 65_536))
     const switches: SwitchEntry[] = [1, 2].map((id) =>
       ({ id, incarnation: ++this.#incarnations, side: id === 1 ? 'ingress' : 'egress', isHome: id === 1 || random.chance(0.3) }))
     const entries: RuntimeEntry[] = Array.from({ length: runtimes }, (_, i) =>
