@@ -15,6 +15,7 @@ import asc from 'assemblyscript/asc'
 export const modules = [
   { folder: 'src/memory/kernels', entries: ['scan.as.ts', 'http-head.as.ts'], target: 'kernels-binary.ts', name: 'kernelsBinary' },
   { folder: 'src/packet/kernels', entries: ['classify.as.ts'], target: 'classify-binary.ts', name: 'classifyBinary' },
+  { folder: 'src/nfs', entries: ['fast-path.as.ts'], target: 'fast-path-binary.ts', name: 'fastPathBinary' },
 ] as const
 
 export type KernelModule = (typeof modules)[number]

@@ -17,6 +17,7 @@ import type { ExtentPool } from '../memory/extent-pool.ts'
 import type { StateOf, Struct } from '../memory/struct.ts'
 import type { Packet } from '../packet/packet-view.ts'
 import type { CacheHint } from './cache-hint.ts'
+import type { FastPathStep } from './fast-path.ts'
 import type { PlainRecord, RecordFields, RecordWriter } from './record-buffer.ts'
 import type { Verdict } from './verdict.ts'
 
@@ -111,6 +112,8 @@ export interface NfMethods<State> {
   deallocateFlowState?(state: State): void
   /** A packet of the flow. Hot: allocate nothing. */
   processPacket(packet: Packet, state: State): Verdict
+  /** A kernel that does what `processPacket` does for most packets. For built-ins. */
+  readonly fastPath?: FastPathStep
   /** The flow's timer has fired. */
   timerFired?(state: State): void
   /** Where the flow had better live: a runtime's id, or `null` to stay. */

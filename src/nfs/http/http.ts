@@ -19,6 +19,8 @@
 import { assert } from '../../base/assert.ts'
 import { offsetIn } from '../../memory/struct.ts'
 import { defineNf, text, u16, Verdict, z, type Packet } from '../../nf/index.ts'
+import { fastPathBinary } from '../fast-path-binary.ts'
+import { FastPathPart } from '../fast-path-part.ts'
 import { MessageReader, type MessageSink } from './message-reader.ts'
 import { httpState, Phase, side, SideFlag, type HttpState } from './http-state.ts'
 
@@ -41,6 +43,8 @@ const BODY_STATUS = Phase.body << 16
 const HEAD_STATUS = Phase.head << 16
 assert(offsetIn(side, 'remainingHigh') % 4 === 0 && offsetIn(side, 'phase') === offsetIn(side, 'remainingHigh') + 2,
   'phase and flags share a word with the high bits of the rest')
+assert(SIDES === 12 && SIDE_BYTES === 20 && NEXT === 0 && REMAINING === 3 && STATUS === 4 && Phase.head === 1 && Phase.body === 2 &&
+  OTHER === 9, 'http.as.ts knows the layout')
 
 export default defineNf({
   name: 'http',
@@ -145,6 +149,8 @@ export default defineNf({
         read(packet, state)
         return Verdict.Forward
       },
+
+      fastPath: { module: fastPathBinary, part: FastPathPart.http },
     }
   },
 })
