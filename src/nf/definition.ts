@@ -211,7 +211,7 @@ export function checkDefinition(nf: AnyNfDefinition): void {
   }
   for (const [event, fields] of Object.entries((nf.records ?? {}) as Record<string, RecordFields>)) {
     const reserved = Object.keys(fields).find((field) =>
-      !COUNTER.test(field) || ['at', 'end', 'limit', 'begin', 'commit', 'constructor'].includes(field))
+      !COUNTER.test(field) || ['at', 'end', 'limit', 'begin', 'commit', 'place', 'constructor'].includes(field))
     if (reserved !== undefined) fail(`record ${event} has a field named ${JSON.stringify(reserved)}`, 'Use letters and digits, and not a word of the writer.')
   }
   const bytes = nf.flowState?.bytes ?? 0

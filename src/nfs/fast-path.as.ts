@@ -57,6 +57,8 @@ export function fastPath(d: i32, end: i32, program: i32, guessed: i32): i32 {
   const firewallState = load<i32>(program, FIREWALL_STEP)
   const tracks = load<i32>(program, FIREWALL_STEP + 8)
   const httpState = load<i32>(program, HTTP_STEP)
+  const httpCounters = load<i32>(program, HTTP_STEP + 4)
+  const httpParameters = load<i32>(program, HTTP_STEP + 8)
   let outputs = load<i32>(program, OUTPUTS)
   let stopped = -1
   for (; d < end; d += DESCRIPTOR_BYTES) {
@@ -77,7 +79,7 @@ export function fastPath(d: i32, end: i32, program: i32, guessed: i32): i32 {
       stopped = FIREWALL
       break
     }
-    if (httpState != 0 && !http(d, meta, direction, record + httpState)) {
+    if (httpState != 0 && !http(d, record, meta, direction, record + httpState, httpCounters, httpParameters)) {
       stopped = HTTP
       break
     }

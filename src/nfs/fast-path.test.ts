@@ -38,7 +38,8 @@ for (const [name, chain] of Object.entries(chains)) {
             const run = (wasm: boolean) => {
               const result = runPackets(chain, packets, { wasm, limits, policy: { whenFull: 'evict' } })
               const { counters, dropReasons, statistics } = result
-              return { outcome: outcomeOf(result.outputs, result.flows, result.records), counts: { counters, dropReasons, statistics } }
+              const outcome = outcomeOf(result.outputs, result.flows, result.records)
+              return { outcome, counts: { counters, dropReasons, statistics } }
             }
             const expected = run(false)
             const found = run(true)
