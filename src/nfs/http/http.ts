@@ -45,8 +45,8 @@ const BODY_STATUS = Phase.body << 16
 const HEAD_STATUS = Phase.head << 16
 assert(offsetIn(side, 'remainingHigh') % 4 === 0 && offsetIn(side, 'phase') === offsetIn(side, 'remainingHigh') + 2,
   'phase and flags share a word with the high bits of the rest')
-assert(SIDES === 12 && SIDE_BYTES === 20 && NEXT === 0 && REMAINING === 3 && STATUS === 4 && Phase.head === 1 && Phase.body === 2 &&
-  OTHER === 9 && (Method.PRI as number) === 10 && OUTSTANDING_MAX === 14 &&
+assert(SIDES === 12 && SIDE_BYTES === 20 && NEXT === 0 && REMAINING === 3 && STATUS === 4 && Phase.head === 1 &&
+  Phase.body === 2 && OTHER === 9 && (Method.PRI as number) === 10 && OUTSTANDING_MAX === 14 &&
   offsetIn(httpState, 'outstanding') === 8 && offsetIn(httpState, 'last') === 52 &&
   offsetIn(last, 'host') === 28 && offsetIn(last, 'uri') === 158, 'http.as.ts knows the layout')
 /** Words that http.as.ts is told, before its head block. */
