@@ -18,6 +18,7 @@ export const modules = [
     target: 'kernels-binary.ts', name: 'kernelsBinary',
   },
   { folder: 'src/packet/kernels', entries: ['classify.as.ts'], target: 'classify-binary.ts', name: 'classifyBinary' },
+  { folder: 'src/nfs', entries: ['fast-path.as.ts'], target: 'fast-path-binary.ts', name: 'fastPathBinary' },
 ] as const
 
 export type KernelModule = (typeof modules)[number]

@@ -71,7 +71,7 @@ async function runEngine(): Promise<WorkerResult> {
   }
 
   function runChunk(count: number): number {
-    outputCount = 0
+    let left = 0
     const start = performance.now()
     for (let first = 0; first < count; first += 32) {
       const packets = Math.min(32, count - first)
@@ -87,9 +87,10 @@ async function runEngine(): Promise<WorkerResult> {
       }
       engine.batchCount = packets
       const leaving = runBatch(now)
-      for (let i = 0; i < leaving; i++) outputs[outputCount++] = i32[i32[output + i] + frame]
+      for (let i = 0; i < leaving; i++) outputs[left++] = i32[i32[output + i] + frame]
       clearOutput()
     }
+    outputCount = left
     return (performance.now() - start) * 1e6 / count
   }
 

@@ -26,6 +26,7 @@ import type { Packet } from '../packet/packet-view.ts'
 import type {
   AliasKeys, AnyNfDefinition, Emitter, FlowTimer, FlowView, HeldPackets, NfContext, NfMethods,
 } from './definition.ts'
+import { loadFastPath, type FastPath } from './fast-path.ts'
 import type { RecordBuffer, RecordOrigin, RecordFields, RecordWriter } from './record-buffer.ts'
 import { dropVerdict, type Verdict } from './verdict.ts'
 
@@ -82,6 +83,10 @@ export interface Chain {
   run(record: number): Verdict
   /** Runs the packet at hand through the chain from NF `first` on, leaving out those whose bit is set in `bypass`. */
   runFrom(record: number, first: number, bypass: number): Verdict
+  /** For each NF: runs the packet at hand through the chain from this NF on. */
+  readonly tails: readonly ((record: number) => Verdict)[]
+  /** Most packets of a batch in one call; null when not every NF of the chain has a part in it. */
+  readonly fastPath: FastPath | null
   readonly progress: Progress
   /** Names of all drop reasons, by number. */
   readonly dropReasons: readonly string[]
@@ -130,10 +135,14 @@ export function compileChain(members: readonly ChainMember[], host: ChainHost): 
   })
   const recordBytes = Math.ceil(offset / 64) * 64
   const progress: Progress = { nf: 0 }
+  const fastPath = host.kernels.wasm ? loadFastPath(host.arena, nfs.map(({ methods, stateOffset, counters }) =>
+    ({ step: methods.fastPath, stateOffset, counters: (counters as unknown as StructView).o }))) : null
   return {
     nfs,
     recordBytes,
-    run: generateRun(nfs, host.packet, progress),
+    run: generateRun(nfs, host.packet, progress, 0),
+    tails: nfs.map((_, first) => generateRun(nfs, host.packet, progress, first)),
+    fastPath,
     runFrom: makeRunFrom(nfs, host.packet, progress),
     progress,
     dropReasons,
@@ -143,8 +152,8 @@ export function compileChain(members: readonly ChainMember[], host: ChainHost): 
   }
 }
 
-function generateRun(nfs: readonly ChainNf[], packet: Packet, progress: Progress): (record: number) => Verdict {
-  const lines = nfs.map((nf, i) => [
+function generateRun(nfs: readonly ChainNf[], packet: Packet, progress: Progress, first: number): (record: number) => Verdict {
+  const lines = nfs.map((nf, i) => i < first ? '' : [
     `  progress.nf = ${i}; state${i}.o = record + ${nf.stateOffset}`,
     i === nfs.length - 1
       ? `  return nf${i}.processPacket(packet, state${i})`

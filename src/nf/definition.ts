@@ -17,6 +17,7 @@ import type { ExtentPool } from '../memory/extent-pool.ts'
 import type { StateOf, Struct } from '../memory/struct.ts'
 import type { Packet } from '../packet/packet-view.ts'
 import type { CacheHint } from './cache-hint.ts'
+import type { FastPathStep } from './fast-path.ts'
 import type { PlainRecord, RecordFields, RecordWriter } from './record-buffer.ts'
 import type { Verdict } from './verdict.ts'
 
@@ -135,6 +136,8 @@ export interface NfMethods<State> {
   deallocateFlowState?(state: State): void
   /** A packet of the flow. Hot: allocate nothing. */
   processPacket(packet: Packet, state: State): Verdict
+  /** A kernel that does what `processPacket` does for most packets. For built-ins. */
+  readonly fastPath?: FastPathStep
   /** The flow's timer has fired. */
   timerFired?(state: State): void
   /** The answer to a claim that was pending. Release or retry what was held for it. */
@@ -236,7 +239,7 @@ export function checkDefinition(nf: AnyNfDefinition): void {
   }
   for (const [event, fields] of Object.entries((nf.records ?? {}) as Record<string, RecordFields>)) {
     const reserved = Object.keys(fields).find((field) =>
-      !COUNTER.test(field) || ['at', 'end', 'limit', 'begin', 'commit', 'constructor'].includes(field))
+      !COUNTER.test(field) || ['at', 'end', 'limit', 'begin', 'commit', 'place', 'constructor'].includes(field))
     if (reserved !== undefined) {
       fail(`record ${event} has a field named ${JSON.stringify(reserved)}`,
         'Use letters and digits, and not a word of the writer.')

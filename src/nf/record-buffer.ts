@@ -35,6 +35,17 @@ export type RecordWriter<F extends RecordFields> = {
   begin(direction?: number): void
   /** Hands the record over. */
   commit(): void
+  readonly place: RecordPlace
+}
+
+/** Where a kernel makes records of a kind: how the entry is laid out stands at the top. */
+export interface RecordPlace {
+  /** Byte offset of three words: the buffer's end i32, records in it i32, records made f64. */
+  readonly cursor: number
+  /** NF and event of the entry. */
+  readonly which: number
+  /** The last offset at which such an entry may begin. */
+  readonly limit: number
 }
 
 /** The plain values of a record, as `context.record` takes them and hosts see them. */
@@ -133,17 +144,14 @@ class RecordTextWriter implements RecordText {
 export class RecordBuffer {
   /** Records that found no room. */
   lost = 0
-  /** Records made. */
-  made = 0
-  /** Records in the buffer. */
-  count = 0
   readonly #arena: Arena
   readonly #base: number
   readonly #bytes: number
   readonly #origin: RecordOrigin
   readonly #copy: (to: number, from: number, length: number) => void
   readonly #events: EventSchema[] = []
-  #end: number
+  /** Word index of the end, in the arena for kernels that make records: end, records in the buffer, records made (double). */
+  readonly #cursor: number
 
   /** @param copy copies bytes within the arena: (to, from, length) */
   constructor(arena: Arena, bytes: number, origin: RecordOrigin, copy: (to: number, from: number, length: number) => void) {
@@ -151,7 +159,8 @@ export class RecordBuffer {
     this.#arena = arena
     this.#bytes = bytes
     this.#base = arena.allocate('records', bytes)
-    this.#end = this.#base
+    this.#cursor = arena.allocate('record cursor', 64) >> 2
+    arena.i32[this.#cursor] = this.#base
     this.#origin = origin
   }
 
@@ -177,6 +186,8 @@ export class RecordBuffer {
   #compile(schema: EventSchema, event: number, worst: number): RecordWriter<RecordFields> {
     const { i32, f64 } = this.#arena
     const buffer = this
+    const cursor = this.#cursor
+    const made = (cursor >> 1) + 1
     const origin = this.#origin
     const which = schema.nf | (event << 16)
     const fieldsBytes = schema.fields.length * 8
@@ -188,8 +199,11 @@ export class RecordBuffer {
       end = 0
       limit = 0
 
+      /** What a kernel needs to make such a record: see {@link RecordPlace}. */
+      get place(): RecordPlace { return { cursor: cursor << 2, which, limit } }
+
       begin(direction?: number): void {
-        const at = buffer.#end
+        const at = i32[cursor]
         if (at > limit) {
           this.at = 0
           return
@@ -200,7 +214,7 @@ export class RecordBuffer {
         // Until it is committed, an entry that the host passes over.
         i32[word] = reserved
         i32[word + 1] = NOT_COMMITTED
-        buffer.#end = at + reserved
+        i32[cursor] = at + reserved
         f64[(at >> 3) + 1] = f64[origin.timeIndex]
         const key = origin.record >> 2
         for (let i = 0; i < KEY_WORDS; i++) i32[word + 4 + i] = i32[key + i]
@@ -217,12 +231,12 @@ export class RecordBuffer {
         }
         i32[(this.at >> 2) + 1] = which
         // Another record may have begun behind this one; if not, the room that was not needed is free again.
-        if (buffer.#end === this.at + reserved) {
+        if (i32[cursor] === this.at + reserved) {
           i32[this.at >> 2] = this.end - this.at
-          buffer.#end = (this.end + 7) & ~7
+          i32[cursor] = (this.end + 7) & ~7
         }
-        buffer.count++
-        buffer.made++
+        i32[cursor + 1]++
+        f64[made]++
         this.at = 0
       }
     }
@@ -248,7 +262,17 @@ export class RecordBuffer {
   }
 
   get end(): number {
-    return this.#end
+    return this.#arena.i32[this.#cursor]
+  }
+
+  /** Records in the buffer. */
+  get count(): number {
+    return this.#arena.i32[this.#cursor + 1]
+  }
+
+  /** Records made. */
+  get made(): number {
+    return this.#arena.f64[(this.#cursor >> 1) + 1]
   }
 
   /** Name of the kind of record that an entry's event number stands for. */
@@ -259,7 +283,7 @@ export class RecordBuffer {
   /** Hands every record to `take`, oldest first, and empties the buffer. */
   drain(take: (record: DecodedRecord) => void): void {
     const { i32, f64 } = this.#arena
-    for (let at = this.#base; at < this.#end; at += (i32[at >> 2] + 7) & ~7) {
+    for (let at = this.#base; at < this.end; at += (i32[at >> 2] + 7) & ~7) {
       const which = i32[(at >> 2) + 1]
       if (which === NOT_COMMITTED) continue
       const schema = this.#events[which >>> 16]
@@ -286,7 +310,7 @@ export class RecordBuffer {
 
   /** Empties the buffer without looking. */
   clear(): void {
-    this.#end = this.#base
-    this.count = 0
+    this.#arena.i32[this.#cursor] = this.#base
+    this.#arena.i32[this.#cursor + 1] = 0
   }
 }

@@ -43,6 +43,7 @@ import { PacketPool } from '../packet/packet-pool.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import { installSnapshot, layoutHash, layoutOf, snapshotKey, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
+import { FastPathWord } from '../nf/fast-path.ts'
 import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
 import { FlowAliases } from './flow-aliases.ts'
 import { CACHE_HINT_BYTES, writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
@@ -153,6 +154,8 @@ const WIRE_LENGTH = Descriptor.wireLength
 const SLOT = Descriptor.slot
 const NEXT_HELD = Descriptor.nextHeld
 const WORDS = DESCRIPTOR_WORDS
+const OUTPUTS = FastPathWord.outputs
+const STOPPED = FastPathWord.stopped
 const R_PHASE = FlowRecord.phase
 const R_LAST_SEEN = FlowRecord.lastSeen
 const R_PACKETS = FlowRecord.packets
@@ -242,7 +245,10 @@ export function createEngine(options: EngineOptions) {
   /** Flows whose NF asked for `migrationTarget`; a node takes them after a batch. */
   const reconsidered: number[] = []
   const chain: Chain = compileChain(options.chain, host)
-  const { run, runFrom, progress, nfs } = chain
+  const { run, runFrom, tails, fastPath, progress, nfs } = chain
+  const fastPathProgram = fastPath === null ? 0 : fastPath.program >> 2
+  const runFastPath = fastPath === null ? null : fastPath.run
+  const nfOfPart = fastPath === null ? new Int32Array(1) : fastPath.nfOfPart
   progress.nf = -1
   const dropCounts = new Float64Array(chain.dropReasons.length)
   const extentFields = nfs.flatMap((nf) =>
@@ -306,7 +312,20 @@ export function createEngine(options: EngineOptions) {
       }
       classify(end)
     }
+    // Fragments that run behind their first one come between packets.
+    const fast = injectCount > 0 ? null : runFastPath
     for (let d = descriptors; d < end; d += WORDS) {
+      if (fast !== null) {
+        i32[fastPathProgram + OUTPUTS] = (outputs + outputCount) << 2
+        d = fast(d << 2, end << 2, fastPathProgram << 2, guessed ? 1 : 0) >> 2
+        outputCount = (i32[fastPathProgram + OUTPUTS] >> 2) - outputs
+        if (d === end) break
+        const part = i32[fastPathProgram + STOPPED]
+        if (part >= 0) {
+          goOn(d, part)
+          continue
+        }
+      }
       const result = i32[d + RESULT]
       if (result === 0) actor(d)
       else notForActor(d, result)
@@ -423,6 +442,24 @@ export function createEngine(options: EngineOptions) {
       packet.d = d
       packet.direction = ((meta >>> 16) ^ (state >>> 16)) & 1
       const verdict = run(record)
+      if (verdict === 0) {
+        progress.nf = -1
+        forward(d)
+      } else {
+        notForwarded(d, record, verdict)
+      }
+    } catch (error) {
+      nfFailed(d, error)
+    }
+  }
+
+  /** A packet that the fast path has taken up to this part: flow actor and NFs before it have done theirs. */
+  function goOn(d: number, part: number): void {
+    try {
+      const record = i32[d + RECORD]
+      packet.d = d
+      packet.direction = ((i32[d + META] >>> 16) ^ (i32[(record + R_PHASE) >> 2] >>> 16)) & 1
+      const verdict = tails[nfOfPart[part]](record)
       if (verdict === 0) {
         progress.nf = -1
         forward(d)

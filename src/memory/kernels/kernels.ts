@@ -18,6 +18,8 @@ import { createScanTwin, type ScanKernels } from './scan-twin.ts'
 export interface Kernels extends ScanKernels, HttpHeadKernels {
   /** Whether these are the WebAssembly kernels, not their twins. */
   readonly wasm: boolean
+  /** Arena offset of what a head scan looks up, for other modules with the scan in them. */
+  readonly httpTables: number
 }
 
 type KernelExports = ScanKernels & HttpHeadKernels & { setHttpTables(tables: number): void }
@@ -46,12 +48,13 @@ function compileKernels(): WebAssembly.Module | null {
 export function loadKernels(arena: Arena, options: { wasm?: boolean } = {}): Kernels {
   const tables = writeHttpTables(arena)
   const module = options.wasm === false ? null : compileKernels()
-  if (module === null) return { wasm: false, ...createScanTwin(arena), ...createHttpHeadTwin(arena, tables) }
+  if (module === null) return { wasm: false, httpTables: tables, ...createScanTwin(arena), ...createHttpHeadTwin(arena, tables) }
   const instance = new WebAssembly.Instance(module, { env: { memory: arena.memory } })
   const exports = instance.exports as unknown as KernelExports
   exports.setHttpTables(tables)
   return {
     wasm: true,
+    httpTables: tables,
     findByte: exports.findByte,
     findHeadEnd: exports.findHeadEnd,
     equalBytes: exports.equalBytes,

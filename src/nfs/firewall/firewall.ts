@@ -35,6 +35,8 @@ import {
   type Packet, type StateOf,
 } from '../../nf/index.ts'
 import { assert } from '../../base/assert.ts'
+import { fastPathBinary } from '../fast-path-binary.ts'
+import { FastPathPart } from '../fast-path-part.ts'
 import { Answer, Rejection } from './rejection.ts'
 import { parseRuleAction, parseRules, ruleActionSchema, rulesSchema } from './rule-config.ts'
 import { RuleSet } from './rule-set.ts'
@@ -76,6 +78,8 @@ type FlowState = StateOf<typeof flowState>
 const SIDES = 4
 const offsetOf = (name: string): number | undefined => flowState.layout.find((field) => field.name === name)?.offset
 assert(offsetOf('forward') === SIDES && offsetOf('reverse') === SIDES + tcpSide.bytes, 'one side follows the other')
+assert(offsetOf('tcp') === 1 && offsetOf('scales') === 30 && flowVerdict.values.accept === 1 && TcpState.established === 5,
+  'firewall.as.ts knows the layout')
 
 /** The first invalid segment of the flow has been reported. */
 const REPORTED = 0x2000
@@ -406,6 +410,8 @@ export default defineNf({
               packet.window, packet.payloadLength)) return FORWARD
         return follow(packet, state)
       },
+
+      fastPath: { module: fastPathBinary, part: FastPathPart.firewall, parameter: tracks ? 1 : 0 },
     }
   },
 })

@@ -71,7 +71,7 @@ export const SideFlag = {
   finished: 8,
 } as const
 
-const last = struct({
+export const last = struct({
   status: u16,
   method: text(24),
   host: text(128),

@@ -17,10 +17,14 @@
  */
 
 import { assert } from '../../base/assert.ts'
+import { HEAD_BLOCK_BYTES } from '../../memory/kernels/http-head-block.ts'
 import { offsetIn } from '../../memory/struct.ts'
 import { defineNf, text, u16, Verdict, z, type Packet } from '../../nf/index.ts'
+import { fastPathBinary } from '../fast-path-binary.ts'
+import { FastPathPart } from '../fast-path-part.ts'
 import { MessageReader, type MessageSink } from './message-reader.ts'
-import { httpState, Phase, side, SideFlag, type HttpState } from './http-state.ts'
+import { Method } from './head.ts'
+import { httpState, last, OUTSTANDING_MAX, Phase, side, SideFlag, type HttpState } from './http-state.ts'
 
 const OTHER = Phase.other
 const START = Phase.start
@@ -41,6 +45,12 @@ const BODY_STATUS = Phase.body << 16
 const HEAD_STATUS = Phase.head << 16
 assert(offsetIn(side, 'remainingHigh') % 4 === 0 && offsetIn(side, 'phase') === offsetIn(side, 'remainingHigh') + 2,
   'phase and flags share a word with the high bits of the rest')
+assert(SIDES === 12 && SIDE_BYTES === 20 && NEXT === 0 && REMAINING === 3 && STATUS === 4 && Phase.head === 1 &&
+  Phase.body === 2 && OTHER === 9 && (Method.PRI as number) === 10 && OUTSTANDING_MAX === 14 &&
+  offsetIn(httpState, 'outstanding') === 8 && offsetIn(httpState, 'last') === 52 &&
+  offsetIn(last, 'host') === 28 && offsetIn(last, 'uri') === 158, 'http.as.ts knows the layout')
+/** Words that http.as.ts is told, before its head block. */
+const PARAMETER_BYTES = 64
 
 export default defineNf({
   name: 'http',
@@ -97,6 +107,11 @@ export default defineNf({
 
     const { i32 } = arena
 
+    // For http.as.ts.
+    const parameters = arena.allocate('http fast path', PARAMETER_BYTES + HEAD_BLOCK_BYTES)
+    i32.set([kernels.httpTables, request.place.cursor, request.place.which, request.place.limit, response.place.which,
+      response.place.limit], parameters >> 2)
+
     /** Any packet, by the state's fields. */
     function read(packet: Packet, state: HttpState): void {
       const direction = packet.direction
@@ -145,6 +160,8 @@ export default defineNf({
         read(packet, state)
         return Verdict.Forward
       },
+
+      fastPath: { module: fastPathBinary, part: FastPathPart.http, parameter: parameters },
     }
   },
 })

@@ -11,7 +11,20 @@
  * Example      nfactor run web.pcap.gz --chain monitor --flows flows.jsonl
  */
 
+import { assert } from '../../base/assert.ts'
+import { offsetIn } from '../../memory/struct.ts'
 import { array, defineNf, struct, u16, u64, u8, Verdict } from '../../nf/index.ts'
+import { fastPathBinary } from '../fast-path-binary.ts'
+import { FastPathPart } from '../fast-path-part.ts'
+
+const flowState = struct({
+  packets: array(u64, 2),
+  bytes: array(u64, 2),
+  lengthMin: u16,
+  lengthMax: u16,
+  tcpFlags: array(u8, 2),
+})
+assert(offsetIn(flowState, 'lengthMin') === 32 && offsetIn(flowState, 'tcpFlags') === 36, 'monitor.as.ts knows the layout')
 
 /** What its field holds. A segment that was not cut up yet can be longer. */
 const LENGTH_MAX = 65535
@@ -20,13 +33,7 @@ export default defineNf({
   name: 'monitor',
   version: 1,
   description: 'counts packets, bytes, sizes and TCP flags',
-  flowState: struct({
-    packets: array(u64, 2),
-    bytes: array(u64, 2),
-    lengthMin: u16,
-    lengthMax: u16,
-    tcpFlags: array(u8, 2),
-  }),
+  flowState,
   counters: {
     packets: 'packets seen',
     bytes: 'bytes seen',
@@ -49,5 +56,7 @@ export default defineNf({
       counters.bytes += length
       return Verdict.Forward
     },
+
+    fastPath: { module: fastPathBinary, part: FastPathPart.monitor },
   }),
 })

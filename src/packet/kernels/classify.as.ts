@@ -105,9 +105,11 @@ function parse(d: i32, seed: i32): i32 {
     }
     let meta = transport(d, network + 20, network + total, protocol)
     if (meta < 0) return UNPARSED
-    const source = big32(network, 12)
-    const destination = big32(network, 16)
-    const sent = big32(network, 20)
+    // Source, destination, ports and what follows them, each with its bytes turned round.
+    const words = i8x16.swizzle(v128.load(network, 12), i8x16(3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12))
+    const source = i32x4.extract_lane(words, 0)
+    const destination = i32x4.extract_lane(words, 1)
+    const sent = i32x4.extract_lane(words, 2)
     // Without branches: which end is a is as good as random.
     const larger = <i32>(<u32>source > <u32>destination) |
       (<i32>(source == destination) & <i32>((sent >>> 16) > (sent & 0xffff)))
