@@ -132,6 +132,7 @@ async function compare(flows: number, chunks: number): Promise<{ rows: Row[]; ta
   // A runtime that came later has nothing to announce.
   node.notifyClusterConfig(configOf(2, [{ id: RUNTIME, incarnation: 2, isDraining: false }]), 0)
   const runtime = new DataLink({ arena, clusterId: 1, self: RUNTIME, selfIncarnation: 2, peer: SWITCH, port: runtimePort,
+    isSwitch: false, onRefused: () => undefined,
     onMessage: () => {} })
   runtime.setPeer(1)
   const pool = new PacketPool(arena, 64, 1)

@@ -25,6 +25,7 @@ export const plantedBugs = {
   'barrier-out-of-band': 'a switch answers a re-pointing on the control session, past the data (26)',
   'duplicates-delivered': 'a session delivers a repeated frame again',
   'long-message-cut': 'a message longer than a frame loses its end',
+  'moved-on-early': 'a flow leaves or ends at its target before its source knows that it has come (7)',
   'state-left-behind': 'a flow that moved away is not released at its source',
   'refusal-unanswered': 'a target without room does not answer',
   'drop-ignored': 'a packet that a network function drops is forwarded',

@@ -19,7 +19,7 @@ function pair(frames = 64, reserved = 16) {
     const descriptors = arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
     const log: string[] = []
     const link = new DataLink({ arena, clusterId: 1, self: index + 1, selfIncarnation: index + 11, peer: 2 - index, port,
-      sessions, onMessage: (offset) => { log.push(`m${arena.i32[offset >> 2]}`) } })
+      isSwitch: index === 0, onRefused: () => { log.push('x') }, sessions, onMessage: (offset) => { log.push(`m${arena.i32[offset >> 2]}`) } })
     link.setPeer(12 - index)
     return { port, link, log, descriptors }
   }) as [End, End]

@@ -5,6 +5,9 @@
  * at in-band frames: `receive` gives the data frames before one, `deliver` hands it over, and so on, so that everything before an
  * in-band message has run when it is handled.
  *
+ * Data frames carry the incarnations of both ends in their Ethernet addresses. A runtime refuses those for a former life of its own:
+ * returned, they would come to their flow behind newer ones. A switch refuses those of a life that is fenced (PROTOCOL 4, 18).
+ *
  *     from the port:   d d d M d d M M d     receive → d d d, deliver → M, receive → d d, deliver → M M, receive → d
  */
 
@@ -15,8 +18,8 @@ import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
-import { EtherType, ETHERNET_BYTES, ETHERNET_TYPE } from '../wire/ethernet.ts'
-import { Stream } from '../transport/frame-header.ts'
+import { EtherType, ETHERNET_BYTES, ETHERNET_SOURCE, ETHERNET_TYPE } from '../wire/ethernet.ts'
+import { nodeMac, Stream } from '../transport/frame-header.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { Session, type SessionSizes } from '../transport/session.ts'
 
@@ -24,6 +27,10 @@ const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
 /** The EtherType of in-band frames as two bytes read as one little-endian number. */
 const IN_BAND = (EtherType.nfactor >> 8) | ((EtherType.nfactor & 255) << 8)
+
+/** Where the incarnation is in an Ethernet address, and how it stands there, read as one little-endian number. */
+const MAC_LIFE = 2
+const lifeOf = (incarnation: number): number => ((incarnation >> 8) & 255) | ((incarnation & 255) << 8)
 
 export interface DataLinkOptions {
   readonly arena: Arena
@@ -33,7 +40,11 @@ export interface DataLinkOptions {
   readonly peer: number
   readonly port: Port
   readonly sessions?: Partial<SessionSizes>
+  /** Which end this is. */
+  readonly isSwitch: boolean
   onMessage(offset: number, bytes: number): void
+  /** A data frame of, or for, a life that is over has come, and its slot was given back. */
+  onRefused(): void
 }
 
 export class DataLink {
@@ -47,9 +58,21 @@ export class DataLink {
   #end = 0
   #pool: PacketPool | null = null
   #now: TimeUs = 0
+  readonly #options: DataLinkOptions
+  /** Ethernet addresses of what is sent, at a word index of 16 bits. */
+  readonly #macs: number
+  /** In received frames: which 16 bits are looked at, and what makes the frame refused: this (a switch), or not this (a runtime). */
+  readonly #lifeAt: number
+  #life: number
+  readonly #refusesOthers: boolean
 
   constructor(options: DataLinkOptions) {
     const { arena, clusterId, self, selfIncarnation, peer, sessions } = options
+    this.#options = options
+    this.#macs = arena.allocate('link: addresses', 16) >> 1
+    this.#refusesOthers = !options.isSwitch
+    this.#lifeAt = MAC_LIFE + (options.isSwitch ? ETHERNET_SOURCE : 0)
+    this.#life = options.isSwitch ? -1 : lifeOf(selfIncarnation)
     this.peer = peer
     this.#arena = arena
     this.#port = options.port
@@ -64,13 +87,29 @@ export class DataLink {
 
   /** Which life of the peer the in-band messages are for; 0 for none. Frames already received stay. */
   setPeer(incarnation: number): void {
+    const { self, selfIncarnation, isSwitch } = this.#options
+    const before = this.session.peerIncarnation
+    if (isSwitch && before !== 0 && before !== incarnation) this.#life = lifeOf(before)
     this.session.setPeer(incarnation)
+    this.#arena.u8.set([...nodeMac(this.peer, self, incarnation), ...nodeMac(self, this.peer, selfIncarnation)], this.#macs << 1)
   }
 
   // -- Sending -------------------------------------------------------------------------------------------------------
 
-  /** Sends a data frame behind all in-band messages made before it; false when there is no room for them or for it. Hot. */
+  /**
+   * Sends a data frame behind all in-band messages made before it, with the link's Ethernet addresses; false when there is no room for
+   * them or for it. Hot.
+   */
   send(frame: number, length: number): boolean {
+    const { u16 } = this.#arena
+    const to = frame >> 1
+    const macs = this.#macs
+    u16[to] = u16[macs]
+    u16[to + 1] = u16[macs + 1]
+    u16[to + 2] = u16[macs + 2]
+    u16[to + 3] = u16[macs + 3]
+    u16[to + 4] = u16[macs + 4]
+    u16[to + 5] = u16[macs + 5]
     if (this.session.hasUnsent) {
       this.session.transmit(this.#port, this.#now)
       if (this.session.hasUnsent) return false
@@ -106,14 +145,40 @@ export class DataLink {
     const { i32, u16 } = this.#arena
     this.#pool = pool
     const count = this.#port.receive(pool, target, max)
+    const lifeAt = this.#lifeAt
+    const life = this.#life
+    const refusesOthers = this.#refusesOthers
     for (let index = 0, d = target; index < count; index++, d += DESCRIPTOR_WORDS) {
-      if (u16[(i32[d + FRAME] + ETHERNET_TYPE) >> 1] !== IN_BAND || i32[d + LENGTH] < ETHERNET_BYTES) continue
-      i32.copyWithin(this.#descriptors, d, target + count * DESCRIPTOR_WORDS)
-      this.#first = 0
-      this.#end = count - index
-      return index
+      const frame = i32[d + FRAME]
+      const isPlain = u16[(frame + ETHERNET_TYPE) >> 1] !== IN_BAND && (u16[(frame + lifeAt) >> 1] === life) === refusesOthers
+      if (!isPlain && i32[d + LENGTH] >= ETHERNET_BYTES) return this.#sift(target, index, count)
     }
     return count
+  }
+
+  /** The frames from `index` on, some of which are not simply data: what is refused goes, what is behind an in-band one waits. */
+  #sift(target: number, index: number, count: number): number {
+    const { i32, u16 } = this.#arena
+    let end = index
+    let split = -1
+    for (; index < count; index++) {
+      const d = target + index * DESCRIPTOR_WORDS
+      const frame = i32[d + FRAME]
+      if (this.#isInBandAt(d)) {
+        if (split < 0) split = end
+      } else if ((u16[(frame + this.#lifeAt) >> 1] === this.#life) !== this.#refusesOthers && i32[d + LENGTH] >= ETHERNET_BYTES) {
+        ;(this.#pool as PacketPool).give(i32[d + Descriptor.slot])
+        this.#options.onRefused()
+        continue
+      }
+      const to = target + end++ * DESCRIPTOR_WORDS
+      if (to !== d) i32.copyWithin(to, d, d + DESCRIPTOR_WORDS)
+    }
+    if (split < 0) return end
+    i32.copyWithin(this.#descriptors, target + split * DESCRIPTOR_WORDS, target + end * DESCRIPTOR_WORDS)
+    this.#first = 0
+    this.#end = end - split
+    return split
   }
 
   #receivePending(target: number, max: number): number {
@@ -125,8 +190,11 @@ export class DataLink {
   }
 
   #isInBand(index: number): boolean {
+    return this.#isInBandAt(this.#descriptors + index * DESCRIPTOR_WORDS)
+  }
+
+  #isInBandAt(d: number): boolean {
     const { i32, u16 } = this.#arena
-    const d = this.#descriptors + index * DESCRIPTOR_WORDS
     return u16[(i32[d + FRAME] + ETHERNET_TYPE) >> 1] === IN_BAND && i32[d + LENGTH] >= ETHERNET_BYTES
   }
 
@@ -143,6 +211,11 @@ export class DataLink {
       isAny = true
     }
     return isAny
+  }
+
+  /** True for a received data frame of the life of the peer that is meant now. */
+  isOfPeer(frame: number): boolean {
+    return this.#arena.u16[(frame + ETHERNET_SOURCE + MAC_LIFE) >> 1] === lifeOf(this.session.peerIncarnation)
   }
 
   /** Data frames received and still in here. */

@@ -23,11 +23,10 @@ import { createEngine, defaultPolicy, type EngineEvents, type EnginePolicy } fro
 import { Coordinator } from '../runtime/coordinator.ts'
 import { PeerSwitches } from '../runtime/peer-switches.ts'
 import {
-  ABSENT_OWN_BYTES, COMPANION_BYTES, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf, type RuntimeContext,
+  ABSENT_OWN_BYTES, AbsentKind, COMPANION_BYTES, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf, type RuntimeContext,
   type RuntimeLimits, type RuntimeTimes,
 } from '../runtime/runtime-context.ts'
 import type { ClusterNode, CommandResult, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
-import { nodeMac } from '../transport/frame-header.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
 import { DataLink } from './data-link.ts'
 
@@ -99,18 +98,23 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     },
   })
   const links = new Map<number, DataLink>()
-  const linkList: { id: number; link: DataLink; toSwitch: readonly number[]; fromHere: readonly number[] }[] = []
+  const linkList: { id: number; link: DataLink }[] = []
 
   function attachLink(switchId: number, port: Port): void {
     const link = new DataLink({
       arena, clusterId, self: id, selfIncarnation: incarnation, peer: switchId, port, sessions: options.sessions,
+      isSwitch: false,
+      onRefused: () => {
+        own.received++
+        drop(0, 'former-life')
+      },
       onMessage: (at, bytes) => {
         options.onMessage?.(switchId, true, at, bytes)
         ;(coordinator as Coordinator).onInBand(switchId, at, bytes)
       },
     })
     links.set(switchId, link)
-    linkList.push({ id: switchId, link, toSwitch: nodeMac(switchId, id), fromHere: nodeMac(id, switchId) })
+    linkList.push({ id: switchId, link })
   }
   for (const [switchId, port] of ports.links) attachLink(switchId, port)
 
@@ -129,6 +133,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       const link = links.get(switchId)
       return link !== undefined && context.switches.bitOf(switchId) !== 0 ? link.channel : null
     },
+    isOfPresentSwitch: (d) => links.get(i32[d + Descriptor.switch])?.isOfPeer(i32[d + Descriptor.frame]) === true,
     run,
     flush: () => {
       sendOutput()
@@ -180,10 +185,6 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     for (let i = 0; i < linkList.length; i++) {
       const entry = linkList[i] as (typeof linkList)[number]
       if (entry.id !== target) continue
-      for (let byte = 0; byte < 6; byte++) {
-        u8[frame + byte] = entry.toSwitch[byte] as number
-        u8[frame + 6 + byte] = entry.fromHere[byte] as number
-      }
       if (entry.link.send(frame, length)) own.forwarded++
       else drop(0, 'link-full')
       return
@@ -383,8 +384,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       if (move.block !== 0) yield { flow: move.flow, epoch: move.epoch, phase: move.state, owner: move.source, key: move.block >> 2 }
     }
     for (const block of context.absent.blocks()) {
+      if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) continue
       const flow = arena.f64[(block + KeyBlock.flow) >> 3]
-      if (incoming.moves.get(flow)?.block === block) continue
       yield { flow, epoch: arena.u32[(block + KeyBlock.epoch) >> 2], phase: 'opening', owner: id, key: block >> 2 }
     }
   }

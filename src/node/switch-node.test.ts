@@ -99,7 +99,7 @@ const request: FrameOptions = { sourceMac: client, destinationMac: server, sourc
 const response: FrameOptions = { sourceMac: server, destinationMac: client, source: '10.0.0.2', destination: '10.0.0.1',
   udp: { sourcePort: 53, destinationPort: 1000, payload: 'y' } }
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
-const toRuntime = (runtime: number): string => hex(Uint8Array.from([...nodeMac(runtime, 1), ...nodeMac(1, runtime)]))
+const toRuntime = (runtime: number): string => hex(Uint8Array.from([...nodeMac(runtime, 1, 100 + runtime), ...nodeMac(1, runtime, 101)]))
 
 for (const wasm of [true, false]) {
   test(`addresses are rewritten to the runtime and restored behind it, both ways (${wasm ? 'kernel' : 'without kernel'})`, () => {

@@ -24,7 +24,6 @@ import { loadClassifyKernel, UNPARSED } from '../packet/kernels/classify.ts'
 import { PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import type { Port } from '../packet/port.ts'
-import { nodeMac } from '../transport/frame-header.ts'
 import type { PlacementPolicy } from '../vswitch/placement/placement-policy.ts'
 import {
   defaultSwitchLimits, defaultSwitchTimes, type SwitchContext, type SwitchLimits, type SwitchTimes,
@@ -117,20 +116,23 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     },
   })
   const links: { id: number; link: DataLink }[] = []
-  /** By runtime id: the link, and the 12 address bytes of frames to that runtime as words. PERF: arrays, looked up per packet. */
+  /** By runtime id. PERF: an array, looked up per packet. */
   const linkOf: (DataLink | null)[] = new Array<DataLink | null>(256).fill(null)
-  const macsTo = arena.allocate('addresses of runtimes', 256 * 12)
 
   function attachLink(runtime: number, port: Port): void {
     const link = new DataLink({
       arena, clusterId, self: id, selfIncarnation: incarnation, peer: runtime, port, sessions: options.sessions,
+      isSwitch: true,
+      onRefused: () => {
+        own.received++
+        drop(0, 'former-life')
+      },
       onMessage: (at, bytes) => {
         options.onMessage?.(runtime, true, at, bytes)
         if (virtualSwitch.isReturnedPacket(at)) takeReturned(at, bytes)
         else virtualSwitch.onInBand(runtime, at, bytes)
       },
     })
-    u8.set([...nodeMac(runtime, id), ...nodeMac(id, runtime)], macsTo + runtime * 12)
     linkOf[runtime] = link
     links.push({ id: runtime, link })
   }
@@ -191,14 +193,6 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   }
 
   function sendToRuntime(d: number, runtime: number): void {
-    const frame = i32[d + FRAME] >> 1
-    const macs = (macsTo + runtime * 12) >> 1
-    u16[frame] = u16[macs]
-    u16[frame + 1] = u16[macs + 1]
-    u16[frame + 2] = u16[macs + 2]
-    u16[frame + 3] = u16[macs + 3]
-    u16[frame + 4] = u16[macs + 4]
-    u16[frame + 5] = u16[macs + 5]
     const link = linkOf[runtime] as DataLink | null
     if (link !== null && link.send(i32[d + FRAME], i32[d + LENGTH])) {
       own.forwarded++

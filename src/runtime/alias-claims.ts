@@ -2,7 +2,8 @@
  * Alias claims: a network function wants a translated tuple for its flow, and the tuple's home switch decides. PROTOCOL 5.
  *
  * One claim per flow at a time; the flow neither moves nor is a move of it begun before the answer, and a move under way is called
- * off, so that what moves always has all its aliases. When a home comes back from a restart the claim is made again.
+ * off, so that what moves always has all its aliases. When a home comes back from a restart the claim is made again. Packets to the
+ * tuple that come before the answer are held: sent back to their switch they would come again in any order.
  */
 
 import { AliasClaim } from '../nf/definition.ts'
@@ -10,9 +11,11 @@ import { AliasRefusal, ClaimAlias } from '../messages/aliasing.ts'
 import { MACS_BYTES, MessageField } from '../messages/message.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
+import { KeyBlock } from '../flow/key-table.ts'
 import { Descriptor } from '../packet/descriptor.ts'
+import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
-import { begin, companionOf, epochOf, flowOf, type RuntimeContext } from './runtime-context.ts'
+import { AbsentKind, begin, companionOf, epochOf, flowOf, type RuntimeContext } from './runtime-context.ts'
 
 /** Words of an alias in the tail of a message: the key, and whether its endpoint a is the flow's endpoint b. */
 export const ALIAS_WORDS = KEY_WORDS + 1
@@ -25,17 +28,25 @@ interface Claim {
   readonly home: number
   readonly flip: boolean
   readonly key: Int32Array
+  /** Block in the table of absent flows, 0 if there was no room, and the packets held for it. */
+  readonly block: number
+  readonly queue: PacketQueue
 }
 
 export class AliasClaims {
   readonly #context: RuntimeContext
   readonly #homeOf: (key: number) => number
+  readonly #hashOf: (key: number) => number
   readonly #claims = new Map<number, Claim>()
 
-  /** @param homeOf id of the home switch of the key at a word index, 0 if there is none */
-  constructor(context: RuntimeContext, homeOf: (key: number) => number) {
+  /**
+   * @param homeOf id of the home switch of the key at a word index, 0 if there is none
+   * @param hashOf hash of that key in the table of absent flows
+   */
+  constructor(context: RuntimeContext, homeOf: (key: number) => number, hashOf: (key: number) => number) {
     this.#context = context
     this.#homeOf = homeOf
+    this.#hashOf = hashOf
   }
 
   get size(): number {
@@ -57,11 +68,34 @@ export class AliasClaims {
     const key = new Int32Array(KEY_WORDS)
     copyFlowKey(i32, scratch, scratch)
     key.set(i32.subarray(scratch, scratch + KEY_WORDS))
-    const claim: Claim = { flow, record, nf, home, flip, key }
+    const claim: Claim = { flow, record, nf, home, flip, key, block: this.#addBlock(scratch, flow), queue: new PacketQueue(context.arena) }
     this.#claims.set(flow, claim)
     context.step('claiming', 1)
     this.#send(claim)
     return AliasClaim.pending
+  }
+
+  /** Notes that packets with the key at a word index are to be held. */
+  #addBlock(key: number, flow: number): number {
+    const { absent, arena } = this.#context
+    const hash = this.#hashOf(key)
+    if (absent.find(key, hash) !== 0) return 0
+    const block = absent.add(key, hash)
+    if (block === 0) return 0
+    arena.u8[block + KeyBlock.kind] = AbsentKind.claimed
+    arena.f64[(block + KeyBlock.flow) >> 3] = flow
+    return block
+  }
+
+  /** Holds a packet to a tuple that is being claimed. */
+  take(flow: number, d: number): void {
+    const context = this.#context
+    const { queue } = this.#claims.get(flow) as Claim
+    if (queue.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
+      return context.drop(context.arena.i32[d + Descriptor.slot], 'alias-buffer')
+    }
+    queue.push(d)
+    context.buffered++
   }
 
   #send({ flow, record, home, flip, key }: Claim): void {
@@ -89,12 +123,20 @@ export class AliasClaims {
     }
     this.#end(claim)
     const granted = arena.u8[at + MessageField.code] === AliasRefusal.none && engine.addAlias(claim.record, key, claim.flip)
-    engine.aliasAnswered(claim.record, claim.nf, granted)
+    this.#answered(claim, granted)
+  }
+
+  #answered({ record, nf, queue }: Claim, granted: boolean): void {
+    const context = this.#context
+    context.engine.aliasAnswered(record, nf, granted)
     context.flush()
+    context.buffered -= queue.count
+    context.run(queue)
   }
 
   #end(claim: Claim): void {
     this.#claims.delete(claim.flow)
+    if (claim.block !== 0) this.#context.absent.remove(claim.block)
     this.#context.step('claiming', -1)
   }
 
@@ -103,8 +145,7 @@ export class AliasClaims {
     for (const claim of [...this.#claims.values()]) {
       if (switches.some(({ id }) => id === claim.home)) continue
       this.#end(claim)
-      this.#context.engine.aliasAnswered(claim.record, claim.nf, false)
-      this.#context.flush()
+      this.#answered(claim, false)
     }
   }
 

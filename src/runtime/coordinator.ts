@@ -85,17 +85,18 @@ export class Coordinator {
     this.#context = context
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
     this.closings = new Closings(context)
-    this.claims = new AliasClaims(context, (key) => homeSwitchOf(context.arena.i32, key, this.#switches))
+    const hashOf = (key: number): number => {
+      this.#find(key)
+      return context.arena.i32[this.#scratch + Descriptor.hash]
+    }
+    this.claims = new AliasClaims(context, (key) => homeSwitchOf(context.arena.i32, key, this.#switches), hashOf)
     this.outgoing = new OutgoingMoves(context, (id) => this.#runtimes.get(id) ?? 0,
-      (flow) => this.closings.has(flow) || this.incoming.moves.has(flow) || this.claims.has(flow))
+      (flow) => this.closings.has(flow) || this.incoming.has(flow) || this.claims.has(flow))
     this.incoming = new IncomingMoves(context, {
       isDraining: () => this.#isDraining,
       announce: (record, switchId) => { this.#announceFlow(switchId, record, true) },
       recordOf: (key) => this.#find(key),
-      hashOf: (key) => {
-        this.#find(key)
-        return context.arena.i32[this.#scratch + Descriptor.hash]
-      },
+      hashOf,
       layoutOf: (source, hash) => this.#layoutOf(source, hash),
     })
     this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
@@ -133,8 +134,10 @@ export class Coordinator {
     const block = context.absent.find(d + Descriptor.key, i32[d + Descriptor.hash])
     if (block !== 0) {
       const flow = f64[(block + KeyBlock.flow) >> 3]
-      if (u8[block + KeyBlock.kind] === AbsentKind.prepared) {
-        this.incoming.take(flow, d)
+      const kind = u8[block + KeyBlock.kind]
+      if (kind !== AbsentKind.opening) {
+        if (kind === AbsentKind.prepared) this.incoming.take(flow, d)
+        else this.claims.take(flow, d)
         return -1
       }
       // An ICMP error opens no flow, least of all the one that it is about: it comes again.
@@ -146,7 +149,9 @@ export class Coordinator {
     if (planted['ghost-actor']) return 0
     const from = i32[d + Descriptor.switch]
     const slot = i32[d + Descriptor.slot]
-    if (sendFrame(context, context.inBand(from), ReturnPacket, 0, 0, i32[d + Descriptor.frame], i32[d + Descriptor.length], true)) {
+    // The present life of a restarted switch may have sent newer packets of the flow elsewhere.
+    if (context.isOfPresentSwitch(d) &&
+        sendFrame(context, context.inBand(from), ReturnPacket, 0, 0, i32[d + Descriptor.frame], i32[d + Descriptor.length], true)) {
       context.countHandedOver(1)
       context.engine.pool.give(slot)
     } else {
@@ -194,7 +199,7 @@ export class Coordinator {
 
   #idle(record: number): void {
     const flow = flowOf(this.#context, record)
-    if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.moves.has(flow) || this.claims.has(flow)) return
+    if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow)) return
     this.closings.start(record)
   }
 
@@ -400,7 +405,7 @@ export class Coordinator {
   }
 
   nextDue(): number {
-    const soon = this.#announcements.size > 0 || this.incoming.hasReturning || this.#layoutTold.size < this.#runtimes.size
+    const soon = this.#announcements.size > 0 || this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
       this.#context.absent.size > 0 ? this.#nextSweep : Infinity)
   }

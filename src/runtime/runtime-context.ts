@@ -21,6 +21,8 @@ export const AbsentKind = {
   opening: 1,
   /** It is on its way here; its packets are buffered. */
   prepared: 2,
+  /** It is claimed as an alias of a flow here; packets are held until the home has answered. */
+  claimed: 3,
 } as const
 
 /** Byte offsets in a block of the table of absent flows, behind the key block's own. */
@@ -84,6 +86,8 @@ export interface RuntimeContext {
   buffered: number
   control(peer: number): MessageChannel | null
   inBand(switchId: number): MessageChannel | null
+  /** True when the packet in descriptor `d` was sent by the present life of its switch. */
+  isOfPresentSwitch(d: number): boolean
   /** Runs the packets of a queue, in order, and sends what comes of them. Not within a batch. */
   run(queue: PacketQueue): void
   /** Sends what network functions have put out without a packet. Not within a batch. */

@@ -30,22 +30,22 @@ export const looseOrder: readonly FaultKind[] = ['link-loss', 'link-duplication'
 
 /** Reasons to drop a packet that a kind of fault may cause. */
 const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
-  crash: ['not-releaser', 'no-owner', 'source-fenced', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'no-runtime',
-    'link-full', 'hold-ended', 'no-home'],
-  restart: ['not-releaser', 'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'no-home', 'link-full'],
-  partition: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer'],
-  loss: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer'],
-  delay: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer'],
-  corruption: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer'],
-  reordering: ['hold-limit', 'move-buffer'],
-  pause: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'link-full', 'port-full', 'no-slot'],
-  slow: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'link-full', 'port-full', 'no-slot'],
-  full: ['hold-limit', 'move-buffer', 'link-full', 'port-full', 'no-slot'],
+  crash: ['former-life', 'not-releaser', 'no-owner', 'source-fenced', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer',
+    'alias-buffer', 'no-runtime', 'link-full', 'hold-ended', 'no-home'],
+  restart: ['not-releaser', 'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'alias-buffer', 'no-home', 'link-full'],
+  partition: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer'],
+  loss: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer'],
+  delay: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer'],
+  corruption: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer'],
+  reordering: ['hold-limit', 'move-buffer', 'alias-buffer'],
+  pause: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer', 'link-full', 'port-full', 'no-slot'],
+  slow: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer', 'link-full', 'port-full', 'no-slot'],
+  full: ['hold-limit', 'move-buffer', 'alias-buffer', 'link-full', 'port-full', 'no-slot'],
   skew: ['hold-timeout', 'no-home'],
-  'link-loss': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer'],
-  'link-delay': ['hold-limit', 'move-buffer', 'link-full', 'hold-timeout'],
-  'link-duplication': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer'],
-  'link-reordering': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'straggler'],
+  'link-loss': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer'],
+  'link-delay': ['hold-limit', 'move-buffer', 'alias-buffer', 'link-full', 'hold-timeout'],
+  'link-duplication': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer'],
+  'link-reordering': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer', 'straggler'],
 }
 
 /** Reasons to drop that a run with these faults may show, besides those of network functions. */

@@ -18,7 +18,10 @@ export const FRAME_VERSION = 1
 /** Which of the two kinds of session a frame belongs to. */
 export const Stream = { control: 0, inBand: 1 } as const
 
-/** The Ethernet address of a node's control port (`link` 0) or of its end of the link to node `link`: locally administered. */
-export function nodeMac(node: number, link: number): readonly [number, number, number, number, number, number] {
-  return [0x02, 0x4e, 0x46, 0, link, node]
+/**
+ * The Ethernet address of one life of a node at its control port (`link` 0) or at its end of the link to node `link`: locally administered.
+ * Of the incarnation it has the lower 16 bits: enough to tell a frame for a former life, or of one, from those of today.
+ */
+export function nodeMac(node: number, link: number, incarnation: number): readonly [number, number, number, number, number, number] {
+  return [0x02, 0x4e, (incarnation >> 8) & 255, incarnation & 255, link, node]
 }

@@ -17,6 +17,10 @@ export interface MessageChannel {
   begin(bytes: number, reserved?: boolean): number
   /** Sends the message that `begin` gave room for. */
   commit(): void
+  /** Where the stream of messages ends now, to be asked about by {@link hasReached}. */
+  readonly position?: number
+  /** True when the peer has handled everything that was committed before `position` was read; the peer's life must be the same. */
+  hasReached?(position: number): boolean
   /** True while more than half of the reserve is in use: now is no time for work that would need more of it. */
   readonly isStrained?: boolean
 }

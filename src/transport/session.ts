@@ -163,11 +163,9 @@ export class Session implements MessageChannel {
     const { u8, u16, u32 } = this.#arena
     this.setPeer(0)
     this.peer = peer
-    const isLink = stream === Stream.inBand
     const frame = this.#frame
     const at = frame + ETHERNET_BYTES
-    u8.set(nodeMac(peer, isLink ? self : 0), frame)
-    u8.set(nodeMac(self, isLink ? peer : 0), frame + ETHERNET_SOURCE)
+    u8.set(nodeMac(self, stream === Stream.inBand ? peer : 0, selfIncarnation), frame + ETHERNET_SOURCE)
     u8[frame + ETHERNET_TYPE] = EtherType.nfactor >> 8
     u8[frame + ETHERNET_TYPE + 1] = EtherType.nfactor & 255
     u16[(at + FrameHeader.magic) >> 1] = FRAME_MAGIC
@@ -195,7 +193,8 @@ export class Session implements MessageChannel {
     this.#receiver.reset()
     this.#edge = this.#edgeTold = (STREAM_START + this.#sendUnits) | 0
     this.#mustAcknowledge = false
-    const { self, selfIncarnation } = this.#options
+    const { self, selfIncarnation, stream } = this.#options
+    this.#arena.u8.set(nodeMac(this.peer, stream === Stream.inBand ? self : 0, incarnation), this.#frame)
     this.#arena.u32[(this.#frame + ETHERNET_BYTES + FrameHeader.destinationIncarnation) >> 2] = incarnation
     this.#seedOut = Math.imul(selfIncarnation, 31) + Math.imul(incarnation, 17) + self | 0
     this.#seedIn = Math.imul(incarnation, 31) + Math.imul(selfIncarnation, 17) + this.peer | 0
@@ -206,6 +205,15 @@ export class Session implements MessageChannel {
   /** Bytes of the stream not yet acknowledged. */
   get queuedBytes(): number {
     return ((this.#end - this.#una) | 0) << 3
+  }
+
+  get position(): number {
+    return this.#end
+  }
+
+  /** The peer hands over what it acknowledges before it does so. */
+  hasReached(position: number): boolean {
+    return ((this.#una - position) | 0) >= 0
   }
 
   /** True while something committed has never been sent. */

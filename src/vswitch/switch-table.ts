@@ -99,11 +99,15 @@ export class SwitchTable {
     return entry
   }
 
-  /** Gives an entry its flow's id, or another one; 0 takes it away. */
+  /** Gives an entry its flow's id, or another one, whose aliases the former's are not; 0 takes it away. */
   setFlow(entry: number, flow: number): void {
     const before = this.#f64[(entry + Entry.flow) >> 3]
     if (before === flow) return
-    if (before !== 0) this.#byId.remove(idHash(before), entry)
+    if (before !== 0) {
+      this.#byId.remove(idHash(before), entry)
+      this.#removeAliases(entry)
+      this.#i32[(entry + Entry.drainedEpoch) >> 2] = this.#i32[(entry + Entry.drainedBy) >> 2] = 0
+    }
     this.#f64[(entry + Entry.flow) >> 3] = flow
     if (flow !== 0) this.#byId.insert(idHash(flow), entry)
   }
@@ -126,12 +130,24 @@ export class SwitchTable {
   remove(entry: number): void {
     assert(this.#i32[(entry + Entry.heldFirst) >> 2] === 0, 'an entry that goes holds nothing')
     this.setFlow(entry, 0)
-    for (let at = entry; at !== 0;) {
+    this.#removeAliases(entry)
+    this.#removeOne(entry)
+  }
+
+  #removeAliases(entry: number): void {
+    for (let at = this.#i32[(entry + Entry.nextAlias) >> 2]; at !== 0;) {
       const next = this.#i32[(at + Entry.nextAlias) >> 2]
-      this.table.remove(this.#i32[(at + Entry.hash) >> 2], at)
-      this.slab.give(at)
+      this.#removeOne(at)
       at = next
     }
+    this.#i32[(entry + Entry.nextAlias) >> 2] = 0
+  }
+
+  #removeOne(entry: number): void {
+    this.table.remove(this.#i32[(entry + Entry.hash) >> 2], entry)
+    // A batch that has been classified may still point here: no packet has this key.
+    this.#i32[entry >> 2] = -1
+    this.slab.give(entry)
   }
 
   /** Every flow's entry. */

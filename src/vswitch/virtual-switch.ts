@@ -192,6 +192,19 @@ export class VirtualSwitch {
     arena.u8[entry + Entry.phase] = phase
   }
 
+  /** The entry's key is a flow's; what belongs to the flow that had it before, which has ended, goes. */
+  #setFlow(entry: number, flow: number): void {
+    const { arena, table, step } = this.#context
+    const before = arena.f64[(entry + Entry.flow) >> 3]
+    if (before === flow) return
+    if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) {
+      step('drained', -1)
+      arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
+    }
+    table.setFlow(entry, flow)
+    if (before !== 0) this.aliases.flowEnded(before)
+  }
+
   /** The home places a flow. */
   #place(entry: number): void {
     const context = this.#context
@@ -205,7 +218,7 @@ export class VirtualSwitch {
       return this.#wait(entry, EntryPhase.placing)
     }
     chosen.placed++
-    context.table.setFlow(entry, flowIdOf(context.incarnation, ++this.#counter))
+    this.#setFlow(entry, flowIdOf(context.incarnation, ++this.#counter))
     this.#own(entry, chosen.id, chosen.incarnation, 1)
     arena.u16[(entry + Entry.releaser) >> 1] = chosen.id
     this.#open(entry)
@@ -311,7 +324,7 @@ export class VirtualSwitch {
       this.#remove(entry, 'flow-table-full')
       return
     }
-    table.setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
+    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const owner = arena.u16[(at + MessageField.node) >> 1]
     arena.u16[(entry + Entry.releaser) >> 1] = owner
     this.#own(entry, owner, arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2], arena.u32[(at + MessageField.epoch) >> 2])
@@ -399,13 +412,13 @@ export class VirtualSwitch {
   /** A runtime has made the actor of a flow: learn who serves it. */
   #bind(at: number, flow: number, epoch: number): void {
     const context = this.#context
-    const { arena, table } = context
+    const { arena } = context
     const key = (at + MessageField.key) >> 2
     const entry = this.#entryFor(at, key, flow, epoch)
     if (entry === 0) return
     arena.u16[(entry + Entry.releaser) >> 1] = arena.u16[(at + BindReleaser) >> 1]
     const owner = arena.u16[(at + MessageField.node) >> 1]
-    table.setFlow(entry, flow)
+    this.#setFlow(entry, flow)
     this.#own(entry, owner, this.#incarnationOf(owner), epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
@@ -494,11 +507,18 @@ export class VirtualSwitch {
       if ((arena.u8[found + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(found)
       return
     }
-    let entry = planted['stale-epoch'] && isKnown ? found : this.#entryFor(at, key, flow, epoch)
-    if (entry === 0) return
+    const entry = planted['stale-epoch'] && isKnown ? found : this.#entryFor(at, key, flow, epoch)
+    if (entry === 0) {
+      // Its key is another flow's here, or there is no room: nothing was sent to anybody, and nobody may wait for us.
+      if (!isKnown) {
+        this.#answerReroute(sender, sender, flow, epoch)
+        sendHead(context, context.control(owner), Go, flow, epoch)
+      }
+      return
+    }
     const previous = isKnown ? arena.u16[(entry + Entry.owner) >> 1] : 0
     const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-    table.setFlow(entry, flow)
+    this.#setFlow(entry, flow)
     if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) arena.u16[(entry + Entry.releaser) >> 1] = sender
     this.#own(entry, owner, incarnation, epoch)
     const before = previous !== 0 && this.#isLive(previous, previousIncarnation) ? previous : sender
@@ -693,7 +713,7 @@ export class VirtualSwitch {
 
   #announced(sender: number, at: number, bytes: number, flow: number, epoch: number, phase: number): void {
     const context = this.#context
-    const { arena, table } = context
+    const { arena } = context
     const key = (at + MessageField.key) >> 2
     const entry = this.#entryFor(at, key, flow, epoch)
     if (entry === 0) return
@@ -702,7 +722,7 @@ export class VirtualSwitch {
     if (isNew) {
       // The addresses of a frame that a runtime sent are not those of the flow.
       arena.u8.copyWithin(entry + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
-      table.setFlow(entry, flow)
+      this.#setFlow(entry, flow)
       arena.u16[(entry + Entry.releaser) >> 1] = owner
       this.#own(entry, owner, arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2], epoch)
       this.#flush(entry)

@@ -76,6 +76,8 @@ export class IncomingMoves {
   readonly #context: RuntimeContext
   readonly #host: IncomingHost
   readonly #scratchKey: number
+  /** Flows that have come and whose source may not have heard so: they neither leave nor end, for the source may yet take them back. */
+  readonly #unconfirmed = new Map<number, { readonly source: number; readonly position: number }>()
   /** Moves whose buffer is on its way back and waits for room. */
   #returning: IncomingMove[] = []
 
@@ -89,8 +91,14 @@ export class IncomingMoves {
     return this.moves.size === 0
   }
 
-  get hasReturning(): boolean {
-    return this.#returning.length > 0
+  /** True while something here waits for room or for an acknowledgement. */
+  get isWaiting(): boolean {
+    return this.#returning.length > 0 || this.#unconfirmed.size > 0
+  }
+
+  /** True for a flow that is on its way here, or has come and whose source may not know yet. */
+  has(flow: number): boolean {
+    return this.moves.has(flow) || this.#unconfirmed.has(flow)
   }
 
   // -- Messages of the source ----------------------------------------------------------------------------------------
@@ -203,7 +211,11 @@ export class IncomingMoves {
     this.counts.installed++
     // Switches that the source did not know of hear of the flow from us.
     for (const id of context.switches.idsIn(context.switches.all)) if (!move.named.includes(id)) this.#host.announce(record, id)
-    sendHead(context, context.control(source), InstallFlowReply, flow, epoch)
+    const channel = context.control(source)
+    sendHead(context, channel, InstallFlowReply, flow, epoch)
+    if (channel?.position !== undefined && !planted['moved-on-early']) {
+      this.#unconfirmed.set(flow, { source, position: channel.position })
+    }
     this.#begin(move)
   }
 
@@ -332,6 +344,9 @@ export class IncomingMoves {
 
   tick(): void {
     for (const move of [...this.#returning]) this.#giveBack(move)
+    for (const [flow, { source, position }] of this.#unconfirmed) {
+      if (this.#context.control(source)?.hasReached?.(position) !== false) this.#unconfirmed.delete(flow)
+    }
     if (!planted['target-forgets']) return
     for (const move of [...this.moves.values()]) {
       if (move.state === 'prepared' && this.#context.now - move.since > this.#context.times.moveTimeoutUs) {
@@ -343,6 +358,7 @@ export class IncomingMoves {
   /** Runtimes that are fenced: what they were sending does not come. */
   fenced(source: number): void {
     const context = this.#context
+    for (const [flow, { source: from }] of this.#unconfirmed) if (from === source) this.#unconfirmed.delete(flow)
     for (const move of [...this.moves.values()]) {
       if (move.source !== source || move.state === 'waiting') continue
       for (const id of context.switches.idsIn(context.switches.all)) {
