@@ -62,7 +62,7 @@ const EXPIRY_STEPS = 256
 const RECONSIDERED_PER_TURN = 64
 
 const STEPS = ['opening', 'closing', 'preparing', 'cancelling', 'rerouting', 'handing', 'aborting', 'takingBack', 'prepared', 'waiting',
-  'returning', 'announcing', 'draining', 'claiming']
+  'returning', 'inheriting', 'announcing', 'draining', 'claiming']
 
 export type RuntimeNode = ReturnType<typeof createRuntimeNode>
 
@@ -133,6 +133,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       const link = links.get(switchId)
       return link !== undefined && context.switches.bitOf(switchId) !== 0 ? link.channel : null
     },
+    hasHeard: (peer) => control.lastHeard(peer) !== 0,
     isOfPresentSwitch: (d) => links.get(i32[d + Descriptor.switch])?.isOfPeer(i32[d + Descriptor.frame]) === true,
     run,
     flush: () => {

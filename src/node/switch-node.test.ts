@@ -3,13 +3,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Arena } from '../memory/arena.ts'
+import { AnnounceDone } from '../messages/announcing.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
 import { buildFragments, buildFrame, type FrameOptions } from '../testing/packet-builder.ts'
+import type { MessageChannel } from '../transport/message-channel.ts'
 import { nodeMac } from '../transport/frame-header.ts'
 import { roundRobin } from '../vswitch/placement/round-robin.ts'
+import { createControlPlane } from './control-plane.ts'
 import { createSwitchNode, type SwitchNode } from './switch-node.ts'
 
 const OWN = 0x88b5
@@ -81,8 +84,8 @@ function setUp(options: { wasm?: boolean; bypass?: boolean; limits?: object } = 
     limits: { entries: 1000, packets: 256, largePackets: 1, ...options.limits },
     ports: { external, control, links: new Map([[11, first], [12, second]]), ...options.bypass === true ? { bypass } : {} },
   })
-  // Runtimes that come later have nothing to announce.
   node.notifyClusterConfig(configOf(2, [11, 12].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))), 0)
+  for (const id of [11, 12]) announceNothing(arena, id, control)
   let now = 1000
   return { node, external, links: [first, second], bypass, run: () => {
     while (node.poll(now += 10));
@@ -90,6 +93,18 @@ function setUp(options: { wasm?: boolean; bypass?: boolean; limits?: object } = 
     assert.equal(received + emitted + takenOver, forwarded + dropped + buffered + handedOver, 'every packet is counted once')
     assert.equal(node.slotsUsed, buffered, 'slots are given back')
   } }
+}
+
+/** What a runtime says first to a switch when it has no flows. */
+function announceNothing(arena: Arena, id: number, to: ListPort): void {
+  const port = new ListPort(arena)
+  const plane = createControlPlane({ arena, clusterId: 1, self: id, selfIncarnation: 100 + id, port, onMessage: () => undefined })
+  plane.setPeers([{ id: 1, incarnation: 101 }])
+  const channel = plane.channel(1) as MessageChannel
+  arena.u8[channel.begin(AnnounceDone.bytes, true)] = AnnounceDone.type
+  channel.commit()
+  plane.transmit(1)
+  to.inbox.push(...port.outbox)
 }
 
 const client = '02:00:00:00:00:0a'

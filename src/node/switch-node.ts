@@ -145,7 +145,9 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     control: (peer) => control.channel(peer),
     inBand: (runtime) => {
       const link = linkOf[runtime]
-      return link === null || link === undefined || link.session.peerIncarnation === 0 ? null : link.channel
+      // What a runtime that does not know us yet would not hear in-band, data would overtake.
+      return link === null || link === undefined || link.session.peerIncarnation === 0 || control.lastHeard(runtime) === 0 ? null
+        : link.channel
     },
     toRuntime, toExternal, drop,
     giveSlot: (slot) => { pool.give(slot) },

@@ -276,8 +276,12 @@ export class Coordinator {
     let record = this.#find(key)
     if (record !== 0 && this.outgoing.supersede(flowOf(context, record), flow)) record = this.#find(key)
     if (record !== 0) {
-      if (flowOf(context, record) !== flow) context.anomaly('open-over-flow')
-      return
+      const old = flowOf(context, record)
+      if (old >= flow) return
+      // Its home takes the flow that is here for ended: what was to end it was lost with a node.
+      context.anomaly('open-over-flow')
+      const isBusy = this.closings.has(old) || this.outgoing.moves.has(old) || this.incoming.has(old) || this.claims.has(old)
+      if (!isBusy) context.engine.endFlow(record)
     }
     const hash = arena.i32[this.#scratch + Descriptor.hash]
     let block = context.absent.find(key, hash)
@@ -476,10 +480,13 @@ export class Coordinator {
       }
       this.closings.repeatTo(switchId)
       this.outgoing.repeatTo(switchId)
+      this.incoming.repeatTo(switchId)
       this.claims.repeatTo(switchId)
     }
     // A flow that was on its way here may be announced neither by its source, which has given it away, nor, so far, by us.
     if (this.incoming.hasPreparedBefore(announcement.since)) return
+    // Nothing is placed here before every switch knows us, or it would refuse what we send.
+    for (const id of context.switches.idsIn(context.switches.all)) if (!context.hasHeard(id)) return
     sendHead(context, context.control(switchId), AnnounceDone, 0, 0)
     this.#announcements.delete(switchId)
     context.step('announcing', -1)

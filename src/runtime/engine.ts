@@ -1050,12 +1050,17 @@ export function createEngine(options: EngineOptions) {
     timersOff = true
     tellNfs(record, 'flowMovedOut')
     timersOff = false
+    giveHeldAway(record)
+    release(record, true)
+    packet.d = idleDescriptor
+  }
+
+  /** Packets that a flow holds went elsewhere with its snapshot, and are not here any more. */
+  function giveHeldAway(record: number): void {
     held.takeAll(record, (slot) => {
       statistics.handedOver++
       pool.give(slot)
     })
-    release(record, true)
-    packet.d = idleDescriptor
   }
 
   /**
@@ -1247,7 +1252,7 @@ export function createEngine(options: EngineOptions) {
     output: (index: number): number => i32[outputs + index],
     clearOutput,
     aliases, addAlias, aliasAnswered,
-    layout, layoutHash: ownLayout, exportFlow, removeFlow, importFlow, pauseFlow, resumeFlow, endFlow, findFlow,
+    layout, layoutHash: ownLayout, exportFlow, removeFlow, importFlow, pauseFlow, resumeFlow, giveHeldAway, endFlow, findFlow,
     migrationTargetOf,
     /** True when a network function of the chain says where its flows want to live. */
     choosesTargets: nfs.some((nf) => nf.methods.migrationTarget !== undefined),

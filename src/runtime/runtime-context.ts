@@ -86,6 +86,8 @@ export interface RuntimeContext {
   buffered: number
   control(peer: number): MessageChannel | null
   inBand(switchId: number): MessageChannel | null
+  /** True when a node has been heard from in its present life, so that it knows ours. */
+  hasHeard(peer: number): boolean
   /** True when the packet in descriptor `d` was sent by the present life of its switch. */
   isOfPresentSwitch(d: number): boolean
   /** Runs the packets of a queue, in order, and sends what comes of them. Not within a batch. */

@@ -142,8 +142,8 @@ test('alias: granted twice, not found, or leading to another flow', () => {
 
 test('drops: a fault permits some reasons, no fault permits none', () => {
   assert.equal(permittedDrops([]).size, 0)
-  assert.ok(permittedDrops(['crash']).has('source-fenced'))
-  assert.ok(!permittedDrops(['loss']).has('source-fenced'))
+  assert.ok(permittedDrops(['crash']).has('former-life'))
+  assert.ok(!permittedDrops(['loss']).has('former-life'))
 })
 
 test('the table of phases and faults shows what was not tried', () => {

@@ -8,7 +8,7 @@ import type { SimulationResult } from './simulation.ts'
 /** Every phase of the protocols that can be open, in the order of docs/protocol.md. */
 export const protocolPhases = [
   'asking', 'opening', 'placing', 'closing', 'preparing', 'cancelling', 'rerouting', 'handing', 'aborting', 'takingBack', 'prepared',
-  'returning', 'waiting', 'drained', 'orphaned', 'learning', 'relearning', 'announcing', 'claiming', 'draining',
+  'returning', 'inheriting', 'waiting', 'drained', 'orphaned', 'learning', 'relearning', 'announcing', 'claiming', 'draining',
 ] as const
 
 export interface SimulationSummary {

@@ -105,7 +105,7 @@ export class SwitchTable {
     if (before === flow) return
     if (before !== 0) {
       this.#byId.remove(idHash(before), entry)
-      this.#removeAliases(entry)
+      this.removeAliases(entry)
       this.#i32[(entry + Entry.drainedEpoch) >> 2] = this.#i32[(entry + Entry.drainedBy) >> 2] = 0
     }
     this.#f64[(entry + Entry.flow) >> 3] = flow
@@ -130,11 +130,12 @@ export class SwitchTable {
   remove(entry: number): void {
     assert(this.#i32[(entry + Entry.heldFirst) >> 2] === 0, 'an entry that goes holds nothing')
     this.setFlow(entry, 0)
-    this.#removeAliases(entry)
+    this.removeAliases(entry)
     this.#removeOne(entry)
   }
 
-  #removeAliases(entry: number): void {
+  /** Removes the aliases of a flow's entry. */
+  removeAliases(entry: number): void {
     for (let at = this.#i32[(entry + Entry.nextAlias) >> 2]; at !== 0;) {
       const next = this.#i32[(at + Entry.nextAlias) >> 2]
       this.#removeOne(at)

@@ -209,7 +209,7 @@ export class VirtualSwitch {
   #place(entry: number): void {
     const context = this.#context
     const { arena } = context
-    const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped &&
+    const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped && (runtime.hasAnnounced || planted['relearn-at-once']) &&
       context.inBand(runtime.id) !== null)
     if (candidates.length === 0) return this.#wait(entry, EntryPhase.placing)
     const chosen = candidates[this.#policy.choose(candidates, sharedKeyHash(arena.i32, entry >> 2))]
@@ -519,6 +519,11 @@ export class VirtualSwitch {
     const previous = isKnown ? arena.u16[(entry + Entry.owner) >> 1] : 0
     const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     this.#setFlow(entry, flow)
+    // The owner has it without its state, so without its aliases.
+    if (arena.u8[at + MessageField.code] !== 0) {
+      table.removeAliases(entry)
+      this.aliases.flowEnded(flow)
+    }
     if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) arena.u16[(entry + Entry.releaser) >> 1] = sender
     this.#own(entry, owner, incarnation, epoch)
     const before = previous !== 0 && this.#isLive(previous, previousIncarnation) ? previous : sender

@@ -2,23 +2,22 @@
  * Incoming moves: the target's side of migration. Paper §5.4.1, PROTOCOL 7-9; the states are those of docs/protocol.md.
  *
  *     prepared ──InstallFlow──▶ waiting ──Go from every switch──▶ (an ordinary flow)
- *         │ AbortFlow
+ *         │ AbortFlow                 prepared or returning, source fenced ──▶ inheriting ──Go from every switch──▶ (an opening)
  *         ▼
  *     returning ──the switches' in-band words──▶ buffered packets go back ──▶ (gone)
  *
  * Packets that come before the flow runs are buffered in order. A prepared flow is forgotten on the source's word or its fencing,
- * never by time.
+ * never by time. When the source dies the flow goes on here, without its state.
  */
 
 import { CodedError } from '../../base/coded-error.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
-import { FlowClosed } from '../../messages/closing.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
-  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReply, SWITCHES_MAX,
+  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReply, RerouteFlow, RerouteFlowOwnerIncarnation, SWITCHES_MAX,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -30,12 +29,12 @@ import {
   type RuntimeContext,
 } from '../runtime-context.ts'
 
-export type IncomingState = 'prepared' | 'waiting' | 'returning'
+export type IncomingState = 'prepared' | 'waiting' | 'returning' | 'inheriting'
 
 /** A flow on its way here. */
 export interface IncomingMove {
   readonly flow: number
-  readonly epoch: number
+  epoch: number
   readonly source: number
   /** Hash of the record layout it comes in. */
   readonly layout: number
@@ -260,6 +259,7 @@ export class IncomingMoves {
   /** A switch has sent its last packet here: the flow goes back. */
   rerouteReply(switchId: number, flow: number, epoch: number): void {
     const move = this.moves.get(flow)
+    if (move?.state === 'inheriting') return
     if (move === undefined || epoch !== move.epoch + 1) return this.#context.anomaly('late-reroute-reply')
     move.marked |= this.#context.switches.bitOf(switchId)
     this.#giveBack(move)
@@ -276,16 +276,28 @@ export class IncomingMoves {
   /** Runs an installed flow's buffer once every switch accepts what comes of it. */
   #begin(move: IncomingMove): void {
     const context = this.#context
-    if (move.state !== 'waiting') return
+    if (move.state !== 'waiting' && move.state !== 'inheriting') return
     // A source with a newer configuration knows better which switches there are.
     const isKnown = move.version <= context.configVersion
     const missing = move.named.some((id) => (context.switches.bitOf(id) & ~move.gone) !== 0)
     if ((!isKnown || missing) && !planted['release-without-go']) return
-    context.engine.resumeFlow(move.record)
-    context.step('waiting', -1)
+    context.step(move.state, -1)
     this.moves.delete(move.flow)
+    if (move.state === 'inheriting') this.#open(move)
+    else context.engine.resumeFlow(move.record)
     context.buffered -= move.queue.count
     context.run(move.queue)
+  }
+
+  /** Its first packet makes the actor, as for any opening. */
+  #open(move: IncomingMove): void {
+    const { arena, now, step } = this.#context
+    const { block } = move
+    arena.u8[block + KeyBlock.kind] = AbsentKind.opening
+    arena.u32[(block + KeyBlock.epoch) >> 2] = move.epoch
+    arena.i32[(block + AbsentBlock.switch) >> 2] = 0
+    arena.f64[(block + AbsentBlock.since) >> 3] = now
+    step('opening', 1)
   }
 
   #become(move: IncomingMove, state: IncomingState): void {
@@ -355,21 +367,45 @@ export class IncomingMoves {
     }
   }
 
-  /** Runtimes that are fenced: what they were sending does not come. */
+  /** A runtime is fenced: the record of what is prepared does not come, and the flow goes on here with a new one (PROTOCOL 19). */
   fenced(source: number): void {
-    const context = this.#context
+    const { absent, switches, configVersion } = this.#context
     for (const [flow, { source: from }] of this.#unconfirmed) if (from === source) this.#unconfirmed.delete(flow)
     for (const move of [...this.moves.values()]) {
-      if (move.source !== source || move.state === 'waiting') continue
-      for (const id of context.switches.idsIn(context.switches.all)) {
-        const channel = context.control(id)
-        const at = begin(context, channel, FlowClosed, move.flow, move.epoch, true)
-        if (at === 0) continue
-        context.arena.u8[at + MessageField.code] = 1
-        writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
-        ;(channel as MessageChannel).commit()
-      }
-      this.#forget(move, 'source-fenced')
+      if (move.source !== source || (move.state !== 'prepared' && move.state !== 'returning')) continue
+      this.#become(move, 'inheriting')
+      this.#returning = this.#returning.filter((other) => other !== move)
+      for (const block of move.aliasBlocks) absent.remove(block)
+      move.aliasBlocks.length = 0
+      // Above what the source may have told any switch.
+      move.epoch += 2
+      move.named = [...switches.idsIn(switches.all)]
+      move.version = configVersion
+      for (const id of move.named) this.#inherit(move, id)
+    }
+  }
+
+  /** Tells a switch that a flow is ours now, and that its state, its aliases too, is gone. */
+  #inherit(move: IncomingMove, switchId: number): void {
+    const context = this.#context
+    const { arena } = context
+    const channel = context.control(switchId)
+    const at = begin(context, channel, RerouteFlow, move.flow, move.epoch, true)
+    if (at === 0) return
+    arena.u8[at + MessageField.code] = 1
+    arena.u16[(at + MessageField.node) >> 1] = context.self
+    arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
+    writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
+    ;(channel as MessageChannel).commit()
+  }
+
+  /** A switch has come back knowing nothing: what it was to do is said again. */
+  repeatTo(switchId: number): void {
+    for (const move of this.moves.values()) {
+      if (move.state !== 'inheriting') continue
+      move.gone &= ~this.#context.switches.bitOf(switchId)
+      if (!move.named.includes(switchId)) move.named.push(switchId)
+      this.#inherit(move, switchId)
     }
   }
 

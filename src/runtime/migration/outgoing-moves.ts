@@ -309,6 +309,8 @@ export class OutgoingMoves {
   /** Behind step 3. */
   #takeBack(move: OutgoingMove, targetIsGone: boolean): void {
     this.counts.takenBack++
+    // The target may have released what the flow held before it died: rather lost with it than sent twice.
+    if (targetIsGone) this.#context.engine.giveHeldAway(move.record)
     this.#become(move, 'takingBack')
     this.#goBack(move, targetIsGone)
   }
