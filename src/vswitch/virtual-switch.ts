@@ -80,6 +80,8 @@ export class VirtualSwitch {
   #counter = 0
   /** Entries whose packets are held, but for those that close. */
   readonly #waiting = new Set<number>()
+  /** Entries whose owner is to be told of them when it can be. */
+  readonly #unopened = new Set<number>()
   #questions: Question[] = []
   #nextSweep = 0
   readonly #scratchKey: number
@@ -209,8 +211,8 @@ export class VirtualSwitch {
   #place(entry: number): void {
     const context = this.#context
     const { arena } = context
-    const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped && (runtime.hasAnnounced || planted['relearn-at-once']) &&
-      context.inBand(runtime.id) !== null)
+    const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped &&
+      (runtime.hasAnnounced || planted['relearn-at-once']) && context.inBand(runtime.id) !== null)
     if (candidates.length === 0) return this.#wait(entry, EntryPhase.placing)
     const chosen = candidates[this.#policy.choose(candidates, sharedKeyHash(arena.i32, entry >> 2))]
     if (chosen === undefined) {
@@ -230,7 +232,11 @@ export class VirtualSwitch {
     const { arena } = context
     const channel = context.inBand(arena.u16[(entry + Entry.owner) >> 1])
     const at = begin(context, channel, FlowOpen, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
-    if (at === 0) return
+    if (at === 0) {
+      this.#unopened.add(entry)
+      return
+    }
+    this.#unopened.delete(entry)
     arena.u16[(at + MessageField.node) >> 1] = homeSwitchOf(arena.i32, entry >> 2, this.#switches)
     writeEntryKey(context, at, entry)
     ;(channel as MessageChannel).commit()
@@ -340,6 +346,7 @@ export class VirtualSwitch {
     if ((u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) context.step('drained', -1)
     this.#setPhase(entry, 0)
     this.#waiting.delete(entry)
+    this.#unopened.delete(entry)
     let slot = takeHeld(context, entry)
     const flow = context.arena.f64[(entry + Entry.flow) >> 3]
     context.table.remove(entry)
@@ -777,7 +784,7 @@ export class VirtualSwitch {
   // -- Time ----------------------------------------------------------------------------------------------------------
 
   nextDue(): number {
-    return this.#waiting.size > 0 || this.#questions.length > 0 ? this.#nextSweep : Infinity
+    return this.#waiting.size > 0 || this.#unopened.size > 0 || this.#questions.length > 0 ? this.#nextSweep : Infinity
   }
 
   /** Gives up on what has been held too long; places what could not be placed. */
@@ -789,6 +796,10 @@ export class VirtualSwitch {
     if (this.#questions.some(({ since }) => now - since > times.holdUs)) {
       this.#questions = this.#questions.filter(({ since }) => now - since <= times.holdUs)
       this.#context.anomaly('question-timeout')
+    }
+    for (const entry of [...this.#unopened]) {
+      this.#unopened.delete(entry)
+      if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
     }
     for (const entry of [...this.#waiting]) {
       if (!this.#waiting.has(entry)) continue
