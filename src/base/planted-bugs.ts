@@ -30,7 +30,7 @@ export const plantedBugs = {
   'refusal-unanswered': 'a target without room does not answer',
   'drop-ignored': 'a packet that a network function drops is forwarded',
   'load-for-runtime': 'the least-loaded policy returns the load for the runtime',
-  'stale-epoch': 'a switch follows a re-pointing of an epoch that is over',
+  'stale-epoch': 'a switch follows what is said of an epoch that is over (7, 21)',
 } as const
 
 export type PlantedBug = keyof typeof plantedBugs

@@ -378,8 +378,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     const { incoming, closings } = coordinator as Coordinator
     for (const record of engine.flows()) {
       const flow = flowOf(context, record)
-      const phase = moves.get(flow)?.state ?? incoming.moves.get(flow)?.state ?? (closings.has(flow) ? 'closing' : 'active')
-      yield { flow, epoch: epochOf(context, record), phase, owner: id, key: record >> 2 }
+      const move = moves.get(flow)
+      const phase = move?.state ?? incoming.moves.get(flow)?.state ?? (closings.has(flow) ? 'closing' : 'active')
+      yield { flow, epoch: epochOf(context, record), phase, key: record >> 2,
+        owner: move?.state === 'handing' ? move.target : id }
     }
     for (const move of incoming.moves.values()) {
       if (move.block !== 0) yield { flow: move.flow, epoch: move.epoch, phase: move.state, owner: move.source, key: move.block >> 2 }

@@ -99,7 +99,7 @@ export class FaultInjector {
       case 'link-reordering': return this.#chance(kind, random.pick([0.02, 0.2]))
       case 'link-delay': return this.#chance(kind, random.pick([0.01, 0.1]))
       case 'partition': return this.#partition()
-      case 'crash': return this.#crash(this.#someRuntime(), kind)
+      case 'crash': return random.chance(0.4) && this.#cutOff() ? () => undefined : this.#crash(this.#someRuntime(), kind)
       case 'restart': return this.#crash(random.pick(nodes.filter((one) => one.isSwitch)), kind)
       case 'pause': return this.#pause(random.pick(nodes))
       case 'slow': return this.#slow(random.pick(nodes))
@@ -128,6 +128,23 @@ export class FaultInjector {
     const cut = some.flatMap((a) => others.flatMap((b) => (bothWays ? [a * 256 + b, b * 256 + a] : [a * 256 + b])))
     for (const pair of cut) network.cut.add(pair)
     return () => { for (const pair of cut) network.cut.delete(pair) }
+  }
+
+  /** A runtime to which a record was just handed can no longer tell its source so; a while later it dies. False if there is none. */
+  #cutOff(): boolean {
+    const { random, network, nodes, queue, options } = this.#simulation
+    if (!options.faults.includes('partition')) return false
+    const handing = nodes.flatMap(({ id, node }) => (node === null ? [] : [...node.flows()]
+      .filter(({ phase }) => phase === 'handing').map(({ owner }) => ({ source: id, target: owner }))))
+    if (handing.length === 0) return false
+    const { source, target } = random.pick(handing)
+    const pair = target * 256 + source
+    network.cut.add(pair)
+    queue.after(1000 + random.below(8000), () => {
+      network.cut.delete(pair)
+      if (this.#isOn) this.#crash(this.#simulation.find(target), 'crash')
+    })
+    return true
   }
 
   /** A node ends; it is fenced after a while, and later it is back in another life, or both at once. */

@@ -448,7 +448,7 @@ export class VirtualSwitch {
     }
     if (entry !== 0) {
       const known = arena.f64[(entry + Entry.flow) >> 3]
-      if (known > flow || (known === flow && epoch < arena.u32[(entry + Entry.epoch) >> 2])) {
+      if (known > flow || (known === flow && epoch < arena.u32[(entry + Entry.epoch) >> 2] && !planted['stale-epoch'])) {
         context.anomaly('stale-epoch')
         return 0
       }
@@ -514,7 +514,7 @@ export class VirtualSwitch {
       if ((arena.u8[found + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(found)
       return
     }
-    const entry = planted['stale-epoch'] && isKnown ? found : this.#entryFor(at, key, flow, epoch)
+    const entry = this.#entryFor(at, key, flow, epoch)
     if (entry === 0) {
       // Its key is another flow's here, or there is no room: nothing was sent to anybody, and nobody may wait for us.
       if (!isKnown) {
