@@ -99,7 +99,8 @@ export class Arena {
 
   /** Takes every region back and zeroes what they covered. Everything that held an offset is void afterwards. */
   reset(): void {
-    this.u8.fill(0, 0, this.#next)
+    // PERF: V8 fills shared memory element by element, so the fewer the better.
+    this.f64.fill(0, 0, (this.#next + 7) >> 3)
     this.#next = 64
     this.#regions = []
   }

@@ -155,6 +155,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   let reconsiderHand = -1
   let turns = 0
   let busyTurns = 0
+  /** Something has come in this turn. */
+  let hasWorked = false
 
   function drop(slot: number, reason: string): void {
     drops[reason] = (drops[reason] ?? 0) + 1
@@ -235,18 +237,17 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     let isMore = false
     for (let i = 0; i < linkList.length; i++) {
       const { id: from, link } = linkList[i] as (typeof linkList)[number]
+      let isEmpty = false
       for (let batch = 0, frames = 0; batch < BATCHES_PER_LINK && frames < FRAMES_PER_LINK; batch++) {
-        if (link.deliver(context.now)) isMore = true
-        if (!hasRoom()) {
-          isMore = true
-          break
-        }
+        if (link.deliver(context.now)) hasWorked = true
+        if (!hasRoom()) break
         const count = link.receive(pool, engine.descriptor(0), BATCH_PACKETS)
         if (count === 0) {
           if (link.hasPending) continue
+          isEmpty = true
           break
         }
-        isMore = true
+        hasWorked = true
         frames += count
         const side = context.switches.isEgress(from)
         for (let index = 0; index < count; index++) {
@@ -257,7 +258,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
         engine.batchCount = count
         runBatch()
       }
-      if (link.deliver(context.now)) isMore = true
+      if (link.deliver(context.now)) hasWorked = true
+      if (!isEmpty || link.hasPending) isMore = true
     }
     return isMore
   }
@@ -289,6 +291,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
 
   function poll(now: TimeUs): boolean {
     context.now = now
+    hasWorked = false
     let isMore = control.receive(pool, CONTROL_FRAMES, now)
     if (receive()) isMore = true
     if (!engine.advance(now, EXPIRY_STEPS)) isMore = true
@@ -296,7 +299,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     takeRecords()
     if (reconsiderHand >= 0) reconsiderAll()
     turns++
-    if (isMore) busyTurns++
+    if (isMore || hasWorked) busyTurns++
     ;(coordinator as Coordinator).tick({
       busyPerMille: Math.round(busyTurns * 1000 / turns), packets: own.received, drops: own.dropped + engine.statistics.dropped,
       queueDepth: context.buffered,

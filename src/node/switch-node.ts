@@ -395,19 +395,21 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     let isMore = false
     for (let i = 0; i < links.length; i++) {
       const { id: runtime, link } = links[i] as (typeof links)[number]
+      let isEmpty = false
       for (let batch = 0, frames = 0; batch < BATCHES_PER_LINK && frames < FRAMES_PER_PORT; batch++) {
-        if (link.deliver(context.now)) isMore = true
+        link.deliver(context.now)
         const count = link.receive(pool, descriptors, BATCH)
         if (count === 0) {
           if (link.hasPending) continue
+          isEmpty = true
           break
         }
-        isMore = true
         frames += count
         own.received += count
         runBatch(count, runtime)
       }
-      if (link.deliver(context.now)) isMore = true
+      link.deliver(context.now)
+      if (!isEmpty || link.hasPending) isMore = true
     }
     return isMore
   }

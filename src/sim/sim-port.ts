@@ -25,6 +25,28 @@ export interface Outlet {
 /** Slots that are kept for NFactor's own frames. */
 const RESERVE = 64
 
+/** Room for frames on their way: a new piece when one is full; the old one lives as long as a frame in it. */
+const CHUNK_BYTES = 65_536
+let chunk = new Uint8Array(CHUNK_BYTES)
+let chunkWords = new Int32Array(chunk.buffer)
+let chunkNext = 0
+
+/** A copy of a frame. PERF: a frame is short, and memory of its own for each costs a tenth of a simulation. */
+function copyOut(words: Int32Array, frame: number, length: number): Uint8Array {
+  const first = frame >> 2
+  const count = ((frame + length + 3) >> 2) - first
+  if (chunkNext + count * 4 > CHUNK_BYTES) {
+    chunk = new Uint8Array(Math.max(CHUNK_BYTES, count * 4))
+    chunkWords = new Int32Array(chunk.buffer)
+    chunkNext = 0
+  }
+  const to = chunkNext >> 2
+  for (let i = 0; i < count; i++) chunkWords[to + i] = words[first + i]
+  const start = chunkNext + (frame & 3)
+  chunkNext += count * 4
+  return chunk.subarray(start, start + length)
+}
+
 export class SimPort implements Port {
   readonly #arena: Arena
   readonly #outlet: Outlet | ((frame: Uint8Array) => Outlet | undefined)
@@ -92,7 +114,7 @@ export class SimPort implements Port {
   }
 
   #send(frame: number, length: number, reserve: number): boolean {
-    const bytes = this.#arena.u8.slice(frame, frame + length)
+    const bytes = copyOut(this.#arena.i32, frame, length)
     const outlet = typeof this.#outlet === 'function' ? this.#outlet(bytes) : this.#outlet
     if (outlet === undefined) return true
     if (outlet.load >= outlet.capacity + reserve) return false

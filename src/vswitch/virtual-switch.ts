@@ -1,7 +1,6 @@
 /**
- * Virtual switch: which runtime serves each flow, and what that asks of a switch. Paper §5.2; PROTOCOL 1-6, 9, 18, 21, 24. The
- * states
- * are those of docs/protocol.md.
+ * Virtual switch: which runtime serves each flow, and what that asks of a switch. Paper §5.2; PROTOCOL 1-6, 9, 18, 21, 24. The states are
+ * those of docs/protocol.md; releasing and the questions of other switches are files of their own.
  *
  *     unknown key ── home: place ─────────────────────────▶ active ◀──── RerouteFlow: another owner
  *           │ another switch: ask                           │  ▲
@@ -11,11 +10,9 @@
  *     after a restart: unknown key ──▶ learning ── AnnounceFlow ──▶ active; nobody announces it ──▶ unknown
  *
  * Everything here runs off the fast path: packets of active flows never come here. A switch waits for nobody: what cannot go on
- * now
- * is held within bounds, or dropped and counted.
+ * now is held within bounds, or dropped and counted.
  */
 
-import type { TimeUs } from '../base/clock.ts'
 import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
@@ -36,8 +33,10 @@ import type { MessageChannel } from '../transport/message-channel.ts'
 import { AliasHome } from './alias-home.ts'
 import { heldCount, hold, takeHeld } from './held-list.ts'
 import type { PlacementPolicy } from './placement/placement-policy.ts'
-import { begin, sendHead, writeEntryKey, writeKey, type SwitchContext } from './switch-context.ts'
-import { Entry, EntryFlag, EntryPhase } from './switch-table.ts'
+import { Questions } from './questions.ts'
+import { Releasing } from './releasing.ts'
+import { begin, sendHead, writeEntryKey, type SwitchContext } from './switch-context.ts'
+import { Entry, EntryPhase } from './switch-table.ts'
 
 /** Packets of one flow that may come back from runtimes that do not know it; every few the runtime is told of it again. */
 const RETURNS_MAX = 64
@@ -58,13 +57,6 @@ interface RuntimeState {
   applied: number
 }
 
-interface Question {
-  readonly from: number
-  readonly since: TimeUs
-  readonly key: Int32Array
-  readonly macs: Uint8Array
-}
-
 export class VirtualSwitch {
   readonly aliases: AliasHome
   readonly #context: SwitchContext
@@ -82,17 +74,24 @@ export class VirtualSwitch {
   readonly #waiting = new Set<number>()
   /** Entries whose owner is to be told of them when it can be. */
   readonly #unopened = new Set<number>()
-  #questions: Question[] = []
+  readonly #questions: Questions
+  readonly #releasing: Releasing
   #nextSweep = 0
-  readonly #scratchKey: number
-  readonly #scratchMacs: number
 
   constructor(context: SwitchContext, policy: PlacementPolicy) {
     this.#context = context
     this.#policy = policy
-    this.#scratchKey = context.arena.allocate('switch: key', 64) >> 2
-    this.#scratchMacs = context.arena.allocate('switch: addresses', 16)
     this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
+    const isLearning = (): boolean => this.#isLearning
+    this.#questions = new Questions(context, {
+      get isLearning() { return isLearning() },
+      place: (entry) => { this.#place(entry) },
+      remind: (switchId, alias) => { this.aliases.remind(switchId, alias) },
+    })
+    this.#releasing = new Releasing(context, {
+      isThere: (runtime) => this.#runtimes.has(runtime),
+      isFenced: (runtime, incarnation) => !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0),
+    })
     context.step('relearning', 1)
   }
 
@@ -196,13 +195,10 @@ export class VirtualSwitch {
 
   /** The entry's key is a flow's; what belongs to the flow that had it before, which has ended, goes. */
   #setFlow(entry: number, flow: number): void {
-    const { arena, table, step } = this.#context
+    const { arena, table } = this.#context
     const before = arena.f64[(entry + Entry.flow) >> 3]
     if (before === flow) return
-    if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) {
-      step('drained', -1)
-      arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
-    }
+    this.#releasing.forget(entry)
     table.setFlow(entry, flow)
     if (before !== 0) this.aliases.flowEnded(before)
   }
@@ -272,53 +268,6 @@ export class VirtualSwitch {
     ;(channel as MessageChannel).commit()
   }
 
-  /** Another switch asks who serves a key. */
-  #question(from: number, key: number, macs: number, since: TimeUs): void {
-    const context = this.#context
-    const { arena, table } = context
-    const hash = context.hashOf(key)
-    const found = table.find(key, hash)
-    let entry = table.mainOf(found)
-    if (entry !== found) return this.aliases.remind(from, found)
-    if (entry === 0 && !this.#isLearning) {
-      entry = table.add(key, hash)
-      if (entry === 0) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
-      arena.u8.copyWithin(entry + Entry.macs, macs, macs + MACS_BYTES)
-      arena.f64[(entry + Entry.since) >> 3] = context.now
-      this.#place(entry)
-    }
-    if (entry !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) {
-      return this.#answer(from, key, entry, PlaceRefusal.none)
-    }
-    if (this.#questions.length >= context.limits.questions) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
-    this.#questions.push({ from, since, key: arena.i32.slice(key, key + 11), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
-  }
-
-  #answer(from: number, key: number, entry: number, refusal: number): void {
-    const context = this.#context
-    const { arena } = context
-    const channel = context.control(from)
-    const at = begin(context, channel, PlaceFlowReply, entry === 0 ? 0 : arena.f64[(entry + Entry.flow) >> 3],
-      entry === 0 ? 0 : arena.u32[(entry + Entry.epoch) >> 2], entry === 0 ? 0 : arena.u16[(entry + Entry.owner) >> 1], refusal)
-    if (at === 0) return
-    writeKey(context, at, key, entry === 0 ? this.#scratchMacs : entry + Entry.macs)
-    arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2] = entry === 0 ? 0 : arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-    ;(channel as MessageChannel).commit()
-  }
-
-  /** Questions that waited are asked again: the entries they are about may be ready. */
-  #askAgain(): void {
-    if (this.#questions.length === 0) return
-    const { arena } = this.#context
-    const questions = this.#questions
-    this.#questions = []
-    for (const { from, key, macs, since } of questions) {
-      arena.i32.set(key, this.#scratchKey)
-      arena.u8.set(macs, this.#scratchMacs)
-      if (this.#context.control(from) !== null) this.#question(from, this.#scratchKey, this.#scratchMacs, since)
-    }
-  }
-
   /** The home's answer. */
   #answered(at: number): void {
     const context = this.#context
@@ -342,8 +291,8 @@ export class VirtualSwitch {
   /** Removes an entry and does `then`; what it holds is dropped for a reason, or with none steered anew. */
   #remove(entry: number, reason: string, then?: () => void): void {
     const context = this.#context
-    const { i32, u8 } = context.arena
-    if ((u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) context.step('drained', -1)
+    const { i32 } = context.arena
+    this.#releasing.forget(entry)
     this.#setPhase(entry, 0)
     this.#waiting.delete(entry)
     this.#unopened.delete(entry)
@@ -385,7 +334,7 @@ export class VirtualSwitch {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const code = arena.u8[at + MessageField.code]
     switch (arena.u8[at]) {
-      case PlaceFlow.type: return this.#question(peer, (at + MessageField.key) >> 2, at + MessageField.macs, context.now)
+      case PlaceFlow.type: return this.#questions.ask(peer, (at + MessageField.key) >> 2, at + MessageField.macs, context.now)
       case PlaceFlowReply.type: return this.#answered(at)
       case CloseFlow.type: return this.#closeFlow(peer, at, flow, epoch)
       case FlowClosed.type: return this.#flowClosed(at, flow, code !== 0)
@@ -397,7 +346,9 @@ export class VirtualSwitch {
       case Workload.type: return this.#workload(peer, at)
       case ClaimAlias.type: return this.aliases.claim(peer, at, flow)
       case BindAlias.type: return this.aliases.bind(peer, at, flow)
-      case BindAliasReply.type: return this.aliases.bound(peer, flow, (at + MessageField.key) >> 2)
+      case BindAliasReply.type:
+        this.#questions.forget(peer, (at + MessageField.key) >> 2)
+        return this.aliases.bound(peer, flow, (at + MessageField.key) >> 2)
     }
     context.anomaly('unexpected-message')
   }
@@ -411,7 +362,7 @@ export class VirtualSwitch {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     switch (arena.u8[at]) {
       case Bind.type: return this.#bind(at, flow, epoch)
-      case Drained.type: return this.#drained(runtime, flow, epoch)
+      case Drained.type: return this.#releasing.drained(runtime, flow, epoch)
     }
     context.anomaly('unexpected-message')
   }
@@ -495,7 +446,7 @@ export class VirtualSwitch {
       this.#setPhase(entry, EntryPhase.active)
       this.#flush(entry)
     }
-    this.#askAgain()
+    this.#questions.askAgain()
   }
 
   // -- Moves ---------------------------------------------------------------------------------------------------------
@@ -511,7 +462,7 @@ export class VirtualSwitch {
     if (isKnown && arena.u32[(found + Entry.epoch) >> 2] === epoch && arena.u16[(found + Entry.owner) >> 1] === owner) {
       // Said again, after our restart: what was to be learnt has been announced.
       this.#answerReroute(sender, sender, flow, epoch)
-      if ((arena.u8[found + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(found)
+      if (!this.#releasing.awaitsDrained(found)) this.#releasing.go(found)
       return
     }
     const entry = this.#entryFor(at, key, flow, epoch)
@@ -535,10 +486,10 @@ export class VirtualSwitch {
     this.#own(entry, owner, incarnation, epoch)
     const before = previous !== 0 && this.#isLive(previous, previousIncarnation) ? previous : sender
     this.#answerReroute(before, sender, flow, epoch)
-    this.#release(entry)
+    this.#releasing.release(entry)
     this.#flush(entry)
     if (!isKnown) this.aliases.flowKnown(flow, entry)
-    this.#askAgain()
+    this.#questions.askAgain()
   }
 
   /** In-band, behind the last packet that went to the owner before. */
@@ -546,58 +497,6 @@ export class VirtualSwitch {
     const context = this.#context
     const channel = planted['barrier-out-of-band'] ? context.control(before) : context.inBand(before) ?? context.inBand(sender)
     sendHead(context, channel, RerouteFlowReply, flow, epoch)
-  }
-
-  /** Lets the owner release packets, now or when the releaser before has sent its last. */
-  #release(entry: number): void {
-    const context = this.#context
-    const { arena } = context
-    const owner = arena.u16[(entry + Entry.owner) >> 1]
-    const releaser = arena.u16[(entry + Entry.releaser) >> 1]
-    const epoch = arena.u32[(entry + Entry.epoch) >> 2]
-    const hasDrained = arena.u16[(entry + Entry.drainedBy) >> 1] === releaser &&
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] >= epoch
-    const awaits = !(releaser === owner || hasDrained || !this.#runtimes.has(releaser))
-    const awaited = (arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0
-    if (awaits !== awaited) context.step('drained', awaits ? 1 : -1)
-    if (awaits) {
-      arena.u8[entry + Entry.flags] |= EntryFlag.awaitsDrained
-      return
-    }
-    arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
-    const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-    const isFenced = !this.#isLive(owner, incarnation) && incarnation <= (this.#newest.get(owner) ?? 0)
-    arena.u16[(entry + Entry.releaser) >> 1] = isFenced ? 0 : owner
-    this.#go(entry)
-  }
-
-  #go(entry: number): void {
-    const { arena } = this.#context
-    sendHead(this.#context, this.#context.control(arena.u16[(entry + Entry.owner) >> 1]), Go,
-      arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
-  }
-
-  #drained(runtime: number, flow: number, epoch: number): void {
-    const context = this.#context
-    const { arena } = context
-    const entry = context.table.findFlow(flow)
-    if (entry === 0) return context.anomaly('unknown-flow')
-    const awaits = (arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0
-    const note = arena.u32[(entry + Entry.drainedEpoch) >> 2]
-    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch >= arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
-      // What is awaited has come, while a later word, of the owner, is noted already: that one is still needed.
-      const by = arena.u16[(entry + Entry.drainedBy) >> 1]
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
-      arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
-      this.#release(entry)
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] = note
-      arena.u16[(entry + Entry.drainedBy) >> 1] = by
-      return
-    }
-    if (epoch < note) return
-    arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
-    arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
-    if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) this.#release(entry)
   }
 
   // -- Packets that come back ----------------------------------------------------------------------------------------
@@ -639,7 +538,7 @@ export class VirtualSwitch {
     this.aliases.configure()
     this.#checkLearnt()
     this.#removeOrphans()
-    this.#askAgain()
+    this.#questions.askAgain()
     context.now = Math.max(context.now, 0)
   }
 
@@ -664,9 +563,9 @@ export class VirtualSwitch {
       // A newer life of it may be known here already.
       const isNewer = releaser === owner && this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])
       if (!fenced.has(releaser) || isNewer) continue
-      if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0) {
+      if (this.#releasing.awaitsDrained(entry)) {
         arena.u16[(entry + Entry.releaser) >> 1] = owner
-        this.#release(entry)
+        this.#releasing.release(entry)
       } else {
         // Whoever claims the flow waits for nobody, even when the fenced one's next life is here.
         arena.u16[(entry + Entry.releaser) >> 1] = 0
@@ -696,7 +595,7 @@ export class VirtualSwitch {
         this.#setPhase(entry, EntryPhase.active)
         // What was to be said to an owner that we had not heard of.
         if (arena.u32[(entry + Entry.epoch) >> 2] === 1) this.#open(entry)
-        else if ((arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(entry)
+        else if (!this.#releasing.awaitsDrained(entry)) this.#releasing.go(entry)
     }
     if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
   }
@@ -720,7 +619,7 @@ export class VirtualSwitch {
       if (this.#isLive(owner, incarnation) || incarnation > (this.#newest.get(owner) ?? 0)) continue
       this.#remove(entry, '')
     }
-    this.#askAgain()
+    this.#questions.askAgain()
   }
 
   #announced(sender: number, at: number, bytes: number, flow: number, epoch: number, phase: number): void {
@@ -743,7 +642,7 @@ export class VirtualSwitch {
       if (phase === AnnouncedPhase.handedOver && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
     }
     this.aliases.announced(at, bytes, entry)
-    if (phase !== AnnouncedPhase.owned && (arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) === 0) this.#go(entry)
+    if (phase !== AnnouncedPhase.owned && !this.#releasing.awaitsDrained(entry)) this.#releasing.go(entry)
     if (sender !== owner && phase === AnnouncedPhase.owned) context.anomaly('announced-for-another')
   }
 
@@ -762,7 +661,7 @@ export class VirtualSwitch {
     for (const entry of [...this.#waiting]) {
       if (context.arena.u8[entry + Entry.phase] === EntryPhase.learning) this.#remove(entry, '')
     }
-    this.#askAgain()
+    this.#questions.askAgain()
   }
 
   #stopPlacing(runtime: number, isStopped: boolean): void {
@@ -784,7 +683,7 @@ export class VirtualSwitch {
   // -- Time ----------------------------------------------------------------------------------------------------------
 
   nextDue(): number {
-    return this.#waiting.size > 0 || this.#unopened.size > 0 || this.#questions.length > 0 ? this.#nextSweep : Infinity
+    return this.#waiting.size > 0 || this.#unopened.size > 0 || this.#questions.size > 0 ? this.#nextSweep : Infinity
   }
 
   /** Gives up on what has been held too long; places what could not be placed. */
@@ -792,11 +691,7 @@ export class VirtualSwitch {
     const { now, times, arena } = this.#context
     if (now < this.#nextSweep) return
     this.#nextSweep = now + times.sweepUs
-    // Who asked has given up by now, and asks again if need be.
-    if (this.#questions.some(({ since }) => now - since > times.holdUs)) {
-      this.#questions = this.#questions.filter(({ since }) => now - since <= times.holdUs)
-      this.#context.anomaly('question-timeout')
-    }
+    this.#questions.expire()
     for (const entry of [...this.#unopened]) {
       this.#unopened.delete(entry)
       if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
@@ -814,7 +709,7 @@ export class VirtualSwitch {
         if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
       }
     }
-    this.#askAgain()
+    this.#questions.askAgain()
   }
 }
 

@@ -1,0 +1,90 @@
+/**
+ * Releasing: whose packets of a flow a switch accepts, and the change from one runtime to the next. PROTOCOL 9. The releaser stays until
+ * its `Drained` has come, which may be ahead of the re-pointing; then the owner is told `Go`.
+ */
+
+import { Go } from '../messages/migration.ts'
+import { sendHead, type SwitchContext } from './switch-context.ts'
+import { Entry, EntryFlag } from './switch-table.ts'
+
+export interface ReleasingHost {
+  /** True for a runtime of the configuration, in whatever life. */
+  isThere(runtime: number): boolean
+  /** True for a life of a runtime that is over. */
+  isFenced(runtime: number, incarnation: number): boolean
+}
+
+export class Releasing {
+  readonly #context: SwitchContext
+  readonly #host: ReleasingHost
+
+  constructor(context: SwitchContext, host: ReleasingHost) {
+    this.#context = context
+    this.#host = host
+  }
+
+  /** True while the releaser of an entry's flow is to send its last packet. */
+  awaitsDrained(entry: number): boolean {
+    return (this.#context.arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0
+  }
+
+  /** The entry goes, or becomes another flow's. */
+  forget(entry: number): void {
+    if (!this.awaitsDrained(entry)) return
+    this.#context.step('drained', -1)
+    this.#context.arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
+  }
+
+  /** Lets the owner release packets, now or when the releaser before has sent its last. */
+  release(entry: number): void {
+    const context = this.#context
+    const { arena } = context
+    const owner = arena.u16[(entry + Entry.owner) >> 1]
+    const releaser = arena.u16[(entry + Entry.releaser) >> 1]
+    const epoch = arena.u32[(entry + Entry.epoch) >> 2]
+    const hasDrained = arena.u16[(entry + Entry.drainedBy) >> 1] === releaser &&
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] >= epoch
+    const awaits = !(releaser === owner || hasDrained || !this.#host.isThere(releaser))
+    const awaited = this.awaitsDrained(entry)
+    if (awaits !== awaited) context.step('drained', awaits ? 1 : -1)
+    if (awaits) {
+      arena.u8[entry + Entry.flags] |= EntryFlag.awaitsDrained
+      return
+    }
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
+    const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
+    arena.u16[(entry + Entry.releaser) >> 1] = this.#host.isFenced(owner, incarnation) ? 0 : owner
+    this.go(entry)
+  }
+
+  /** Tells the owner that this switch accepts its packets. */
+  go(entry: number): void {
+    const { arena } = this.#context
+    sendHead(this.#context, this.#context.control(arena.u16[(entry + Entry.owner) >> 1]), Go,
+      arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+  }
+
+  /** In-band: a runtime has sent its last packet of a flow before the change of releaser at this epoch. */
+  drained(runtime: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const { arena } = context
+    const entry = context.table.findFlow(flow)
+    if (entry === 0) return context.anomaly('unknown-flow')
+    const awaits = this.awaitsDrained(entry)
+    const note = arena.u32[(entry + Entry.drainedEpoch) >> 2]
+    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch >= arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
+      // What is awaited has come, while a later word, of the owner, is noted already: that one is still needed.
+      const by = arena.u16[(entry + Entry.drainedBy) >> 1]
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
+      arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
+      this.release(entry)
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] = note
+      arena.u16[(entry + Entry.drainedBy) >> 1] = by
+      return
+    }
+    if (epoch < note) return
+    arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
+    arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
+    if (this.awaitsDrained(entry)) this.release(entry)
+  }
+}
