@@ -27,7 +27,6 @@ export const plantedBugs = {
   'long-message-cut': 'a message longer than a frame loses its end',
   'moved-on-early': 'a flow leaves or ends at its target before its source knows that it has come (7)',
   'state-left-behind': 'a flow that moved away is not released at its source',
-  'refusal-unanswered': 'a target without room does not answer',
   'drop-ignored': 'a packet that a network function drops is forwarded',
   'load-for-runtime': 'the least-loaded policy returns the load for the runtime',
   'stale-epoch': 'a switch follows what is said of an epoch that is over (7, 21)',

@@ -13,7 +13,7 @@ import { assert } from '../base/assert.ts'
 import { planted } from '../base/planted-bugs.ts'
 import { FlowPhase, FlowRecord } from '../flow/flow-record.ts'
 import { KeyBlock } from '../flow/key-table.ts'
-import { copyFlowKey } from '../flow/flow-key.ts'
+import { copyFlowKey, flowKeysEqual } from '../flow/flow-key.ts'
 import { AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation,
   ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
   WorkloadFlows, WorkloadPackets, WorkloadQueue } from '../messages/announcing.ts'
@@ -277,10 +277,11 @@ export class Coordinator {
     if (record !== 0 && this.outgoing.supersede(flowOf(context, record), flow)) record = this.#find(key)
     if (record !== 0) {
       const old = flowOf(context, record)
-      if (old >= flow) return
+      const isAlias = !flowKeysEqual(arena.i32, key, (record + FlowRecord.tag) >> 2)
+      if (old === flow || (old > flow && !isAlias)) return
       // Its home takes the flow that is here for ended: what was to end it was lost with a node.
       context.anomaly('open-over-flow')
-      const isBusy = this.closings.has(old) || this.outgoing.moves.has(old) || this.incoming.has(old) || this.claims.has(old)
+      const isBusy = isAlias || this.closings.has(old) || this.outgoing.moves.has(old) || this.incoming.has(old) || this.claims.has(old)
       if (!isBusy) context.engine.endFlow(record)
     }
     const hash = arena.i32[this.#scratch + Descriptor.hash]
@@ -344,7 +345,7 @@ export class Coordinator {
       this.outgoing.fenced(id)
       this.incoming.fenced(id)
     }
-    const { gone, come } = context.switches.update(config.switches)
+    const { gone, come } = context.switches.update(config.switches, config.version)
     this.claims.refuseWithout(config.switches.filter((entry) => entry.incarnation !== 0))
     for (const mask of gone) {
       this.#stopping &= ~mask

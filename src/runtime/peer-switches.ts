@@ -12,8 +12,11 @@ export class PeerSwitches {
   all = 0
   readonly #entries: (SwitchEntry | null)[] = new Array<SwitchEntry | null>(SWITCHES_MAX).fill(null)
 
+  /** Version of the configuration with which each came in its present life, by slot. */
+  readonly #cameWith: number[] = new Array<number>(SWITCHES_MAX).fill(0)
+
   /** Takes a configuration's switches. Tells which are down or gone, and which have come (back) in a new life. */
-  update(entries: readonly SwitchEntry[]): { gone: number[]; come: number[] } {
+  update(entries: readonly SwitchEntry[], version: number): { gone: number[]; come: number[] } {
     assert(entries.length <= SWITCHES_MAX, 'a cluster has few switches')
     const gone: number[] = []
     const come: number[] = []
@@ -26,7 +29,10 @@ export class PeerSwitches {
     for (const entry of entries) {
       let slot = this.#entries.findIndex((old) => old?.id === entry.id)
       if (slot < 0) slot = this.#entries.indexOf(null)
-      if (entry.incarnation !== 0 && this.#entries[slot]?.incarnation !== entry.incarnation) come.push(entry.id)
+      if (entry.incarnation !== 0 && this.#entries[slot]?.incarnation !== entry.incarnation) {
+        come.push(entry.id)
+        this.#cameWith[slot] = version
+      }
       this.#entries[slot] = entry
     }
     this.all = this.#entries.reduce((mask, entry, slot) => ((entry?.incarnation ?? 0) === 0 ? mask : mask | (1 << slot)), 0)
@@ -37,6 +43,11 @@ export class PeerSwitches {
   bitOf(id: number): number {
     const slot = this.#entries.findIndex((entry) => entry?.id === id && entry.incarnation !== 0)
     return slot < 0 ? 0 : 1 << slot
+  }
+
+  /** True when a switch came, in its present life, with a configuration newer than `version`. */
+  isNewerThan(version: number, id: number): boolean {
+    return (this.#cameWith[this.#entries.findIndex((entry) => entry?.id === id)] ?? 0) > version
   }
 
   /** 1 for a switch on the servers' side, 0 for others: what a packet view has as `port`. */

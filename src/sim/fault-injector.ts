@@ -23,8 +23,11 @@ export class FaultInjector {
   readonly #simulation: Simulation
   readonly #noted = new Map<FaultKind, number>()
   #isOn = false
+  /** Every eighth seed hunts the rarest step: a flow goes on where it was prepared, for its source has died. */
+  readonly #huntsHeirs: boolean
 
   constructor(simulation: Simulation) {
+    this.#huntsHeirs = simulation.options.seed % 8 === 2
     this.#simulation = simulation
     simulation.network.onStrike = (kind) => { this.#strike(kind) }
   }
@@ -54,15 +57,21 @@ export class FaultInjector {
   #spells(kind: FaultKind): void {
     const { random, queue } = this.#simulation
     queue.after(random.below(25_000), () => {
+      const isOfLinks = kind.startsWith('link-')
+      const isAmbush = kind !== 'crash' && this.#simulation.options.faults.includes('crash') &&
+        random.chance(this.#huntsHeirs ? 0.8 : isOfLinks ? 0.3 : 0.15)
       const begin = (): void => {
         if (!this.#isOn) return
-        const end = this.#begin(kind)
-        queue.after(2000 + random.below(20_000), () => {
+        const end = isAmbush && isOfLinks ? this.#chance(kind as keyof NetworkFaults, 0.5) : this.#begin(kind)
+        queue.after(isAmbush && isOfLinks ? 1500 : 2000 + random.below(20_000), () => {
           end()
           if (this.#isOn) this.#spells(kind)
         })
       }
-      // Every fourth seed hunts the rarest step: a record is handed over to a runtime that dies.
+      // A step so short and rare that a fault must be ready for it.
+      if (isAmbush) return this.#when('inheriting', 2000, begin, 20)
+      if (this.#huntsHeirs) return this.#when('rerouting', LOOKS_MAX, begin)
+      // Every fourth seed hunts a rare step: a record is handed over to a runtime that dies.
       const isHunt = this.#simulation.options.seed % 4 === 0
       if (isHunt) this.#when(kind === 'crash' ? 'handing' : 'takingBack', LOOKS_MAX, begin)
       else if (random.chance(0.4)) begin()
@@ -71,17 +80,18 @@ export class FaultInjector {
   }
 
   /** Waits until a step is open somewhere, but not for ever. */
-  #when(phase: string, looks: number, begin: () => void): void {
+  #when(phase: string, looks: number, begin: () => void, everyUs = 60): void {
     const { nodes, queue } = this.#simulation
     if (looks === 0 || nodes.some(({ node }) => (node?.openSteps[phase] ?? 0) > 0)) return begin()
-    queue.after(60, () => { this.#when(phase, looks - 1, begin) })
+    queue.after(everyUs, () => { this.#when(phase, looks - 1, begin, everyUs) })
   }
 
   /** A runtime, rather one that something is on its way to. */
   #someRuntime(): SimNode {
     const { random, nodes } = this.#simulation
     const runtimes = nodes.filter((one) => !one.isSwitch)
-    const prepared = runtimes.filter(({ node }) => (node?.openSteps.prepared ?? 0) > 0)
+    const phase = this.#huntsHeirs ? 'rerouting' : 'prepared'
+    const prepared = runtimes.filter(({ node }) => (node?.openSteps[phase] ?? 0) > 0)
     return random.pick(prepared.length > 0 && random.chance(0.7) ? prepared : runtimes)
   }
 
@@ -160,6 +170,7 @@ export class FaultInjector {
       simulation.reconfigure(one.id, true)
       simulation.start(one)
     }
+    if (!one.isSwitch && random.chance(0.3)) this.#when('inheriting', 120, () => { this.#crashHeir(kind) })
     const isKnownFirst = !one.isSwitch || random.chance(0.4)
     queue.after(500 + random.below(4000), () => {
       if (!isKnownFirst) return back()
@@ -167,6 +178,12 @@ export class FaultInjector {
       queue.after(500 + random.below(10_000), back)
     })
     return () => undefined
+  }
+
+  /** A runtime dies that is taking over what one that died had prepared there. */
+  #crashHeir(kind: FaultKind): void {
+    const heir = this.#simulation.nodes.find(({ node }) => (node?.openSteps.inheriting ?? 0) > 0)
+    if (heir !== undefined && this.#isOn) this.#crash(heir, kind)
   }
 
   #pause(one: SimNode): () => void {

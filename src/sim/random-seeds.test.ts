@@ -11,8 +11,6 @@ const root = join(import.meta.dirname, '..', '..')
 /** Seeds of a run. A process per half, so that two cores are used. */
 const SEEDS = process.env.NFACTOR_FULL === '1' ? 20_000 : 600
 const start = Number(process.env.NFACTOR_SEED ?? 1)
-/** Known: about one seed in a hundred shows a defect that is not mended yet (docs/evaluation.md). Shown, without failing the run. */
-const open = { todo: 'some seeds still fail' }
 
 function simulateInChild(first: number, last: number): Promise<SimulationSummary> {
   return new Promise((resolve, reject) => {
@@ -39,11 +37,11 @@ test('random seeds over all kinds of faults, none with a violation, every phase 
   t.diagnostic(`${summary.seeds} seeds from ${start}, ${summary.counted} counted`)
   assert.equal(summary.seeds, SEEDS)
   assert.ok(summary.counted >= SEEDS * 0.8, `only ${summary.counted} seeds counted`)
-  await t.test('no violation', open, () => { assert.deepEqual(told(summary), []) })
-  await t.test('no empty cell', open, () => { assert.deepEqual(emptyCells(summary), []) })
+  await t.test('no violation', () => { assert.deepEqual(told(summary), []) })
+  await t.test('no empty cell', () => { assert.deepEqual(emptyCells(summary), []) })
 })
 
-test('seeds that failed once', open, () => {
+test('seeds that failed once', () => {
   const seeds = JSON.parse(readFileSync(join(root, 'testdata/failing-seeds.json'), 'utf8')) as number[]
   assert.deepEqual(seeds.flatMap((seed) => told(simulate({ seed, faults: faultsOfSeed(seed) })).slice(0, 1)), [])
 })

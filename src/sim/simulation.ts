@@ -336,7 +336,7 @@ export class Simulation {
         const source = random.pick(runtimes)
         const target = random.pick(this.config.runtimes)
         const node = source.node as RuntimeNode
-        if (random.chance(0.02)) this.#stopPlacing()
+        if (random.chance(0.03)) this.#stopPlacing()
         else if (random.chance(0.05)) this.#drain(source)
         else node.setMigrationTarget(target.id, 1 + random.below(12))
         this.wake(source)

@@ -28,6 +28,8 @@ interface Claim {
 
 /** An alias that came before its flow was known here, or while another flow that is about to end still has the key. */
 interface EarlyAlias {
+  readonly flow: number
+  /** The home that waits for our word; 0 when nobody does. */
   readonly from: number
   readonly key: Int32Array
   readonly macs: Uint8Array
@@ -41,7 +43,7 @@ export class AliasHome {
   readonly #switches: () => readonly SwitchEntry[]
   readonly #replace: (entry: number, then: () => void) => void
   readonly #claims = new Map<number, Claim>()
-  readonly #early = new Map<number, EarlyAlias>()
+  #early: EarlyAlias[] = []
   readonly #key: number
   readonly #macs: number
 
@@ -149,11 +151,13 @@ export class AliasHome {
 
   #keepEarly(from: number, flow: number, key: number, macs: number): void {
     const { arena, anomaly } = this.#context
-    if (this.#early.size >= EARLY_MAX) {
-      this.#early.delete(this.#early.keys().next().value as number)
+    const words = arena.i32.slice(key, key + KEY_WORDS)
+    this.#early = this.#early.filter((early) => early.flow !== flow || early.key.some((word, index) => word !== words[index]))
+    if (this.#early.length >= EARLY_MAX) {
+      this.#early.shift()
       anomaly('early-alias-limit')
     }
-    this.#early.set(flow, { from, key: arena.i32.slice(key, key + KEY_WORDS), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
+    this.#early.push({ flow, from, key: words, macs: arena.u8.slice(macs, macs + MACS_BYTES) })
   }
 
   #take(from: number, flow: number, main: number, key: number, macs: number): void {
@@ -194,20 +198,22 @@ export class AliasHome {
 
   /** A flow is known here now: aliases that came early are taken. */
   flowKnown(flow: number, entry: number): void {
-    const early = this.#early.get(flow)
-    if (early === undefined) return
-    this.#early.delete(flow)
-    this.#context.arena.i32.set(early.key, this.#key)
-    this.#context.arena.u8.set(early.macs, this.#macs)
-    this.#take(early.from, flow, entry, this.#key, this.#macs)
+    if (this.#early.length === 0) return
+    const mine = this.#early.filter((early) => early.flow === flow)
+    this.#early = this.#early.filter((early) => early.flow !== flow)
+    for (const { from, key, macs } of mine) {
+      this.#context.arena.i32.set(key, this.#key)
+      this.#context.arena.u8.set(macs, this.#macs)
+      this.#take(from, flow, entry, this.#key, this.#macs)
+    }
   }
 
   /** A flow has ended: what was open about its alias is over, and others may take the keys that it had. */
   flowEnded(flow: number): void {
     if (this.#claims.delete(flow)) this.#context.step('claiming', -1)
-    this.#early.delete(flow)
-    if (this.#early.size === 0) return
-    for (const waiting of [...this.#early.keys()]) {
+    if (this.#early.length === 0) return
+    this.#early = this.#early.filter((early) => early.flow !== flow)
+    for (const waiting of new Set(this.#early.map((early) => early.flow))) {
       const main = this.#context.table.findFlow(waiting)
       if (main !== 0) this.flowKnown(waiting, main)
     }
@@ -219,12 +225,15 @@ export class AliasHome {
     const { arena } = context
     for (let alias = at + AnnounceFlow.bytes; alias + ALIAS_BYTES <= at + bytes; alias += ALIAS_BYTES) {
       const key = alias >> 2
-      if (context.table.find(key, context.hashOf(key)) !== 0) continue
+      const found = context.table.find(key, context.hashOf(key))
+      if (context.table.mainOf(found) === entry) continue
       const flip = arena.i32[key + KEY_WORDS] !== 0
       for (let byte = 0; byte < MACS_BYTES; byte++) {
         arena.u8[this.#macs + byte] = arena.u8[entry + Entry.macs + (flip ? (byte + 6) % MACS_BYTES : byte)]
       }
-      if (!this.#add(entry, key, this.#macs)) context.anomaly('flow-table-full')
+      // The key may have become a flow's while nobody knew better: when that one ends it is the alias again.
+      if (found !== 0) this.#keepEarly(0, arena.f64[(entry + Entry.flow) >> 3], key, this.#macs)
+      else if (!this.#add(entry, key, this.#macs)) context.anomaly('flow-table-full')
     }
   }
 

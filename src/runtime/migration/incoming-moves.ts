@@ -127,7 +127,6 @@ export class IncomingMoves {
       this.counts.prepared++
     } else {
       this.counts.refused++
-      if (planted['refusal-unanswered']) return
     }
     sendHead(context, context.control(source), PrepareFlowReply, flow, epoch, refusal)
   }
@@ -208,8 +207,10 @@ export class IncomingMoves {
     move.version = arena.u32[(at + InstallFlowConfigVersion) >> 2]
     this.#become(move, 'waiting')
     this.counts.installed++
-    // Switches that the source did not know of hear of the flow from us.
-    for (const id of context.switches.idsIn(context.switches.all)) if (!move.named.includes(id)) this.#host.announce(record, id)
+    // Switches that the source did not know of, in their present life, hear of the flow from us.
+    for (const id of context.switches.idsIn(context.switches.all)) {
+      if (!move.named.includes(id) || context.switches.isNewerThan(move.version, id)) this.#host.announce(record, id)
+    }
     const channel = context.control(source)
     sendHead(context, channel, InstallFlowReply, flow, epoch)
     if (channel?.position !== undefined && !planted['moved-on-early']) {
