@@ -19,14 +19,16 @@
  *
  * Checked at each step: a packet is processed, and delivered, exactly in the order it entered (so none is lost, repeated or
  * overtaken); no runtime processes while the other does; no frame comes from a runtime that is not the releaser; no packet comes
- * to a runtime that has handed the flow over. With TARGET_DIES a packet may be missing, and the rest holds.
+ * to a runtime that has handed the flow over. With TARGET_DIES or SOURCE_DIES packets may be missing, and the rest holds.
  *
  * Abstractions: links lose and reorder nothing (the transport has its own tests); one flow, without aliases; buffers are large
  * enough; the flow is open, never idle and never closing; the configuration has the two switches throughout.
  *
  * Broken variants, each of which Spin must refuse: NO_GO, TIMER_TAKES_BACK, ABORT_WITHOUT_BUFFER, BARRIER_OUT_OF_BAND,
  * TARGET_FORGETS (planted bugs of the simulator), ONE_DRAINED_NOTE (a switch lets a late Drained overwrite a newer one),
- * ABORT_WITHOUT_PASSED (an abort ends before every switch's first in-band word has come).
+ * ABORT_WITHOUT_PASSED (an abort ends before every switch's first in-band word has come), INHERIT_LOW_EPOCH, INHERIT_WITHOUT_GO
+ * and FOLLOW_STALE (with SOURCE_DIES: the flow goes on at the target at an epoch that the source may have used, or before the switches
+ * say Go; a switch follows a word of an epoch that is over).
  */
 
 #ifndef PACKETS
@@ -46,7 +48,7 @@ mtype = { data };
 /* MoveState of the source, behind it `settled`: no move is under way. */
 mtype:move = { preparing, cancelling, rerouting, handing, aborting, takingBack, settled };
 /* IncomingState of the target, behind it `absent`: no flow on its way; `owned`: an ordinary flow. */
-mtype:incoming = { prepared, waiting, returning, absent, owned };
+mtype:incoming = { prepared, waiting, returning, inheriting, absent, owned };
 
 #define SOURCE 1
 #define TARGET 2
@@ -56,6 +58,7 @@ chan sourceToTarget = [2 * PACKETS + 4] of { mtype, byte, byte, byte };
 chan targetToSource = [2 * PACKETS + 4] of { mtype, byte, byte, byte };
 chan sourceToSwitch[2] = [4 * MOVES] of { mtype, byte, byte };
 chan switchToSource[2] = [4 * MOVES] of { mtype, byte };
+chan targetToSwitch[2] = [2] of { mtype, byte, byte };
 chan switchToTarget[2] = [4 * MOVES] of { mtype, byte };
 /* Data links, with the in-band sessions on them: kind, and the epoch or the packet's number. Output frames are numbered alike. */
 chan linkToSource[2] = [ROOM] of { mtype, byte };
@@ -73,9 +76,15 @@ byte delivered[2];
 bool targetDead = false;
 bool told[3];
 #define TARGET_LIVES !targetDead
-#define inOrder(number, last) assert(number > last)
 #else
 #define TARGET_LIVES true
+#endif
+#ifdef SOURCE_DIES
+bool sourceDead = false;
+#endif
+#if defined(TARGET_DIES) || defined(SOURCE_DIES)
+#define inOrder(number, last) assert(number > last)
+#else
 #define inOrder(number, last) assert(number == last + 1)
 #endif
 
@@ -107,7 +116,7 @@ inline answerReroute(before, wordEpoch) {
   fi
 #else
   if
-  :: before == TARGET && !fencedTarget -> linkToTarget[self]!RerouteFlowReply(wordEpoch)
+  :: (before == TARGET && !fencedTarget) || (before == SOURCE && fencedSource) -> linkToTarget[self]!RerouteFlowReply(wordEpoch)
   :: else -> linkToSource[self]!RerouteFlowReply(wordEpoch)
   fi
 #endif
@@ -116,10 +125,19 @@ inline answerReroute(before, wordEpoch) {
 /* Lets the owner release packets, now or when the releaser before has sent its last. */
 inline release() {
   if
-  :: releaser == owner || (drainedBy == releaser && drainedEpoch >= epoch) || (releaser == TARGET && fencedTarget) ->
+  :: releaser == owner || (drainedBy == releaser && drainedEpoch >= epoch) || (releaser == TARGET && fencedTarget) ||
+     (releaser == SOURCE && fencedSource) ->
      awaitsDrained = false; releaser = owner; sendGo()
   :: else -> awaitsDrained = true
   fi
+}
+
+/* The flow's packets go elsewhere from now on. */
+inline follow() {
+  epoch = number;
+  number = owner; owner = node;
+  answerReroute(number, epoch);
+  release()
 }
 
 inline receiveFrame() {
@@ -150,13 +168,13 @@ inline receiveFrame() {
 
 proctype Switch(bit self) {
   byte owner = SOURCE, releaser = SOURCE, epoch = 1, drainedBy = 0, drainedEpoch = 0, entered = 0, number, node;
-  bool awaitsDrained = false, fencedTarget = false;
+  bool awaitsDrained = false, fencedTarget = false, fencedSource = false;
   mtype kind;
 
 end:
   do
   /* A packet from outside, to the owner as the entry says. One that would wait for a new owner waits outside. */
-  :: d_step { entered < PACKETS && !(owner == TARGET && fencedTarget) ->
+  :: d_step { entered < PACKETS && !(owner == TARGET && fencedTarget) && !(owner == SOURCE && fencedSource) ->
        entered++;
        if
        :: owner == SOURCE -> linkToSource[self]!data(entered)
@@ -164,11 +182,26 @@ end:
        fi
      }
   :: d_step { sourceToSwitch[self]?kind(number, node) ->
+       assert(kind == RerouteFlow);
+#ifdef SOURCE_DIES
+#ifndef FOLLOW_STALE
+       /* What the dead source had said may come behind what the target says. */
+       if
+       :: number > epoch -> follow()
+       :: else
+       fi;
+#else
+       follow();
+#endif
+#else
+       assert(number > epoch);
+       follow();
+#endif
+       number = 0; node = 0; kind = 0
+     }
+  :: d_step { targetToSwitch[self]?kind(number, node) ->
        assert(kind == RerouteFlow && number > epoch);
-       epoch = number;
-       number = owner; owner = node;
-       answerReroute(number, epoch);
-       release();
+       follow();
        number = 0; node = 0; kind = 0
      }
   :: d_step { linkFromSource[self]?kind(number) ->
@@ -177,6 +210,22 @@ end:
   :: d_step { linkFromTarget[self]?kind(number) ->
        node = TARGET; receiveFrame(); number = 0; node = 0; kind = 0
      }
+#ifdef SOURCE_DIES
+  /* What it had sent on the link is accepted, then the link is severed; what it had said and was not read is gone. */
+  :: d_step { sourceDead && !fencedSource && empty(linkFromSource[self]) ->
+       fencedSource = true;
+       do
+       :: nempty(sourceToSwitch[self]) -> sourceToSwitch[self]?kind(number, node)
+       :: empty(sourceToSwitch[self]) -> break
+       od;
+       if
+       :: awaitsDrained && releaser == SOURCE -> release()
+       :: else
+       fi;
+       kind = 0; number = 0; node = 0
+     }
+  :: d_step { fencedSource && nempty(linkToSource[self]) -> linkToSource[self]?kind(number); kind = 0; number = 0 }
+#endif
 #ifdef TARGET_DIES
   /* What it had sent is accepted, then the link is severed. */
   :: d_step { targetDead && !fencedTarget && empty(linkFromTarget[self]) ->
@@ -352,12 +401,24 @@ end:
        kind = 0; number = 0; value = 0; direction = 0
      }
 #endif
+#ifdef SOURCE_DIES
+  :: d_step { !sourceDead -> sourceDead = true; sourceRuns = false; sourceState = settled } ; break
+#endif
   od
 }
 
 /* -- Target: src/runtime/migration/incoming-moves.ts -------------------------------------------------------------------------- */
 
-/* Runs an installed flow's buffer once every switch accepts what comes of it. */
+inline runFlow() {
+  targetRuns = true;
+  targetState = owned;
+  do
+  :: nempty(buffer) -> buffer?side(value); process(side, value)
+  :: empty(buffer) -> break
+  od
+}
+
+/* Runs an installed or inherited flow's buffer once every switch accepts what comes of it. */
 inline beginFlow() {
   if
 #ifdef NO_GO
@@ -366,12 +427,14 @@ inline beginFlow() {
   :: targetState == waiting && gone == 3 ->
 #endif
      assert(!sourceRuns);
-     targetRuns = true;
-     targetState = owned;
-     do
-     :: nempty(buffer) -> buffer?side(value); process(side, value)
-     :: empty(buffer) -> break
-     od
+     runFlow()
+#ifdef INHERIT_WITHOUT_GO
+  :: targetState == inheriting ->
+#else
+  :: targetState == inheriting && gone == 3 ->
+#endif
+     seen[0] = 0; seen[1] = 0;
+     runFlow()
   :: else
   fi
 }
@@ -396,7 +459,7 @@ inline giveBack() {
 
 inline wordOf(from) {
   if
-  :: targetState != absent && targetState != owned && number == epoch + 1 -> marked = marked | (1 << from); giveBack()
+  :: targetState != absent && targetState != owned && targetState != inheriting && number == epoch + 1 -> marked = marked | (1 << from); giveBack()
   :: else
   fi
 }
@@ -423,6 +486,7 @@ inline controlFrom(from) {
 proctype Target(byte self) {
   byte epoch = 0, gone = 0, marked = 0, number, value, side;
   byte seen[2];
+  bool sourceGone = false;
   mtype kind;
   chan buffer = [2 * PACKETS] of { byte, byte };
 
@@ -474,6 +538,31 @@ end:
   :: d_step { TARGET_LIVES && nempty(switchToTarget[1]) -> switchToTarget[1]?kind(number); controlFrom(1); kind = 0; number = 0; value = 0; side = 0 }
   :: d_step { TARGET_LIVES && nempty(linkToTarget[0]) -> linkToTarget[0]?kind(number); frameFrom(0); kind = 0; number = 0; value = 0; side = 0 }
   :: d_step { TARGET_LIVES && nempty(linkToTarget[1]) -> linkToTarget[1]?kind(number); frameFrom(1); kind = 0; number = 0; value = 0; side = 0 }
+#ifdef SOURCE_DIES
+  /* The source's sessions close. What was prepared goes on here without its state, above every epoch that the source may have used. */
+  :: d_step { sourceDead && !sourceGone ->
+       sourceGone = true;
+       do
+       :: nempty(sourceToTarget) -> sourceToTarget?kind(number, value, side)
+       :: empty(sourceToTarget) -> break
+       od;
+       if
+       :: targetState == prepared || targetState == returning ->
+          targetState = inheriting;
+#ifdef INHERIT_LOW_EPOCH
+          epoch = epoch + 1;
+#else
+          epoch = epoch + 2;
+#endif
+          gone = 0;
+          targetToSwitch[0]!RerouteFlow(epoch, TARGET);
+          targetToSwitch[1]!RerouteFlow(epoch, TARGET);
+          beginFlow()
+       :: else
+       fi;
+       kind = 0; number = 0; value = 0; side = 0
+     }
+#endif
 #ifdef TARGET_FORGETS
   :: d_step { targetState == prepared ->
        do
@@ -493,7 +582,10 @@ end:
 proctype Settled() {
   timeout ->
   assert(sourceState == settled);
-#ifdef TARGET_DIES
+#ifdef SOURCE_DIES
+  assert(targetState == absent || targetState == owned);
+  assert(sourceRuns != targetRuns || (sourceDead && !sourceRuns && !targetRuns))
+#elif defined(TARGET_DIES)
   assert(sourceRuns != targetRuns || (targetDead && !sourceRuns && !targetRuns))
 #else
   assert(targetState == absent || targetState == owned);

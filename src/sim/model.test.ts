@@ -76,10 +76,18 @@ test('the same when the target dies', { skip: skip || (isFull ? false : 'NFACTOR
   assert.equal(errorsIn(['-DPACKETS=1', '-DTARGET_DIES']), 0)
 })
 
+test('the same when the source dies', { skip: skip || (isFull ? false : 'NFACTOR_FULL=1 runs it') }, () => {
+  assert.equal(errorsIn(['-DPACKETS=1', '-DSOURCE_DIES']), 0)
+})
+
+/** Variants that are about the death of the source. */
+const SOURCE_DIES = /^(INHERIT|FOLLOW)/
+
 for (const variant of ['NO_GO', 'TIMER_TAKES_BACK', 'ABORT_WITHOUT_BUFFER', 'BARRIER_OUT_OF_BAND', 'TARGET_FORGETS',
-  'ONE_DRAINED_NOTE', 'ABORT_WITHOUT_PASSED']) {
+  'ONE_DRAINED_NOTE', 'ABORT_WITHOUT_PASSED', 'INHERIT_LOW_EPOCH',
+  'INHERIT_WITHOUT_GO', 'FOLLOW_STALE']) {
   test(`an error is found in the variant ${variant}`, { skip }, () => {
     const packets = variant === 'ABORT_WITHOUT_PASSED' ? 2 : 1
-    assert.equal(errorsIn([`-DPACKETS=${packets}`, `-D${variant}`], '-O0'), 1)
+    assert.equal(errorsIn([`-DPACKETS=${packets}`, `-D${variant}`, ...SOURCE_DIES.test(variant) ? ['-DSOURCE_DIES'] : []], '-O0'), 1)
   })
 }
