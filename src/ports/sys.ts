@@ -85,7 +85,6 @@ interface Libc {
   memfd_create(name: string, flags: number): Result
   ftruncate(fd: number, bytes: number): Result
   fcntl(fd: number, command: number, value: number): Result
-  lseek(fd: number, offset: number, whence: number): Result
   eventfd(value: number, flags: number): Result
   read(fd: number, buffer: Pointer, bytes: number): Result
   write(fd: number, buffer: Pointer, bytes: number): Result
@@ -112,7 +111,6 @@ const declarations: Record<keyof Libc, string> = {
   memfd_create: 'int memfd_create(const char *name, unsigned int flags)',
   ftruncate: 'int ftruncate(int fd, int64_t bytes)',
   fcntl: 'int fcntl(int fd, int command, long value)',
-  lseek: 'int64_t lseek(int fd, int64_t offset, int whence)',
   eventfd: 'int eventfd(unsigned int value, int flags)',
   read: 'intptr_t read(int fd, void *buffer, size_t bytes)',
   write: 'intptr_t write(int fd, void *buffer, size_t bytes)',
@@ -173,11 +171,6 @@ export function createSealedMemory(name: string, bytes: number): number {
 /** The seals of a file (F_SEAL_...), or a negative errno: EINVAL for a file that cannot have any. */
 export function sealsOf(fd: number): number {
   return check(load().fcntl(fd, F_GET_SEALS, 0))
-}
-
-/** Bytes of a file. */
-export function fileBytes(fd: number): number {
-  return check(load().lseek(fd, 0, 2))
 }
 
 /** Maps a file, shared, over memory that is ours already. `address`, `bytes` and `offset` are whole pages of the file's kind. */
