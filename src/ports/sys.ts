@@ -154,18 +154,25 @@ export function close(fd: number): void {
 
 // -- Memory ------------------------------------------------------------------------------------------------------------
 
-/** A file in memory of this size that can never shrink or grow. Returns its descriptor. */
-export function createSealedMemory(name: string, bytes: number): number {
+/** A file in memory of this size. Its owner can make it shorter. Returns its descriptor. */
+export function createUnsealedMemory(name: string, bytes: number): number {
   const c = load()
   const fd = check(c.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING))
   if (fd < 0) return fd
-  let result = check(c.ftruncate(fd, bytes))
-  if (result === 0) result = check(c.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
-  if (result < 0) {
-    c.close(fd)
-    return result
-  }
-  return fd
+  const result = check(c.ftruncate(fd, bytes))
+  if (result === 0) return fd
+  c.close(fd)
+  return result
+}
+
+/** The same, but it can never shrink or grow. */
+export function createSealedMemory(name: string, bytes: number): number {
+  const fd = createUnsealedMemory(name, bytes)
+  if (fd < 0) return fd
+  const result = check(load().fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
+  if (result === 0) return fd
+  load().close(fd)
+  return result
 }
 
 /** The seals of a file (F_SEAL_...), or a negative errno: EINVAL for a file that cannot have any. */
