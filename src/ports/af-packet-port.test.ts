@@ -112,7 +112,8 @@ test('AF_PACKET: VLAN tags stay, and take no room from the frame', { skip }, asy
       const length = left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(payload).fill(7))
       assert.ok(left.port.send(left.frame, length), `${tags}, ${payload} bytes`)
       const frames: Uint8Array[] = []
-      await until(`${payload} bytes behind ${tags} arrive`, () => { left.turn(); frames.push(...right.receive()) }, () => frames.length > 0, 3000)
+      const turn = (): void => { left.turn(); frames.push(...right.receive()) }
+      await until(`${payload} bytes behind ${tags} arrive`, turn, () => frames.length > 0, 3000)
       assert.deepEqual(frames, [left.arena.u8.slice(left.frame, left.frame + length)])
     }
     assert.equal(left.port.send(left.frame, left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(longest + 1))), false)
