@@ -341,7 +341,13 @@ export class AfPacketPort implements LinkPort {
   /** The next frame of the transmit ring, 0 when there are none but `reserve`. */
   #nextPlace(reserve: number): number {
     const socket = this.#socket
-    if (!socket.isRunning || (this.#txInFlight >= socket.txFrames - reserve && this.#reclaim() >= socket.txFrames - reserve)) return 0
+    if (!socket.isRunning) return 0
+    const limit = socket.txFrames - reserve
+    if (this.#txInFlight >= limit && this.#reclaim() >= limit) {
+      // Those that the kernel has not been told of cannot come back.
+      this.flush()
+      if (this.#reclaim() >= limit) return 0
+    }
     return socket.txFrame(this.#txNext)
   }
 

@@ -31,7 +31,10 @@ export interface LinkPort extends Port {
   arm(): boolean
   /** No more waking. */
   disarm(): void
-  /** Adds to `list` the descriptors that become readable when there is something to do. They stay the port's. */
+  /**
+   * Adds to `list` the descriptors that become readable when there is something to do. They stay the port's, which may close them in
+   * `maintain` and `close`. What a port tries again by the clock (connecting, finding an interface) it does in `maintain`.
+   */
   waitDescriptors(list: number[]): void
 }
 
