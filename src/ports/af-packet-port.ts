@@ -83,7 +83,7 @@ export class AfPacketPort implements LinkPort {
   readonly name: string
   readonly statistics = new PortStatistics()
   /** Longest frame: a TCP segment of 64 KiB, which will be cut. Anything else is bounded by the interface's MTU. */
-  readonly frameBytesMax = 65_535 + ETHERNET_BYTES
+  readonly frameBytesMax = 65_535 + 40 + ETHERNET_BYTES + VLAN_TAG_BYTES
   /** Why the port went down, for people. */
   lastEnd = ''
   readonly #arena: Arena
