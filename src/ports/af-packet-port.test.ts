@@ -92,10 +92,12 @@ class End {
 }
 
 /** Two ports on a veth, up. */
-async function createEnds(mtu = 1500): Promise<{ namespace: string, left: End, right: End }> {
+async function createEnds(
+  mtu = 1500, options: Partial<AfPacketPortOptions> = {},
+): Promise<{ namespace: string, left: End, right: End }> {
   const namespace = network.addNamespace()
   network.addVeth(namespace, 'left', namespace, 'right', mtu)
-  const [left, right] = [new End('left', namespace), new End('right', namespace)]
+  const [left, right] = [new End('left', namespace, options), new End('right', namespace, options)]
   for (const { port } of [left, right]) port.open()
   await until('both are up', () => { left.turn(); right.turn() }, () => left.port.isUp && right.port.isUp)
   return { namespace, left, right }
@@ -191,6 +193,20 @@ test('AF_PACKET: an interface goes down, goes away and comes back', { skip }, as
   while (right.receive().length > 0);
   assert.equal(right.pool.used, 0)
   for (const { port } of [left, right]) port.close()
+})
+
+test('AF_PACKET: nobody outside can speak as NFactor, but nodes among themselves', { skip }, async () => {
+  for (const leads of ['outside', 'inside'] as const) {
+    const { left, right } = await createEnds(1500, { leads })
+    for (const type of ['88b5', '88b6']) {
+      left.port.send(left.frame, left.put(hex('020000000001 020000000002'), hex(type), new Uint8Array(60)))
+    }
+    const frames: Uint8Array[] = []
+    await until('the other one comes', () => { left.turn(); frames.push(...right.receive()) }, () => frames.some((frame) => frame[13] === 0xb6))
+    assert.equal(frames.length, leads === 'outside' ? 1 : 2)
+    assert.equal(right.port.statistics.rxForeign, leads === 'outside' ? 1 : 0)
+    for (const { port } of [left, right]) port.close()
+  }
 })
 
 test('AF_PACKET: a frame wakes who sleeps, and so does the end of the interface, once', { skip }, async () => {

@@ -45,6 +45,8 @@ export class PortStatistics {
   rxBytes = 0
   /** Frames that broke the rules of the link: descriptors that point nowhere, headers that make no sense. */
   rxInvalid = 0
+  /** Frames of NFactor's own EtherType from where nobody may send such. */
+  rxForeign = 0
   /** Frames too long for any slot. */
   rxOversize = 0
   /** Frames that found no room before we came to fetch them, as far as the kernel tells. */
