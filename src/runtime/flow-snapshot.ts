@@ -184,6 +184,8 @@ export function snapshotKey(snapshot: Uint8Array, words: Int32Array, at: number)
 export interface InstallResult {
   /** Packets held, in order, as slots with their descriptors in place. */
   readonly held: number[]
+  /** Fragments of the flow's datagrams that came here before it, by datagram: lists of slots. */
+  readonly early: number[]
 }
 
 /**
@@ -282,10 +284,12 @@ export function installSnapshot({ arena, extents, pool, chain, fragments }: Snap
     i32[d + Descriptor.nextHeld] = held[index + 1] ?? 0
     for (const word of FRAME_OFFSETS) i32[d + word] = i32[d + word] < 0 ? 0 : i32[d + word] + frame
   })
+  const early: number[] = []
   for (let place = datagrams; place < at; place += FRAGMENT_ENTRY_BYTES) {
-    fragments.importEntry(view, place, now, flowHash)
+    const waiting = fragments.importEntry(view, place, now, flowHash)
+    if (waiting !== 0) early.push(waiting)
   }
-  return { held }
+  return { held, early }
 }
 
 function moveTime(f64: Float64Array, offset: number, delta: number): void {
