@@ -12,6 +12,7 @@ import type { CapturedFrame } from '../testing/corpus/capture-frames.ts'
 import {
   dissectDatagram, dissectFrame, IpProtocol, networkOffset, transportPorts, type Datagram,
 } from '../testing/corpus/frame-dissection.ts'
+import { hasIcmpIdentifier, hasIcmpv6Identifier } from '../wire/icmp.ts'
 
 export interface TrafficPacket {
   /** Microseconds since the first packet. */
@@ -32,7 +33,7 @@ export interface Pace {
 const ETHERNET = 1
 const OPENER = [2, 0, 0, 0, 0, 1]
 const OTHER = [2, 0, 0, 0, 0, 2]
-const PORTS = new Set<number>([IpProtocol.Tcp, IpProtocol.Udp, IpProtocol.Sctp])
+const PORTS = new Set<number>([IpProtocol.Tcp, IpProtocol.Udp])
 const ICMP_ERRORS = new Set([3, 4, 5, 11, 12])
 const ICMPV6_ERROR_MAX = 127
 
@@ -73,8 +74,18 @@ export class FlowNames {
 }
 
 function ends(protocol: number, source: string, destination: string, payload: Uint8Array): string {
-  const ports = PORTS.has(protocol) ? portsOf(payload) : null
+  const ports = PORTS.has(protocol) ? portsOf(payload) : identifierOf(protocol, payload)
   return [`${source}:${ports?.[0] ?? 0}`, `${destination}:${ports?.[1] ?? 0}`].toSorted().join(' ')
+}
+
+/** The identifier of an ICMP message that has one, for both ends. */
+function identifierOf(protocol: number, payload: Uint8Array): [number, number] | null {
+  const type = payload[0] ?? 0
+  const hasOne = protocol === IpProtocol.Icmp ? hasIcmpIdentifier(type)
+    : protocol === IpProtocol.Icmpv6 && hasIcmpv6Identifier(type)
+  if (!hasOne || payload.length < 6) return null
+  const identifier = ((payload[4] as number) << 8) | (payload[5] as number)
+  return [identifier, identifier]
 }
 
 /** Also of what an ICMP error quotes, which may be no more than the first eight bytes. */

@@ -4,8 +4,8 @@
  *
  *     clients ─▶ switch 1 (ingress, home) ═ links ═ runtimes 11, 12, 13 ═ links ═ switch 2 (egress) ─▶ servers
  *
- * Links are FIFO; messages of the control network take 10 to 50 microseconds, some of them a few milliseconds. Whatever is due is done
- * in simulated time; how packets fall into batches is left to chance.
+ * Links are FIFO and take some microseconds, now and then some hundred; messages of the control network take 10 to 50, some of them a
+ * few thousand, and overtake each other and the data. How packets fall into batches is left to chance.
  *
  * Order. With one switch both directions share a link to each runtime, so all packets of a flow have one order, and a move must keep
  * it. With two switches nobody promises an order between the directions. There is none to be kept either, unless one packet is the
@@ -18,11 +18,11 @@ import { defaultLimits, defaultTimeouts, type IdleTimeouts } from '../base/limit
 import { Random } from '../base/random.ts'
 import { FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
 import { Arena } from '../memory/arena.ts'
-import { formatAddress } from '../memory/struct.ts'
+import { formatAddress, type Struct } from '../memory/struct.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import { MessageField } from '../messages/message.ts'
 import { InstallFlow } from '../messages/migration.ts'
-import type { ChainMember } from '../nf/chain.ts'
+import type { ChainMember, ChainNf } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
 import { roundRobin } from '../vswitch/placement/round-robin.ts'
@@ -80,11 +80,13 @@ interface FlowLine {
 
 const START_US = 2_000_000
 const RUNTIMES = [11, 12, 13]
-const SESSIONS = { frameBytes: 1514, sendBytes: 262_144, ringBytes: 1_048_576, messageBytesMax: 262_136 }
-const ARENA_BYTES = 48 * 2 ** 20
+const SESSIONS = { frameBytes: 1514, sendBytes: 131_072, ringBytes: 524_288 }
+const ARENA_BYTES = 24 * 2 ** 20
 /** A packet that has not left by then is not going to before another one comes. */
 const PATIENCE_US = 80_000
 const HOURS_US = 6 * 3600e6
+/** Events that are enough for all flows to end, once the traffic is over, at most. */
+const EVENTS_TO_END = 100_000
 const arenas: Arena[] = []
 
 /** Runs traffic through a cluster, to the end of the last flow. */
@@ -136,7 +138,7 @@ class MovingCluster {
     ports.set('external 0', external)
     const node = createSwitchNode({
       arena, id, incarnation: id, clusterId: 1, policy: roundRobin(), seed: id, config, sessions: SESSIONS,
-      limits: { entries: 8192, packets: 2048, largePackets: 32, held: 1024, heldPerFlow: 512 }, wasm: this.#options.wasm ?? false,
+      limits: { entries: 4096, packets: 1024, largePackets: 16, held: 1024, heldPerFlow: 512 }, wasm: this.#options.wasm ?? false,
       ports: { external, control: ports.get('control 0') as SimPort, links: this.#linksOf(ports, RUNTIMES) },
     })
     this.#nodes.set(id, { id, node, ports, turnAt: Infinity })
@@ -148,10 +150,10 @@ class MovingCluster {
     const ports = this.#ports(arena, id, switches)
     const node: RuntimeNode = createRuntimeNode({
       arena, id, incarnation: id, clusterId: 1, chain: this.#options.chain(id), seed: id, config, sessions: SESSIONS,
-      limits: { ...defaultLimits, flows: 4096, packets: 4096, largePackets: 96, extentBytes: 8 * 2 ** 20, recordBytes: 131_072,
-        aliases: 4096, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
+      limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 32, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
+        aliases: 1024, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
       timeouts: { ...defaultTimeouts, ...this.#options.timeouts }, wasm: this.#options.wasm ?? false,
-      runtimeLimits: { absentFlows: 8192, buffered: 2048, bufferedPerFlow: 1024 },
+      runtimeLimits: { absentFlows: 4096, buffered: 1536, bufferedPerFlow: 1024 },
       runtimeTimes: { residenceUs: 0, workloadUs: 1e15, moveTimeoutUs: 500_000 },
       ports: { control: ports.get('control 0') as SimPort, links: this.#linksOf(ports, switches) },
       onMessage: (_peer, _inBand, at, bytes) => {
@@ -162,8 +164,10 @@ class MovingCluster {
       events: {
         flowEnded: (record, end) => {
           const { i32, u8, f64 } = arena
-          const state = Object.fromEntries(node.engine.chain.nfs.map((nf) =>
-            [nf.name, nf.definition.flowState?.decode({ arena, extents: node.engine.extents }, record + nf.stateOffset)]))
+          const state = Object.fromEntries(node.engine.chain.nfs.map((nf) => [nf.name, {
+            ...nf.definition.flowState?.decode({ arena, extents: node.engine.extents }, record + nf.stateOffset),
+            inside: stateBytes(arena, record, nf),
+          }]))
           append(this.#flows, keyText(i32, record >> 2), `${end}, opened by ${u8[record + FlowRecord.opener]}, ` +
             `${f64[(record + FlowRecord.packets) >> 3]} packets, ${f64[(record + FlowRecord.bytes) >> 3]} bytes, ${JSON.stringify(state)}`)
         },
@@ -186,7 +190,8 @@ class MovingCluster {
     for (const peer of peers) {
       const name = `${id} ${peer}`
       ports.set(`link ${peer}`, new SimPort(arena, this.#outlet((frame) => {
-        const at = Math.max(this.#lastOnLink.get(name) ?? 0, this.#queue.now + 2 + this.#random.below(10))
+        const latency = this.#random.chance(0.1) ? this.#random.below(600) : 2 + this.#random.below(10)
+        const at = Math.max(this.#lastOnLink.get(name) ?? 0, this.#queue.now + latency)
         this.#lastOnLink.set(name, at)
         this.#deliver(peer, `link ${id}`, frame, at)
       })))
@@ -303,7 +308,8 @@ class MovingCluster {
     try {
       while (this.#left > 0 && this.#step(end));
       for (const until = queue.now + PATIENCE_US * 4; this.#step(until););
-      while (this.#hasFlows() && this.#step(end));
+      const most = this.#events + EVENTS_TO_END
+      while (this.#events < most && this.#hasFlows() && this.#step(end));
       this.#inspect()
     } catch (error) {
       if (!(error instanceof AssertionError)) throw error
@@ -364,6 +370,15 @@ class MovingCluster {
     return { outputs: this.#outputs, records: this.#records, flows: this.#flows, drops, counters, moves, faults: this.#faults,
       events: this.#events }
   }
+}
+
+/** The bytes of an NF's state in a record, also those that are not shown; without addresses of extents, and times. */
+function stateBytes({ u8 }: Arena, record: number, { definition, stateOffset, stateBytes: length }: ChainNf): string {
+  const bytes = u8.slice(record + stateOffset, record + stateOffset + length)
+  const { extents = [], times = [] } = (definition.flowState ?? {}) as Partial<Struct<any>>
+  for (const { offset } of extents) bytes.fill(0, offset, offset + 4)
+  for (const offset of times) bytes.fill(0, offset, offset + 8)
+  return bytes.join(' ')
 }
 
 function append<T>(lists: Map<string, T[]>, key: string, item: T): void {
