@@ -47,7 +47,7 @@ function member(name: string, config: unknown = {}): ChainMember {
   return { definition, config: definition.config === undefined ? {} : definition.config.parse(config) }
 }
 
-/** Holds every fourth packet until the next one, sends every seventh twice, and counts the rings of a timer. */
+/** Holds every fourth packet until the next one, sends copies of some to another port, and counts the rings of a timer. */
 const juggler = defineNf({
   name: 'juggler', version: 1,
   flowState: struct({ packets: u32, rings: u32, held: u32 }),
@@ -58,7 +58,11 @@ const juggler = defineNf({
       state.packets++
       held.release()
       state.held = 0
-      if (state.packets % 7 === 0 && emit.copy(packet) !== null) emit.send(packet.direction)
+      if (state.packets % 7 === 0 && (packet.isTcp || packet.isUdp) && !packet.isRelated && !packet.isLaterFragment) {
+        const copy = emit.copy(packet)
+        if (copy !== null) copy.destinationPort ^= 1
+        emit.send(packet.direction)
+      }
       if (state.packets % 4 !== 0) return Verdict.Forward
       state.held = 1
       return Verdict.Hold
