@@ -47,20 +47,20 @@ function member(name: string, config: unknown = {}): ChainMember {
   return { definition, config: definition.config === undefined ? {} : definition.config.parse(config) }
 }
 
-/** Holds every fourth packet until the next one, sends copies of some to another port, and counts the rings of a timer. */
+/** Holds every fourth packet until the next one, sends copies of some with another time to live, and counts the rings of a timer. */
 const juggler = defineNf({
   name: 'juggler', version: 1,
   flowState: struct({ packets: u32, rings: u32, held: u32 }),
   counters: { rings: 'timers that fired' },
-  create: (_config, { counters, emit, held, timer }) => ({
+  create: (_config, { arena, counters, emit, held, timer }) => ({
     processPacket(packet, state) {
       if (state.packets === 0) timer.set(30_000)
       state.packets++
       held.release()
       state.held = 0
-      if (state.packets % 7 === 0 && (packet.isTcp || packet.isUdp) && !packet.isRelated && !packet.isLaterFragment) {
-        const copy = emit.copy(packet)
-        if (copy !== null) copy.destinationPort ^= 1
+      const copy = state.packets % 7 === 0 ? emit.copy(packet) : null
+      if (copy !== null) {
+        arena.u8[copy.networkOffset + (copy.isIpv6 ? 7 : 8)] ^= 128
         emit.send(packet.direction)
       }
       if (state.packets % 4 !== 0) return Verdict.Forward
@@ -193,8 +193,10 @@ test('the corpus', { skip: corpusMissing() }, () => { assert.ok(corpus.length > 
 for (const chain of Object.keys(chains)) {
   test(`${web.name} through ${chain}: flows that move give what they would have given`, () => {
     for (const switches of [1, 2] as const) {
-      const { moves } = compare(web, { chain, pace: 'dense', switches }, 5)
+      const { moves, counters } = compare(web, { chain, pace: 'dense', switches }, 5)
       assert.ok(moves.completed > 50, `only ${moves.completed} moves`)
+      if (chain === 'juggling') assert.ok((counters['juggler rings'] ?? 0) > 10)
+      if (chain === 'renaming') assert.ok((counters['renamer granted'] ?? 0) > 5 && counters['renamer refused'] === 0)
     }
   })
 }

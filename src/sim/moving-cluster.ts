@@ -361,8 +361,8 @@ class MovingCluster {
       for (const [reason, count] of Object.entries(node.dropReasons())) drops[reason] = (drops[reason] ?? 0) + count
       if (node.kind !== 'runtime') continue
       for (const nf of node.engine.chain.nfs) {
-        for (const [name, count] of Object.entries(nf.counters)) {
-          counters[`${nf.name} ${name}`] = (counters[`${nf.name} ${name}`] ?? 0) + count
+        for (const name of Object.keys(nf.definition.counters ?? {})) {
+          counters[`${nf.name} ${name}`] = (counters[`${nf.name} ${name}`] ?? 0) + (nf.counters[name] as number)
         }
       }
       for (const what of ['completed', 'refused', 'aborted', 'takenBack', 'cancelled'] as const) moves[what] += node.moves.out[what]
