@@ -39,6 +39,8 @@ export interface MovingClusterOptions {
   /** How many packets in a hundred are followed by an order to move flows; 0: nothing moves. */
   readonly movesPerCent?: number
   readonly timeouts?: Partial<IdleTimeouts>
+  /** How long a step of a move may take. When that is about as long as messages take, many moves are called off and undone. */
+  readonly moveTimeoutUs?: number
   readonly wasm?: boolean
 }
 
@@ -154,7 +156,7 @@ class MovingCluster {
         aliases: 1024, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
       timeouts: { ...defaultTimeouts, ...this.#options.timeouts }, wasm: this.#options.wasm ?? false,
       runtimeLimits: { absentFlows: 4096, buffered: 1536, bufferedPerFlow: 1024 },
-      runtimeTimes: { residenceUs: 0, workloadUs: 1e15, moveTimeoutUs: 500_000 },
+      runtimeTimes: { residenceUs: 0, workloadUs: 1e15, moveTimeoutUs: this.#options.moveTimeoutUs ?? 500_000 },
       ports: { control: ports.get('control 0') as SimPort, links: this.#linksOf(ports, switches) },
       onMessage: (_peer, _inBand, at, bytes) => {
         const { recordBytes } = node.engine.chain
