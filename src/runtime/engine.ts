@@ -42,7 +42,9 @@ import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
-import { installSnapshot, layoutHash, layoutOf, snapshotKey, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
+import {
+  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, type ChainLayout,
+} from './flow-snapshot.ts'
 import { FastPathWord } from '../nf/fast-path.ts'
 import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
 import { FlowAliases } from './flow-aliases.ts'
@@ -1063,6 +1065,11 @@ export function createEngine(options: EngineOptions) {
     return takeSnapshot(parts, ownLayout, record, f64[clock])
   }
 
+  /** How many bytes `exportFlow` would give now. */
+  function exportBytes(record: number): number {
+    return snapshotBytes(parts, record)
+  }
+
   /** Forgets a flow that lives elsewhere now: its NFs hear `flowMovedOut`, not `deallocateFlowState`. */
   function removeFlow(record: number): void {
     useIdle(record)
@@ -1294,7 +1301,7 @@ export function createEngine(options: EngineOptions) {
     output: (index: number): number => i32[outputs + index],
     clearOutput,
     aliases, addAlias, aliasAnswered,
-    layout, layoutHash: ownLayout, exportFlow, removeFlow, importFlow, pauseFlow, resumeFlow, endFlow, findFlow,
+    layout, layoutHash: ownLayout, exportFlow, exportBytes, removeFlow, importFlow, pauseFlow, resumeFlow, endFlow, findFlow,
     migrationTargetOf,
     /** True when a network function of the chain says where its flows want to live. */
     choosesTargets: nfs.some((nf) => nf.methods.migrationTarget !== undefined),
