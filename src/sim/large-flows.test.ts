@@ -9,7 +9,8 @@ import { chain, defineNf, struct, u32, Verdict } from '../nf/index.ts'
 import { buildFrame } from '../testing/index.ts'
 import type { TrafficPacket } from './capture-traffic.ts'
 import { ManualCluster } from './manual-cluster.ts'
-import { movedDifference, runMovingCluster } from './moving-cluster.ts'
+import { runMovingCluster } from './moving-cluster.ts'
+import { movedDifference } from './moving-outcome.ts'
 
 /** Keeps what it sees, up to 31 KB: in a manual cluster a message has 12,000 bytes at most. */
 const log = defineNf({

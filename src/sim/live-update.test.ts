@@ -16,7 +16,8 @@ import { decodeCapture } from '../testing/corpus/capture-frames.ts'
 import { buildFrame, layersOf } from '../testing/index.ts'
 import { trafficOf } from './capture-traffic.ts'
 import { ManualCluster } from './manual-cluster.ts'
-import { movedDifference, runMovingCluster } from './moving-cluster.ts'
+import { runMovingCluster } from './moving-cluster.ts'
+import { movedDifference } from './moving-outcome.ts'
 
 const before = struct({ packets: u32, since: time, lastWord: text(8), log: chain({ blocks: 4 }) })
 

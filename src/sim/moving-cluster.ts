@@ -16,18 +16,17 @@
 import { AssertionError } from '../base/assert.ts'
 import { defaultLimits, defaultTimeouts, type IdleTimeouts } from '../base/limits.ts'
 import { Random } from '../base/random.ts'
-import { FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
 import { Arena } from '../memory/arena.ts'
-import { formatAddress, type Struct } from '../memory/struct.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import { MessageField } from '../messages/message.ts'
 import { InstallFlow } from '../messages/migration.ts'
-import type { ChainMember, ChainNf } from '../nf/chain.ts'
+import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
 import { roundRobin } from '../vswitch/placement/round-robin.ts'
 import { FlowNames, type TrafficPacket } from './capture-traffic.ts'
 import { EventQueue } from './event-queue.ts'
+import { addCounters, append, flowText, keyText, recordText, sameBytes, type MovingOutcome } from './moving-outcome.ts'
 import { SimPort, type Outlet } from './sim-port.ts'
 
 export interface MovingClusterOptions {
@@ -42,27 +41,6 @@ export interface MovingClusterOptions {
   /** How long a step of a move may take. When that is about as long as messages take, many moves are called off and undone. */
   readonly moveTimeoutUs?: number
   readonly wasm?: boolean
-}
-
-export interface MovingOutcome {
-  /** Frames that left, in order, by the switch and the flow. */
-  readonly outputs: Map<string, Uint8Array[]>
-  /** What network functions reported, in order, by flow key. */
-  readonly records: Map<string, string[]>
-  /** How flows ended and what their state was then, in order, by flow key. */
-  readonly flows: Map<string, string[]>
-  /** Packets dropped by any node, by reason. */
-  readonly drops: Record<string, number>
-  /** Counters of the network functions, over all runtimes. */
-  readonly counters: Record<string, number>
-  readonly moves: {
-    readonly completed: number; readonly refused: number; readonly aborted: number; readonly takenBack: number; readonly cancelled: number
-    /** Records that came with extents or held packets. */
-    readonly laden: number
-  }
-  /** What is left in the nodes when every flow should have ended, and what went wrong there. */
-  readonly faults: readonly string[]
-  readonly events: number
 }
 
 interface ClusterNodeEntry {
@@ -164,21 +142,10 @@ class MovingCluster {
         if (arena.u8[at + MessageField.type] === InstallFlow.type && bytes > InstallFlow.bytes + recordBytes + 128) this.#laden++
       },
       events: {
-        flowEnded: (record, end) => {
-          const { i32, u8, f64 } = arena
-          const state = Object.fromEntries(node.engine.chain.nfs.map((nf) => [nf.name, {
-            ...nf.definition.flowState?.decode({ arena, extents: node.engine.extents }, record + nf.stateOffset),
-            inside: stateBytes(arena, record, nf),
-          }]))
-          append(this.#flows, keyText(i32, record >> 2), `${end}, opened by ${u8[record + FlowRecord.opener]}, ` +
-            `${f64[(record + FlowRecord.packets) >> 3]} packets, ${f64[(record + FlowRecord.bytes) >> 3]} bytes, ${JSON.stringify(state)}`)
-        },
+        flowEnded: (record, end) => { append(this.#flows, keyText(arena.i32, record >> 2), flowText(node.engine, record, end)) },
         nfFailed: (nf, error) => { this.#faults.push(`${nf} failed at runtime ${id}: ${String(error)}`) },
       },
-      onRecord: ({ nf, event, key, fromB, fields }) => {
-        append(this.#records, keyText(arena.i32, key),
-          `${node.engine.chain.nfs[nf]?.name} ${event} from ${fromB ? 'b' : 'a'} ${JSON.stringify(fields)}`)
-      },
+      onRecord: (record) => { append(this.#records, keyText(arena.i32, record.key), recordText(node.engine, record)) },
     })
     this.#nodes.set(id, { id, node, ports, turnAt: Infinity })
   }
@@ -362,75 +329,10 @@ class MovingCluster {
     for (const { node } of this.#nodes.values()) {
       for (const [reason, count] of Object.entries(node.dropReasons())) drops[reason] = (drops[reason] ?? 0) + count
       if (node.kind !== 'runtime') continue
-      for (const nf of node.engine.chain.nfs) {
-        for (const name of Object.keys(nf.definition.counters ?? {})) {
-          counters[`${nf.name} ${name}`] = (counters[`${nf.name} ${name}`] ?? 0) + (nf.counters[name] as number)
-        }
-      }
+      addCounters(node.engine, counters)
       for (const what of ['completed', 'refused', 'aborted', 'takenBack', 'cancelled'] as const) moves[what] += node.moves.out[what]
     }
     return { outputs: this.#outputs, records: this.#records, flows: this.#flows, drops, counters, moves, faults: this.#faults,
       events: this.#events }
   }
-}
-
-/** The bytes of an NF's state in a record, also those that are not shown; without addresses of extents, and times. */
-function stateBytes({ u8 }: Arena, record: number, { definition, stateOffset, stateBytes: length }: ChainNf): string {
-  const bytes = u8.slice(record + stateOffset, record + stateOffset + length)
-  const { extents = [], times = [] } = (definition.flowState ?? {}) as Partial<Struct<any>>
-  for (const { offset } of extents) bytes.fill(0, offset, offset + 4)
-  for (const offset of times) bytes.fill(0, offset, offset + 8)
-  return bytes.join(' ')
-}
-
-function append<T>(lists: Map<string, T[]>, key: string, item: T): void {
-  const list = lists.get(key)
-  if (list === undefined) lists.set(key, [item])
-  else list.push(item)
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array, from: number): boolean {
-  if (a.length !== b.length) return false
-  for (let i = from; i < a.length; i++) if (a[i] !== b[i]) return false
-  return true
-}
-
-/** A flow key as text, with its addresses where they can be read. */
-function keyText(i32: Int32Array, key: number): string {
-  const version = i32[key] >>> 24
-  const [a, b] = [FlowRecord.addressA, FlowRecord.addressB].map((offset) => {
-    const at = key + (offset >> 2)
-    return formatAddress(version, i32[at], i32[at + 1], i32[at + 2], i32[at + 3])
-  })
-  const others = [...i32.subarray(key, key + KEY_WORDS)].slice(0, 3)
-  return `${a}:${i32[key + 1] >>> 16} ${b}:${i32[key + 1] & 0xffff} ${others.map((word) => word.toString(16)).join('.')}`
-}
-
-/** The first difference between what came of an undisturbed run and of one with moves; empty when there is none. */
-export function movedDifference(expected: MovingOutcome, found: MovingOutcome): string {
-  if (expected.faults.length > 0) return `undisturbed: ${expected.faults.join('; ')}`
-  if (found.faults.length > 0) return found.faults.join('; ')
-  for (const what of ['drops', 'counters'] as const) {
-    const texts = [expected[what], found[what]].map((counts) =>
-      JSON.stringify(Object.fromEntries(Object.entries(counts).filter(([, count]) => count !== 0).toSorted())))
-    if (texts[0] !== texts[1]) return `${what}: ${texts[0]} undisturbed, ${texts[1]} with moves`
-  }
-  return listDifference('output', expected.outputs, found.outputs, (a, b) => sameBytes(a, b, 0), (frame) => frame.subarray(0, 96).join(' ')) ||
-    listDifference('record', expected.records, found.records, Object.is, String) ||
-    listDifference('flow', expected.flows, found.flows, Object.is, String)
-}
-
-function listDifference<T>(what: string, expected: Map<string, T[]>, found: Map<string, T[]>, same: (a: T, b: T) => boolean,
-  show: (item: T) => string): string {
-  for (const key of new Set([...expected.keys(), ...found.keys()])) {
-    const e = expected.get(key) ?? []
-    const f = found.get(key) ?? []
-    for (let i = 0; i < Math.max(e.length, f.length); i++) {
-      const [before, after] = [e[i], f[i]]
-      if (before !== undefined && after !== undefined && same(before, after)) continue
-      return `${what} ${i} of ${e.length} and ${f.length} of ${key}: ${before === undefined ? 'nothing' : show(before)} undisturbed, ` +
-        `${after === undefined ? 'nothing' : show(after)} with moves`
-    }
-  }
-  return ''
 }
