@@ -26,7 +26,7 @@ export function runEngineAlone(traffic: readonly TrafficPacket[], chain: readonl
   const engine: Engine = createEngine({
     arena, chain, seed: 1, wasm: false, timeouts: defaultTimeouts, policy: { ...defaultPolicy, nonIp: 'drop' },
     limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 32, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
-      aliases: 1024, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
+      aliases: 4096, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
     events: {
       flowEnded: (record, end) => { append(flows, keyText(arena.i32, record >> 2), flowText(engine, record, end)) },
       nfFailed: (nf, error) => { faults.push(`${nf} failed: ${String(error)}`) },

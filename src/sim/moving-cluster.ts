@@ -131,7 +131,7 @@ class MovingCluster {
     const node: RuntimeNode = createRuntimeNode({
       arena, id, incarnation: id, clusterId: 1, chain: this.#options.chain(id), seed: id, config, sessions: SESSIONS,
       limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 32, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
-        aliases: 1024, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
+        aliases: 4096, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
       timeouts: { ...defaultTimeouts, ...this.#options.timeouts }, wasm: this.#options.wasm ?? false,
       runtimeLimits: { absentFlows: 4096, buffered: 1536, bufferedPerFlow: 1024 },
       runtimeTimes: { residenceUs: 0, workloadUs: 1e15, moveTimeoutUs: this.#options.moveTimeoutUs ?? 500_000 },
@@ -258,7 +258,7 @@ class MovingCluster {
     if (having.length === 0) return
     const source = random.pick(having)
     const target = random.pick(RUNTIMES.filter((id) => id !== source))
-    this.#runtime(source).setMigrationTarget(target, random.pick([1, 1, 3, 1000]))
+    this.#runtime(source).setMigrationTarget(target, random.pick([1, 1, 3, 100]))
     this.#wake(this.#nodes.get(source) as ClusterNodeEntry)
   }
 
