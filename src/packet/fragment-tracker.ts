@@ -192,6 +192,37 @@ export class FragmentTracker {
     return this.#takeWaiting(entry)
   }
 
+  /**
+   * Takes the packets that wait for a first fragment and may be of the flow with this key (a word index): they come from one of its
+   * ends to the other.
+   *
+   * @returns lists of slots
+   */
+  takeWaitingOf(key: number): number[] {
+    const i32 = this.#i32
+    const lists: number[] = []
+    for (let entry = this.#oldest; entry !== 0; entry = i32[(entry >> 2) + E.next]) {
+      const at = entry >> 2
+      if (i32[at + E.heldCount] > 0 && this.#isBetween(at + E.datagram, key)) lists.push(this.#takeWaiting(at))
+    }
+    return lists
+  }
+
+  /** True for a datagram from one end of a flow to the other. */
+  #isBetween(datagram: number, key: number): boolean {
+    const i32 = this.#i32
+    // The protocol of IPv6 is not part of a datagram's key.
+    if (i32[datagram] !== i32[key] || (i32[datagram + 2] & ~255) !== (i32[key + 2] & ~255)) return false
+    const isIpv4 = i32[key] >>> 24 === 4
+    if (isIpv4 && i32[datagram + 2] !== i32[key + 2]) return false
+    const equal = (a: number, b: number): boolean => {
+      for (let i = 0; i < (isIpv4 ? 1 : 4); i++) if (i32[a + i] !== i32[b + i]) return false
+      return true
+    }
+    const [source, destination, a, b] = [datagram + 3, datagram + 7, key + 3, key + 7] as const
+    return (equal(source, a) && equal(destination, b)) || (equal(source, b) && equal(destination, a))
+  }
+
   /** The packets that wait in the entry at a word index, as a list of slots; they do so no longer. */
   #takeWaiting(entry: number): number {
     const i32 = this.#i32

@@ -1147,6 +1147,21 @@ export function createEngine(options: EngineOptions) {
     countOutput()
   }
 
+  /**
+   * Hands over fragments that wait for their first one and may be of the flow with this key (a word index), which was on its way here and
+   * does not come: each with its descriptor in its slot.
+   */
+  function takeEarly(key: number, take: (d: number) => void): void {
+    for (const list of fragments.takeWaitingOf(key)) {
+      for (let slot = list; slot !== 0;) {
+        const d = slot >> 2
+        slot = i32[d + NEXT_HELD]
+        statistics.taken++
+        take(d)
+      }
+    }
+  }
+
   /** Stops a flow: its packets go to the manager, its timers stand still. A manager that imports a flow pauses it at once. */
   function pauseFlow(record: number): void {
     u8[record + FlowRecord.flags] |= FlowFlag.paused
@@ -1301,7 +1316,7 @@ export function createEngine(options: EngineOptions) {
     output: (index: number): number => i32[outputs + index],
     clearOutput,
     aliases, addAlias, aliasAnswered,
-    layout, layoutHash: ownLayout, exportFlow, exportBytes, removeFlow, importFlow, pauseFlow, resumeFlow, endFlow, findFlow,
+    layout, layoutHash: ownLayout, exportFlow, exportBytes, removeFlow, importFlow, takeEarly, pauseFlow, resumeFlow, endFlow, findFlow,
     migrationTargetOf,
     /** True when a network function of the chain says where its flows want to live. */
     choosesTargets: nfs.some((nf) => nf.methods.migrationTarget !== undefined),

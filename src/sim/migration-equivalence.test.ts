@@ -247,12 +247,22 @@ for (const switches of [1, 2] as const) {
     })
   }
 
-  // A later fragment that has come to the target, which does not know its datagram, does not go back with the other packets.
+  // A later fragment that has come to the target, which does not know its datagram, does not go back with the other packets. Where it
+  // comes among those of other datagrams is nobody's promise when a move is called off.
   test(`fragments amid moves that are called off, ${switches} switches`, { todo: true }, () => {
-    for (let seed = 1; seed <= 12; seed++) {
-      comparedRun(`seed ${seed}`, fragmentTraffic(seed), chains['monitor'] as () => ChainMember[], { switches, hasty: true }, seed)
+    for (let seed = 1; seed <= 25; seed++) {
+      const options = { traffic: fragmentTraffic(seed), chain: chains['monitor'] as () => ChainMember[], switches }
+      const still = runMovingCluster({ ...options, seed: 0 })
+      const moved = runMovingCluster({ ...options, seed, movesPerCent: 12, moveTimeoutUs: 600 })
+      assert.equal(movedDifference(sorted(still), sorted(moved)), '', `seed ${seed}`)
     }
   })
+}
+
+function sorted(outcome: MovingOutcome): MovingOutcome {
+  const outputs = [...outcome.outputs].map(([flow, frames]): [string, Uint8Array[]] =>
+    [flow, frames.toSorted((a, b) => (a.join() < b.join() ? -1 : 1))])
+  return { ...outcome, outputs: new Map(outputs) }
 }
 
 after(() => {

@@ -17,6 +17,8 @@ export interface MessageChannel {
   begin(bytes: number, reserved?: boolean): number
   /** Sends the message that `begin` gave room for. */
   commit(): void
+  /** The longest message that there can be; none is too long when it is not told. */
+  readonly messageBytesMax?: number
   /** True while more than half of the reserve is in use: now is no time for work that would need more of it. */
   readonly isStrained?: boolean
 }
