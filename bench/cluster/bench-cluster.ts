@@ -32,7 +32,8 @@ export class BenchCluster {
   readonly #pool: PacketPool
   readonly #descriptors: number
 
-  constructor(flows: number) {
+  /** @param udpTimeout seconds after which an idle flow ends */
+  constructor(flows: number, udpTimeout = 1e6) {
     const config: ClusterConfig = {
       version: 1, clusterId: 1,
       switches: [{ id: INGRESS, incarnation: 1, side: 'ingress', isHome: true },
@@ -71,7 +72,7 @@ export class BenchCluster {
       chain: [monitor, firewall, http].map((definition) => ({ definition: definition as AnyNfDefinition,
         config: (definition as AnyNfDefinition).config?.parse({}) })),
       limits: { ...defaultLimits, flows: flows + 16, packets: 8192, largePackets: 1, extentBytes: 2 ** 24, recordBytes: 2 ** 20 },
-      timeouts: { ...defaultTimeouts, udp: 1e6 },
+      timeouts: { ...defaultTimeouts, udp: udpTimeout },
       runtimeTimes: { residenceUs: 0, workloadUs: 1e12, moveTimeoutUs: 60e6 },
       ports: { control: hub.attach(id, arenas.get(id) as Arena, 8192),
         links: new Map([INGRESS, EGRESS].map((one) => [one, links.get(`${id} ${one}`) as MemoryPort])) },
@@ -99,14 +100,25 @@ export class BenchCluster {
 
   /** Opens flows with one packet each, all at the first runtime. */
   openFlows(flows: number): void {
-    const { u8 } = this.#outside
     this.runtimes[1].setDraining(true, this.now)
     for (let i = 0; i < 20; i++) this.turn()
+    this.arrive(0, flows)
+    this.runtimes[1].setDraining(false, this.now)
+    for (let i = 0; i < 20; i++) this.turn()
+    if (this.runtimes[0].engine.table.size !== flows) {
+      throw new Error(`${this.runtimes[0].engine.table.size} of ${flows} flows opened: ` +
+        JSON.stringify([this.switches[0].dropReasons(), this.runtimes[0].dropReasons(), this.switches[0].anomalies]))
+    }
+  }
+
+  /** One packet of each of so many flows, from this number on. */
+  arrive(first: number, flows: number): void {
+    const { u8 } = this.#outside
     const template = buildFrame({ source: '10.0.0.1', destination: '10.1.0.1',
       udp: { sourcePort: 1000, destinationPort: 53, payload: 'x'.repeat(22) } })
     const slot = this.#pool.take(template.length)
     const frame = slot + SLOT_FRAME_OFFSET
-    for (let flow = 0; flow < flows; flow++) {
+    for (let flow = first; flow < first + flows; flow++) {
       u8.set(template, frame)
       u8[frame + 27] = flow >> 16
       u8[frame + 28] = flow >> 8
@@ -116,26 +128,33 @@ export class BenchCluster {
       for (let i = 0; i < 12; i++) this.turn()
       this.#drainOutside()
     }
+    this.#pool.give(slot)
     for (let i = 0; i < 100; i++) this.turn()
     this.#drainOutside()
-    this.runtimes[1].setDraining(false, this.now)
-    for (let i = 0; i < 20; i++) this.turn()
-    if (this.runtimes[0].engine.table.size !== flows) {
-      throw new Error(`${this.runtimes[0].engine.table.size} of ${flows} flows opened: ` +
-        JSON.stringify([this.switches[0].dropReasons(), this.runtimes[0].dropReasons(), this.switches[0].anomalies]))
-    }
   }
 
-  /** Moves all flows of one runtime to the other. Returns milliseconds. */
+  /** Time passes until no flow is left. */
+  empty(): void {
+    const size = (): number => this.switches[0].entries + this.switches[1].entries +
+      this.runtimes[0].engine.table.size + this.runtimes[1].engine.table.size
+    for (let turns = 0; size() > 0; turns++) {
+      this.turn()
+      if (turns > 1e6) throw new Error(`${size()} entries and records are left`)
+    }
+    this.#drainOutside()
+  }
+
+  /** Moves all flows of one runtime to the other. Returns the CPU time that it took, microseconds. */
   move(source: RuntimeNode, target: RuntimeNode, flows: number): number {
     const done = source.moves.out.completed + flows
-    const started = performance.now()
+    const started = process.cpuUsage()
     source.setMigrationTarget(target.id, flows)
     for (let turns = 0; source.moves.out.completed < done; turns++) {
       this.turn()
       if (turns > 1e7) throw new Error(`${done - source.moves.out.completed} flows have not moved`)
     }
-    return performance.now() - started
+    const { user, system } = process.cpuUsage(started)
+    return user + system
   }
 
   check(flows: number): void {

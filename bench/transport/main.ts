@@ -1,5 +1,7 @@
 /**
- * `node bench/transport/main.ts [--quick] [--runs N] [--json FILE]`: messages per second one way between two sessions.
+ * `nfactor bench transport`: messages per second one way between two sessions.
+ *
+ *     node bench/transport/main.ts [--quick] [--runs N] [--json FILE]
  *
  * Two sessions in one arena, with memory ports between them: a message is written, goes into a frame, into the port's ring, into
  * a slot, and is read by the handler; acknowledgements come back. A turn is a burst of messages and one `transmit`, as in a
@@ -9,7 +11,10 @@
 
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { CodedError } from '../../src/base/coded-error.ts'
+import { setEngineFlags } from '../../src/process/engine-flags.ts'
 import { Arena } from '../../src/memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
 import { PacketPool } from '../../src/packet/packet-pool.ts'
@@ -21,11 +26,9 @@ const SIZES = [64, 256, 1024]
 /** Messages between two `transmit`. */
 const BURST = 32
 
-const { values } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' } },
-})
-const runs = Number(values.runs ?? (values.quick ? 3 : 9))
-const messages = values.quick ? 200_000 : 1_000_000
+const HELP = `nfactor bench transport [--quick] [--runs N] [--json FILE]
+
+Messages per second one way between two sessions in one process, beside a plain copy of the same messages.`
 
 const arena = new Arena(16 << 20)
 const { i32, u8 } = arena
@@ -108,7 +111,7 @@ function createCopy() {
   }
 }
 
-function measure(run: (bytes: number, count: number) => number, bytes: number): { ns: number; sum: number } {
+function measure(run: (bytes: number, count: number) => number, bytes: number, messages: number): { ns: number; sum: number } {
   const start = process.hrtime.bigint()
   const sum = run(bytes, messages)
   return { ns: Number(process.hrtime.bigint() - start) / messages, sum }
@@ -116,43 +119,59 @@ function measure(run: (bytes: number, count: number) => number, bytes: number): 
 
 const median = (list: number[]): number => list.toSorted((a, b) => a - b)[list.length >> 1] as number
 
-const overSessions = createSessions()
-const copying = createCopy()
-for (const bytes of SIZES) for (const run of [overSessions, copying]) run(bytes, 50_000)
-
-console.log(`${cpus()[0]?.model ?? 'unknown CPU'}, Node ${process.version}; median of ${runs} runs of ${
-  messages.toLocaleString('en')} messages (lowest to highest)\n`)
-console.log('  bytes    messages/s     ns per message        copy   ratio')
-const rows = SIZES.map((bytes) => {
-  const transport: number[] = []
-  const copy: number[] = []
-  for (let run = 0; run < runs; run++) {
-    const a = measure(overSessions, bytes)
-    const b = measure(copying, bytes)
-    if (a.sum !== b.sum) throw new Error('what arrived is not what was sent')
-    transport.push(a.ns)
-    copy.push(b.ns)
+export async function main(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({ args: [...args], options: {
+    quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' }, help: { type: 'boolean', default: false },
+  } })
+  if (values.help) {
+    console.log(HELP)
+    return 0
   }
-  const ns = median(transport)
-  const row = { bytes, ns, low: Math.min(...transport), high: Math.max(...transport), messagesPerSecond: 1e9 / ns,
-    copyNs: median(copy), ratio: ns / median(copy) }
-  console.log(`${String(bytes).padStart(7)}${Math.round(row.messagesPerSecond).toLocaleString('en').padStart(14)}${
-    ns.toFixed(0).padStart(8)} (${row.low.toFixed(0)} to ${row.high.toFixed(0)})`.padEnd(46) +
-    `${row.copyNs.toFixed(0)} ns`.padStart(6) + row.ratio.toFixed(1).padStart(8))
-  return row
-})
+  const runs = Number(values.runs ?? (values.quick ? 3 : 9))
+  const messages = values.quick ? 200_000 : 1_000_000
+  if (!(runs >= 1)) throw new CodedError('NF_USAGE', 'bench transport: --runs takes a number from 1')
+  setEngineFlags()
+  const overSessions = createSessions()
+  const copying = createCopy()
+  for (const bytes of SIZES) for (const run of [overSessions, copying]) run(bytes, 50_000)
 
-const start = process.hrtime.bigint()
-const CREATED = 200
-for (let i = 0; i < CREATED; i++) {
-  new Session({ arena, clusterId: 1, self: 1, selfIncarnation: 1, peer: 2, stream: Stream.control,
-    sizes: { sendBytes: 4096, ringBytes: 16_384, messageBytesMax: 2048 }, onMessage: () => {} })
-}
-const createdUs = Number(process.hrtime.bigint() - start) / CREATED / 1000
-console.log(`\nmaking a small session takes ${createdUs.toFixed(1)} µs`)
+  console.log(`${cpus()[0]?.model ?? 'unknown CPU'}, Node ${process.version}; median of ${runs} runs of ${
+    messages.toLocaleString('en')} messages (lowest to highest)\n`)
+  console.log('  bytes    messages/s     ns per message        copy   ratio')
+  const rows = SIZES.map((bytes) => {
+    const transport: number[] = []
+    const copy: number[] = []
+    for (let run = 0; run < runs; run++) {
+      const a = measure(overSessions, bytes, messages)
+      const b = measure(copying, bytes, messages)
+      if (a.sum !== b.sum) throw new Error('what arrived is not what was sent')
+      transport.push(a.ns)
+      copy.push(b.ns)
+    }
+    const ns = median(transport)
+    const row = { bytes, ns, low: Math.min(...transport), high: Math.max(...transport), messagesPerSecond: 1e9 / ns,
+      copyNs: median(copy), ratio: ns / median(copy) }
+    console.log(`${String(bytes).padStart(7)}${Math.round(row.messagesPerSecond).toLocaleString('en').padStart(14)}${
+      ns.toFixed(0).padStart(8)} (${row.low.toFixed(0)} to ${row.high.toFixed(0)})`.padEnd(46) +
+      `${row.copyNs.toFixed(0)} ns`.padStart(6) + row.ratio.toFixed(1).padStart(8))
+    return row
+  })
 
-if (values.json !== undefined) {
-  const result = { node: process.version, cpu: cpus()[0]?.model, runs, messages, rows, createdUs }
-  writeFileSync(values.json, `${JSON.stringify(result, null, 1)}\n`)
-  console.log(`written to ${values.json}`)
+  const start = process.hrtime.bigint()
+  const CREATED = 200
+  for (let i = 0; i < CREATED; i++) {
+    new Session({ arena, clusterId: 1, self: 1, selfIncarnation: 1, peer: 2, stream: Stream.control,
+      sizes: { sendBytes: 4096, ringBytes: 16_384, messageBytesMax: 2048 }, onMessage: () => {} })
+  }
+  const createdUs = Number(process.hrtime.bigint() - start) / CREATED / 1000
+  console.log(`\nmaking a small session takes ${createdUs.toFixed(1)} µs`)
+
+  if (values.json !== undefined) {
+    const result = { node: process.version, cpu: cpus()[0]?.model, runs, messages, rows, createdUs }
+    writeFileSync(values.json, `${JSON.stringify(result, null, 1)}\n`)
+    console.log(`written to ${values.json}`)
+  }
+  return 0
 }
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) process.exitCode = await main(process.argv.slice(2))

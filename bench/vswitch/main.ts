@@ -1,49 +1,38 @@
 /**
  * `nfactor bench switch`: a virtual switch against a runtime's engine with the standard chain, on the same frames in one run.
  *
- *     node bench/vswitch/main.ts [--flows 10000,100000] [--chunks 300] [--arrivals 1000000] [--json FILE]
+ *     node bench/vswitch/main.ts [--quick] [--flows 10000,100000] [--chunks 300] [--arrivals 1000000] [--json FILE]
  *
  *     external -> link    receive, parse, hash, find the entry, rewrite addresses, send on the owner's link
  *     link -> external    the same back: the sender must be the releaser, the addresses are restored
  *     engine              monitor, firewall, http (bench/engine)
  *
- * Frames are those of the engine bench (bench/engine/trace.ts), a chunk of 4,096 at a time through each of the three in turn.
- * Ports
- * copy nothing, so that what is compared is the nodes; the switch takes and gives back packet slots all the same. Then flows
- * come and
- * go, a thousand at a time, and what has grown by the end is told.
+ * Frames are those of the engine bench (bench/engine/trace.ts), a chunk of 4,096 at a time through each of the three in turn. Ports
+ * copy nothing, so that what is compared is the nodes; the switch takes and gives back packet slots all the same. Then flows come and
+ * go through a cluster of real nodes, and what has grown by the end is told.
  */
 
 import { writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import { CodedError } from '../../src/base/coded-error.ts'
+import { Arena } from '../../src/memory/arena.ts'
+import type { ClusterConfig as Config } from '../../src/messages/cluster-config.ts'
+import { DataLink } from '../../src/node/data-link.ts'
+import { createSwitchNode } from '../../src/node/switch-node.ts'
+import { Descriptor, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
+import { PacketPool, SLOT_FRAME_OFFSET } from '../../src/packet/packet-pool.ts'
+import type { Port } from '../../src/packet/port.ts'
+import { adviseHugePages } from '../../src/ports/huge-pages.ts'
 import { setEngineFlags } from '../../src/process/engine-flags.ts'
-
-setEngineFlags()
-setFlagsFromString('--expose-gc')
-const collect = runInNewContext('gc') as () => void
-
-const { values } = parseArgs({ args: process.argv.slice(2), options: {
-  flows: { type: 'string', default: '10000,100000' }, chunks: { type: 'string', default: '300' },
-  arrivals: { type: 'string', default: '1000000' }, json: { type: 'string' },
-} })
-
-const { Arena } = await import('../../src/memory/arena.ts')
-const { CloseFlow, FlowClosed } = await import('../../src/messages/closing.ts')
-const { Descriptor, DESCRIPTOR_WORDS } = await import('../../src/packet/descriptor.ts')
-const { PacketPool, SLOT_FRAME_OFFSET } = await import('../../src/packet/packet-pool.ts')
-const { DataLink } = await import('../../src/node/data-link.ts')
-const { createSwitchNode } = await import('../../src/node/switch-node.ts')
-const { adviseHugePages } = await import('../../src/ports/huge-pages.ts')
-const { roundRobin } = await import('../../src/vswitch/placement/round-robin.ts')
-const { ScriptedSwitch } = await import('../../src/vswitch/scripted-switch.ts')
-const { ENTRY_BYTES } = await import('../../src/vswitch/switch-table.ts')
-const { engineFor } = await import('../engine/variants.ts')
-const { CHUNK_PACKETS, SLOT_BYTES, Trace } = await import('../engine/trace.ts')
-type Port = import('../../src/packet/port.ts').Port
-type Pool = import('../../src/packet/packet-pool.ts').PacketPool
-type Config = import('../../src/messages/cluster-config.ts').ClusterConfig
+import { roundRobin } from '../../src/vswitch/placement/round-robin.ts'
+import { ENTRY_BYTES } from '../../src/vswitch/switch-table.ts'
+import { churnCluster, type Kept } from '../cluster/cluster-churn.ts'
+import { CHUNK_PACKETS, SLOT_BYTES, Trace } from '../engine/trace.ts'
+import { engineFor } from '../engine/variants.ts'
 
 const SWITCH = 1
 const RUNTIME = 11
@@ -65,15 +54,15 @@ class TracePort implements Port {
   readonly room = 1e6
   readonly inbox: Uint8Array[] = []
   outbox: Uint8Array[] = []
-  readonly #arena: InstanceType<typeof Arena>
-  readonly #trace: InstanceType<typeof Trace> | null
+  readonly #arena: Arena
+  readonly #trace: Trace | null
 
-  constructor(arena: InstanceType<typeof Arena>, trace: InstanceType<typeof Trace> | null) {
+  constructor(arena: Arena, trace: Trace | null) {
     this.#arena = arena
     this.#trace = trace
   }
 
-  receive(pool: Pool, descriptors: number, max: number): number {
+  receive(pool: PacketPool, descriptors: number, max: number): number {
     const { i32 } = this.#arena
     if (this.inbox.length > 0) return this.#receiveOwn(pool, descriptors)
     const trace = this.#trace
@@ -90,7 +79,7 @@ class TracePort implements Port {
     return count
   }
 
-  #receiveOwn(pool: Pool, d: number): number {
+  #receiveOwn(pool: PacketPool, d: number): number {
     const { i32, u8 } = this.#arena
     const bytes = this.inbox.shift() as Uint8Array
     const slot = pool.take(bytes.length)
@@ -219,49 +208,61 @@ async function compare(flows: number, chunks: number): Promise<{ rows: Row[]; ta
   return { rows, tableBytes: tableBytes / flows }
 }
 
-/** Flows come and go; what has grown? */
-function churn(arrivals: number) {
-  const one = new ScriptedSwitch(configOf(1, []), SWITCH, roundRobin(), { entries: 4096 })
-  one.configure(configOf(2, [{ id: RUNTIME, incarnation: 2, isDraining: false }]))
-  const LIVE = 1000
-  let next = 0
-  const round = (): void => {
-    for (let i = 0; i < LIVE; i++) one.external(next + i)
-    for (let i = 0; i < LIVE; i++) {
-      const said = { flow: one.entry(next + i)?.flow ?? 0, epoch: 1, key: next + i, code: 1 }
-      one.control(RUNTIME, CloseFlow, { ...said, code: 0 })
-      one.control(RUNTIME, FlowClosed, said)
-    }
-    one.take()
-    next += LIVE
+const HELP = `nfactor bench switch [--quick] [--flows N,N,...] [--chunks N] [--arrivals N] [--json FILE]
+
+Time per packet of a virtual switch against the engine with the standard chain, memory per entry, and what is left in a
+cluster after so many flows have come and gone (--arrivals).`
+
+export async function main(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({ args: [...args], options: {
+    quick: { type: 'boolean', default: false }, flows: { type: 'string' }, chunks: { type: 'string' }, arrivals: { type: 'string' },
+    json: { type: 'string' }, help: { type: 'boolean', default: false },
+  } })
+  if (values.help) {
+    console.log(HELP)
+    return 0
   }
-  for (let i = 0; i < 50; i++) round()
-  collect()
-  const before = process.memoryUsage().heapUsed
-  const started = performance.now()
-  for (let done = 0; done < arrivals; done += LIVE) round()
-  const usPerFlow = (performance.now() - started) * 1000 / arrivals
-  collect()
-  return { heapGrowth: process.memoryUsage().heapUsed - before, entriesTouched: one.table.slab.highWater,
-    entriesLeft: one.table.size,
-    slotsUsed: one.pool.used, usPerFlow }
+  const counts = (values.flows ?? '10000,100000').split(',').map(Number)
+  const chunks = Number(values.chunks ?? (values.quick ? 100 : 300))
+  const arrivals = Number(values.arrivals ?? (values.quick ? 100_000 : 1_000_000))
+  if (!(chunks >= 3 && arrivals >= 0) || counts.some((flows) => !(flows >= 100 && flows <= 1_000_000))) {
+    throw new CodedError('NF_USAGE', 'bench switch: --flows takes numbers from 100 to 1000000, --chunks a number from 3')
+  }
+  setEngineFlags()
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  console.log(`${cpus()[0]?.model ?? 'unknown CPU'}, Node ${process.version}; time per packet, median (10th to 90th percentile)\n`)
+  const rows: Row[] = []
+  let table = 0
+  for (const flows of counts) {
+    const found = await compare(flows, chunks)
+    table = Math.max(table, found.tableBytes)
+    rows.push(...found.rows)
+    console.log(`${flows.toLocaleString('en')} flows`)
+    for (const { name, median, low, high, ratio } of found.rows) {
+      console.log(`  ${name.padEnd(26)} ${median.toFixed(0).padStart(5)} ns  (${low.toFixed(0)} - ${high.toFixed(0)})`.padEnd(56) +
+        `${ratio.toFixed(2)} x`)
+    }
+  }
+  console.log(`\nmemory: ${ENTRY_BYTES} B per entry and up to ${table.toFixed(0)} B of tables`)
+  const churn = arrivals === 0 ? null : churnCluster(arrivals, collect)
+  if (churn !== null) {
+    const { before, after } = churn
+    const change = (name: keyof Kept): string => `${before[name].toLocaleString('en')} → ${after[name].toLocaleString('en')}`
+    console.log(`
+${arrivals.toLocaleString('en')} flows through two switches and two runtimes, up to ${churn.alive.toLocaleString('en')} alive, ${
+  churn.us.toFixed(1)} µs of CPU time each;
+when none is left, before and after:
+  JavaScript heap  ${(before.heapBytes / 1024).toFixed(0)} → ${(after.heapBytes / 1024).toFixed(0)} KiB
+  flow records ever used  ${change('records')}
+  in use: flows and entries ${change('flows')}, packet slots ${change('slots')}, extents ${change('extents')}`)
+  }
+  if (values.json !== undefined) {
+    const result = { node: process.version, cpu: cpus()[0]?.model, rows, entryBytes: ENTRY_BYTES, tableBytes: table, churn }
+    writeFileSync(values.json, `${JSON.stringify(result, null, 1)}\n`)
+    console.log(`written to ${values.json}`)
+  }
+  return 0
 }
 
-const all: Row[] = []
-let table = 0
-for (const flows of values.flows.split(',').map(Number)) {
-  const { rows, tableBytes } = await compare(flows, Number(values.chunks))
-  table = Math.max(table, tableBytes)
-  all.push(...rows)
-  console.log(`${flows.toLocaleString('en')} flows`)
-  for (const { name, median, low, high, ratio } of rows) {
-    console.log(`  ${name.padEnd(26)} ${median.toFixed(0).padStart(5)} ns  ` +
-      `(${low.toFixed(0)} - ${high.toFixed(0)})  ${ratio.toFixed(2)} x`)
-  }
-}
-const grown = churn(Number(values.arrivals))
-console.log(`memory: ${ENTRY_BYTES} B per entry and up to ${table.toFixed(0)} B of tables`)
-console.log(`${values.arrivals} arrivals and departures: heap ${(grown.heapGrowth / 1024).toFixed(0)} KiB more, ` +
-  `${grown.entriesTouched} entries ever used, ${grown.entriesLeft} left, ${grown.slotsUsed} packet slots in use`)
-const result = { rows: all, tableBytes: table, churn: grown }
-if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`)
+if (process.argv[1] === fileURLToPath(import.meta.url)) process.exitCode = await main(process.argv.slice(2))

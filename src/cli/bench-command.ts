@@ -6,8 +6,16 @@ import { existsSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import { ExitStatus } from './exit-status.ts'
 
-export async function benchEngineCommand(args: readonly string[]): Promise<number> {
-  const file = new URL('../../bench/engine/main.ts', import.meta.url)
+/** The benches by name: what each measures, and where it is. */
+export const benches = {
+  engine: { about: 'the engine alone, in memory, against its twin in C', file: 'engine/main.ts' },
+  transport: { about: 'messages between two nodes, against a plain copy', file: 'transport/main.ts' },
+  switch: { about: 'a virtual switch against a runtime; what a flow costs it, and what stays behind', file: 'vswitch/main.ts' },
+  migration: { about: 'CPU time per flow that moves from one runtime to another', file: 'cluster/migration.ts' },
+} as const
+
+export async function benchCommand(name: keyof typeof benches, args: readonly string[]): Promise<number> {
+  const file = new URL(`../../bench/${benches[name].file}`, import.meta.url)
   if (!existsSync(file)) {
     throw new CodedError('NF_BENCH', 'the benches are not part of the installed package', 'Run this in the source tree')
   }
@@ -17,6 +25,6 @@ export async function benchEngineCommand(args: readonly string[]): Promise<numbe
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     if (code?.startsWith('ERR_PARSE_ARGS_') !== true) throw error
-    throw new CodedError('NF_USAGE', message.replace(/\. .*$/, ''), 'See nfactor bench engine -- --help', { cause: error })
+    throw new CodedError('NF_USAGE', message.replace(/\. .*$/, ''), `See nfactor bench ${name} -- --help`, { cause: error })
   }
 }

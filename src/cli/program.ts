@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { fileUnwritable } from '../process/file-unwritable.ts'
+import { benchCommand, benches } from './bench-command.ts'
 import { ExitStatus } from './exit-status.ts'
 import { reportError } from './error-report.ts'
 
@@ -148,14 +149,13 @@ ${EXIT_HELP}`)
 
   const bench = program.command('bench').description('measure NFactor on this machine')
     .helpCommand('help [command]', 'print the help of a command')
-  bench.command('engine')
-    .description('the engine alone, in memory, against its twin in C')
-    .argument('[arguments...]', 'see nfactor bench engine -- --help')
-    .allowUnknownOption()
-    .action(async (args: string[]) => {
-      const { benchEngineCommand } = await import('./bench-command.ts')
-      done(await benchEngineCommand(args))
-    })
+  for (const name of Object.keys(benches) as (keyof typeof benches)[]) {
+    bench.command(name)
+      .description(benches[name].about)
+      .argument('[arguments...]', `see nfactor bench ${name} -- --help`)
+      .allowUnknownOption()
+      .action(async (args: string[]) => { done(await benchCommand(name, args)) })
+  }
   return program
 }
 

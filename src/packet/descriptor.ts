@@ -46,6 +46,8 @@ export const Descriptor = {
   switch: 25,
   /** ... and nanoseconds. */
   nanoseconds: 26,
+  /** In a cluster: the packet's number in the order of arrival, while it is set aside; 0 when that is not known. */
+  arrival: 26,
   /** Where it came from: a port or capture interface number. */
   port: 27,
   /** Link type of that port (LINKTYPE_ number; 1 is Ethernet). */

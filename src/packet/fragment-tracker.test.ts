@@ -101,6 +101,26 @@ for (const [name, base] of Object.entries(bases)) {
     }
   })
 
+  test(`${name}: what waits can be taken back for a flow between the same ends`, () => {
+    const setup = new Setup()
+    const { i32 } = setup.arena
+    const known = setup.arena.allocate('key', KEY_WORDS * 4) >> 2
+    const datagram = (options: FrameOptions): Uint8Array[] =>
+      buildFragments({ ...base, ...options, udp: { payload: 'x'.repeat(200) } }, 64)
+    setup.bring(datagram({ identification: 1 })[0] as Uint8Array, 1)
+    for (let i = 0; i < KEY_WORDS; i++) i32[known + i] = i32[setup.d + D.key + i]
+    const source = base.source ?? '10.0.0.1'
+    const destination = base.destination ?? '10.0.0.2'
+    const [, b, c] = datagram({ identification: 2 }) as [Uint8Array, Uint8Array, Uint8Array]
+    const back = datagram({ identification: 3, source: destination, destination: source })[1] as Uint8Array
+    const other = datagram({ identification: 4, source: source.includes(':') ? '2001:db8::77' : '10.0.0.77' })[1] as Uint8Array
+    const tagged = datagram({ identification: 5, vlans: [99] })[1] as Uint8Array
+    for (const frame of [b, other, back, tagged, c]) assert.equal(setup.bring(frame, 2), FragmentOutcome.held)
+    assert.deepEqual(setup.tracker.takeWaitingOf(known).map((list) => setup.slots(list).length), [2, 1])
+    assert.equal(setup.tracker.held, 2)
+    assert.deepEqual(setup.tracker.takeWaitingOf(known), [])
+  })
+
   test(`${name}: what comes before its first one waits, in order`, () => {
     const setup = new Setup()
     const frames = buildFragments({ ...base, udp: { payload: 'x'.repeat(300) }, identification: 5 }, 64)

@@ -94,12 +94,7 @@ export class FragmentTracker {
     i32[at + E.headerBytes] = headerBytes
     const syn = (meta >>> 9) & 1
     i32[at + E.sequence] = (meta & 255) === 6 ? (i32[d + D.sequence] + syn - headerBytes) | 0 : 0
-    const waiting = i32[at + E.heldFirst]
-    this.held -= i32[at + E.heldCount]
-    i32[at + E.heldFirst] = 0
-    i32[at + E.heldLast] = 0
-    i32[at + E.heldCount] = 0
-    return waiting
+    return this.#takeWaiting(at)
   }
 
   /** Gives a later fragment its flow's key, or keeps it. */
@@ -178,17 +173,65 @@ export class FragmentTracker {
     target.setFloat64(at + E.expiry * 4, this.#f64[(entry >> 3) + E.expiry / 2] - now, true)
   }
 
-  /** Takes over a datagram of a flow that has come here, written by {@link exportEntry}. */
-  importEntry(source: DataView, at: number, now: TimeUs, flowHash: number): void {
+  /**
+   * Takes over a datagram of a flow that has come here, written by {@link exportEntry}.
+   * @returns fragments of it that came here before the flow did, as a list of slots, or 0
+   */
+  importEntry(source: DataView, at: number, now: TimeUs, flowHash: number): number {
     const i32 = this.#i32
     const hash = source.getInt32(at + E.hash * 4, true)
     for (let i = 0; i < 11; i++) this.#datagram[i] = source.getInt32(at + (E.datagram + i) * 4, true)
-    if (this.#find(hash) !== 0) return
-    const entry = this.#insert(hash, now + Math.min(this.#lifetimeUs, source.getFloat64(at + E.expiry * 4, true))) >> 2
+    const found = this.#find(hash)
+    if (found !== 0 && i32[(found >> 2) + E.known] === 1) return 0
+    const entry = (found !== 0 ? found
+      : this.#insert(hash, now + Math.min(this.#lifetimeUs, source.getFloat64(at + E.expiry * 4, true)))) >> 2
     for (let word = E.key; word < E.expiry; word++) i32[entry + word] = source.getInt32(at + word * 4, true)
     i32[entry + E.known] = 1
     i32[entry + E.flowHash] = flowHash
     i32[entry + E.headerBytes] = source.getInt32(at + E.headerBytes * 4, true)
+    return this.#takeWaiting(entry)
+  }
+
+  /**
+   * Takes the packets that wait for a first fragment and may be of the flow with this key (a word index): they come from one of its
+   * ends to the other.
+   *
+   * @returns lists of slots
+   */
+  takeWaitingOf(key: number): number[] {
+    const i32 = this.#i32
+    const lists: number[] = []
+    for (let entry = this.#oldest; entry !== 0; entry = i32[(entry >> 2) + E.next]) {
+      const at = entry >> 2
+      if (i32[at + E.heldCount] > 0 && this.#isBetween(at + E.datagram, key)) lists.push(this.#takeWaiting(at))
+    }
+    return lists
+  }
+
+  /** True for a datagram from one end of a flow to the other. */
+  #isBetween(datagram: number, key: number): boolean {
+    const i32 = this.#i32
+    // The protocol of IPv6 is not part of a datagram's key.
+    if (i32[datagram] !== i32[key] || (i32[datagram + 2] & ~255) !== (i32[key + 2] & ~255)) return false
+    const isIpv4 = i32[key] >>> 24 === 4
+    if (isIpv4 && i32[datagram + 2] !== i32[key + 2]) return false
+    const equal = (a: number, b: number): boolean => {
+      for (let i = 0; i < (isIpv4 ? 1 : 4); i++) if (i32[a + i] !== i32[b + i]) return false
+      return true
+    }
+    const [source, destination, a, b] = [datagram + 3, datagram + 7, key + 3, key + 7] as const
+    return (equal(source, a) && equal(destination, b)) || (equal(source, b) && equal(destination, a))
+  }
+
+  /** The packets that wait in the entry at a word index, as a list of slots; they do so no longer. */
+  #takeWaiting(entry: number): number {
+    const i32 = this.#i32
+    const waiting = i32[entry + E.heldFirst]
+    this.held -= i32[entry + E.heldCount]
+    i32[entry + E.heldFirst] = 0
+    i32[entry + E.heldLast] = 0
+    i32[entry + E.heldCount] = 0
+    return waiting
   }
 
   #identification(d: number): number {

@@ -8,6 +8,7 @@ import { Descriptor, DESCRIPTOR_WORDS } from './descriptor.ts'
 import { SLOT_FRAME_OFFSET, type PacketPool } from './packet-pool.ts'
 
 const NEXT = Descriptor.nextHeld
+const ARRIVAL = Descriptor.arrival
 
 export class PacketQueue {
   /** Packets in it. */
@@ -20,12 +21,37 @@ export class PacketQueue {
     this.#i32 = arena.i32
   }
 
-  /** Puts the packet of a descriptor, which lies in a slot, at the end. */
+  /**
+   * Puts the packet of a descriptor, which lies in a slot, at the end; one that came before those there (a fragment whose datagram
+   * was not known) in its place among them.
+   */
   push(d: number): void {
     const i32 = this.#i32
     const slot = i32[d + Descriptor.slot]
     if (slot >> 2 !== d) i32.copyWithin(slot >> 2, d, d + DESCRIPTOR_WORDS)
-    this.#append(slot)
+    if (this.#last === 0 || !this.#comesBefore(slot, this.#last)) this.#append(slot)
+    else this.#insert(slot)
+  }
+
+  #comesBefore(slot: number, other: number): boolean {
+    const i32 = this.#i32
+    const a = i32[(slot >> 2) + ARRIVAL]
+    const b = i32[(other >> 2) + ARRIVAL]
+    return a !== 0 && b !== 0 && ((a - b) | 0) < 0
+  }
+
+  #insert(slot: number): void {
+    const i32 = this.#i32
+    let before = 0
+    let behind = this.#first
+    while (!this.#comesBefore(slot, behind)) {
+      before = behind
+      behind = i32[(behind >> 2) + NEXT]
+    }
+    i32[(slot >> 2) + NEXT] = behind
+    if (before === 0) this.#first = slot
+    else i32[(before >> 2) + NEXT] = slot
+    this.count++
   }
 
   /**

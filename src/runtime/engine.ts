@@ -42,7 +42,9 @@ import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
-import { installSnapshot, layoutHash, layoutOf, snapshotKey, takeSnapshot, type ChainLayout } from './flow-snapshot.ts'
+import {
+  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, type ChainLayout,
+} from './flow-snapshot.ts'
 import { FastPathWord } from '../nf/fast-path.ts'
 import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
 import { FlowAliases } from './flow-aliases.ts'
@@ -76,7 +78,8 @@ export interface EngineEvents {
 
 /**
  * Decides about flows in the engine's place: a node of a cluster, where flows are placed, moved and ended together with others.
- * Called between packets, off the fast path; may not call the engine but for `hashKey` and `resumeFlow`.
+ * Called between packets, off the fast path; may not call the engine but for `hashKey` and `resumeFlow`. A packet that it takes has its
+ * number in the order of arrival in its descriptor.
  */
 export interface FlowManager {
   /**
@@ -153,6 +156,7 @@ const KEY = Descriptor.key
 const WIRE_LENGTH = Descriptor.wireLength
 const SLOT = Descriptor.slot
 const NEXT_HELD = Descriptor.nextHeld
+const ARRIVAL = Descriptor.arrival
 const WORDS = DESCRIPTOR_WORDS
 const OUTPUTS = FastPathWord.outputs
 const STOPPED = FastPathWord.stopped
@@ -273,6 +277,8 @@ export function createEngine(options: EngineOptions) {
   const tableMask = table.slots - 1
 
   let batchCount = 0
+  /** Batches so far: with its place in one, a packet's number in the order of arrival. */
+  let batches = 0
   /** The record words of the batch are guesses: the keys have not been compared, or flows have opened or ended since. */
   let guessed = true
   let outputCount = 0
@@ -295,6 +301,7 @@ export function createEngine(options: EngineOptions) {
   function process(time = -1): number {
     const count = batchCount
     batchCount = 0
+    batches++
     const end = descriptors + count * WORDS
     if (kernel !== null) {
       guessed = false
@@ -536,7 +543,10 @@ export function createEngine(options: EngineOptions) {
       record = find(d)
     }
     if (record === 0) {
-      record = manager === null ? 0 : manager.unknown(d)
+      if (manager !== null) {
+        noteArrival(d)
+        record = manager.unknown(d)
+      }
       if (record < 0) {
         statistics.taken++
         return 0
@@ -738,9 +748,12 @@ export function createEngine(options: EngineOptions) {
 
   /** A packet that changes the connection's phase, or a flow that is not on the fast path. */
   function slowActor(d: number, record: number): void {
-    if ((u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0 && manager !== null && manager.paused(d, record)) {
-      statistics.taken++
-      return
+    if ((u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0 && manager !== null) {
+      noteArrival(d)
+      if (manager.paused(d, record)) {
+        statistics.taken++
+        return
+      }
     }
     const meta = i32[d + META]
     if ((meta & TCP_CHANGES) !== 0) {
@@ -767,6 +780,12 @@ export function createEngine(options: EngineOptions) {
     } else {
       notForwarded(d, record, verdict)
     }
+  }
+
+  /** Numbers a packet of the batch that the manager may set aside. */
+  function noteArrival(d: number): void {
+    const place = (d - descriptors) / WORDS
+    if (place >= 0 && place < BATCH_PACKETS) i32[d + ARRIVAL] = (batches * 2 * BATCH_PACKETS + place) | 0 || 1
   }
 
   /** The clock is at least where this packet is. */
@@ -859,6 +878,7 @@ export function createEngine(options: EngineOptions) {
           i32.copyWithin(extra, held >> 2, (held >> 2) + WORDS)
           // It reaches its flow only now.
           f64[(extra + TIME) >> 1] = f64[(d + TIME) >> 1]
+          if (manager !== null) i32[extra + ARRIVAL] = 0
           injectedAfter[injectCount] = d
           injected[injectCount++] = extra
         }
@@ -866,6 +886,7 @@ export function createEngine(options: EngineOptions) {
       }
       return
     }
+    if (manager !== null) noteArrival(d)
     switch (fragments.later(d)) {
       case FragmentOutcome.flow: i32[d + RESULT] = 0; return
       case FragmentOutcome.held: i32[d + RESULT] = CONSUMED; return
@@ -1044,6 +1065,11 @@ export function createEngine(options: EngineOptions) {
     return takeSnapshot(parts, ownLayout, record, f64[clock])
   }
 
+  /** How many bytes `exportFlow` would give now. */
+  function exportBytes(record: number): number {
+    return snapshotBytes(parts, record)
+  }
+
   /** Forgets a flow that lives elsewhere now: its NFs hear `flowMovedOut`, not `deallocateFlowState`. */
   function removeFlow(record: number): void {
     useIdle(record)
@@ -1084,6 +1110,7 @@ export function createEngine(options: EngineOptions) {
     assert(record !== 0, 'there are as many flow records as table entries')
     try {
       const installed = installSnapshot(parts, ownLayout, snapshot, record, hash, now, from, scratch)
+      early = installed.early
       held.count += installed.held.length
       statistics.takenOver += installed.held.length
     } catch (error) {
@@ -1096,12 +1123,54 @@ export function createEngine(options: EngineOptions) {
     useIdle(record)
     tellNfs(record, 'flowMovedIn')
     packet.d = idleDescriptor
+    if (manager === null) runEarly(record)
     return record
   }
 
-  /** Stops a flow: its packets go to the manager, its timers stand still. */
+  /** Fragments that came before their flow was imported and are not run yet: lists of slots. */
+  let early: readonly number[] = []
+
+  /** Runs them, now that it is known whose they are; if the flow is paused the manager gets them. */
+  function runEarly(record: number): void {
+    for (const list of early) {
+      for (let slot = list; slot !== 0;) {
+        const d = slot >> 2
+        slot = i32[d + NEXT_HELD]
+        f64[(d + TIME) >> 1] = f64[clock]
+        if (manager === null && takeExtra() === 0) {
+          drop(d, DropReason['fragment-limit'])
+        } else if (fragments.later(d) === FragmentOutcome.flow) {
+          i32[d + RECORD] = record
+          actor(d)
+        } else {
+          drop(d, DropReason['malformed-fragment'])
+        }
+      }
+    }
+    early = []
+    packet.d = idleDescriptor
+    countOutput()
+  }
+
+  /**
+   * Hands over fragments that wait for their first one and may be of the flow with this key (a word index), which was on its way here and
+   * does not come: each with its descriptor in its slot.
+   */
+  function takeEarly(key: number, take: (d: number) => void): void {
+    for (const list of fragments.takeWaitingOf(key)) {
+      for (let slot = list; slot !== 0;) {
+        const d = slot >> 2
+        slot = i32[d + NEXT_HELD]
+        statistics.taken++
+        take(d)
+      }
+    }
+  }
+
+  /** Stops a flow: its packets go to the manager, its timers stand still. A manager that imports a flow pauses it at once. */
   function pauseFlow(record: number): void {
     u8[record + FlowRecord.flags] |= FlowFlag.paused
+    if (early.length > 0) runEarly(record)
   }
 
   function resumeFlow(record: number): void {
@@ -1252,7 +1321,8 @@ export function createEngine(options: EngineOptions) {
     output: (index: number): number => i32[outputs + index],
     clearOutput,
     aliases, addAlias, aliasAnswered,
-    layout, layoutHash: ownLayout, exportFlow, removeFlow, importFlow, pauseFlow, resumeFlow, giveHeldAway, endFlow, findFlow,
+    layout, layoutHash: ownLayout, exportFlow, exportBytes, removeFlow, importFlow, takeEarly, pauseFlow, resumeFlow, giveHeldAway,
+    endFlow, findFlow,
     migrationTargetOf,
     /** True when a network function of the chain says where its flows want to live. */
     choosesTargets: nfs.some((nf) => nf.methods.migrationTarget !== undefined),

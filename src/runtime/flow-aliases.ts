@@ -35,6 +35,11 @@ export class FlowAliases {
     return this.#table.size
   }
 
+  /** Aliases that can still be added. */
+  get available(): number {
+    return this.#table.available
+  }
+
   /** The record of a packet whose key is an alias, 0 if it is none. The packet's direction becomes that of the flow's own key. */
   find(d: number): number {
     const i32 = this.#i32

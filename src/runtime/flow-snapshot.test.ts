@@ -343,3 +343,28 @@ test('a flow that moves amid a fragmented datagram takes along which fragments a
     target.dispose()
   }
 })
+
+test('fragments that come to a flow\'s new place before it does are run when it comes', () => {
+  for (const tcp of [false, true]) {
+    const payload = 'a'.repeat(60) + 'b'.repeat(64)
+    const [first, second, third] = buildFragments(tcp
+      ? { tcp: { sourcePort: 7, destinationPort: 80, sequence: 1000, payload }, identification: 5 }
+      : { udp: { sourcePort: 7, destinationPort: 53, payload }, identification: 5 }, 48)
+    const source = new TestRuntime(recorder())
+    const target = new TestRuntime(recorder())
+    source.feed(first as Uint8Array)
+    source.flush()
+    target.feed({ frame: second as Uint8Array, time: source.time })
+    target.flush()
+    assert.equal(target.result().inUse.buffered, 1)
+    target.importFlows(source.exportFlows(true), source.time)
+    assert.equal(target.conservationFault, '')
+    target.feed({ frame: third as Uint8Array, time: source.time + 1000 })
+    const { flows, inUse, outputs } = target.result()
+    assert.deepEqual([flows.length, flows[0]?.packets, inUse.buffered], [1, 3, 0])
+    assert.deepEqual(outputs.map(({ frame }) => frame), [second, third])
+    assert.equal(target.conservationFault, '')
+    source.dispose()
+    target.dispose()
+  }
+})

@@ -88,19 +88,31 @@ export interface SnapshotParts {
   readonly fragments: FragmentTracker
 }
 
-/** The flow at `record` as bytes of their own. */
-export function takeSnapshot({ arena, extents, chain, fragments }: SnapshotParts, hash: number, record: number, now: TimeUs): Uint8Array {
-  const { i32, u8, f64 } = arena
-  const fields = extentWords(chain)
-  let bytes = HEADER_BYTES + chain.recordBytes
-  for (const field of fields) bytes += 4 + extents.chainBlocks(i32[(record + field) >> 2]) * extents.blockBytes
-  let held = 0
+/** How long a snapshot of the flow at `record` would be now. */
+export function snapshotBytes(parts: SnapshotParts, record: number): number {
+  return measure(parts, record, datagramsOf(parts.fragments, record))
+}
+
+function measure({ arena: { i32 }, extents, chain }: SnapshotParts, record: number, datagrams: readonly number[]): number {
+  let bytes = HEADER_BYTES + chain.recordBytes + datagrams.length * FRAGMENT_ENTRY_BYTES
+  for (const field of extentWords(chain)) bytes += 4 + extents.chainBlocks(i32[(record + field) >> 2]) * extents.blockBytes
   for (let slot = i32[(record + FlowRecord.heldFirst) >> 2]; slot !== 0; slot = i32[(slot >> 2) + Descriptor.nextHeld]) {
     bytes += DESCRIPTOR_BYTES + align4(i32[(slot >> 2) + Descriptor.length])
-    held++
   }
-  const datagrams = fragments.size === 0 ? [] : fragments.datagramsOf(record >> 2)
-  bytes += datagrams.length * FRAGMENT_ENTRY_BYTES
+  return bytes
+}
+
+function datagramsOf(fragments: FragmentTracker, record: number): readonly number[] {
+  return fragments.size === 0 ? [] : fragments.datagramsOf(record >> 2)
+}
+
+/** The flow at `record` as bytes of their own. */
+export function takeSnapshot(parts: SnapshotParts, hash: number, record: number, now: TimeUs): Uint8Array {
+  const { arena: { i32, u8, f64, u16 }, extents, chain, fragments } = parts
+  const fields = extentWords(chain)
+  const held = u16[(record + FlowRecord.heldCount) >> 1]
+  const datagrams = datagramsOf(fragments, record)
+  const bytes = measure(parts, record, datagrams)
   const snapshot = new Uint8Array(bytes)
   const view = new DataView(snapshot.buffer)
   view.setUint32(0, MAGIC, true)
@@ -184,6 +196,8 @@ export function snapshotKey(snapshot: Uint8Array, words: Int32Array, at: number)
 export interface InstallResult {
   /** Packets held, in order, as slots with their descriptors in place. */
   readonly held: number[]
+  /** Fragments of the flow's datagrams that came here before it, by datagram: lists of slots. */
+  readonly early: number[]
 }
 
 /**
@@ -282,10 +296,12 @@ export function installSnapshot({ arena, extents, pool, chain, fragments }: Snap
     i32[d + Descriptor.nextHeld] = held[index + 1] ?? 0
     for (const word of FRAME_OFFSETS) i32[d + word] = i32[d + word] < 0 ? 0 : i32[d + word] + frame
   })
+  const early: number[] = []
   for (let place = datagrams; place < at; place += FRAGMENT_ENTRY_BYTES) {
-    fragments.importEntry(view, place, now, flowHash)
+    const waiting = fragments.importEntry(view, place, now, flowHash)
+    if (waiting !== 0) early.push(waiting)
   }
-  return { held }
+  return { held, early }
 }
 
 function moveTime(f64: Float64Array, offset: number, delta: number): void {

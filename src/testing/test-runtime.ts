@@ -9,6 +9,7 @@
  * class is for tests that look in between, or move flows about.
  */
 
+import { assert } from '../base/assert.ts'
 import { defaultLimits, defaultTimeouts, type EngineLimits, type IdleTimeouts } from '../base/limits.ts'
 import { Random } from '../base/random.ts'
 import { FlowPhase, FlowRecord, keyVersion, keyVlanInner, keyVlanOuter } from '../flow/flow-record.ts'
@@ -256,7 +257,12 @@ export class TestRuntime {
     // A snapshot is taken at the engine's time.
     this.advanceTo(this.#time)
     const records = [...this.engine.flows()]
-    const snapshots = records.map((record) => this.engine.exportFlow(record))
+    const snapshots = records.map((record) => {
+      const bytes = this.engine.exportBytes(record)
+      const snapshot = this.engine.exportFlow(record)
+      assert(snapshot.length === bytes, 'a snapshot is as long as it was said to be')
+      return snapshot
+    })
     if (remove) {
       for (const record of records) this.engine.removeFlow(record)
       this.#deliver()

@@ -21,6 +21,8 @@ export interface MessageChannel {
   readonly position?: number
   /** True when the peer has handled everything that was committed before `position` was read; the peer's life must be the same. */
   hasReached?(position: number): boolean
+  /** The longest message that there can be; none is too long when it is not told. */
+  readonly messageBytesMax?: number
   /** True while more than half of the reserve is in use: now is no time for work that would need more of it. */
   readonly isStrained?: boolean
 }

@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict'
+import { readFileSync, rmSync, mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test, type TestContext } from 'node:test'
+import { benchCommand, benches } from './bench-command.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'nfactor-bench-'))
+after(() => rmSync(folder, { recursive: true }))
+
+/** What a bench prints. */
+async function printed(t: TestContext, name: keyof typeof benches, args: readonly string[]): Promise<string> {
+  const log = t.mock.method(console, 'log', () => undefined)
+  assert.equal(await benchCommand(name, args), 0)
+  const text = log.mock.calls.map((call) => call.arguments.join(' ')).join('\n')
+  log.mock.restore()
+  return text
+}
+
+for (const name of Object.keys(benches) as (keyof typeof benches)[]) {
+  test(`bench ${name} tells its options, and refuses others`, async (t) => {
+    assert.match(await printed(t, name, ['--help']), new RegExp(`^nfactor bench ${name} .*--json FILE`))
+    await assert.rejects(benchCommand(name, ['--no-such']), { code: 'NF_USAGE' })
+    await assert.rejects(benchCommand(name, [name === 'switch' ? '--chunks=x' : '--runs=x']), { code: 'NF_USAGE' })
+  })
+}
+
+test('bench migration measures a small cluster', async (t) => {
+  const json = join(folder, 'migration.json')
+  const text = await printed(t, 'migration', ['--flows', '500', '--moves', '1000', '--runs', '1', '--json', json])
+  assert.match(text, /500 flows +\d+\.\d µs each/)
+  const { rows } = JSON.parse(readFileSync(json, 'utf8')) as { rows: { flows: number; us: number; messages: number }[] }
+  assert.equal(rows.length, 1)
+  assert.ok((rows[0]?.us ?? 0) > 0)
+  assert.equal(rows[0]?.messages, 12, 'prepare, install and their replies; per switch a re-pointing and its reply, Drained and Go')
+})

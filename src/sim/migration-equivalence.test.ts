@@ -1,0 +1,319 @@
+/**
+ * Migration equivalence: a flow that moves gives what it would have given had it stayed. Captures go through clusters of real nodes
+ * twice, once undisturbed and once while flows move all the time, and nothing that comes out may differ: frames and their order,
+ * records, counters, drops, the state at a flow's end to its last byte. Where one switch keeps the packets' order, an engine alone is to
+ * give the same as well.
+ *
+ * Not compared are times, since a packet that waits for its flow is processed later. Network functions whose results depend on the
+ * fraction of a second at which a packet is processed need a trace that leaves them no choice.
+ *
+ * The captures of the project always; those of NFACTOR_CORPUS when it is set, of each its beginning, and much more of it with
+ * NFACTOR_FULL=1. NFACTOR_SEED says when flows move, and which captures go through which chains.
+ */
+
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { Random } from '../base/random.ts'
+import { planted, type PlantedBug } from '../base/planted-bugs.ts'
+import type { ChainMember } from '../nf/chain.ts'
+import type { AnyNfDefinition } from '../nf/definition.ts'
+import { AliasClaim, bool, defineNf, struct, u16, u32, Verdict } from '../nf/index.ts'
+import { builtInNfs } from '../nfs/index.ts'
+import { decodeCapture, type CapturedFrame } from '../testing/corpus/capture-frames.ts'
+import { corpusCaptures, corpusMissing } from '../testing/corpus/corpus-location.ts'
+import { buildFragments } from '../testing/index.ts'
+import { trafficOf, type TrafficPacket } from './capture-traffic.ts'
+import { runEngineAlone } from './engine-alone.ts'
+import { runMovingCluster } from './moving-cluster.ts'
+import { movedDifference, type MovingOutcome } from './moving-outcome.ts'
+
+const isFull = process.env['NFACTOR_FULL'] === '1'
+const PACKETS_MAX = isFull ? 1500 : 220
+const BYTES_MAX = isFull ? 3_000_000 : 160_000
+const SEED = Number(process.env['NFACTOR_SEED'] ?? 1)
+
+// -- Network functions -------------------------------------------------------------------------------------------------
+
+/** Configurations of built-in network functions, where the default says nothing or too little. */
+const configurations: Record<string, unknown> = {
+  firewall: {
+    rules: ['drop udp to port 137-139', 'reset tcp to port 22'], answersPerSecond: 1_000_000,
+    tracking: { invalid: 'drop', midStream: 'accept' },
+  },
+}
+
+const definitions = new Map<string, AnyNfDefinition>()
+for (const [name, load] of Object.entries(builtInNfs)) definitions.set(name, (await load()).default)
+
+function member(name: string, config: unknown = {}): ChainMember {
+  const definition = definitions.get(name) as AnyNfDefinition
+  return { definition, config: definition.config === undefined ? {} : definition.config.parse(config) }
+}
+
+/** Holds every fourth packet until the next one, sends copies of some with another time to live, and counts the rings of a timer. */
+const juggler = defineNf({
+  name: 'juggler', version: 1,
+  flowState: struct({ packets: u32, rings: u32, held: u32 }),
+  counters: { rings: 'timers that fired' },
+  create: (_config, { arena, counters, emit, held, timer }) => ({
+    processPacket(packet, state) {
+      if (state.packets === 0) timer.set(30_000)
+      state.packets++
+      held.release()
+      state.held = 0
+      const copy = state.packets % 7 === 0 ? emit.copy(packet) : null
+      if (copy !== null) {
+        arena.u8[copy.networkOffset + (copy.isIpv6 ? 7 : 8)] ^= 128
+        emit.send(packet.direction)
+      }
+      if (state.packets % 4 !== 0) return Verdict.Forward
+      state.held = 1
+      return Verdict.Hold
+    },
+    timerFired(state) {
+      counters.rings++
+      state.rings++
+      if (state.rings < 4) timer.set(30_000)
+    },
+  }),
+})
+
+const ALIAS_BIT = 0x2000
+
+/** Gives the opener of a TCP or UDP flow another port: always the same one, so that runs can be compared. */
+const renamer = defineNf({
+  name: 'renamer', version: 1,
+  flowState: struct({ port: u16, original: u16, granted: bool }),
+  counters: { granted: 'ports given', refused: 'ports refused' },
+  dropReasons: { noPort: 'the port is another flow\'s' },
+  create: (_config, context) => ({
+    processPacket(packet, state) {
+      if ((!packet.isTcp && !packet.isUdp) || packet.isRelated || packet.isLaterFragment) return Verdict.Forward
+      if (packet.direction !== 0) {
+        if (state.granted && packet.destinationPort === state.port) packet.destinationPort = state.original
+        return Verdict.Forward
+      }
+      if (!state.granted) {
+        if (context.held.count > 0) return Verdict.Hold
+        if (state.port !== 0) return context.drop.noPort
+        state.original = packet.sourcePort
+        state.port = state.original ^ ALIAS_BIT
+        packet.sourcePort = state.port
+        const answer = context.alias.claim(packet)
+        packet.sourcePort = state.original
+        if (answer === AliasClaim.pending) return Verdict.Hold
+        context.counters[answer === AliasClaim.granted ? 'granted' : 'refused']++
+        if (answer !== AliasClaim.granted) return context.drop.noPort
+        state.granted = true
+      }
+      packet.sourcePort = state.port
+      return Verdict.Forward
+    },
+    aliasClaimed(state, granted) {
+      state.granted = granted
+      context.counters[granted ? 'granted' : 'refused']++
+      if (granted) context.held.retry()
+      else context.held.drop(context.drop.noPort)
+    },
+  }),
+})
+
+const standard = (): ChainMember[] => [member('monitor'), member('firewall'), member('http')]
+const chains: Record<string, () => ChainMember[]> = {
+  ...Object.fromEntries([...definitions.keys()].map((name) => [name, () => [member(name, configurations[name])]])),
+  'strict chain': () => [member('monitor'), member('firewall', configurations['firewall']), member('http', { overlap: 'last' })],
+  juggling: () => [{ definition: juggler, config: {} }, member('http')],
+  renaming: () => [{ definition: renamer, config: {} }, member('monitor')],
+}
+
+// -- Captures ----------------------------------------------------------------------------------------------------------
+
+interface Capture {
+  readonly name: string
+  frames(): CapturedFrame[]
+}
+
+const examples = join(import.meta.dirname, '../../examples/captures')
+const sampleCaptures: Capture[] = readdirSync(examples).filter((name) => /\.pcap(ng)?(\.gz)?$/.test(name) && name !== 'modified.pcap').toSorted()
+  .map((name) => ({ name, frames: () => decodeCapture(new Uint8Array(readFileSync(join(examples, name)))) }))
+const web = sampleCaptures.find(({ name }) => name.startsWith('web')) as Capture
+const corpus: Capture[] = corpusCaptures()
+  .map(({ name, path }) => ({ name, frames: () => decodeCapture(new Uint8Array(readFileSync(path))) }))
+
+/** So dense that packets come while their flow is on its way; at the captured times, with flows that end in between. */
+const paces = {
+  dense: { gapUsMin: 40, gapUsMax: 250 },
+  captured: { gapUsMin: 0, gapUsMax: Infinity },
+} as const
+
+interface Run {
+  readonly chain: string
+  readonly pace: keyof typeof paces
+  readonly switches: 1 | 2
+  readonly wasm?: boolean
+  /** Steps of moves may take no longer than messages often do: many moves are called off, and undone. */
+  readonly hasty?: boolean
+}
+
+const total = { completed: 0, laden: 0, undone: 0, runs: 0 }
+
+function compare(capture: Capture, run: Run, seed: number): MovingOutcome {
+  const traffic = trafficOf(capture.frames(), paces[run.pace], PACKETS_MAX, BYTES_MAX)
+  const chain = run.chain === 'standard' ? standard : chains[run.chain] as () => ChainMember[]
+  return comparedRun(`${capture.name}, ${run.chain}, ${run.pace}, ${run.switches} switches, seed ${seed}`, traffic, chain, run, seed)
+}
+
+function comparedRun(what: string, traffic: readonly TrafficPacket[], chain: () => ChainMember[], run: Omit<Run, 'chain' | 'pace'>,
+  seed: number): MovingOutcome {
+  const options = { traffic, chain, switches: run.switches, wasm: run.wasm ?? false }
+  const still = runMovingCluster({ ...options, seed: 0 })
+  const moved = runMovingCluster({ ...options, seed, movesPerCent: 60, moveTimeoutUs: run.hasty === true ? 600 : undefined })
+  assert.equal(movedDifference(still, moved), '', what)
+  // Two switches let packets of both directions out apart.
+  if (run.switches === 1) assert.equal(movedDifference(runEngineAlone(traffic, chain()), still, 12), '', `${what}: engine alone`)
+  total.completed += moved.moves.completed
+  total.laden += moved.moves.laden
+  total.undone += moved.moves.aborted + moved.moves.takenBack + moved.moves.cancelled
+  total.runs++
+  return moved
+}
+
+/** What a capture is run with: the standard chain with dense traffic, and one other way that differs from capture to capture. */
+function runsOf(index: number): Run[] {
+  const names = Object.keys(chains)
+  if (isFull) {
+    return ['standard', ...names].flatMap((chain) => (['dense', 'captured'] as const).flatMap((pace) => ([1, 2] as const)
+      .filter((switches) => chain === 'standard' || (switches === 1) === (pace === 'dense'))
+      .map((switches) => ({ chain, pace, switches, wasm: chain === 'standard' && switches === 2 }))))
+  }
+  const others: Run = { chain: names[index % names.length] as string, pace: index % 4 < 2 ? 'dense' : 'captured',
+    switches: index % 3 === 0 ? 1 : 2 }
+  return [{ chain: 'standard', pace: 'dense', switches: index % 2 === 0 ? 1 : 2, wasm: index % 4 === 0 }, others]
+}
+
+for (const [index, capture] of [...sampleCaptures, ...corpus].entries()) {
+  test(`${capture.name}: flows that move give what they would have given`, () => {
+    for (const run of runsOf(index + SEED)) compare(capture, run, SEED * 1000 + index)
+  })
+}
+test('the corpus', { skip: corpusMissing() }, () => { assert.ok(corpus.length > 0) })
+
+for (const chain of Object.keys(chains)) {
+  test(`${web.name} through ${chain}: flows that move give what they would have given`, () => {
+    for (const switches of [1, 2] as const) {
+      const { moves, counters } = compare(web, { chain, pace: 'dense', switches }, 5)
+      assert.ok(moves.completed > 50, `only ${moves.completed} moves`)
+      if (chain === 'juggling') assert.ok((counters['juggler rings'] ?? 0) > 10)
+      if (chain === 'renaming') assert.ok((counters['renamer granted'] ?? 0) > 5 && counters['renamer refused'] === 0)
+    }
+  })
+}
+
+// -- Fragments, and moves that are called off --------------------------------------------------------------------------
+
+/** Three UDP flows whose datagrams come in two to four fragments, some of them late, with others in between. */
+function fragmentTraffic(seed: number): TrafficPacket[] {
+  const random = new Random(seed)
+  const queues = [1, 2, 3].map((flow) => Array.from({ length: 40 }, (_, i) => {
+    const frames = buildFragments({ source: '10.0.0.1', destination: `10.0.1.${flow}`, identification: i + 1,
+      udp: { sourcePort: 1000 + flow, destinationPort: 53, payload: `${flow}, ${i} `.padEnd(60 + random.below(120), '.') } }, 48)
+    // The last one before the others now and then.
+    return random.chance(0.15) ? [frames.at(-1) as Uint8Array, ...frames.slice(0, -1)] : frames
+  }).flat().map((frame) => ({ flow: `flow ${flow}`, frame })))
+  const traffic: TrafficPacket[] = []
+  for (let time = 0; queues.some((queue) => queue.length > 0); time += 40 + random.below(200)) {
+    const next = random.pick(queues.filter((queue) => queue.length > 0)).shift()
+    if (next !== undefined) traffic.push({ ...next, time, side: 0 })
+  }
+  return traffic
+}
+
+for (const switches of [1, 2] as const) {
+  test(`fragments find their flow wherever it is, ${switches} switches`, () => {
+    for (const seed of [1, 2, 3]) {
+      const moved = comparedRun(`seed ${seed}`, fragmentTraffic(seed), chains['monitor'] as () => ChainMember[], { switches }, seed)
+      assert.ok(moved.moves.completed > 50)
+    }
+  })
+
+  for (const chain of ['standard', 'juggling', 'renaming']) {
+    test(`moves that are called off leave no trace: ${chain}, ${switches} switches`, () => {
+      for (const seed of [1, 2]) {
+        const { moves } = compare(web, { chain, pace: 'dense', switches, hasty: true }, seed)
+        assert.ok(moves.completed > 20 && moves.aborted > 3 && moves.cancelled > 3, JSON.stringify(moves))
+      }
+    })
+  }
+
+  // A later fragment that has come to the target, which does not know its datagram, does not go back with the other packets. Where it
+  // comes among those of other datagrams is nobody's promise when a move is called off.
+  test(`fragments amid moves that are called off, ${switches} switches`, { todo: true }, () => {
+    for (let seed = 1; seed <= 25; seed++) {
+      const options = { traffic: fragmentTraffic(seed), chain: chains['monitor'] as () => ChainMember[], switches }
+      const still = runMovingCluster({ ...options, seed: 0 })
+      const moved = runMovingCluster({ ...options, seed, movesPerCent: 12, moveTimeoutUs: 600 })
+      assert.equal(movedDifference(sorted(still), sorted(moved)), '', `seed ${seed}`)
+    }
+  })
+}
+
+function sorted(outcome: MovingOutcome): MovingOutcome {
+  const outputs = [...outcome.outputs].map(([flow, frames]): [string, Uint8Array[]] =>
+    [flow, frames.toSorted((a, b) => (a.join() < b.join() ? -1 : 1))])
+  return { ...outcome, outputs: new Map(outputs) }
+}
+
+after(() => {
+  if (total.runs > 60) assert.ok(total.completed > total.runs * 10 && total.laden > total.runs, JSON.stringify(total))
+})
+
+// -- That it can fail --------------------------------------------------------------------------------------------------
+
+/** True if a comparison finds something within a few seeds. */
+function isSeen(chain: () => ChainMember[], switches: 1 | 2): boolean {
+  const traffic = trafficOf(web.frames(), paces.dense, 200)
+  return [1, 2, 3, 4].some((seed) => {
+    try {
+      comparedRun('', traffic, chain, { switches }, seed)
+      return false
+    } catch (error) {
+      if (error instanceof assert.AssertionError) return true
+      throw error
+    }
+  })
+}
+
+const bugs: PlantedBug[] = ['busy-ignored', 'state-left-behind', 'release-without-go', 'barrier-out-of-band']
+for (const bug of bugs) {
+  test(`the comparison sees a planted bug: ${bug}`, () => {
+    planted[bug] = true
+    try {
+      assert.ok([1, 2].some((switches) => isSeen(standard, switches as 1 | 2)))
+    } finally {
+      planted[bug] = false
+    }
+  })
+}
+
+test('the comparison sees state that does not travel', () => {
+  // Counts in a map of its own instead of in its flow state.
+  const forgetful = defineNf({
+    name: 'forgetful', version: 1, flowState: struct({ packets: u32 }),
+    create() {
+      const counts = new Map<number, number>()
+      return {
+        processPacket(_packet, state) {
+          const count = (counts.get(state.o) ?? 0) + 1
+          counts.set(state.o, count)
+          state.packets = count
+          return Verdict.Forward
+        },
+        deallocateFlowState(state) { counts.delete(state.o) },
+        flowMovedOut(state) { counts.delete(state.o) },
+      }
+    },
+  })
+  assert.ok(isSeen(() => [{ definition: forgetful, config: {} }], 1))
+})

@@ -1,0 +1,338 @@
+/**
+ * Moving cluster: real switch and runtime nodes on links without faults, with traffic going through while flows are moved. Run with the
+ * same traffic and without moves it says what was to come out.
+ *
+ *     clients ─▶ switch 1 (ingress, home) ═ links ═ runtimes 11, 12, 13 ═ links ═ switch 2 (egress) ─▶ servers
+ *
+ * Links are FIFO and take some microseconds, now and then some hundred; messages of the control network take 10 to 50, some of them a
+ * few thousand, and overtake each other and the data. How packets fall into batches is left to chance.
+ *
+ * Order. With one switch both directions share a link to each runtime, so all packets of a flow have one order, and a move must keep
+ * it. With two switches nobody promises an order between the directions. There is none to be kept either, unless one packet is the
+ * answer to another, and then that other one has left before; so a packet waits here until those of its flow that came before it
+ * from the other side have left, or so much time has gone by that they have been dropped or are held.
+ */
+
+import { AssertionError } from '../base/assert.ts'
+import { defaultLimits, defaultTimeouts, type IdleTimeouts } from '../base/limits.ts'
+import { Random } from '../base/random.ts'
+import { Arena } from '../memory/arena.ts'
+import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { MessageField } from '../messages/message.ts'
+import { InstallFlow } from '../messages/migration.ts'
+import type { ChainMember } from '../nf/chain.ts'
+import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
+import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import { roundRobin } from '../vswitch/placement/round-robin.ts'
+import { FlowNames, type TrafficPacket } from './capture-traffic.ts'
+import { EventQueue } from './event-queue.ts'
+import { addCounters, append, flowText, keyText, recordText, sameBytes, type MovingOutcome } from './moving-outcome.ts'
+import { SimPort, type Outlet } from './sim-port.ts'
+
+export interface MovingClusterOptions {
+  readonly traffic: readonly TrafficPacket[]
+  /** The chain of a runtime, made anew for each. */
+  readonly chain: (runtime: number) => readonly ChainMember[]
+  readonly seed: number
+  readonly switches?: 1 | 2
+  /** How many packets in a hundred are followed by an order to move flows; 0: nothing moves. */
+  readonly movesPerCent?: number
+  readonly timeouts?: Partial<IdleTimeouts>
+  /** How long a step of a move may take. When that is about as long as messages take, many moves are called off and undone. */
+  readonly moveTimeoutUs?: number
+  readonly wasm?: boolean
+}
+
+interface ClusterNodeEntry {
+  readonly id: number
+  readonly node: RuntimeNode | SwitchNode
+  readonly ports: Map<string, SimPort>
+  turnAt: number
+}
+
+interface FlowLine {
+  readonly waiting: TrafficPacket[]
+  /** Frames that have gone in and not come out. */
+  inside: Uint8Array[]
+  side: number
+  sentAt: number
+}
+
+const START_US = 2_000_000
+const RUNTIMES = [11, 12, 13]
+const SESSIONS = { frameBytes: 1514, sendBytes: 131_072, ringBytes: 524_288 }
+const ARENA_BYTES = 24 * 2 ** 20
+/** A packet that has not left by then is not going to before another one comes. */
+const PATIENCE_US = 80_000
+const HOURS_US = 6 * 3600e6
+/** Events that are enough for all flows to end, once the traffic is over, at most. */
+const EVENTS_TO_END = 100_000
+const arenas: Arena[] = []
+
+/** Runs traffic through a cluster, to the end of the last flow. */
+export function runMovingCluster(options: MovingClusterOptions): MovingOutcome {
+  return new MovingCluster(options).run()
+}
+
+class MovingCluster {
+  readonly #options: MovingClusterOptions
+  readonly #random: Random
+  readonly #queue = new EventQueue()
+  readonly #nodes = new Map<number, ClusterNodeEntry>()
+  readonly #arenas: Arena[] = []
+  readonly #lines = new Map<string, FlowLine>()
+  readonly #names = new FlowNames()
+  readonly #outputs = new Map<string, Uint8Array[]>()
+  readonly #records = new Map<string, string[]>()
+  readonly #flows = new Map<string, string[]>()
+  readonly #faults: string[] = []
+  readonly #lastOnLink = new Map<string, number>()
+  #left: number
+  #laden = 0
+  #events = 0
+
+  constructor(options: MovingClusterOptions) {
+    this.#options = options
+    this.#random = new Random(options.seed)
+    this.#left = options.traffic.length
+    const sides = ['ingress', 'egress'] as const
+    const switches = sides.slice(0, options.switches ?? 1).map((side, i) => ({ id: i + 1, incarnation: i + 1, side, isHome: i === 0 }))
+    const config: ClusterConfig = { version: 1, clusterId: 1, switches,
+      runtimes: RUNTIMES.map((id) => ({ id, incarnation: id, isDraining: false })) }
+    for (const { id } of switches) this.#startSwitch(id, config)
+    for (const id of RUNTIMES) this.#startRuntime(id, config)
+  }
+
+  // -- Nodes ---------------------------------------------------------------------------------------------------------
+
+  #arena(): Arena {
+    const arena = arenas.pop() ?? new Arena(ARENA_BYTES)
+    this.#arenas.push(arena)
+    return arena
+  }
+
+  #startSwitch(id: number, config: ClusterConfig): void {
+    const arena = this.#arena()
+    const ports = this.#ports(arena, id, RUNTIMES)
+    const external = new SimPort(arena, this.#outlet((frame) => { this.#leave(id, frame) }))
+    ports.set('external 0', external)
+    const node = createSwitchNode({
+      arena, id, incarnation: id, clusterId: 1, policy: roundRobin(), seed: id, config, sessions: SESSIONS,
+      limits: { entries: 4096, packets: 1024, largePackets: 16, held: 1024, heldPerFlow: 512 }, wasm: this.#options.wasm ?? false,
+      ports: { external, control: ports.get('control 0') as SimPort, links: this.#linksOf(ports, RUNTIMES) },
+    })
+    this.#nodes.set(id, { id, node, ports, turnAt: Infinity })
+  }
+
+  #startRuntime(id: number, config: ClusterConfig): void {
+    const arena = this.#arena()
+    const switches = config.switches.map((one) => one.id)
+    const ports = this.#ports(arena, id, switches)
+    const node: RuntimeNode = createRuntimeNode({
+      arena, id, incarnation: id, clusterId: 1, chain: this.#options.chain(id), seed: id, config, sessions: SESSIONS,
+      limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 32, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
+        aliases: 4096, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
+      timeouts: { ...defaultTimeouts, ...this.#options.timeouts }, wasm: this.#options.wasm ?? false,
+      runtimeLimits: { absentFlows: 4096, buffered: 1536, bufferedPerFlow: 1024 },
+      runtimeTimes: { residenceUs: 0, workloadUs: 1e15, moveTimeoutUs: this.#options.moveTimeoutUs ?? 500_000 },
+      ports: { control: ports.get('control 0') as SimPort, links: this.#linksOf(ports, switches) },
+      onMessage: (_peer, _inBand, at, bytes) => {
+        const { recordBytes } = node.engine.chain
+        // A snapshot without anything has its head, the record, and a count for each kind of extents.
+        if (arena.u8[at + MessageField.type] === InstallFlow.type && bytes > InstallFlow.bytes + recordBytes + 128) this.#laden++
+      },
+      events: {
+        flowEnded: (record, end) => { append(this.#flows, keyText(arena.i32, record >> 2), flowText(node.engine, record, end)) },
+        nfFailed: (nf, error) => { this.#faults.push(`${nf} failed at runtime ${id}: ${String(error)}`) },
+      },
+      onRecord: (record) => { append(this.#records, keyText(arena.i32, record.key), recordText(node.engine, record)) },
+    })
+    this.#nodes.set(id, { id, node, ports, turnAt: Infinity })
+  }
+
+  #ports(arena: Arena, id: number, peers: readonly number[]): Map<string, SimPort> {
+    const ports = new Map<string, SimPort>()
+    ports.set('control 0', new SimPort(arena, this.#outlet((frame) => {
+      const latency = this.#random.chance(0.15) ? this.#random.below(2500) : 10 + this.#random.below(40)
+      this.#deliver(frame[5] as number, 'control 0', frame, this.#queue.now + latency)
+    })))
+    for (const peer of peers) {
+      const name = `${id} ${peer}`
+      ports.set(`link ${peer}`, new SimPort(arena, this.#outlet((frame) => {
+        const latency = this.#random.chance(0.1) ? this.#random.below(600) : 2 + this.#random.below(10)
+        const at = Math.max(this.#lastOnLink.get(name) ?? 0, this.#queue.now + latency)
+        this.#lastOnLink.set(name, at)
+        this.#deliver(peer, `link ${id}`, frame, at)
+      })))
+    }
+    return ports
+  }
+
+  #linksOf(ports: Map<string, SimPort>, peers: readonly number[]): Map<number, SimPort> {
+    return new Map(peers.map((peer) => [peer, ports.get(`link ${peer}`) as SimPort]))
+  }
+
+  /** An outlet that always has room. */
+  #outlet(send: (frame: Uint8Array) => void): Outlet {
+    return { load: 0, capacity: Infinity, send }
+  }
+
+  #deliver(to: number, port: string, frame: Uint8Array, at: number): void {
+    this.#queue.at(at, () => {
+      const entry = this.#nodes.get(to) as ClusterNodeEntry
+      ;(entry.ports.get(port) as SimPort).arrive(frame)
+      this.#wake(entry)
+    })
+  }
+
+  #wake(entry: ClusterNodeEntry): void {
+    this.#plan(entry, this.#queue.now + 1 + this.#random.below(6))
+  }
+
+  #plan(entry: ClusterNodeEntry, at: number): void {
+    if (at >= entry.turnAt) return
+    entry.turnAt = at
+    this.#queue.at(at, () => { if (entry.turnAt === at) this.#turn(entry) })
+  }
+
+  #turn(entry: ClusterNodeEntry): void {
+    entry.turnAt = Infinity
+    const { now } = this.#queue
+    const isMore = entry.node.poll(now)
+    const due = isMore ? now + 1 : Math.max(now + 1, entry.node.nextDue())
+    if (due < Infinity) this.#plan(entry, due)
+  }
+
+  // -- Traffic -------------------------------------------------------------------------------------------------------
+
+  #come(packet: TrafficPacket): void {
+    if (this.#options.switches !== 2) return this.#inject(packet)
+    let line = this.#lines.get(packet.flow)
+    if (line === undefined) this.#lines.set(packet.flow, line = { waiting: [], inside: [], side: 0, sentAt: 0 })
+    line.waiting.push(packet)
+    this.#goOn(line)
+  }
+
+  /** Injects the packets of a flow that need not wait. */
+  #goOn(line: FlowLine): void {
+    const { now } = this.#queue
+    for (let next = line.waiting[0]; next !== undefined; next = line.waiting[0]) {
+      if (line.inside.length > 0 && line.side !== next.side) {
+        if (now < line.sentAt + PATIENCE_US) {
+          this.#queue.at(line.sentAt + PATIENCE_US, () => { this.#goOn(line) })
+          return
+        }
+        line.inside = []
+      }
+      line.waiting.shift()
+      line.side = next.side
+      line.sentAt = now
+      line.inside.push(next.frame)
+      this.#inject(next)
+    }
+  }
+
+  #inject({ side, frame }: TrafficPacket): void {
+    this.#left--
+    const entry = this.#nodes.get(this.#options.switches === 2 ? side + 1 : 1) as ClusterNodeEntry
+    ;(entry.ports.get('external 0') as SimPort).arrive(frame)
+    this.#wake(entry)
+    if (this.#random.chance((this.#options.movesPerCent ?? 0) / 100)) this.#queue.after(this.#random.below(600), () => { this.#move() })
+  }
+
+  #leave(id: number, frame: Uint8Array): void {
+    const { flow } = this.#names.name({ timeUs: 0, bytes: frame, wireLength: frame.length, linkType: 1 })
+    append(this.#outputs, `switch ${id}, ${flow}`, frame)
+    const line = this.#lines.get(flow)
+    if (line === undefined) return
+    const index = line.inside.findIndex((one) => sameBytes(one, frame, 12))
+    if (index < 0) return
+    line.inside.splice(index, 1)
+    if (line.inside.length === 0) this.#queue.after(1, () => { this.#goOn(line) })
+  }
+
+  /** Orders a runtime that has flows to move some of them. */
+  #move(): void {
+    const random = this.#random
+    const having = RUNTIMES.filter((id) => this.#runtime(id).engine.table.size > 0)
+    if (having.length === 0) return
+    const source = random.pick(having)
+    const target = random.pick(RUNTIMES.filter((id) => id !== source))
+    this.#runtime(source).setMigrationTarget(target, random.pick([1, 1, 3, 100]))
+    this.#wake(this.#nodes.get(source) as ClusterNodeEntry)
+  }
+
+  #runtime(id: number): RuntimeNode {
+    return (this.#nodes.get(id) as ClusterNodeEntry).node as RuntimeNode
+  }
+
+  // -- The run -------------------------------------------------------------------------------------------------------
+
+  run(): MovingOutcome {
+    const queue = this.#queue
+    queue.now = START_US - 100_000
+    for (const entry of this.#nodes.values()) this.#plan(entry, queue.now + entry.id)
+    for (const packet of this.#options.traffic) queue.at(START_US + packet.time, () => { this.#come(packet) })
+    const end = START_US + (this.#options.traffic.at(-1)?.time ?? 0) + HOURS_US
+    try {
+      while (this.#left > 0 && this.#step(end));
+      for (const until = queue.now + PATIENCE_US * 4; this.#step(until););
+      const most = this.#events + EVENTS_TO_END
+      while (this.#events < most && this.#hasFlows() && this.#step(end));
+      this.#inspect()
+    } catch (error) {
+      if (!(error instanceof AssertionError)) throw error
+      this.#faults.push(`an invariant broke: ${error.message}`)
+    }
+    const outcome = this.#outcome()
+    for (const arena of this.#arenas) {
+      arena.reset()
+      arenas.push(arena)
+    }
+    return outcome
+  }
+
+  #step(until: number): boolean {
+    this.#events++
+    return this.#queue.step(until)
+  }
+
+  #hasFlows(): boolean {
+    return this.#nodes.values().some(({ node }) => (node.kind === 'switch' ? node.entries > 0 : node.engine.table.size > 0))
+  }
+
+  /** At the end nothing may be left in any node. */
+  #inspect(): void {
+    let inMessages = 0
+    for (const { id, node } of this.#nodes.values()) {
+      const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = node.packets
+      inMessages += handedOver - takenOver
+      if (received + emitted + takenOver !== forwarded + dropped + buffered + handedOver) {
+        this.#faults.push(`node ${id} does not conserve packets: ${JSON.stringify(node.packets)}`)
+      }
+      const flows = [...node.flows()].length
+      if (flows > 0) this.#faults.push(`node ${id} has ${flows} flows at the end`)
+      if (buffered > 0 || node.slotsUsed > 0) this.#faults.push(`node ${id} keeps ${buffered} packets, ${node.slotsUsed} slots at the end`)
+      const open = Object.entries(node.openSteps).filter(([, count]) => count !== 0)
+      if (open.length > 0) this.#faults.push(`node ${id} has open steps at the end: ${JSON.stringify(open)}`)
+      if (node.kind === 'runtime' && node.engine.extents.used > 0) {
+        this.#faults.push(`runtime ${id} has ${node.engine.extents.used} extents at the end`)
+      }
+    }
+    if (inMessages !== 0) this.#faults.push(`${inMessages} packets went into messages and never came out`)
+  }
+
+  #outcome(): MovingOutcome {
+    const drops: Record<string, number> = {}
+    const counters: Record<string, number> = {}
+    const moves = { completed: 0, refused: 0, aborted: 0, takenBack: 0, cancelled: 0, laden: this.#laden }
+    for (const { node } of this.#nodes.values()) {
+      for (const [reason, count] of Object.entries(node.dropReasons())) drops[reason] = (drops[reason] ?? 0) + count
+      if (node.kind !== 'runtime') continue
+      addCounters(node.engine, counters)
+      for (const what of ['completed', 'refused', 'aborted', 'takenBack', 'cancelled'] as const) moves[what] += node.moves.out[what]
+    }
+    return { outputs: this.#outputs, records: this.#records, flows: this.#flows, drops, counters, moves, faults: this.#faults,
+      events: this.#events }
+  }
+}
