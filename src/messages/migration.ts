@@ -15,7 +15,7 @@ import { fieldOf, message } from './message.ts'
 
 /** Why a target does not take a flow. */
 export const MoveRefusal = {
-  none: 0, noRoom: 1, otherChain: 2, draining: 3, exists: 4, damaged: 5, busy: 6, unknown: 7,
+  none: 0, noRoom: 1, otherChain: 2, draining: 3, exists: 4, damaged: 5, busy: 6, unknown: 7, tooLarge: 8,
 } as const
 
 /** Make room for the flow. The tail is its alias keys, 11 words each. */

@@ -107,7 +107,7 @@ export class IncomingMoves {
     const { arena } = context
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
-    const refusal = this.#refusal(source, at, flow)
+    const refusal = this.#refusal(source, at, bytes, flow)
     if (refusal === MoveRefusal.none) {
       const key = (at + MessageField.key) >> 2
       const block = this.#add(key, flow, epoch)
@@ -152,7 +152,7 @@ export class IncomingMoves {
     move.aliasBlocks.length = 0
   }
 
-  #refusal(source: number, at: number, flow: number): number {
+  #refusal(source: number, at: number, bytes: number, flow: number): number {
     const { absent, engine, arena, limits } = this.#context
     if (this.#host.isDraining()) return MoveRefusal.draining
     if (this.moves.has(flow)) return MoveRefusal.busy
@@ -160,6 +160,9 @@ export class IncomingMoves {
     const key = (at + MessageField.key) >> 2
     if (this.#host.recordOf(key) !== 0 || absent.find(key, this.#host.hashOf(key)) !== 0) return MoveRefusal.exists
     const promised = this.moves.size
+    let aliases = (bytes - PrepareFlow.bytes) / ALIAS_BYTES
+    if (aliases > 0) for (const move of this.moves.values()) if (move.record === 0) aliases += move.aliases.length / ALIAS_WORDS
+    if (aliases > engine.aliases.available) return MoveRefusal.noRoom
     if (absent.available === 0 || engine.table.size + promised >= engine.limits.flows || promised >= limits.absentFlows >> 1 ||
         engine.extents.available === 0) return MoveRefusal.noRoom
     return MoveRefusal.none
@@ -313,6 +316,11 @@ export class IncomingMoves {
     const context = this.#context
     const { i32 } = context.arena
     const channel = context.control(move.source)
+    // Fragments that wait here for their first one, too.
+    context.engine.takeEarly(move.block >> 2, (early) => {
+      move.queue.push(early)
+      context.buffered++
+    })
     while (move.queue.first !== 0) {
       const d = move.queue.first >> 2
       if (!sendFrame(context, channel, BufferedPacket, move.flow, move.epoch + 1, i32[d + Descriptor.frame],

@@ -128,6 +128,10 @@ export class OutgoingMoves {
     const movedMs = arena.u32[(companionOf(context, record) + COMPANION_MOVED_MS) >> 2]
     if (movedMs !== 0 && ((now / 1000) >>> 0) - movedMs < context.times.residenceUs / 1000) return 'busy'
     const channel = context.control(target)
+    if (!this.#fits(record, channel)) {
+      this.#countRefusal(MoveRefusal.tooLarge)
+      return 'busy'
+    }
     const epoch = epochOf(context, record)
     const at = begin(context, channel, PrepareFlow, flow, epoch + 1, false, aliasCount(context, record) * ALIAS_BYTES)
     if (at === 0) return 'no-room'
@@ -195,7 +199,8 @@ export class OutgoingMoves {
     this.counts.refused++
     const name = Object.entries(MoveRefusal).find(([, number]) => number === refusal)?.[0] ?? 'unknown'
     this.refusals[name] = (this.refusals[name] ?? 0) + 1
-    this.#shrink()
+    // A flow that is too large says nothing of the target.
+    if (refusal !== MoveRefusal.tooLarge) this.#shrink()
   }
 
   /** Tells the switches in `mask` where the flow's packets are to go at this stage of the move. */
@@ -234,14 +239,26 @@ export class OutgoingMoves {
     }
   }
 
+  /** True if a flow's record is not longer than a message to its target may be. */
+  #fits(record: number, channel: MessageChannel | null): boolean {
+    return channel?.messageBytesMax === undefined ||
+      InstallFlow.bytes + this.#context.engine.exportBytes(record) <= channel.messageBytesMax
+  }
+
   /** Step 3: the record leaves. False when there is no room for it yet. */
   #hand(move: OutgoingMove): boolean {
     const context = this.#context
     const { arena, engine } = context
     const channel = context.control(move.target)
-    const snapshot = engine.exportFlow(move.record)
-    const at = begin(context, channel, InstallFlow, move.flow, move.before + 1, false, snapshot.length)
+    if (!this.#fits(move.record, channel)) {
+      // It has grown meanwhile.
+      this.#countRefusal(MoveRefusal.tooLarge)
+      this.#abort(move, false)
+      return true
+    }
+    const at = begin(context, channel, InstallFlow, move.flow, move.before + 1, false, engine.exportBytes(move.record))
     if (at === 0) return false
+    const snapshot = engine.exportFlow(move.record)
     this.#writeSwitches(at + InstallFlowSwitches, context.switches.all)
     arena.u32[(at + InstallFlowConfigVersion) >> 2] = context.configVersion
     arena.u8.set(snapshot, at + InstallFlow.bytes)
