@@ -113,7 +113,7 @@ export class AliasClaims {
   }
 
   /** The home's word. */
-  reply(at: number): void {
+  reply(at: number, granted: (record: number) => void): void {
     const context = this.#context
     const { arena, engine } = context
     const claim = this.#claims.get(arena.f64[(at + MessageField.flow) >> 3])
@@ -122,8 +122,9 @@ export class AliasClaims {
       return context.anomaly('late-alias-reply')
     }
     this.#end(claim)
-    const granted = arena.u8[at + MessageField.code] === AliasRefusal.none && engine.addAlias(claim.record, key, claim.flip)
-    this.#answered(claim, granted)
+    const isGranted = arena.u8[at + MessageField.code] === AliasRefusal.none && engine.addAlias(claim.record, key, claim.flip)
+    if (isGranted) granted(claim.record)
+    this.#answered(claim, isGranted)
   }
 
   #answered({ record, nf, queue }: Claim, granted: boolean): void {

@@ -33,8 +33,12 @@ export class Closings {
   readonly #closings = new Map<number, Closing>()
   readonly counts = { started: 0, ended: 0, cancelled: 0 }
 
-  constructor(context: RuntimeContext) {
+  readonly #ended: (flow: number) => void
+
+  /** @param ended called for each flow that ends, before it does */
+  constructor(context: RuntimeContext, ended: (flow: number) => void) {
     this.#context = context
+    this.#ended = ended
   }
 
   get size(): number {
@@ -126,6 +130,7 @@ export class Closings {
     this.counts.ended++
     this.#tell(closing, FlowClosed, context.switches.all, 1)
     if (closing.record !== 0) {
+      this.#ended(closing.flow)
       context.engine.endFlow(closing.record)
     } else {
       context.absent.remove(closing.block)

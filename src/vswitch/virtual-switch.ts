@@ -17,14 +17,15 @@ import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import {
-  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, StopPlacingReply,
+  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, ConfigApplied, StopPlacing, StopPlacingReply,
   Workload, WorkloadBusy, WorkloadFlows,
 } from '../messages/announcing.ts'
 import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
-import { Drained, Go, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
+import { Drained, Go, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
+  RerouteFlowReply } from '../messages/migration.ts'
 import {
   Bind, BindReleaser, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal, ReturnPacket,
 } from '../messages/placement.ts'
@@ -151,8 +152,10 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena } = context
     if (planted['learn-from-data']) arena.u16[(entry + Entry.owner) >> 1] = arena.u16[(entry + Entry.releaser) >> 1] = runtime
-    if (arena.u16[(entry + Entry.releaser) >> 1] === runtime) context.toExternal(d, shown)
-    else if (arena.u8[entry + Entry.phase] === EntryPhase.learning) hold(context, entry, d)
+    if (arena.u16[(entry + Entry.releaser) >> 1] === runtime) {
+      arena.u32[(entry + Entry.released) >> 2]++
+      context.toExternal(d, shown)
+    } else if (arena.u8[entry + Entry.phase] === EntryPhase.learning) hold(context, entry, d)
     else context.drop(arena.i32[d + Descriptor.slot], 'not-releaser')
   }
 
@@ -374,9 +377,12 @@ export class VirtualSwitch {
     const key = (at + MessageField.key) >> 2
     const entry = this.#entryFor(at, key, flow, epoch)
     if (entry === 0) return
-    arena.u16[(entry + Entry.releaser) >> 1] = arena.u16[(at + BindReleaser) >> 1]
+    const releaser = arena.u16[(at + BindReleaser) >> 1]
     const owner = arena.u16[(at + MessageField.node) >> 1]
     this.#setFlow(entry, flow)
+    this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, this.#incarnationOf(releaser))
+    if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
+    arena.u16[(entry + Entry.releaser) >> 1] = releaser
     this.#own(entry, owner, this.#incarnationOf(owner), epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
@@ -483,6 +489,7 @@ export class VirtualSwitch {
       this.aliases.flowEnded(flow)
     }
     if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) arena.u16[(entry + Entry.releaser) >> 1] = sender
+    this.#setNextReleaser(entry, arena.u32[(at + RerouteFlowReleaser) >> 2], arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
     this.#own(entry, owner, incarnation, epoch)
     const before = previous !== 0 && this.#isLive(previous, previousIncarnation) ? previous : sender
     this.#answerReroute(before, sender, flow, epoch)
@@ -490,6 +497,18 @@ export class VirtualSwitch {
     this.#flush(entry)
     if (!isKnown) this.aliases.flowKnown(flow, entry)
     this.#questions.askAgain()
+  }
+
+  /** Who is to release the flow's frames when the one who does now has sent its last: a replica, or with 0 the owner. */
+  #setNextReleaser(entry: number, replica: number, incarnation: number): void {
+    const { u16 } = this.#context.arena
+    const life = incarnation & 0xffff
+    // Another life of the one who did: that one is over.
+    if (replica !== 0 && u16[(entry + Entry.releaser) >> 1] === replica && u16[(entry + Entry.releaserLife) >> 1] !== life) {
+      u16[(entry + Entry.releaser) >> 1] = 0
+    }
+    u16[(entry + Entry.nextReleaser) >> 1] = replica
+    u16[(entry + Entry.releaserLife) >> 1] = life
   }
 
   /** In-band, behind the last packet that went to the owner before. */
@@ -561,10 +580,11 @@ export class VirtualSwitch {
           !this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#wait(entry, EntryPhase.orphaned)
       const releaser = arena.u16[(entry + Entry.releaser) >> 1]
       // A newer life of it may be known here already.
-      const isNewer = releaser === owner && this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])
+      const isNewer = releaser === owner ? this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])
+        : arena.u16[(entry + Entry.releaserLife) >> 1] === (this.#incarnationOf(releaser) & 0xffff) && this.#runtimes.has(releaser)
       if (!fenced.has(releaser) || isNewer) continue
       if (this.#releasing.awaitsDrained(entry)) {
-        arena.u16[(entry + Entry.releaser) >> 1] = owner
+        arena.u16[(entry + Entry.releaser) >> 1] = 0
         this.#releasing.release(entry)
       } else {
         // Whoever claims the flow waits for nobody, even when the fenced one's next life is here.
@@ -634,7 +654,9 @@ export class VirtualSwitch {
       // The addresses of a frame that a runtime sent are not those of the flow.
       arena.u8.copyWithin(entry + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
       this.#setFlow(entry, flow)
-      arena.u16[(entry + Entry.releaser) >> 1] = owner
+      const releaser = arena.u32[(at + AnnounceFlowReleaser) >> 2]
+      this.#setNextReleaser(entry, releaser, this.#incarnationOf(releaser))
+      arena.u16[(entry + Entry.releaser) >> 1] = releaser || owner
       this.#own(entry, owner, arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2], epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
