@@ -28,9 +28,13 @@ export const PrepareFlowSnapshotBytes = fieldOf(PrepareFlow, 'snapshotBytes')
 /** `code`: a {@link MoveRefusal}. */
 export const PrepareFlowReply = message(10, 'PrepareFlowReply')
 
-/** Send the flow's packets to `node` from now on. `releaser` releases its frames, 0: the owner does. `code` 1: its state is lost. */
+/**
+ * Send the flow's packets to `node` from now on. `releaser` releases its frames, 0: the owner does. `code` 1: its state is lost; 2: its
+ * owner before is dead, unless that is `buffersAt`.
+ */
 export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: { ownerIncarnation: u32, releaser: u32,
-  releaserIncarnation: u32 } })
+  releaserIncarnation: u32, buffersAt: u32 } })
+export const RerouteFlowBuffersAt = fieldOf(RerouteFlow, 'buffersAt')
 export const RerouteFlowReleaserIncarnation = fieldOf(RerouteFlow, 'releaserIncarnation')
 export const RerouteFlowReleaser = fieldOf(RerouteFlow, 'releaser')
 export const RerouteFlowOwnerIncarnation = fieldOf(RerouteFlow, 'ownerIncarnation')

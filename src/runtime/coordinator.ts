@@ -185,7 +185,8 @@ export class Coordinator {
       arena.i32.set(replica.aliases.subarray(i, i + KEY_WORDS), this.#scratch + Descriptor.key)
       engine.addAlias(record, this.#scratch + Descriptor.key, replica.aliases[i + KEY_WORDS] !== 0)
     }
-    this.protection.secure(record, null, this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0)
+    const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
+    this.protection.secure(record, null, { target, isPromotion: true })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -480,7 +481,7 @@ export class Coordinator {
   /** The switches hear that all that is to be said of those fenced has been said: not before every replica has been promoted. */
   #sayApplied(): void {
     const context = this.#context
-    if (this.#applying === 0 || this.replicas.isRecovering) return
+    if (this.#applying === 0 || this.replicas.isRecovering || this.protection.isClaiming) return
     for (const id of context.switches.idsIn(context.switches.all)) {
       sendHead(context, context.control(id), ConfigApplied, 0, this.#applying)
     }

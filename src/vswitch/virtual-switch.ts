@@ -24,7 +24,7 @@ import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
-import { Drained, Go, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
+import { Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
   RerouteFlowReply } from '../messages/migration.ts'
 import {
   Bind, BindReleaser, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal, ReturnPacket,
@@ -484,14 +484,19 @@ export class VirtualSwitch {
     const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     this.#setFlow(entry, flow)
     // The owner has it without its state, so without its aliases.
-    if (arena.u8[at + MessageField.code] !== 0) {
+    if (arena.u8[at + MessageField.code] === 1) {
       table.removeAliases(entry)
       this.aliases.flowEnded(flow)
     }
-    if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) arena.u16[(entry + Entry.releaser) >> 1] = sender
-    this.#setNextReleaser(entry, arena.u32[(at + RerouteFlowReleaser) >> 2], arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
+    const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
+    this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
+    if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) {
+      // Who keeps a flow has nothing to send before the change; who gives it away goes on till then.
+      arena.u16[(entry + Entry.releaser) >> 1] = owner === sender ? releaser || owner : sender
+    }
     this.#own(entry, owner, incarnation, epoch)
-    const before = previous !== 0 && this.#isLive(previous, previousIncarnation) ? previous : sender
+    const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]
+    const before = previous !== 0 && !isDead && this.#isLive(previous, previousIncarnation) ? previous : sender
     this.#answerReroute(before, sender, flow, epoch)
     this.#releasing.release(entry)
     this.#flush(entry)

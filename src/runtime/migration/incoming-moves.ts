@@ -291,6 +291,10 @@ export class IncomingMoves {
       this.#become(move, 'returning')
       this.#returning.push(move)
     }
+    // Where the flow's replica is dead, a switch may take us for the one who releases.
+    if (this.#protection.isOn) {
+      for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
+    }
     this.#giveBack(move)
   }
 

@@ -131,6 +131,8 @@ export class OutgoingMoves {
     const moving = this.moves.has(flow)
     const flags = arena.u8[record + FlowRecord.flags] & FlowFlag.paused
     if (!(planted['busy-ignored'] && moving) && (moving || flags !== 0 || this.#isBusy(flow))) return 'busy'
+    // First it needs another replica.
+    if (this.#protection.isDead(flow)) return 'busy'
     const movedMs = arena.u32[(companionOf(context, record) + COMPANION_MOVED_MS) >> 2]
     if (movedMs !== 0 && ((now / 1000) >>> 0) - movedMs < context.times.residenceUs / 1000) return 'busy'
     const channel = context.control(target)
@@ -436,7 +438,7 @@ export class OutgoingMoves {
     this.#tellReplicaStays(move, move.before + 2)
     if (move.state === 'takingBack' && this.#protection.isOn) {
       move.returned.takeAll(move.held)
-      return this.#protection.secure(move.record, move.returned)
+      return this.#protection.secure(move.record, move.returned, { isReleaser: true })
     }
     context.engine.resumeFlow(move.record)
     context.buffered -= move.returned.count + move.held.count

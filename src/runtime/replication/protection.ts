@@ -11,7 +11,7 @@
  */
 
 import { planted } from '../../base/planted-bugs.ts'
-import { AbortFlow, AbortFlowSwitches, Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
+import { AbortFlow, AbortFlowSwitches, Drained, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
   RerouteFlowReleaserIncarnation } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
@@ -64,6 +64,8 @@ interface Securing {
   isAdopted: boolean
   /** The switches have been told. */
   isRerouted: boolean
+  readonly isPromotion: boolean
+  readonly isReleaser: boolean
   /** Switches whose `Go` is awaited, and what each had accepted from the releaser before. */
   pending: number
   readonly released: Map<number, number>
@@ -135,6 +137,12 @@ export class Protection {
       [...this.securing.values()].some(({ isAsked, replica }) => replica !== 0 && !isAsked)
   }
 
+  /** True while a switch has yet to hear of a flow whose owner has died that it is ours. */
+  get isClaiming(): boolean {
+    for (const { isPromotion, isRerouted } of this.securing.values()) if (isPromotion && !isRerouted) return true
+    return false
+  }
+
   /** The runtime that keeps the flow's replica, 0 for none. */
   replicaOf(flow: number): number {
     const guard = this.#guards.get(flow)
@@ -145,7 +153,7 @@ export class Protection {
   releaserOf(flow: number): number {
     if (this.#host.mode !== 'commit') return 0
     const securing = this.securing.get(flow)
-    return securing?.isRerouted === true ? securing.replica : this.#guards.get(flow)?.replica ?? 0
+    return securing?.isRerouted === true ? securing.replica : this.replicaOf(flow)
   }
 
   /** True while outputs of a flow have not been acknowledged. */
@@ -374,16 +382,17 @@ export class Protection {
    * Gives a flow that is paused, or is paused now, a replica; then it runs.
    *
    * @param held packets to run then, counted as buffered
-   * @param target a runtime that buffers packets of the flow and is to hand them over
+   * @param options target: a runtime that buffers packets of the flow and is to hand them over; isPromotion: its owner has died, and no
+   *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives
    */
-  secure(record: number, held: PacketQueue | null = null, target = 0): void {
+  secure(record: number, held: PacketQueue | null = null, { target = 0, isPromotion = false, isReleaser = false } = {}): void {
     const context = this.#context
     const flow = flowOf(context, record)
     this.#bare.delete(flow)
     const old = this.#guards.get(flow) ?? null
     context.engine.pauseFlow(record)
     const securing: Securing = {
-      flow, record, epoch: 0, replica: 0, isAsked: false, isAdopted: false, isRerouted: false, pending: 0, released: new Map(), old, target,
+      flow, record, epoch: 0, replica: 0, isAsked: false, isAdopted: false, isRerouted: false, isPromotion, isReleaser, pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
     }
     this.securing.set(flow, securing)
@@ -407,11 +416,11 @@ export class Protection {
   /** A replica has the flow, or there is none to be had: the switches hear who releases its frames from now on. */
   #changeReleaser(securing: Securing): void {
     const context = this.#context
-    const { old, flow, epoch } = securing
+    const { old, flow, epoch, isReleaser } = securing
     securing.isRerouted = true
     securing.pending = securing.markers = context.switches.all
     this.#reroute(securing, context.switches.all)
-    if (old !== null && !old.isDead) sendHead(context, context.control(old.replica), RetireFlow, flow, epoch)
+    if (old !== null && !old.isDead && !isReleaser) sendHead(context, context.control(old.replica), RetireFlow, flow, epoch)
     else this.#sayDrained(securing)
     if (!securing.targetDone) this.#sendAbort(securing)
     if (planted['secured-without-go']) securing.pending = 0
@@ -429,7 +438,7 @@ export class Protection {
     securing.isAsked = this.#adopt(record, replica)
   }
 
-  #reroute({ record, flow, epoch, replica }: Securing, mask: number): void {
+  #reroute({ record, flow, epoch, replica, isPromotion, target }: Securing, mask: number): void {
     const context = this.#context
     const { arena } = context
     const releaser = this.#host.mode === 'commit' ? replica : 0
@@ -438,6 +447,8 @@ export class Protection {
       const at = begin(context, channel, RerouteFlow, flow, epoch, true)
       if (at === 0) continue
       arena.u16[(at + MessageField.node) >> 1] = context.self
+      if (isPromotion) arena.u8[at + MessageField.code] = 2
+      arena.u32[(at + RerouteFlowBuffersAt) >> 2] = target
       arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
       arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
       arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#host.incarnationOf(releaser)
