@@ -70,7 +70,8 @@ export const BufferedPacket = message(17, 'BufferedPacket', { hasTail: true })
 /** In-band: behind the last frame that this node releases of the flow. */
 export const Drained = message(18, 'Drained')
 /**
- * From now on the new releaser may release frames of the flow to this switch, which has accepted `released` from the one before.
+ * From now on the new releaser may release frames of the flow to this switch, which has accepted `released` from the one before. `code` 1:
+ * no, the flow lives on elsewhere at a higher epoch.
  */
 export const Go = message(19, 'Go', { fields: { released: u32 } })
 export const GoReleased = fieldOf(Go, 'released')

@@ -259,7 +259,7 @@ export class Coordinator {
       context.absent.remove(block)
       context.step('opening', -1)
     }
-    if (this.protection.opened(record)) return
+    this.protection.opened(record)
     for (const id of switches.idsIn(switches.all)) if (id !== opener) this.#bind(record, id)
   }
 
@@ -269,7 +269,7 @@ export class Coordinator {
     const at = begin(context, channel, Bind, flowOf(context, record), epochOf(context, record), true)
     if (at === 0) return
     context.arena.u16[(at + MessageField.node) >> 1] = context.self
-    context.arena.u16[(at + BindReleaser) >> 1] = context.self
+    context.arena.u16[(at + BindReleaser) >> 1] = this.protection.releaserOf(flowOf(context, record)) || context.self
     writeKey(context, at, record)
     ;(channel as MessageChannel).commit()
   }
@@ -314,6 +314,10 @@ export class Coordinator {
         return
       case BufferedPacket.type: return this.#bufferedPacket(at, bytes, flow, code)
       case Go.type:
+        if (code !== 0) {
+          if (!this.incoming.superseded(flow, epoch) && !this.protection.superseded(flow, epoch)) context.anomaly('late-go')
+          return
+        }
         if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch) &&
             !this.protection.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
         return

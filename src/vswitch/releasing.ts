@@ -44,7 +44,7 @@ export class Releasing {
     const releaser = arena.u16[(entry + Entry.releaser) >> 1]
     const epoch = arena.u32[(entry + Entry.epoch) >> 2]
     const hasDrained = arena.u16[(entry + Entry.drainedBy) >> 1] === releaser &&
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] >= epoch
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] === epoch
     const next = arena.u16[(entry + Entry.nextReleaser) >> 1] || owner
     const awaits = !(releaser === next || hasDrained || !this.#host.isThere(releaser))
     const awaited = this.awaitsDrained(entry)
@@ -78,7 +78,7 @@ export class Releasing {
     if (entry === 0) return context.anomaly('unknown-flow')
     const awaits = this.awaitsDrained(entry)
     const note = arena.u32[(entry + Entry.drainedEpoch) >> 2]
-    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch >= arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
+    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch === arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
       // What is awaited has come, while a later word, of the owner, is noted already: that one is still needed.
       const by = arena.u16[(entry + Entry.drainedBy) >> 1]
       arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
@@ -88,7 +88,9 @@ export class Releasing {
       arena.u16[(entry + Entry.drainedBy) >> 1] = by
       return
     }
-    if (epoch < note) return
+    // Of two at one epoch, the releaser's is the one that may be needed.
+    const isOfReleaser = arena.u16[(entry + Entry.drainedBy) >> 1] === arena.u16[(entry + Entry.releaser) >> 1]
+    if (epoch < note || (epoch === note && isOfReleaser && runtime !== arena.u16[(entry + Entry.releaser) >> 1])) return
     arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
     arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
     if (this.awaitsDrained(entry)) this.release(entry)

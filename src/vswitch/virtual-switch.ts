@@ -477,6 +477,9 @@ export class VirtualSwitch {
       if (!isKnown) {
         this.#answerReroute(sender, sender, flow, epoch)
         sendHead(context, context.control(owner), Go, flow, epoch)
+      } else if (arena.u8[at + MessageField.code] !== 0) {
+        // Who takes it over from the dead comes too late: it lives on elsewhere.
+        sendHead(context, context.control(owner), Go, flow, epoch, 0, 1)
       }
       return
     }

@@ -304,6 +304,11 @@ export class IncomingMoves {
   rerouteReply(switchId: number, flow: number, epoch: number): void {
     const move = this.moves.get(flow)
     if (move?.state === 'inheriting') return
+    // Ahead of the replica's own word.
+    if (move !== undefined && move.yields && epoch > move.epoch + 1) {
+      move.epoch = epoch - 1
+      move.marked = 0
+    }
     if (move === undefined || epoch !== move.epoch + 1) return this.#context.anomaly('late-reroute-reply')
     move.marked |= this.#context.switches.bitOf(switchId)
     this.#giveBack(move)
@@ -445,6 +450,14 @@ export class IncomingMoves {
       move.version = configVersion
       for (const id of move.named) this.#inherit(move, id)
     }
+  }
+
+  /** A switch knows better: a flow that we would inherit lives on elsewhere. */
+  superseded(flow: number, epoch: number): boolean {
+    const move = this.moves.get(flow)
+    if (move?.state !== 'inheriting' || move.epoch !== epoch) return false
+    this.#forget(move, 'source-fenced')
+    return true
   }
 
   /** Tells a switch that a flow is ours now, and that its state, its aliases too, is gone. */

@@ -173,17 +173,13 @@ export class Protection {
     return candidates.length === 0 ? 0 : candidates[this.#next++ % candidates.length] as number
   }
 
-  /** A flow has opened here. True: its replica tells the switches of it. */
-  opened(record: number): boolean {
-    if (!this.isOn) return false
+  /** A flow has opened here. */
+  opened(record: number): void {
+    if (!this.isOn) return
     const replica = this.#choose()
     const flow = flowOf(this.#context, record)
-    if (replica === 0 || !this.#adopt(record, replica, AdoptKind.opening)) {
-      this.#leaveBare(flow, record)
-      return false
-    }
-    this.#guard(flow, record, replica, false)
-    return this.#host.mode === 'commit'
+    if (replica === 0 || !this.#adopt(record, replica, AdoptKind.opening)) this.#leaveBare(flow, record)
+    else this.#guard(flow, record, replica, false)
   }
 
   #leaveBare(flow: number, record: number): void {
@@ -480,6 +476,25 @@ export class Protection {
     if (!securing.released.has(switchId)) securing.released.set(switchId, released)
     securing.pending &= ~this.#context.switches.bitOf(switchId)
     this.#finish(securing)
+    return true
+  }
+
+  /** A switch knows better: a flow whose owner has died lives on elsewhere. */
+  superseded(flow: number, epoch: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined || !securing.isPromotion || securing.epoch !== epoch) return false
+    const context = this.#context
+    this.securing.delete(flow)
+    context.step('securing', -1)
+    this.ended(flow)
+    for (const queue of [securing.returned, securing.held]) {
+      for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
+        context.buffered--
+        context.drop(slot, 'source-fenced')
+      }
+    }
+    context.engine.removeFlow(securing.record)
+    if (securing.replica !== 0) sendHead(context, context.control(securing.replica), ForgetFlow, flow, 0)
     return true
   }
 
