@@ -33,7 +33,10 @@ export const PrepareFlowReply = message(10, 'PrepareFlowReply')
  * owner before is dead, unless that is `buffersAt`.
  */
 export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: { ownerIncarnation: u32, releaser: u32,
-  releaserIncarnation: u32, buffersAt: u32 } })
+  releaserIncarnation: u32, buffersAt: u32,
+  releaserNow: u32 } })
+/** Who has released its frames so far, although the switch may not have heard so; 0: the owner. */
+export const RerouteFlowReleaserNow = fieldOf(RerouteFlow, 'releaserNow')
 export const RerouteFlowBuffersAt = fieldOf(RerouteFlow, 'buffersAt')
 export const RerouteFlowReleaserIncarnation = fieldOf(RerouteFlow, 'releaserIncarnation')
 export const RerouteFlowReleaser = fieldOf(RerouteFlow, 'releaser')

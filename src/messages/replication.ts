@@ -47,8 +47,9 @@ export const CommitStepFrames = fieldOf(CommitStep, 'frames')
 /** An output of the next step. `node` is the switch that it leaves by. */
 export const ReleasePacket = message(34, 'ReleasePacket', { hasTail: true })
 
-/** Say `Drained` at this epoch on every link, behind what you have released. */
-export const RetireFlow = message(35, 'RetireFlow')
+/** Say `Drained` at this epoch on every link, behind what you have released, as soon as you know the configuration `configVersion`. */
+export const RetireFlow = message(35, 'RetireFlow', { fields: { configVersion: u32 } })
+export const RetireFlowConfigVersion = fieldOf(RetireFlow, 'configVersion')
 /** The flow has ended, or its replica is elsewhere. */
 export const ForgetFlow = message(36, 'ForgetFlow')
 

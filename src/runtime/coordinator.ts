@@ -25,7 +25,8 @@ import {
   RerouteFlowReply,
 } from '../messages/migration.ts'
 import {
-  AdoptFlow, AdoptFlowReply, AskFlow, AskFlowReply, CommitStep, ForgetFlow, MovingFlow, MovingFlowReply, ReleasePacket, RetireFlow, YieldFlow,
+  AdoptFlow, AdoptFlowReply, AskFlow, AskFlowReply, CommitStep, ForgetFlow, MovingFlow, MovingFlowReply, ReleasePacket, RetireFlow,
+  RetireFlowConfigVersion, YieldFlow,
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
@@ -326,7 +327,7 @@ export class Coordinator {
       case AdoptFlowReply.type: return this.protection.adoptReply(peer, flow, epoch, code)
       case CommitStep.type: return this.replicas.step(peer, at, bytes, flow, epoch)
       case ReleasePacket.type: return this.replicas.releasePacket(peer, at, bytes, flow, epoch)
-      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch)
+      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2])
       case ForgetFlow.type: return this.replicas.forget(peer, flow)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1])
       case MovingFlowReply.type: return this.outgoing.movingReply(flow, epoch)
@@ -478,6 +479,7 @@ export class Coordinator {
       context.step('announcing', -1)
     }
     if (this.#isDraining) this.#tellPlacing(come, true)
+    this.replicas.configured()
     this.#applying = config.version
     this.#sayApplied()
   }

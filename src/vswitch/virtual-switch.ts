@@ -24,7 +24,7 @@ import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
-import { Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
+import { Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow,
   RerouteFlowReply } from '../messages/migration.ts'
 import {
   Bind, BindReleaser, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal, ReturnPacket,
@@ -491,6 +491,9 @@ export class VirtualSwitch {
       table.removeAliases(entry)
       this.aliases.flowEnded(flow)
     }
+    // The replica's own word may be on its way here: it has released what there was, and its owner nothing.
+    const now = arena.u32[(at + RerouteFlowReleaserNow) >> 2]
+    if (now !== 0 && isKnown && arena.u16[(entry + Entry.releaser) >> 1] === previous) arena.u16[(entry + Entry.releaser) >> 1] = now
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
     this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
     if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) {

@@ -16,14 +16,15 @@ import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
   AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal, PrepareFlow,
-  PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
+  PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserNow,
   RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
-import { MovingFlow, RetireFlow } from '../../messages/replication.ts'
+import { MovingFlow } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, aliasCount, writeAliases } from '../alias-claims.ts'
+import { sendRetire } from '../replication/replicas.ts'
 import type { Protection } from '../replication/protection.ts'
 import {
   begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, type RuntimeContext,
@@ -243,8 +244,9 @@ export class OutgoingMoves {
     const context = this.#context
     const back = move.state === 'aborting' || move.state === 'takingBack'
     const owner = back ? context.self : move.target
+    const now = this.#protection.releaserOf(move.flow)
     // Going back before anything has left, the flow keeps its replica.
-    const releaser = move.state === 'aborting' ? this.#protection.releaserOf(move.flow) : 0
+    const releaser = move.state === 'aborting' ? now : 0
     for (const id of context.switches.idsIn(mask)) {
       const channel = context.control(id)
       const at = begin(context, channel, RerouteFlow, move.flow, move.before + (back ? 2 : 1), true)
@@ -252,6 +254,7 @@ export class OutgoingMoves {
       context.arena.u16[(at + MessageField.node) >> 1] = owner
       context.arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = back ? context.incarnation : this.#incarnationOf(owner)
       context.arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
+      context.arena.u32[(at + RerouteFlowReleaserNow) >> 2] = back ? 0 : now
       context.arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#incarnationOf(releaser)
       writeKey(context, at, move.record)
       ;(channel as MessageChannel).commit()
@@ -319,7 +322,7 @@ export class OutgoingMoves {
   #sayDrained(move: OutgoingMove, epoch: number): void {
     const context = this.#context
     const releaser = this.#protection.releaserOf(move.flow)
-    if (releaser !== 0) return sendHead(context, context.control(releaser), RetireFlow, move.flow, epoch)
+    if (releaser !== 0) return sendRetire(context, releaser, move.flow, epoch)
     for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, move.flow, epoch)
   }
 

@@ -15,7 +15,7 @@ import { AbortFlow, AbortFlowSwitches, Drained, RerouteFlow, RerouteFlowBuffersA
   RerouteFlowReleaserIncarnation } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AdoptFlow, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, ReleasePacket, RetireFlow,
+  AdoptFlow, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, ReleasePacket,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -25,7 +25,7 @@ import { KEY_WORDS } from '../../flow/flow-record.ts'
 import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
-import { writeAdoption } from './replicas.ts'
+import { sendRetire, writeAdoption } from './replicas.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
 
@@ -416,7 +416,7 @@ export class Protection {
     securing.isRerouted = true
     securing.pending = securing.markers = context.switches.all
     this.#reroute(securing, context.switches.all)
-    if (old !== null && !old.isDead && !isReleaser) sendHead(context, context.control(old.replica), RetireFlow, flow, epoch)
+    if (old !== null && !old.isDead && !isReleaser) sendRetire(context, old.replica, flow, epoch)
     else this.#sayDrained(securing)
     if (!securing.targetDone) this.#sendAbort(securing)
     if (planted['secured-without-go']) securing.pending = 0

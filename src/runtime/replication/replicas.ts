@@ -18,7 +18,8 @@ import { Drained } from '../../messages/migration.ts'
 import { Bind, BindReleaser } from '../../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal, AskFlow, AskFlowReply, CommitStep, CommitStepFrames,
-  CommitStepSnapshotBytes, MovingFlowReply, ReleasePacket,
+  CommitStepSnapshotBytes, MovingFlowReply, ReleasePacket, RetireFlow,
+  RetireFlowConfigVersion,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -71,6 +72,8 @@ export class Replicas {
   readonly #replicas = new Map<number, Replica>()
   /** Replicas whose owners are fenced and that are still to be promoted. */
   #orphans: Replica[] = []
+  /** Last words that wait for a configuration with the switches that they are for. */
+  #retiring: { readonly flow: number; readonly epoch: number; readonly configVersion: number }[] = []
   /** Replicas about which other runtimes have been asked. */
   #asking = 0
 
@@ -213,10 +216,18 @@ export class Replicas {
     }
   }
 
-  retire(owner: number, flow: number, epoch: number): void {
+  retire(owner: number, flow: number, epoch: number, configVersion: number): void {
     // Another owner's replica of it may be here by now: what this one had to release is out all the same.
     if (this.#replicas.get(flow)?.owner !== owner) this.#context.anomaly('unknown-replica')
-    this.#sayDrained(flow, epoch)
+    if (configVersion <= this.#context.configVersion) this.#sayDrained(flow, epoch)
+    else this.#retiring.push({ flow, epoch, configVersion })
+  }
+
+  /** A new configuration: its switches may be waiting for a word. */
+  configured(): void {
+    const ready = this.#retiring.filter(({ configVersion }) => configVersion <= this.#context.configVersion)
+    this.#retiring = this.#retiring.filter((one) => !ready.includes(one))
+    for (const { flow, epoch } of ready) this.#sayDrained(flow, epoch)
   }
 
   #sayDrained(flow: number, epoch: number): void {
@@ -344,3 +355,12 @@ export function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Ar
   arena.u8.set(macs, at + MessageField.macs)
 }
 
+
+/** Tells a replica that it is to release no more. */
+export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number): void {
+  const channel = context.control(replica)
+  const at = begin(context, channel, RetireFlow, flow, epoch, true)
+  if (at === 0) return
+  context.arena.u32[(at + RetireFlowConfigVersion) >> 2] = context.configVersion
+  ;(channel as MessageChannel).commit()
+}
