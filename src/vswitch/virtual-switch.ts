@@ -498,7 +498,7 @@ export class VirtualSwitch {
     this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
     if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) {
       // Who keeps a flow has nothing to send before the change; who gives it away goes on till then.
-      arena.u16[(entry + Entry.releaser) >> 1] = owner === sender ? releaser || owner : sender
+      arena.u16[(entry + Entry.releaser) >> 1] = owner === sender ? releaser || owner : now || sender
     }
     this.#own(entry, owner, incarnation, epoch)
     const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]

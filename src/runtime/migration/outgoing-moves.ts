@@ -205,10 +205,10 @@ export class OutgoingMoves {
   }
 
   /** The flow's replica knows that it moves. */
-  movingReply(flow: number, epoch: number): void {
+  movingReply(flow: number, epoch: number, target: number): void {
     const move = this.moves.get(flow)
     // Of a move that is off, or a word that it is.
-    if (move?.state !== 'preparing' || move.before + 1 !== epoch) return
+    if (move?.state !== 'preparing' || move.before + 1 !== epoch || move.target !== target) return
     this.#startRerouting(move)
   }
 
