@@ -34,7 +34,8 @@ export const PrepareFlowReply = message(10, 'PrepareFlowReply')
  */
 export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: { ownerIncarnation: u32, releaser: u32,
   releaserIncarnation: u32, buffersAt: u32,
-  releaserNow: u32 } })
+  releaserNow: u32, releaserNowIncarnation: u32 } })
+export const RerouteFlowReleaserNowIncarnation = fieldOf(RerouteFlow, 'releaserNowIncarnation')
 /** Who has released its frames so far, although the switch may not have heard so; 0: the owner. */
 export const RerouteFlowReleaserNow = fieldOf(RerouteFlow, 'releaserNow')
 export const RerouteFlowBuffersAt = fieldOf(RerouteFlow, 'buffersAt')

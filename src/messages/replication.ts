@@ -28,7 +28,8 @@ export const AdoptKind = {
 } as const
 
 /**
- * Keep this flow's record. `code` is an {@link AdoptKind}. `node` 1: you release its frames. The tail is `aliases` alias keys of 12 words, then the snapshot.
+ * Keep this flow's record. `code` is an {@link AdoptKind}. `node` 1: you release its frames. The tail is `aliases` alias keys of 12 words,
+ * then the snapshot.
  */
 export const AdoptFlow = message(31, 'AdoptFlow', { withKey: true, fields: { layout: u32, aliases: u32 }, hasTail: true })
 export const AdoptFlowLayout = fieldOf(AdoptFlow, 'layout')

@@ -23,8 +23,8 @@ import { createEngine, defaultPolicy, type EngineEvents, type EnginePolicy } fro
 import { Coordinator } from '../runtime/coordinator.ts'
 import { PeerSwitches } from '../runtime/peer-switches.ts'
 import {
-  ABSENT_OWN_BYTES, AbsentKind, COMPANION_BYTES, COMPANION_REPLICA, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf, type RuntimeContext,
-  type RuntimeLimits, type RuntimeTimes,
+  ABSENT_OWN_BYTES, AbsentKind, COMPANION_BYTES, COMPANION_REPLICA, companionOf, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf,
+  type RuntimeContext, type RuntimeLimits, type RuntimeTimes,
 } from '../runtime/runtime-context.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import type { ClusterNode, CommandResult, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
@@ -187,8 +187,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
         const direction = ((i32[d + Descriptor.meta] >>> 16) & 1) ^ u8[record + FlowRecord.opener]
         target = u8[record + FlowRecord.outputs + direction]
       }
-      if (replicates && record !== 0 && u16[(context.companions + engine.slab.indexOf(record) * COMPANION_BYTES + COMPANION_REPLICA) >> 1] !== 0 &&
-          protection.collect(record, d, target)) continue
+      const isGuarded = replicates && record !== 0 && u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] !== 0
+      if (isGuarded && protection.collect(record, d, target)) continue
       sendTo(target, i32[d + Descriptor.frame], i32[d + Descriptor.length])
     }
     if (count > 0) protection.commitSteps()

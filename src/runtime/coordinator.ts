@@ -14,15 +14,17 @@ import { planted } from '../base/planted-bugs.ts'
 import { FlowPhase, FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
 import { KeyBlock } from '../flow/key-table.ts'
 import { copyFlowKey, flowKeysEqual } from '../flow/flow-key.ts'
-import { AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser,
-  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
-  WorkloadFlows, WorkloadPackets, WorkloadQueue } from '../messages/announcing.ts'
+import {
+  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, AnnounceFlowReleaserIncarnation,
+  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops, WorkloadFlows, WorkloadPackets,
+  WorkloadQueue,
+} from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
 import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
 import {
-  AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, GoReleased, InstallFlow, InstallFlowReply, PrepareFlow, PrepareFlowReply,
-  RerouteFlowReply,
+  AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, GoReleased, InstallFlow, InstallFlowReply, PrepareFlow,
+  PrepareFlowReply, RerouteFlowReply,
 } from '../messages/migration.ts'
 import {
   AdoptFlow, AdoptFlowReply, AskFlow, AskFlowReply, CommitStep, ForgetFlow, MovingFlow, MovingFlowReply, ReleasePacket, RetireFlow,
@@ -30,7 +32,7 @@ import {
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
-import { Bind, BindReleaser, FlowOpen, ReturnPacket } from '../messages/placement.ts'
+import { Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -43,8 +45,8 @@ import { OutgoingMoves, type OutgoingMove } from './migration/outgoing-moves.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
 import { Replicas, type Replica } from './replication/replicas.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, writeKeyFrom,
-  type RuntimeContext,
+  AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey,
+  writeKeyFrom, type RuntimeContext,
 } from './runtime-context.ts'
 
 /** How far above the last epoch that it knows of a promoted replica begins: an owner may have tried so often since its last word. */
@@ -270,7 +272,9 @@ export class Coordinator {
     const at = begin(context, channel, Bind, flowOf(context, record), epochOf(context, record), true)
     if (at === 0) return
     context.arena.u16[(at + MessageField.node) >> 1] = context.self
-    context.arena.u16[(at + BindReleaser) >> 1] = this.protection.releaserOf(flowOf(context, record)) || context.self
+    const replica = this.protection.releaserOf(flowOf(context, record))
+    context.arena.u16[(at + BindReleaser) >> 1] = replica || context.self
+    context.arena.u32[(at + BindReleaserIncarnation) >> 2] = replica === 0 ? context.incarnation : this.#runtimes.get(replica) ?? 0
     writeKey(context, at, record)
     ;(channel as MessageChannel).commit()
   }
@@ -539,7 +543,8 @@ export class Coordinator {
   }
 
   nextDue(): number {
-    const soon = this.#applying !== 0 || this.protection.isWaiting || this.#announcements.size > 0 || this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
+    const soon = this.#applying !== 0 || this.protection.isWaiting || this.#announcements.size > 0 ||
+      this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
       this.#context.absent.size > 0 ? this.#nextSweep : Infinity)
   }
@@ -636,7 +641,10 @@ export class Coordinator {
     arena.u16[(at + MessageField.node) >> 1] = owner
     arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] =
       owner === context.self ? context.incarnation : this.#runtimes.get(owner) ?? 0
-    arena.u32[(at + AnnounceFlowReleaser) >> 2] = owner === context.self ? this.protection.releaserOf(flow) : 0
+    // What is being taken back was released by its replica for the last time.
+    const releaser = owner === context.self && move?.state !== 'takingBack' ? this.protection.releaserOf(flow) : 0
+    arena.u32[(at + AnnounceFlowReleaser) >> 2] = releaser
+    arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2] = this.#runtimes.get(releaser) ?? 0
     writeKey(context, at, record)
     writeAliases(context, at + AnnounceFlow.bytes, record)
     ;(channel as MessageChannel).commit()

@@ -126,7 +126,8 @@ export class Ledger {
     if (this.#commits) {
       const life = this.#processedBy[id]
       // A state that has begun anew since has not seen it.
-      if (this.#processedSince[id] === (this.#beginnings.get(life) ?? 0)) this.#leftAs.set(life, Math.max(this.#leftAs.get(life) ?? 0, this.#processedAs[id]))
+      const isSame = this.#processedSince[id] === (this.#beginnings.get(life) ?? 0)
+      if (isSame) this.#leftAs.set(life, Math.max(this.#leftAs.get(life) ?? 0, this.#processedAs[id]))
     }
     const key = flow * 2 + side
     const last = this.#lastLeft.get(key) ?? 0

@@ -7,7 +7,8 @@
  *      0 flow key, 11 words │ 44 phase u8, flags u8 │ 48 since f64 │ 56 hash i32 │ 60 owner u16, releaser u16
  *     64 flow id f64 │ 72 epoch u32 │ 76 Ethernet addresses, 12 bytes │ 88 held: first, 92 last, 96 count u16,
  *     98 packets returned u16
- *     100 main entry (of an alias), 104 next alias │ 108 drained: epoch u32, 112 by u16 │  116 owner's incarnation u32 │ 120 next releaser u16, its life u16 │
+ *     100 main entry (of an alias), 104 next alias │ 108 drained: epoch u32, 112 by u16 │ 116 owner's incarnation u32
+ *     120 next releaser u16, its life u16 │
  *     124 frames accepted from this releaser u32
  *
  * An alias has an entry of its own, with its key and addresses; all else stands in its flow's entry. A second table finds

@@ -17,17 +17,20 @@ import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import {
-  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, ConfigApplied, StopPlacing, StopPlacingReply,
-  Workload, WorkloadBusy, WorkloadFlows,
+  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, AnnounceFlowReleaserIncarnation,
+  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadFlows,
 } from '../messages/announcing.ts'
 import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
-import { Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow,
-  RerouteFlowReply } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal, ReturnPacket,
+  Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
+  RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
+} from '../messages/migration.ts'
+import {
+  Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal,
+  ReturnPacket,
 } from '../messages/placement.ts'
 import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -257,6 +260,11 @@ export class VirtualSwitch {
     return this.#runtimes.get(runtime)?.incarnation === incarnation
   }
 
+  /** A runtime, unless this life of it is over: then 0. */
+  #unlessFenced(runtime: number, incarnation: number): number {
+    return runtime !== 0 && !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0) ? 0 : runtime
+  }
+
   #incarnationOf(runtime: number): number {
     return this.#runtimes.get(runtime)?.incarnation ?? 0
   }
@@ -377,10 +385,10 @@ export class VirtualSwitch {
     const key = (at + MessageField.key) >> 2
     const entry = this.#entryFor(at, key, flow, epoch)
     if (entry === 0) return
-    const releaser = arena.u16[(at + BindReleaser) >> 1]
+    const releaser = this.#unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const owner = arena.u16[(at + MessageField.node) >> 1]
     this.#setFlow(entry, flow)
-    this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, this.#incarnationOf(releaser))
+    this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     arena.u16[(entry + Entry.releaser) >> 1] = releaser
     this.#own(entry, owner, this.#incarnationOf(owner), epoch)
@@ -492,7 +500,7 @@ export class VirtualSwitch {
       this.aliases.flowEnded(flow)
     }
     // The replica's own word may be on its way here: it has released what there was, and its owner nothing.
-    const now = arena.u32[(at + RerouteFlowReleaserNow) >> 2]
+    const now = this.#unlessFenced(arena.u32[(at + RerouteFlowReleaserNow) >> 2], arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2])
     if (now !== 0 && isKnown && arena.u16[(entry + Entry.releaser) >> 1] === previous) arena.u16[(entry + Entry.releaser) >> 1] = now
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
     this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
@@ -665,8 +673,9 @@ export class VirtualSwitch {
       // The addresses of a frame that a runtime sent are not those of the flow.
       arena.u8.copyWithin(entry + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
       this.#setFlow(entry, flow)
-      const releaser = arena.u32[(at + AnnounceFlowReleaser) >> 2]
-      this.#setNextReleaser(entry, releaser, this.#incarnationOf(releaser))
+      const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
+      const releaser = this.#unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)
+      this.#setNextReleaser(entry, releaser, life)
       arena.u16[(entry + Entry.releaser) >> 1] = releaser || owner
       this.#own(entry, owner, arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2], epoch)
       this.#flush(entry)

@@ -17,9 +17,9 @@ import { KeyBlock } from '../../flow/key-table.ts'
 import { YieldFlow } from '../../messages/replication.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
-  AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
-  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply,
-  RerouteFlow, RerouteFlowOwnerIncarnation, SWITCHES_MAX,
+  AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply,
+  InstallFlowSwitches, MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow,
+  RerouteFlowOwnerIncarnation, SWITCHES_MAX,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -133,7 +133,8 @@ export class IncomingMoves {
         if (aliasBlock !== 0) aliasBlocks.push(aliasBlock)
       }
       this.moves.set(flow, {
-        flow, epoch, source, replica: arena.u32[(at + PrepareFlowReplica) >> 2], yields: false, layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
+        flow, epoch, source, replica: arena.u32[(at + PrepareFlowReplica) >> 2], yields: false,
+        layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
         named: [], version: 0, awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
       })
       context.step('prepared', 1)

@@ -15,9 +15,9 @@ import { FlowRecord, FlowFlag, FlowPhase } from '../../flow/flow-record.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal, PrepareFlow,
-  PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserNow,
-  RerouteFlowReleaserIncarnation,
+  AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal,
+  PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation,
+  RerouteFlowReleaser, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
 import { MovingFlow } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
@@ -255,6 +255,7 @@ export class OutgoingMoves {
       context.arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = back ? context.incarnation : this.#incarnationOf(owner)
       context.arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
       context.arena.u32[(at + RerouteFlowReleaserNow) >> 2] = back ? 0 : now
+      context.arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2] = back || now === 0 ? 0 : this.#incarnationOf(now)
       context.arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#incarnationOf(releaser)
       writeKey(context, at, move.record)
       ;(channel as MessageChannel).commit()

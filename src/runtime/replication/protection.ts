@@ -11,8 +11,10 @@
  */
 
 import { planted } from '../../base/planted-bugs.ts'
-import { AbortFlow, AbortFlowSwitches, Drained, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
-  RerouteFlowReleaserIncarnation } from '../../messages/migration.ts'
+import {
+  AbortFlow, AbortFlowSwitches, Drained, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
+  RerouteFlowReleaserIncarnation,
+} from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
   AdoptFlow, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, ReleasePacket,
@@ -388,7 +390,8 @@ export class Protection {
     const old = this.#guards.get(flow) ?? null
     context.engine.pauseFlow(record)
     const securing: Securing = {
-      flow, record, epoch: 0, replica: 0, isAsked: false, isAdopted: false, isRerouted: false, isPromotion, isReleaser, pending: 0, released: new Map(), old, target,
+      flow, record, epoch: 0, replica: 0, isAsked: false, isAdopted: false, isRerouted: false, isPromotion, isReleaser,
+      pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
     }
     this.securing.set(flow, securing)

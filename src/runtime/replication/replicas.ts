@@ -15,11 +15,10 @@ import { planted } from '../../base/planted-bugs.ts'
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import { Drained } from '../../messages/migration.ts'
-import { Bind, BindReleaser } from '../../messages/placement.ts'
+import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal, AskFlow, AskFlowReply, CommitStep, CommitStepFrames,
-  CommitStepSnapshotBytes, MovingFlowReply, ReleasePacket, RetireFlow,
-  RetireFlowConfigVersion,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal, AskFlow, AskFlowReply, CommitStep,
+  CommitStepFrames, CommitStepSnapshotBytes, MovingFlowReply, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -150,6 +149,7 @@ export class Replicas {
       if (at === 0) continue
       arena.u16[(at + MessageField.node) >> 1] = owner
       arena.u16[(at + BindReleaser) >> 1] = context.self
+      arena.u32[(at + BindReleaserIncarnation) >> 2] = context.incarnation
       arena.i32.set(key, (at + MessageField.key) >> 2)
       arena.u8.set(macs, at + MessageField.macs)
       ;(channel as MessageChannel).commit()
