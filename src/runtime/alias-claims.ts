@@ -137,7 +137,11 @@ export class AliasClaims {
 
   #end(claim: Claim): void {
     this.#claims.delete(claim.flow)
-    if (claim.block !== 0) this.#context.absent.remove(claim.block)
+    const { absent, arena } = this.#context
+    // It may have become that of a flow on its way here that has the tuple.
+    const isOurs = claim.block !== 0 && arena.u8[claim.block + KeyBlock.kind] === AbsentKind.claimed &&
+      arena.f64[(claim.block + KeyBlock.flow) >> 3] === claim.flow
+    if (isOurs) absent.remove(claim.block)
     this.#context.step('claiming', -1)
   }
 

@@ -149,8 +149,10 @@ export class IncomingMoves {
   #add(key: number, flow: number, epoch: number): number {
     const { absent, arena } = this.#context
     const hash = this.#host.hashOf(key)
-    if (absent.find(key, hash) !== 0) return 0
-    const block = absent.add(key, hash)
+    const found = absent.find(key, hash)
+    // A tuple that is another flow's is claimed here in vain.
+    if (found !== 0 && arena.u8[found + KeyBlock.kind] !== AbsentKind.claimed) return 0
+    const block = found !== 0 ? found : absent.add(key, hash)
     if (block === 0) return 0
     arena.u8[block + KeyBlock.kind] = AbsentKind.prepared
     arena.f64[(block + KeyBlock.flow) >> 3] = flow
