@@ -123,7 +123,10 @@ export class Coordinator {
       isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow),
     })
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
-    this.closings = new Closings(context, (flow) => { this.protection.ended(flow) })
+    this.closings = new Closings(context, {
+      ended: (flow) => { this.protection.ended(flow) },
+      hasMore: (flow) => this.protection.hasKept(flow),
+    })
     const hashOf = (key: number): number => {
       this.#find(key)
       return context.arena.i32[this.#scratch + Descriptor.hash]
@@ -533,7 +536,7 @@ export class Coordinator {
     const context = this.#context
     for (const id of this.#announcements.keys()) this.#announce(id)
     if (this.#layoutTold.size < this.#runtimes.size) this.#tellLayout()
-    this.outgoing.tick()
+    this.outgoing.tick([...this.#announcements.values()].every(({ isTold }) => isTold))
     this.incoming.tick()
     this.replicas.work()
     this.protection.tick()

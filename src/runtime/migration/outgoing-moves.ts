@@ -513,8 +513,9 @@ export class OutgoingMoves {
     return isWorking ? this.#context.now + 100 : this.#nextDeadline
   }
 
-  tick(): void {
-    if (this.#ready.length > 0) {
+  /** @param mayHand false while a switch has yet to hear what it is to do about moves: none ends before it has */
+  tick(mayHand = true): void {
+    if (this.#ready.length > 0 && mayHand) {
       const ready = this.#ready
       this.#ready = []
       for (const move of ready) if (move.state === 'rerouting' && !this.#hand(move)) this.#ready.push(move)
