@@ -657,8 +657,10 @@ export class Coordinator {
   #standing(record: number, flow: number, move: OutgoingMove | undefined): { epoch: number; owner: number; phase: number } {
     const { self } = this.#context
     if (move?.state === 'handing') return { epoch: move.before + 1, owner: move.target, phase: AnnouncedPhase.handedOver }
-    const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack' ||
-      this.protection.securing.has(flow)
+    const securing = this.protection.securing.get(flow)
+    // No switch has been told of the change yet.
+    if (securing?.isRerouted === false) return { epoch: securing.epoch - 1, owner: self, phase: AnnouncedPhase.owned }
+    const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack' || securing !== undefined
     return { epoch: epochOf(this.#context, record), owner: self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
   }
 
