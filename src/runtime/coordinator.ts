@@ -141,6 +141,7 @@ export class Coordinator {
       recordOf: (key) => this.#find(key),
       hashOf,
       layoutOf: (source, hash) => this.#layoutOf(source, hash),
+      hasReplica: (flow) => this.replicas.has(flow),
       isThere: (runtime) => this.#runtimes.has(runtime),
     }, this.protection)
     this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
@@ -192,7 +193,7 @@ export class Coordinator {
       engine.addAlias(record, this.#scratch + Descriptor.key, replica.aliases[i + KEY_WORDS] !== 0)
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
-    this.protection.secure(record, null, { target, isPromotion: true })
+    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------

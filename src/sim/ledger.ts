@@ -125,7 +125,7 @@ export class Ledger {
     const what = `packet ${id} of flow ${flow}, side ${side}, number ${sequence}`
     if (this.#copies[id] > 0) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
-    else if (this.#commits && this.mayRepeat && this.crashes > 0) {
+    else if (this.mayRepeat && this.crashes > 0) {
       this.repeated++
       return
     }

@@ -33,6 +33,7 @@ export class Releasing {
 
   /** A last word about a flow that is not known here: after a restart it may come ahead of who announces the flow. */
   #keepEarly(runtime: number, flow: number, epoch: number): void {
+    this.#context.anomaly('unknown-flow')
     if ((this.#early.get(flow)?.epoch ?? 0) > epoch) return
     this.#early.delete(flow)
     if (this.#early.size >= EARLY_MAX) {
