@@ -338,7 +338,7 @@ export class Coordinator {
       case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2])
       case ForgetFlow.type: return this.replicas.forget(peer, flow)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1])
-      case MovingFlowReply.type: return this.outgoing.movingReply(flow, epoch, arena.u16[(at + MessageField.node) >> 1])
+      case MovingFlowReply.type: return this.outgoing.movingReply(peer, flow)
       case AskFlow.type: return this.replicas.asked(peer, flow, epoch, this.incoming.yields(flow, peer))
       case AskFlowReply.type: return this.replicas.answer(peer, flow, code)
       case YieldFlow.type: return this.#yielded(peer, flow, epoch)
