@@ -188,10 +188,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
         target = u8[record + FlowRecord.outputs + direction]
       }
       const isGuarded = replicates && record !== 0 && u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] !== 0
-      if (isGuarded && protection.collect(record, d, target)) continue
+      if (isGuarded && protection.steps.collect(record, d, target)) continue
       sendTo(target, i32[d + Descriptor.frame], i32[d + Descriptor.length])
     }
-    if (count > 0) protection.commitSteps()
+    if (count > 0) protection.steps.commitSteps()
     engine.clearOutput()
   }
 

@@ -16,46 +16,19 @@ import {
   RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
-import {
-  AdoptFlow, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, ReleasePacket,
-} from '../../messages/replication.ts'
+import { AdoptFlow, AdoptKind, AdoptRefusal, ForgetFlow } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import {
-  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, type RuntimeContext,
+  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
+import { Steps, type Guard } from './steps.ts'
 import { sendRetire, writeAdoption } from './replicas.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
-
-/** An output that its replica may not have released. */
-interface Output {
-  readonly switchId: number
-  /** Which one it is of those to this switch since the replica releases. */
-  readonly index: number
-  readonly frame: Uint8Array
-  state: 'unsent' | 'ahead' | 'sent'
-  /** Where the session's stream ended behind its step. */
-  position: number
-}
-
-/** A flow and its replica. */
-interface Guard {
-  readonly flow: number
-  readonly record: number
-  readonly replica: number
-  /** The replica has said that it has the flow. */
-  isAdopted: boolean
-  isDead: boolean
-  readonly outputs: Output[]
-  /** Outputs so far, by switch. */
-  readonly counts: Map<number, number>
-  /** In `async`: outputs since the record was sent. */
-  since: number
-}
 
 interface Securing {
   readonly flow: number
@@ -94,34 +67,31 @@ export interface ProtectionHost {
   isBusy(flow: number): boolean
 }
 
-/** Outputs that wait for room in sessions before no more packets are read. */
-const BEHIND_MAX = 256
 const BARE_PER_TURN = 16
-const padded = (bytes: number): number => (bytes + 7) & ~7
 
 export class Protection {
-  readonly counts = { guarded: 0, bare: 0, steps: 0, secured: 0, resent: 0 }
+  readonly counts = { guarded: 0, bare: 0, secured: 0, resent: 0 }
+  readonly steps: Steps
   readonly securing = new Map<number, Securing>()
   readonly #context: RuntimeContext
   readonly #host: ProtectionHost
   readonly #guards = new Map<number, Guard>()
-  /** Guards with outputs that are kept. */
-  readonly #kept = new Set<Guard>()
   /** Flows without a replica, and guards that are dead, to be secured as soon as that can be. */
   readonly #bare = new Map<number, number>()
   readonly #adoptions = new Map<number, { readonly replica: number; done(): void }>()
   /** Runtimes that have adopted a flow which has just come here, and is to be secured. */
   readonly #early = new Map<number, number>()
-  #behind = 0
   #next = 0
-  /** Outputs of the batch: descriptor, record, switch. */
-  readonly #collected: number[] = []
-  readonly #scratch: number
 
   constructor(context: RuntimeContext, host: ProtectionHost) {
     this.#context = context
     this.#host = host
-    this.#scratch = context.arena.allocate('protection: frame', 65_536 + 8)
+    this.steps = new Steps(context, {
+      mode: host.mode, every: host.every,
+      guardOf: (flow) => this.#guards.get(flow),
+      isSecuring: (flow) => this.securing.has(flow),
+      release: (switchId, frame, length) => { host.release(switchId, frame, length) },
+    })
   }
 
   get isOn(): boolean {
@@ -130,12 +100,12 @@ export class Protection {
 
   /** False while so much waits for room in sessions that nothing more should be read. */
   get hasRoom(): boolean {
-    return this.#behind < BEHIND_MAX
+    return this.steps.hasRoom
   }
 
   /** True while something here waits for room, an acknowledgement or a runtime. */
   get isWaiting(): boolean {
-    return this.#kept.size > 0 || (this.#bare.size > 0 && this.#host.candidates().length > 0) ||
+    return this.steps.isWaiting || (this.#bare.size > 0 && this.#host.candidates().length > 0) ||
       [...this.securing.values()].some(({ isAsked, replica }) => replica !== 0 && !isAsked)
   }
 
@@ -249,8 +219,12 @@ export class Protection {
     this.#early.delete(flow)
     const guard = this.#guards.get(flow)
     if (guard === undefined) return
-    for (const output of guard.outputs) if (output.state === 'unsent') this.#forgetUnsent()
-    this.#kept.delete(guard)
+    for (const output of guard.outputs) {
+      if (output.state !== 'unsent') continue
+      this.steps.takeUnsent()
+      this.#context.drop(0, 'replica-behind')
+    }
+    this.steps.forget(guard)
     this.#guards.delete(flow)
     this.#clear(guard.record)
     if (!guard.isDead) sendHead(this.#context, this.#context.control(guard.replica), ForgetFlow, flow, 0)
@@ -258,121 +232,6 @@ export class Protection {
 
   #clear(record: number): void {
     this.#context.arena.u16[(companionOf(this.#context, record) + COMPANION_REPLICA) >> 1] = 0
-  }
-
-  #forgetUnsent(): void {
-    this.#behind--
-    this.#context.buffered--
-    this.#context.drop(0, 'replica-behind')
-  }
-
-  // -- Steps ---------------------------------------------------------------------------------------------------------
-
-  /** An output of a guarded flow. True: it leaves from elsewhere. */
-  collect(record: number, d: number, switchId: number): boolean {
-    if (this.#host.mode === 'commit' && !planted['released-before-stored']) {
-      this.#collected.push(d, record, switchId)
-      return true
-    }
-    const guard = this.#guards.get(flowOf(this.#context, record))
-    if (guard === undefined || guard.isDead) return false
-    if (++guard.since >= this.#host.every) {
-      guard.since = 0
-      this.#kept.add(guard)
-      this.#send(guard)
-    }
-    return false
-  }
-
-  /** What was collected goes to the replicas. Behind a batch. */
-  commitSteps(): void {
-    const collected = this.#collected
-    if (collected.length === 0) return
-    const { i32, u8 } = this.#context.arena
-    for (let i = 0; i < collected.length; i += 3) {
-      const d = collected[i] as number
-      const record = collected[i + 1] as number
-      const switchId = collected[i + 2] as number
-      const frame = i32[d + Descriptor.frame]
-      const bytes = u8.slice(frame, frame + i32[d + Descriptor.length])
-      const guard = this.#guards.get(flowOf(this.#context, record))
-      if (guard === undefined) {
-        this.#releaseNow(switchId, bytes)
-        continue
-      }
-      this.#keep(guard, switchId, bytes)
-    }
-    collected.length = 0
-    for (const guard of this.#kept) this.#send(guard)
-  }
-
-  #releaseNow(switchId: number, bytes: Uint8Array): void {
-    this.#context.arena.u8.set(bytes, this.#scratch + 2)
-    this.#host.release(switchId, this.#scratch + 2, bytes.length)
-  }
-
-  #keep(guard: Guard, switchId: number, frame: Uint8Array): void {
-    const index = (guard.counts.get(switchId) ?? 0) + 1
-    guard.counts.set(switchId, index)
-    guard.outputs.push({ switchId, index, frame, state: 'unsent', position: 0 })
-    this.#behind++
-    this.#context.buffered++
-    this.#kept.add(guard)
-  }
-
-  /** Sends what a guard has not sent, and the record behind it, as far as there is room. */
-  #send(guard: Guard): void {
-    if (guard.isDead || this.securing.has(guard.flow)) return
-    const isAsync = this.#host.mode === 'async'
-    const unsent = guard.outputs.filter(({ state }) => state === 'unsent')
-    if (unsent.length === 0 && !isAsync && !guard.outputs.some(({ state }) => state === 'ahead')) return
-    const context = this.#context
-    const { engine, arena } = context
-    const channel = context.control(guard.replica)
-    const epoch = epochOf(context, guard.record)
-    const snapshotBytes = engine.exportBytes(guard.record)
-    const limit = channel?.messageBytesMax ?? Infinity
-    let bytes = CommitStep.bytes + padded(snapshotBytes) + unsent.reduce((sum, { frame }) => sum + 8 + padded(frame.length), 0)
-    while (unsent.length > 0 && bytes > limit) {
-      const output = unsent[0] as Output
-      arena.u8.set(output.frame, this.#scratch + 2)
-      if (!sendFrame(context, channel, ReleasePacket, guard.flow, epoch, this.#scratch + 2, output.frame.length, false, 0,
-        output.switchId)) return
-      output.state = 'ahead'
-      this.#handed()
-      bytes -= 8 + padded(output.frame.length)
-      unsent.shift()
-    }
-    const at = bytes > limit ? 0 : begin(context, channel, CommitStep, guard.flow, epoch, false, bytes - CommitStep.bytes)
-    if (at === 0) return
-    arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
-    arena.u32[(at + CommitStepFrames) >> 2] = unsent.length
-    let to = at + CommitStep.bytes
-    arena.u8.set(engine.exportFlow(guard.record), to)
-    to += padded(snapshotBytes)
-    for (const output of unsent) {
-      arena.u32[to >> 2] = output.frame.length
-      arena.u32[(to + 4) >> 2] = output.switchId
-      arena.u8.set(output.frame, to + 8)
-      to += 8 + padded(output.frame.length)
-      output.state = 'sent'
-      this.#handed()
-    }
-    ;(channel as MessageChannel).commit()
-    const position = channel?.position ?? 0
-    for (const output of guard.outputs) {
-      if (output.state === 'unsent') continue
-      if (output.state === 'ahead' || output.position === 0) output.position = position
-      output.state = 'sent'
-    }
-    this.counts.steps++
-    if (isAsync) this.#kept.delete(guard)
-  }
-
-  #handed(): void {
-    this.#behind--
-    this.#context.buffered--
-    this.#context.countHandedOver(1)
   }
 
   // -- Securing ------------------------------------------------------------------------------------------------------
@@ -568,7 +427,7 @@ export class Protection {
     this.securing.delete(flow)
     context.step('securing', -1)
     if (old !== null) {
-      this.#kept.delete(old)
+      this.steps.forget(old)
       this.#guards.delete(flow)
       this.#clear(record)
       if (!old.isDead && old.replica !== replica) sendHead(context, context.control(old.replica), ForgetFlow, flow, 0)
@@ -581,7 +440,7 @@ export class Protection {
     context.buffered -= returned.count + held.count
     context.run(returned)
     context.run(held)
-    if (guard !== null && this.#guards.get(flow) === guard) this.#send(guard)
+    if (guard !== null && this.#guards.get(flow) === guard) this.steps.send(guard)
   }
 
   /** Outputs that no switch has had from the replica before leave now. */
@@ -589,8 +448,7 @@ export class Protection {
     const context = this.#context
     for (const { switchId, index, frame, state } of old.outputs) {
       if (state === 'unsent') {
-        this.#behind--
-        context.buffered--
+        this.steps.takeUnsent()
       } else if (index > (released.get(switchId) ?? Infinity) || planted['everything-resent']) {
         // It was handed over to nobody.
         context.countTakenOver(1)
@@ -598,8 +456,8 @@ export class Protection {
       } else {
         continue
       }
-      if (guard === null) this.#releaseNow(switchId, frame)
-      else this.#keep(guard, switchId, frame)
+      if (guard === null) this.steps.releaseNow(switchId, frame)
+      else this.steps.keep(guard, switchId, frame)
     }
   }
 
@@ -661,17 +519,7 @@ export class Protection {
   }
 
   tick(): void {
-    const context = this.#context
-    for (const guard of this.#kept) {
-      this.#send(guard)
-      const { outputs } = guard
-      while (outputs.length > 0 && guard.isAdopted && !guard.isDead) {
-        const { state, position } = outputs[0] as Output
-        if (state !== 'sent' || context.control(guard.replica)?.hasReached?.(position) !== true) break
-        outputs.shift()
-      }
-      if (outputs.length === 0) this.#kept.delete(guard)
-    }
+    this.steps.tick()
     for (const securing of this.securing.values()) this.#ask(securing)
     if (this.#bare.size > 0) this.#secureBare()
   }
