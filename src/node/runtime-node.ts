@@ -12,7 +12,7 @@ import { BATCH_EXTRA_PACKETS, BATCH_PACKETS } from '../base/limits.ts'
 import { FlowFlag, FlowPhase, FlowRecord } from '../flow/flow-record.ts'
 import { KeyBlock, KeyTable } from '../flow/key-table.ts'
 import type { Arena } from '../memory/arena.ts'
-import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { isClusterConfig, type ClusterConfig } from '../messages/cluster-config.ts'
 import type { ChainMember } from '../nf/chain.ts'
 import type { ClusterView } from '../nf/definition.ts'
 import type { DecodedRecord } from '../nf/record-buffer.ts'
@@ -296,6 +296,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     if (receive()) isMore = true
     if (!engine.advance(now, EXPIRY_STEPS)) isMore = true
     sendOutput()
+    if (engine.reconsidered.length > 0) reconsider()
     takeRecords()
     if (reconsiderHand >= 0) reconsiderAll()
     turns++
@@ -316,7 +317,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   }
 
   function notifyClusterConfig(next: ClusterConfig, now: TimeUs): boolean {
-    if (next.clusterId !== clusterId || (config !== null && next.version <= config.version)) return false
+    if (next.clusterId !== clusterId || (config !== null && next.version <= config.version) || !isClusterConfig(next)) return false
     if (!next.runtimes.some((entry) => entry.id === id && entry.incarnation === incarnation)) return false
     context.now = now
     context.configVersion = next.version
@@ -343,8 +344,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     const entry = config?.runtimes.find((runtime) => runtime.id === target)
     if (entry === undefined) return refused('NF_MOVE_UNKNOWN_RUNTIME')
     if (entry.isDraining) return refused('NF_MOVE_DRAINING')
-    outgoing.order(target, number)
-    return accepted
+    return outgoing.order(target, number) ? accepted : refused('NF_MOVE_ORDERS')
   }
 
   /** Gets no new flows, or gets them again. Those that there are stay until they are moved or end. */

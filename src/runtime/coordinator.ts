@@ -33,11 +33,11 @@ import type { MessageChannel } from '../transport/message-channel.ts'
 import { ALIAS_BYTES, AliasClaims, aliasCount, writeAliases } from './alias-claims.ts'
 import { Closings } from './closings.ts'
 import type { FlowManager } from './engine.ts'
-import { layoutHash, type ChainLayout } from './flow-snapshot.ts'
+import { isChainLayout, layoutHash, type ChainLayout } from './flow-snapshot.ts'
 import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves, type OutgoingMove } from './migration/outgoing-moves.ts'
 import {
-  AbsentBlock, AbsentKind, begin, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, writeKeyFrom,
+  AbsentBlock, AbsentKind, begin, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey, writeKeyFrom,
   type RuntimeContext,
 } from './runtime-context.ts'
 
@@ -70,7 +70,7 @@ export class Coordinator {
   readonly #scratch: number
   #runtimes = new Map<number, number>()
   #switches: readonly SwitchEntry[] = []
-  /** Layout of each other runtime's chain; null stands for one like ours. */
+  /** Layouts of other runtimes' chains, of those whose flows ours can take. */
   readonly #layouts = new Map<number, ChainLayout>()
   readonly #announcements = new Map<number, Announcement>()
   readonly #layoutBytes: Uint8Array
@@ -108,6 +108,7 @@ export class Coordinator {
     return this.#context.engine.findFlow(this.#scratch)
   }
 
+  /** Layout of a source's chain, null for one like ours, undefined when its flows cannot be taken. */
   #layoutOf(source: number, hash: number): ChainLayout | null | undefined {
     if (hash === this.#context.engine.layoutHash) return null
     const layout = this.#layouts.get(source)
@@ -320,13 +321,16 @@ export class Coordinator {
   }
 
   #chainAnnounced(peer: number, at: number, bytes: number): void {
-    const { arena } = this.#context
+    const { arena, engine, anomaly } = this.#context
+    let layout: unknown
     try {
-      const text = new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes))
-      this.#layouts.set(peer, JSON.parse(text) as ChainLayout)
+      layout = JSON.parse(new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes)))
     } catch {
-      this.#context.anomaly('malformed-message')
+      return anomaly('malformed-message')
     }
+    this.#layouts.delete(peer)
+    if (!isChainLayout(layout)) return anomaly('malformed-message')
+    if (engine.takesLayout(layout)) this.#layouts.set(peer, layout)
   }
 
   // -- Configuration -------------------------------------------------------------------------------------------------
@@ -449,6 +453,8 @@ export class Coordinator {
       if (this.#layoutTold.has(id)) continue
       const channel = context.control(id)
       const at = begin(context, channel, AnnounceChain, 0, 0, false, this.#layoutBytes.length)
+      // Without it other versions of this chain refuse our flows.
+      if (isTooLong(channel, AnnounceChain, this.#layoutBytes.length)) this.#layoutTold.add(id)
       if (at === 0) continue
       context.arena.u8.set(this.#layoutBytes, at + AnnounceChain.bytes)
       ;(channel as MessageChannel).commit()

@@ -42,6 +42,10 @@ export interface RuntimeLimits {
   readonly closings: number
   /** Alias keys being claimed at once. */
   readonly claims: number
+  /** Alias keys of one flow: they have to fit a message. */
+  readonly aliasesPerFlow: number
+  /** Orders to move flows that are not done with. */
+  readonly orders: number
   /** Packets buffered for one flow that moves. */
   readonly bufferedPerFlow: number
   /** The same, of all flows. */
@@ -49,7 +53,8 @@ export interface RuntimeLimits {
 }
 
 export const defaultRuntimeLimits: RuntimeLimits = {
-  absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, bufferedPerFlow: 256, buffered: 8192,
+  absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, aliasesPerFlow: 64, orders: 64, bufferedPerFlow: 256,
+  buffered: 8192,
 }
 
 export interface RuntimeTimes {
@@ -127,10 +132,23 @@ export function companionOf(context: RuntimeContext, record: number): number {
   return context.companions + context.engine.slab.indexOf(record) * COMPANION_BYTES
 }
 
-/** A new message with its head filled in: its offset, to be completed and committed; 0 when there is no peer or no room. */
-export function begin({ arena }: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
+/** True when a message of this kind is longer than its channel takes. */
+export function isTooLong(channel: MessageChannel | null, kind: MessageKind, tailBytes: number): boolean {
+  return kind.bytes + tailBytes > (channel?.messageBytesMax ?? Infinity)
+}
+
+/**
+ * A new message with its head filled in: its offset, to be completed and committed; 0 when there is no peer or no room, or it is too
+ * long for any room.
+ */
+export function begin({ arena, anomaly }: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
     reserved: boolean, tailBytes = 0): number {
-  const at = channel === null ? 0 : channel.begin(kind.bytes + tailBytes, reserved)
+  if (channel === null) return 0
+  if (isTooLong(channel, kind, tailBytes)) {
+    anomaly('message-too-long')
+    return 0
+  }
+  const at = channel.begin(kind.bytes + tailBytes, reserved)
   if (at === 0) return 0
   arena.u8[at + MessageField.type] = kind.type
   arena.u32[(at + MessageField.epoch) >> 2] = epoch

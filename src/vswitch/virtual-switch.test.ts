@@ -130,6 +130,8 @@ test('a packet that comes back is steered by its entry, opened anew now and then
   assert.equal(log.filter((line) => line === '=FlowOpen 12').length, 8)
   one.returned(5)
   assert.deepEqual(one.take(), ['drop no-owner'])
+  for (let i = 0; i < 70_000; i++) one.returned(5)
+  assert.ok(one.take().every((line) => line === 'drop no-owner'), 'the count does not begin anew')
   one.control(12, RerouteFlow, rerouteTo(11, 2))
   one.take()
   one.returned(5)
@@ -418,6 +420,16 @@ test('a full table drops new flows and leaves those that are there alone', () =>
   assert.deepEqual([other.drops, other.table.size], [{ 'flow-table-full': 1 }, 0])
   one.inBand(11, Bind, { flow: 999, epoch: 1, node: 11, key: 9 })
   assert.equal(one.anomalies['flow-table-full'], 1)
+})
+
+test('a life of a switch has a bounded number of flow ids: flows beyond wait for its next one, for a while', () => {
+  const one = learnt(1, { flowIds: 2 })
+  for (const flow of [5, 6, 7, 5]) one.external(flow)
+  one.control(2, PlaceFlow, { key: 8 })
+  assert.deepEqual(one.take(), ['=FlowOpen 12', 'packet 5 to 12', '=FlowOpen 11', 'packet 6 to 11', 'packet 5 to 12'])
+  assert.deepEqual([one.anomalies['flow-ids-spent'], one.steps.placing], [2, 2])
+  one.pass(defaultSwitchTimes.holdUs + 1)
+  assert.deepEqual([one.drops, one.table.size, one.context.held], [{ 'no-runtime': 1 }, 2, 0])
 })
 
 test('questions that wait are bounded', () => {

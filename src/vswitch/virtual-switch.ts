@@ -210,6 +210,11 @@ export class VirtualSwitch {
     const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped &&
       (runtime.hasAnnounced || planted['relearn-at-once']) && context.inBand(runtime.id) !== null)
     if (candidates.length === 0) return this.#wait(entry, EntryPhase.placing)
+    if (this.#counter >= context.limits.flowIds) {
+      // Only a new life has new ones.
+      context.anomaly('flow-ids-spent')
+      return this.#wait(entry, EntryPhase.placing)
+    }
     const chosen = candidates[this.#policy.choose(candidates, sharedKeyHash(arena.i32, entry >> 2))]
     if (chosen === undefined) {
       context.anomaly('placement-policy')
@@ -502,8 +507,8 @@ export class VirtualSwitch {
   // -- Packets that come back ----------------------------------------------------------------------------------------
 
   /** True for a message in-band that is a packet coming back; the node makes a packet of it and calls `returned`. */
-  isReturnedPacket(at: number): boolean {
-    return this.#context.arena.u8[at] === ReturnPacket.type
+  isReturnedPacket(at: number, bytes: number): boolean {
+    return this.#context.arena.u8[at] === ReturnPacket.type && isWellFormed(this.#context.arena, at, bytes)
   }
 
   /** A packet without a flow at the runtime that we sent it to, parsed anew. */
@@ -513,7 +518,8 @@ export class VirtualSwitch {
     const hash = context.hashOf(d + Descriptor.key)
     const entry = table.mainOf(table.find(d + Descriptor.key, hash))
     if (entry !== 0) {
-      const returns = ++arena.u16[(entry + Entry.returns) >> 1]
+      const returns = Math.min(arena.u16[(entry + Entry.returns) >> 1] + 1, 0xffff)
+      arena.u16[(entry + Entry.returns) >> 1] = returns
       if (returns > RETURNS_TO_OPEN && (arena.i32[d + Descriptor.meta] & Meta.related) !== 0) context.useOwnKey(d)
       else if (returns > RETURNS_MAX) return context.drop(arena.i32[d + Descriptor.slot], 'no-owner')
       if (returns % RETURNS_TO_OPEN === 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)

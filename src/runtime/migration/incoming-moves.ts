@@ -14,10 +14,11 @@ import { CodedError } from '../../base/coded-error.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
+import { SWITCHES_MAX } from '../../messages/cluster-config.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
-  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReply, RerouteFlow, RerouteFlowOwnerIncarnation, SWITCHES_MAX,
+  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReply, RerouteFlow, RerouteFlowOwnerIncarnation,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -25,7 +26,7 @@ import type { MessageChannel } from '../../transport/message-channel.ts'
 import type { ChainLayout } from '../flow-snapshot.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, companionOf, sendFrame, sendHead, setFlow, writeKeyFrom,
+  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, companionOf, isTooLong, sendFrame, sendHead, setFlow, writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
 
@@ -161,9 +162,11 @@ export class IncomingMoves {
     if (this.#host.recordOf(key) !== 0 || absent.find(key, this.#host.hashOf(key)) !== 0) return MoveRefusal.exists
     const promised = this.moves.size
     let aliases = (bytes - PrepareFlow.bytes) / ALIAS_BYTES
+    if (aliases > limits.aliasesPerFlow) return MoveRefusal.tooLarge
+    if (absent.available < 1 + aliases) return MoveRefusal.noRoom
     if (aliases > 0) for (const move of this.moves.values()) if (move.record === 0) aliases += move.aliases.length / ALIAS_WORDS
     if (aliases > engine.aliases.available) return MoveRefusal.noRoom
-    if (absent.available === 0 || engine.table.size + promised >= engine.limits.flows || promised >= limits.absentFlows >> 1 ||
+    if (engine.table.size + promised >= engine.limits.flows || promised >= limits.absentFlows >> 1 ||
         engine.extents.available === 0) return MoveRefusal.noRoom
     return MoveRefusal.none
   }
@@ -323,6 +326,11 @@ export class IncomingMoves {
     })
     while (move.queue.first !== 0) {
       const d = move.queue.first >> 2
+      if (isTooLong(channel, BufferedPacket, i32[d + Descriptor.length])) {
+        context.buffered--
+        context.drop(move.queue.shift(), 'message-too-long')
+        continue
+      }
       if (!sendFrame(context, channel, BufferedPacket, move.flow, move.epoch + 1, i32[d + Descriptor.frame],
         i32[d + Descriptor.length], false, 0, i32[d + Descriptor.switch])) return
       context.engine.pool.give(move.queue.shift())
