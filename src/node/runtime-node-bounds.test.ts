@@ -237,6 +237,27 @@ test('a turn takes a bounded number of frames from each link and of control mess
   assert.equal(one.node.packets.received - before, 256)
 })
 
+test('while a switch does not keep up with what it is told, others are not read, and nothing is lost', () => {
+  const drop = defineNf({ name: 'drop', version: 1, flowState: struct({ packets: u32 }), dropReasons: { unwanted: 'not wanted' },
+    create: (_config, context) => ({ processPacket: () => context.drop.unwanted }) })
+  const one = among({ chain: [{ definition: drop, config: {} }], limits: { flows: 2048, packets: 512 },
+    runtimeLimits: { absentFlows: 2048 } })
+  open(one, 1)
+  one.silent.add(2)
+  for (let number = 2; number <= 1000; number++) {
+    one.sayInBand(1, FlowOpen, { flow: idOf(number), epoch: 1, node: 1, key: number }).packet(1, frameOf(number))
+    one.turn(1, 10)
+  }
+  const { received } = one.node.packets
+  assert.ok(received > 300 && received < 700, `${received} packets were taken`)
+  one.turn(20, 100)
+  assert.equal(one.node.packets.received, received)
+  one.silent.delete(2)
+  one.turn(200, 100)
+  assert.equal(one.node.packets.received, 1000)
+  assert.equal(one.log.filter((line) => line === '=Bind 2').length, 999)
+})
+
 test('flows that may choose are asked some at a time; one that asks from a timer is asked too, once', () => {
   let asked = 0
   let isQuiet = true

@@ -232,6 +232,16 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     return true
   }
 
+  /**
+   * True while what opens on other links would be more than a switch keeps up with being told: it must be heard, what it has to say of that
+   * included, and nobody else.
+   */
+  function mustWait(link: DataLink): boolean {
+    if (link.session.isStrained) return false
+    for (let i = 0; i < linkList.length; i++) if ((linkList[i] as (typeof linkList)[number]).link.session.isStrained) return true
+    return false
+  }
+
   /** A few batches from each link. True when there may be more. */
   function receive(): boolean {
     let isMore = false
@@ -240,7 +250,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       let isEmpty = false
       for (let batch = 0, frames = 0; batch < BATCHES_PER_LINK && frames < FRAMES_PER_LINK; batch++) {
         if (link.deliver(context.now)) hasWorked = true
-        if (!hasRoom()) break
+        if (!hasRoom() || mustWait(link)) break
         const count = link.receive(pool, engine.descriptor(0), BATCH_PACKETS)
         if (count === 0) {
           if (link.hasPending) continue

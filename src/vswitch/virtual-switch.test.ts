@@ -395,6 +395,44 @@ test('rendezvous: a runtime that goes moves only its own keys', () => {
 
 // -- Limits ------------------------------------------------------------------------------------------------------------
 
+test('a runtime that does not keep up with what it is told gets no new flows', () => {
+  const one = learnt(1)
+  one.strained.add('=12')
+  for (const flow of [5, 6]) one.external(flow)
+  assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11', '=FlowOpen 11', 'packet 6 to 11'])
+  one.strained.add('=11')
+  one.external(7)
+  assert.deepEqual([one.take(), one.steps.placing, one.context.held], [[], 1, 1])
+  one.strained.clear()
+  one.pass(defaultSwitchTimes.sweepUs + 1)
+  assert.deepEqual(one.take().map((line) => line.split(' ')[0]), ['=FlowOpen', 'packet'])
+})
+
+test('what a switch is to ask and to open waits while who is to hear it does not keep up', () => {
+  const one = learnt(2)
+  one.strained.add('1')
+  one.external(5)
+  assert.deepEqual([one.take(), one.context.held], [[], 1])
+  one.strained.clear()
+  one.pass(defaultSwitchTimes.sweepUs + 1)
+  assert.deepEqual(one.take(), ['PlaceFlow 1'])
+  one.strained.add('=11')
+  const reply = { flow: FIRST, epoch: 1, node: 11, key: 5, words: { [PlaceFlowReplyOwnerIncarnation]: 111 } }
+  one.control(1, PlaceFlowReply, reply)
+  assert.deepEqual([one.take(), one.context.held], [[], 1])
+  one.strained.clear()
+  one.pass(defaultSwitchTimes.sweepUs + 1)
+  assert.deepEqual(one.take(), ['PlaceFlow 1'])
+  one.control(1, PlaceFlowReply, reply)
+  assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11'])
+})
+
+test('a flow that could only wait does not begin while there is no room to wait', () => {
+  const one = learnt(2, { held: 2 })
+  for (const flow of [5, 6, 7, 8]) one.external(flow)
+  assert.deepEqual([one.drops, one.table.size, one.take().length], [{ 'hold-limit': 2 }, 2, 4])
+})
+
 test('held packets are bounded per flow and in total, and in time', () => {
   const one = learnt(2, { heldPerFlow: 3, held: 5 })
   for (let i = 0; i < 4; i++) one.external(5)

@@ -106,6 +106,10 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena, table } = context
     const key = d + Descriptor.key
+    // What can only wait needs room to.
+    if (context.held >= context.limits.held && (this.#isLearning || !this.#isHomeOf(key))) {
+      return context.drop(arena.i32[d + Descriptor.slot], 'hold-limit')
+    }
     const entry = table.add(key, arena.i32[d + Descriptor.hash])
     if (entry === 0) return context.drop(arena.i32[d + Descriptor.slot], 'flow-table-full')
     this.#writeMacs(entry + Entry.macs, d)
@@ -133,10 +137,19 @@ export class VirtualSwitch {
 
   /** Finds somebody to serve a flow that has an entry and no owner: places it, or asks its home. */
   #serve(entry: number): void {
-    const context = this.#context
-    const home = homeSwitchOf(context.arena.i32, entry >> 2, this.#switches)
-    if (home === context.self || planted['switch-places-itself']) this.#place(entry)
-    else this.#ask(entry, home)
+    if (this.#isHomeOf(entry >> 2)) this.#place(entry)
+    else this.#ask(entry, homeSwitchOf(this.#context.arena.i32, entry >> 2, this.#switches))
+  }
+
+  #isHomeOf(key: number): boolean {
+    const { arena, self } = this.#context
+    return planted['switch-places-itself'] || homeSwitchOf(arena.i32, key, this.#switches) === self
+  }
+
+  /** True for a runtime that can be told of a flow now. One that does not keep up with what it is told gets no more of them. */
+  #canOpenAt(runtime: number): boolean {
+    const channel = this.#context.inBand(runtime)
+    return channel !== null && channel.isStrained !== true
   }
 
   /** A packet of an entry, from outside or held before: to the owner, or held. */
@@ -208,7 +221,7 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena } = context
     const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped &&
-      (runtime.hasAnnounced || planted['relearn-at-once']) && context.inBand(runtime.id) !== null)
+      (runtime.hasAnnounced || planted['relearn-at-once']) && this.#canOpenAt(runtime.id))
     if (candidates.length === 0) return this.#wait(entry, EntryPhase.placing)
     if (this.#counter >= context.limits.flowIds) {
       // Only a new life has new ones.
@@ -231,8 +244,10 @@ export class VirtualSwitch {
   #open(entry: number): void {
     const context = this.#context
     const { arena } = context
-    const channel = context.inBand(arena.u16[(entry + Entry.owner) >> 1])
-    const at = begin(context, channel, FlowOpen, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+    const owner = arena.u16[(entry + Entry.owner) >> 1]
+    const channel = context.inBand(owner)
+    const at = !this.#canOpenAt(owner) ? 0
+      : begin(context, channel, FlowOpen, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
     if (at === 0) {
       this.#unopened.add(entry)
       return
@@ -265,8 +280,9 @@ export class VirtualSwitch {
 
   #ask(entry: number, home: number): void {
     const context = this.#context
-    this.#wait(entry, EntryPhase.asking)
     const channel = context.control(home)
+    if (channel?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
+    this.#wait(entry, EntryPhase.asking)
     const at = begin(context, channel, PlaceFlow, 0, 0)
     if (at === 0) return
     writeEntryKey(context, at, entry)
@@ -284,8 +300,10 @@ export class VirtualSwitch {
       this.#remove(entry, 'flow-table-full')
       return
     }
-    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const owner = arena.u16[(at + MessageField.node) >> 1]
+    // It is asked again when the owner keeps up.
+    if (context.inBand(owner)?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
+    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     arena.u16[(entry + Entry.releaser) >> 1] = owner
     this.#own(entry, owner, arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2], arena.u32[(at + MessageField.epoch) >> 2])
     if (arena.u8[entry + Entry.phase] !== EntryPhase.active) return
