@@ -118,6 +118,18 @@ test('moves at once are bounded, and so are orders', () => {
   assert.equal(one.node.openSteps.preparing, 1)
 })
 
+test('a flow that has just come, or has been refused elsewhere, is not moved for a while', () => {
+  const one = among({ times: { residenceUs: 50_000 } })
+  open(one, 1)
+  one.node.setMigrationTarget(12, 1)
+  one.turn(2).say(12, PrepareFlowReply, { flow: idOf(1), epoch: 2, code: MoveRefusal.noRoom }).turn(2)
+  one.node.setMigrationTarget(12, 1)
+  assert.deepEqual(one.turn(5).take(), ['PrepareFlow 12'])
+  one.turn(1, 60_000)
+  one.node.setMigrationTarget(12, 1)
+  assert.deepEqual(one.turn(3).take(), ['PrepareFlow 12'])
+})
+
 test('packets that come back with a move that is off are bounded', () => {
   const one = among({ runtimeLimits: { buffered: 3 }, times: { moveTimeoutUs: 10_000 } })
   moveTo(one, 'rerouting')
@@ -235,6 +247,18 @@ test('a turn takes a bounded number of frames from each link and of control mess
   const before = one.node.packets.received
   assert.equal(one.node.poll(one.now), true)
   assert.equal(one.node.packets.received - before, 256)
+})
+
+test('no link is read while one has no room for all that may come of a batch', () => {
+  const one = among()
+  open(one, 1)
+  one.setRoom(2, 287)
+  for (let i = 0; i < 5; i++) one.packet(1, frameOf(1))
+  one.turn(3)
+  assert.deepEqual([one.node.packets.received, one.take()], [1, []])
+  one.setRoom(2, 288)
+  one.turn(2)
+  assert.deepEqual([one.node.packets.received, one.node.dropReasons(), one.take().length], [6, {}, 5])
 })
 
 test('while a switch does not keep up with what it is told, others are not read, and nothing is lost', () => {

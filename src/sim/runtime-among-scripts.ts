@@ -70,6 +70,7 @@ export class RuntimeAmongScripts {
   readonly #pool: PacketPool
   readonly #planes = new Map<number, { plane: ControlPlane; port: SimPort }>()
   readonly #links = new Map<number, { link: DataLink; port: SimPort; node: SimPort }>()
+  readonly #outlets = new Map<number, { capacity: number }>()
   readonly #parser
   readonly #d: number
   readonly #batch: number
@@ -109,7 +110,9 @@ export class RuntimeAmongScripts {
 
   #makeLink(id: number): SimPort {
     const arena = this.#arena
-    const node: SimPort = new SimPort(arena, { load: 0, capacity: Infinity, send: (frame) => { port.arrive(frame) } })
+    const outlet = { load: 0, capacity: Infinity, send: (frame: Uint8Array) => { port.arrive(frame) } }
+    this.#outlets.set(id, outlet)
+    const node: SimPort = new SimPort(arena, outlet)
     const port: SimPort = new SimPort(arena, { load: 0, capacity: Infinity, send: (frame) => { node.arrive(frame) } })
     const link = new DataLink({ arena, clusterId: 1, self: id, selfIncarnation: 100 + id, peer: SELF, port, sessions: SESSIONS,
       isSwitch: true, onRefused: () => {}, onMessage: (at, bytes) => { this.#note(id, '=', at, bytes) } })
@@ -190,6 +193,11 @@ export class RuntimeAmongScripts {
     assert(link.send(slot + SLOT_FRAME_OFFSET, frame.length), 'a script has room for its packets')
     this.#pool.give(slot)
     return this
+  }
+
+  /** The node's link to a switch has room for so many frames. */
+  setRoom(switchId: number, frames: number): void {
+    (this.#outlets.get(switchId) as { capacity: number }).capacity = frames
   }
 
   /** So many turns of all, `us` microseconds apart. */
