@@ -289,6 +289,18 @@ test('a fenced releaser whose next life is here already is not waited for', () =
 
 // -- Restart -----------------------------------------------------------------------------------------------------------
 
+test('a flow announced at a life of its owner that is over waits for nobody when its source takes it back', () => {
+  const one = new ScriptedSwitch(configOf({ runtimes: [{ id: 11, incarnation: 111, isDraining: false },
+    { id: 12, incarnation: 212, isDraining: false }] }), 1, roundRobin())
+  one.control(11, AnnounceFlow, { flow: FIRST, epoch: 2, node: 12, code: AnnouncedPhase.handedOver, key: 5,
+    words: { [AnnounceFlowOwnerIncarnation]: 112 } })
+  assert.deepEqual([one.entry(5)?.phase, one.entry(5)?.releaser], [EntryPhase.orphaned, 0])
+  one.take()
+  one.control(11, RerouteFlow, rerouteTo(11, 3))
+  assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11'])
+  assert.equal(one.steps.drained ?? 0, 0)
+})
+
 test('a restarted switch holds unknown flows until every runtime has announced its own', () => {
   const one = new ScriptedSwitch(configOf(), 1, roundRobin())
   one.external(5)

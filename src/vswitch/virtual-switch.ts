@@ -90,7 +90,7 @@ export class VirtualSwitch {
     })
     this.#releasing = new Releasing(context, {
       isThere: (runtime) => this.#runtimes.has(runtime),
-      isFenced: (runtime, incarnation) => !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0),
+      isFenced: (runtime, incarnation) => this.#isFenced(runtime, incarnation),
     })
     context.step('relearning', 1)
   }
@@ -274,6 +274,16 @@ export class VirtualSwitch {
     return this.#runtimes.get(runtime)?.incarnation === incarnation
   }
 
+  /** True for a life that is over; one that we have not heard of yet is not. */
+  #isFenced(runtime: number, incarnation: number): boolean {
+    return !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0)
+  }
+
+  /** Who releases the packets of a flow with this owner: nobody, if that life of it is over, though its next may be here. */
+  #releaserOf(owner: number, incarnation: number): number {
+    return this.#isFenced(owner, incarnation) ? 0 : owner
+  }
+
   #incarnationOf(runtime: number): number {
     return this.#runtimes.get(runtime)?.incarnation ?? 0
   }
@@ -304,8 +314,9 @@ export class VirtualSwitch {
     // It is asked again when the owner keeps up.
     if (context.inBand(owner)?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
     this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
-    arena.u16[(entry + Entry.releaser) >> 1] = owner
-    this.#own(entry, owner, arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2], arena.u32[(at + MessageField.epoch) >> 2])
+    const incarnation = arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2]
+    arena.u16[(entry + Entry.releaser) >> 1] = this.#releaserOf(owner, incarnation)
+    this.#own(entry, owner, incarnation, arena.u32[(at + MessageField.epoch) >> 2])
     if (arena.u8[entry + Entry.phase] !== EntryPhase.active) return
     this.#open(entry)
     this.#flush(entry)
@@ -637,11 +648,7 @@ export class VirtualSwitch {
     if (this.#runtimeList.some((runtime) => runtime.applied < this.#version)) return
     for (const entry of [...this.#waiting]) {
       if (arena.u8[entry + Entry.phase] !== EntryPhase.orphaned) continue
-      const owner = arena.u16[(entry + Entry.owner) >> 1]
-      const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-      // One that we have not heard of yet is not fenced.
-      if (this.#isLive(owner, incarnation) || incarnation > (this.#newest.get(owner) ?? 0)) continue
-      this.#remove(entry, '')
+      if (this.#isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#remove(entry, '')
     }
     this.#questions.askAgain()
   }
@@ -658,8 +665,9 @@ export class VirtualSwitch {
       // The addresses of a frame that a runtime sent are not those of the flow.
       arena.u8.copyWithin(entry + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
       this.#setFlow(entry, flow)
-      arena.u16[(entry + Entry.releaser) >> 1] = owner
-      this.#own(entry, owner, arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2], epoch)
+      const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
+      arena.u16[(entry + Entry.releaser) >> 1] = this.#releaserOf(owner, incarnation)
+      this.#own(entry, owner, incarnation, epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
       // It may have ended there by now, before we were known: then it ends here as an opening does.
