@@ -282,6 +282,57 @@ test('while a switch does not keep up with what it is told, others are not read,
   assert.equal(one.log.filter((line) => line === '=Bind 2').length, 999)
 })
 
+/** So many flows whose packets have not come. */
+function openings(one: RuntimeAmongScripts, count: number): void {
+  for (let number = 1; number <= count; number++) {
+    one.sayInBand(1, FlowOpen, { flow: idOf(number), epoch: 1, node: 1, key: number })
+    if (number % 20 === 0) one.turn()
+  }
+  one.turn()
+}
+
+const many = { runtimeLimits: { absentFlows: 2048 }, limits: { flows: 2048 } }
+
+test('packets without an actor go back while their switch keeps up, and are dropped when it does not', () => {
+  const one = among({ limits: { packets: 512 } })
+  open(one, 1)
+  one.packet(1, frameOf(2)).turn(2)
+  one.silent.add(1)
+  for (let number = 2; number < 102; number++) one.packet(1, frameOf(number, 'x'.repeat(1000)))
+  one.turn()
+  const dropped = one.node.dropReasons()['no-owner'] as number
+  assert.ok(dropped > 50 && dropped < 70, `${dropped} were dropped`)
+  one.silent.delete(1)
+  assert.equal(one.turn(10).take().filter((line) => line === '=ReturnPacket 1').length, 1 + 100 - dropped)
+})
+
+test('a restarted switch is told of openings as it keeps up, however many there are', () => {
+  const one = among(many)
+  openings(one, 800)
+  one.restart(1, 201)
+  const said = one.turn(50).take().filter((line) => line.endsWith(' 1'))
+  assert.equal(said.filter((line) => line === 'AnnounceFlow 1').length, 800)
+  assert.equal(said.at(-1), 'AnnounceDone 1')
+})
+
+test('flows of fenced sources are claimed as switches keep up, and then the configuration is applied', () => {
+  const one = among(many)
+  for (let number = 1; number <= 800; number++) {
+    one.say(12 + number % 2, PrepareFlow, { flow: idOf(number), epoch: 2, key: number,
+      words: { [PrepareFlowLayout]: one.node.engine.layoutHash } })
+    if (number % 20 === 0) one.turn()
+  }
+  one.turn(2)
+  one.take()
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id === SELF) })
+  const said = one.turn(50).take()
+  for (const id of [1, 2]) {
+    const mine = said.filter((line) => line.split(' ')[1] === `${id}`)
+    assert.equal(mine.filter((line) => line === `RerouteFlow ${id} code 1`).length, 800)
+    assert.equal(mine.at(-1), `ConfigApplied ${id}`)
+  }
+})
+
 test('flows that may choose are asked some at a time; one that asks from a timer is asked too, once', () => {
   let asked = 0
   let isQuiet = true

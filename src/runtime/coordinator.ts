@@ -48,6 +48,9 @@ interface Announcement {
   readonly flows: Iterator<number>
   /** A flow that found no room yet; 0 if there is none. */
   record: number
+  /** The same for openings, behind the flows. */
+  readonly openings: Iterator<number>
+  block: number
   readonly since: number
   /** All flows have been told of; `AnnounceDone` waits for what is on its way here. */
   isTold: boolean
@@ -80,6 +83,8 @@ export class Coordinator {
   #stopping = 0
   #nextSweep = 0
   #nextWorkload = 0
+  /** Switches that are to hear that the configuration is applied. */
+  #appliedUntold = 0
 
   constructor(context: RuntimeContext) {
     this.#context = context
@@ -184,7 +189,8 @@ export class Coordinator {
       context.absent.remove(block)
       context.step('opening', -1)
     }
-    for (const id of switches.idsIn(switches.all)) if (id !== opener) this.#bind(record, id)
+    // The switch that has opened it knows it, unless that was a former life.
+    for (const id of switches.idsIn(switches.all)) if (id !== opener || this.#announcements.has(id)) this.#bind(record, id)
   }
 
   #bind(record: number, switchId: number): void {
@@ -359,7 +365,8 @@ export class Coordinator {
     this.incoming.configured(gone.reduce((mask, bit) => mask | bit, 0))
     for (const id of come) {
       if (!this.#announcements.has(id)) context.step('announcing', 1)
-      this.#announcements.set(id, { flows: context.engine.flows(), record: 0, since: context.now, isTold: false })
+      this.#announcements.set(id, { flows: context.engine.flows(), record: 0, openings: context.absent.blocks(), block: 0, since: context.now,
+        isTold: false })
     }
     for (const id of [...this.#announcements.keys()]) {
       if (context.switches.bitOf(id) !== 0) continue
@@ -367,8 +374,17 @@ export class Coordinator {
       context.step('announcing', -1)
     }
     if (this.#isDraining) this.#tellPlacing(come, true)
-    for (const id of context.switches.idsIn(context.switches.all)) {
-      sendHead(context, context.control(id), ConfigApplied, 0, config.version)
+    this.#appliedUntold = context.switches.all
+    this.#tellApplied()
+  }
+
+  /** Tells the switches that the configuration is applied, each behind all that it is to hear of the fenced. */
+  #tellApplied(): void {
+    const context = this.#context
+    for (const id of context.switches.idsIn(this.#appliedUntold)) {
+      if (this.incoming.isUntold(id)) continue
+      this.#appliedUntold &= ~context.switches.bitOf(id)
+      sendHead(context, context.control(id), ConfigApplied, 0, context.configVersion)
     }
   }
 
@@ -409,6 +425,7 @@ export class Coordinator {
     if (this.#layoutTold.size < this.#runtimes.size) this.#tellLayout()
     this.outgoing.tick()
     this.incoming.tick()
+    if (this.#appliedUntold !== 0) this.#tellApplied()
     if (context.now >= this.#nextSweep) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
@@ -480,11 +497,18 @@ export class Coordinator {
       if (isFlow && !this.#announceFlow(switchId, record)) return
       announcement.record = 0
     }
+    while (!announcement.isTold) {
+      if (announcement.block === 0) {
+        const next = announcement.openings.next()
+        if (next.done === true) break
+        announcement.block = next.value
+      }
+      const isOpening = context.arena.u8[announcement.block + KeyBlock.kind] === AbsentKind.opening
+      if (isOpening && !this.#announceOpening(switchId, announcement.block)) return
+      announcement.block = 0
+    }
     if (!announcement.isTold) {
       announcement.isTold = true
-      for (const block of context.absent.blocks()) {
-        if (context.arena.u8[block + KeyBlock.kind] === AbsentKind.opening) this.#announceOpening(switchId, block)
-      }
       this.closings.repeatTo(switchId)
       this.outgoing.repeatTo(switchId)
       this.incoming.repeatTo(switchId)
@@ -525,17 +549,18 @@ export class Coordinator {
     return { epoch: epochOf(this.#context, record), owner: self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
   }
 
-  #announceOpening(switchId: number, block: number): void {
+  #announceOpening(switchId: number, block: number): boolean {
     const context = this.#context
     const { arena } = context
     const channel = context.control(switchId)
     const at = begin(context, channel, AnnounceFlow, arena.f64[(block + KeyBlock.flow) >> 3],
-      arena.u32[(block + KeyBlock.epoch) >> 2], true)
-    if (at === 0) return
+      arena.u32[(block + KeyBlock.epoch) >> 2], false)
+    if (at === 0) return false
     arena.u8[at + MessageField.code] = AnnouncedPhase.owned
     arena.u16[(at + MessageField.node) >> 1] = context.self
     arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] = context.incarnation
     writeKeyFrom(context, at, block >> 2, block + AbsentBlock.macs)
     ;(channel as MessageChannel).commit()
+    return true
   }
 }

@@ -176,9 +176,10 @@ export function sendHead(context: RuntimeContext, channel: MessageChannel | null
   ;(channel as MessageChannel).commit()
 }
 
-/** Sends a frame inside a message; false when there is no room. */
+/** Sends a frame inside a message; false when there is no room, or so little that it is to be kept for replies. */
 export function sendFrame(context: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
     frame: number, length: number, reserved: boolean, code = 0, node = 0): boolean {
+  if (channel?.isStrained === true) return false
   const at = begin(context, channel, kind, flow, epoch, reserved, length)
   if (at === 0) return false
   context.arena.u8[at + MessageField.code] = code

@@ -67,6 +67,7 @@ export class RuntimeAmongScripts {
   readonly said = new Map<string, Uint8Array>()
   config: ClusterConfig
   readonly #arena = new Arena(16 * 2 ** 20)
+  readonly #control: SimPort
   readonly #pool: PacketPool
   readonly #planes = new Map<number, { plane: ControlPlane; port: SimPort }>()
   readonly #links = new Map<number, { link: DataLink; port: SimPort; node: SimPort }>()
@@ -87,25 +88,29 @@ export class RuntimeAmongScripts {
     this.#parser = createParser(arena, 1)
     this.#d = arena.allocate('script: packet', DESCRIPTOR_BYTES + 128) >> 2
     this.#batch = arena.allocate('script: batch', DESCRIPTOR_BYTES * 32) >> 2
-    const control: SimPort = new SimPort(arena, { load: 0, capacity: Infinity,
+    this.#control = new SimPort(arena, { load: 0, capacity: Infinity,
       send: (frame) => { this.#planes.get(frame[5] as number)?.port.arrive(frame) } })
     const links = new Map([1, 2].map((id) => [id, this.#makeLink(id)]))
     for (const { id, incarnation } of [...this.config.switches, ...this.config.runtimes]) {
-      if (id === SELF) continue
-      const port = new SimPort(arena, { load: 0, capacity: Infinity, send: (frame) => { control.arrive(frame) } })
-      const plane = createControlPlane({ arena, clusterId: 1, self: id, selfIncarnation: incarnation, port, sessions: SESSIONS,
-        onMessage: (_peer, at, bytes) => { this.#note(id, '', at, bytes) } })
-      plane.setPeers([{ id: SELF, incarnation: 100 + SELF }])
-      this.#planes.set(id, { plane, port })
+      if (id !== SELF) this.#makePlane(id, incarnation)
     }
     this.node = createRuntimeNode({
       arena, id: SELF, incarnation: 100 + SELF, clusterId: 1, chain: options.chain, seed: 1, config: this.config, sessions: SESSIONS,
       limits: { ...ENGINE_LIMITS, ...options.limits }, timeouts: { ...defaultTimeouts, ...options.timeouts }, wasm: false,
       runtimeLimits: { absentFlows: 64, buffered: 64, bufferedPerFlow: 16, ...options.runtimeLimits },
-      runtimeTimes: { residenceUs: 0, workloadUs: 1e12, ...options.times }, ports: { control, links },
+      runtimeTimes: { residenceUs: 0, workloadUs: 1e12, ...options.times }, ports: { control: this.#control, links },
     })
     this.turn(5)
     this.log = []
+  }
+
+  /** A peer's end of the control network, in a life of it. */
+  #makePlane(id: number, selfIncarnation: number): void {
+    const port = new SimPort(this.#arena, { load: 0, capacity: Infinity, send: (frame) => { this.#control.arrive(frame) } })
+    const plane = createControlPlane({ arena: this.#arena, clusterId: 1, self: id, selfIncarnation, port, sessions: SESSIONS,
+      onMessage: (_peer, at, bytes) => { this.#note(id, '', at, bytes) } })
+    plane.setPeers([{ id: SELF, incarnation: 100 + SELF }])
+    this.#planes.set(id, { plane, port })
   }
 
   #makeLink(id: number): SimPort {
@@ -239,6 +244,13 @@ export class RuntimeAmongScripts {
     const { log } = this
     this.log = []
     return log
+  }
+
+  /** A switch comes back in another life, on the control network. */
+  restart(switchId: number, incarnation: number): void {
+    this.#makePlane(switchId, incarnation)
+    const switches = this.config.switches.map((entry) => (entry.id === switchId ? { ...entry, incarnation } : entry))
+    assert(this.configure({ switches }), 'the node takes the configuration')
   }
 
   /** Tells the node, and it alone, a configuration. */

@@ -51,6 +51,8 @@ export interface IncomingMove {
   awaited: number
   /** When going back: switches that have sent their in-band word at that epoch. */
   marked: number
+  /** When inheriting: switches that are to be told when their sessions have room. */
+  untold: number
   readonly since: number
   readonly queue: PacketQueue
   /** Its alias keys, as they came, and their blocks in the table of absent flows. */
@@ -78,6 +80,8 @@ export class IncomingMoves {
   readonly #scratchKey: number
   /** Flows that have come and whose source may not have heard so: they neither leave nor end, for the source may yet take them back. */
   readonly #unconfirmed = new Map<number, { readonly source: number; readonly position: number }>()
+  /** Moves of which a switch is to be told yet. */
+  #untold = 0
   /** Moves whose buffer is on its way back and waits for room. */
   #returning: IncomingMove[] = []
 
@@ -93,7 +97,7 @@ export class IncomingMoves {
 
   /** True while something here waits for room or for an acknowledgement. */
   get isWaiting(): boolean {
-    return this.#returning.length > 0 || this.#unconfirmed.size > 0
+    return this.#returning.length > 0 || this.#unconfirmed.size > 0 || this.#untold > 0
   }
 
   /** True for a flow that is on its way here, or has come and whose source may not know yet. */
@@ -122,7 +126,7 @@ export class IncomingMoves {
       }
       this.moves.set(flow, {
         flow, epoch, source, layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
-        named: [], version: 0, awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
+        named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
       })
       context.step('prepared', 1)
       this.counts.prepared++
@@ -289,6 +293,7 @@ export class IncomingMoves {
     const missing = move.named.some((id) => (context.switches.bitOf(id) & ~move.gone) !== 0)
     if ((!isKnown || missing) && !planted['release-without-go']) return
     context.step(move.state, -1)
+    this.#mustTell(move, 0)
     this.moves.delete(move.flow)
     if (move.state === 'inheriting') this.#open(move)
     else context.engine.resumeFlow(move.record)
@@ -373,6 +378,7 @@ export class IncomingMoves {
 
   tick(): void {
     for (const move of [...this.#returning]) this.#giveBack(move)
+    if (this.#untold > 0) for (const move of this.moves.values()) this.#inherit(move)
     for (const [flow, { source, position }] of this.#unconfirmed) {
       if (this.#context.control(source)?.hasReached?.(position) !== false) this.#unconfirmed.delete(flow)
     }
@@ -398,22 +404,41 @@ export class IncomingMoves {
       move.epoch += 2
       move.named = [...switches.idsIn(switches.all)]
       move.version = configVersion
-      for (const id of move.named) this.#inherit(move, id)
+      this.#mustTell(move, switches.all)
+      this.#inherit(move)
     }
   }
 
-  /** Tells a switch that a flow is ours now, and that its state, its aliases too, is gone. */
-  #inherit(move: IncomingMove, switchId: number): void {
+  /** True while a switch is to be told of a flow that is ours now. */
+  isUntold(switchId: number): boolean {
+    if (this.#untold === 0) return false
+    const bit = this.#context.switches.bitOf(switchId)
+    for (const move of this.moves.values()) if ((move.untold & bit) !== 0) return true
+    return false
+  }
+
+  #mustTell(move: IncomingMove, mask: number): void {
+    if (move.untold === 0 && mask !== 0) this.#untold++
+    else if (move.untold !== 0 && mask === 0) this.#untold--
+    move.untold = mask
+  }
+
+  /** Tells switches that a flow is ours now, and that its state, its aliases too, is gone: those whose sessions keep up. */
+  #inherit(move: IncomingMove): void {
     const context = this.#context
     const { arena } = context
-    const channel = context.control(switchId)
-    const at = begin(context, channel, RerouteFlow, move.flow, move.epoch, true)
-    if (at === 0) return
-    arena.u8[at + MessageField.code] = 1
-    arena.u16[(at + MessageField.node) >> 1] = context.self
-    arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
-    writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
-    ;(channel as MessageChannel).commit()
+    for (const id of context.switches.idsIn(move.untold)) {
+      const channel = context.control(id)
+      if (channel?.isStrained === true) continue
+      this.#mustTell(move, move.untold & ~context.switches.bitOf(id))
+      const at = begin(context, channel, RerouteFlow, move.flow, move.epoch, true)
+      if (at === 0) continue
+      arena.u8[at + MessageField.code] = 1
+      arena.u16[(at + MessageField.node) >> 1] = context.self
+      arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
+      writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
+      ;(channel as MessageChannel).commit()
+    }
   }
 
   /** A switch has come back knowing nothing: what it was to do is said again. */
@@ -422,7 +447,8 @@ export class IncomingMoves {
       if (move.state !== 'inheriting') continue
       move.gone &= ~this.#context.switches.bitOf(switchId)
       if (!move.named.includes(switchId)) move.named.push(switchId)
-      this.#inherit(move, switchId)
+      this.#mustTell(move, move.untold | this.#context.switches.bitOf(switchId))
+      this.#inherit(move)
     }
   }
 
@@ -437,6 +463,7 @@ export class IncomingMoves {
     for (const move of [...this.moves.values()]) {
       move.awaited &= ~mask
       move.gone &= ~mask
+      this.#mustTell(move, move.untold & ~mask)
       this.#begin(move)
       this.#giveBack(move)
     }
