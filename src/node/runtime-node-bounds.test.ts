@@ -65,6 +65,13 @@ test('openings are bounded: beyond, packets go back to their switch', () => {
   assert.deepEqual(one.turn(2).take().sort(), ['=Bind 2', '=Bind 2', '=ReturnPacket 1', 'packet out 2', 'packet out 2'])
 })
 
+test('an opening is replaced by that of a newer flow on its key, not by that of an older one', () => {
+  const one = among()
+  for (const number of [5, 6, 5]) one.sayInBand(1, FlowOpen, { flow: idOf(number), epoch: 1, node: 1, key: 1 })
+  one.turn()
+  assert.deepEqual([phases(one), one.node.anomalies], [['6 opening 1'], { 'opening-replaced': 1 }])
+})
+
 test('prepared flows are bounded to half of that, and by flow records and aliases', () => {
   const one = among({ runtimeLimits: { absentFlows: 4, aliasesPerFlow: 2 } })
   const tail = (aliases: number): Uint8Array => Uint8Array.from({ length: aliases * ALIAS_BYTES }, (_, i) => 1 + i % 200)

@@ -300,7 +300,7 @@ export class Coordinator {
       context.step('opening', 1)
     } else if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) {
       return
-    } else if (arena.f64[(block + KeyBlock.flow) >> 3] !== flow) {
+    } else if (arena.f64[(block + KeyBlock.flow) >> 3] < flow) {
       context.anomaly('opening-replaced')
     } else {
       return

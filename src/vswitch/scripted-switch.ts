@@ -142,6 +142,11 @@ export class ScriptedSwitch {
     }
   }
 
+  /** A 32-bit field of the message that was sent last, by byte offset. */
+  lastWord(offset: number): number {
+    return this.arena.u32[(this.#out + offset) >> 2]
+  }
+
   configure(config: ClusterConfig): void {
     this.#config = config
     this.logic.configure(config)

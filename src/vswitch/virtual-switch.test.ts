@@ -13,7 +13,7 @@ import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { messageKinds } from '../messages/message.ts'
 import { Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal,
+  Bind, BindReleaser, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal,
 } from '../messages/placement.ts'
 import { leastLoaded } from './placement/least-loaded.ts'
 import { rendezvous } from './placement/rendezvous.ts'
@@ -57,6 +57,10 @@ function opened(): ScriptedSwitch {
 const rerouteTo = (node: number, epoch: number, flow = FIRST) =>
   ({ flow, epoch, node, key: 5, words: { [RerouteFlowOwnerIncarnation]: 100 + node } })
 
+/** The home's answer to a question of switch 2: flow 5, by its id, is at runtime 11. */
+const replyTo = (question: number, flow = FIRST): Said => ({ flow, epoch: 1, node: 11, key: 5,
+  words: { [PlaceFlowReplyOwnerIncarnation]: 111, [PlaceFlowReplyQuestion]: question } })
+
 // -- Opening -----------------------------------------------------------------------------------------------------------
 
 test('the home places an unknown flow: FlowOpen in-band, then the packet', () => {
@@ -73,12 +77,28 @@ test('another switch asks the home, holds, and sends what it holds behind FlowOp
   one.external(5)
   assert.deepEqual(one.take(), ['PlaceFlow 1'])
   assert.deepEqual([one.steps.asking, one.context.held], [1, 2])
-  const reply = { flow: FIRST, epoch: 1, node: 11, key: 5, words: { [PlaceFlowReplyOwnerIncarnation]: 111 } }
-  one.control(1, PlaceFlowReply, reply)
+  one.control(1, PlaceFlowReply, replyTo(1))
   assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11', 'packet 5 to 11'])
   assert.deepEqual([one.steps.asking, one.context.held], [0, 0])
-  one.control(1, PlaceFlowReply, reply)
+  one.control(1, PlaceFlowReply, replyTo(1))
   assert.equal(one.anomalies['late-placement'], 1)
+})
+
+test('an answer to an earlier question, about a flow that has ended since, is not taken for that to a later one', () => {
+  const one = learnt(2)
+  one.external(5)
+  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 } })
+  one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
+  one.external(5)
+  assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11', 'PlaceFlow 1'])
+  one.control(1, PlaceFlowReply, replyTo(1))
+  assert.deepEqual([one.take(), one.anomalies['late-placement'], one.steps.asking], [[], 1, 1])
+  one.control(1, PlaceFlowReply, replyTo(2, FIRST + 1))
+  assert.deepEqual([one.take(), one.entry(5)?.flow], [['=FlowOpen 11', 'packet 5 to 11'], FIRST + 1])
+  const home = learnt(1)
+  home.control(2, PlaceFlow, { key: 5, words: { [PlaceFlowQuestion]: 77 } })
+  assert.equal(home.sent.at(-1)?.name, 'PlaceFlowReply')
+  assert.equal(home.lastWord(PlaceFlowReplyQuestion), 77)
 })
 
 test('the home answers from the entry, whoever asks first', () => {
@@ -429,13 +449,12 @@ test('what a switch is to ask and to open waits while who is to hear it does not
   one.pass(defaultSwitchTimes.sweepUs + 1)
   assert.deepEqual(one.take(), ['PlaceFlow 1'])
   one.strained.add('=11')
-  const reply = { flow: FIRST, epoch: 1, node: 11, key: 5, words: { [PlaceFlowReplyOwnerIncarnation]: 111 } }
-  one.control(1, PlaceFlowReply, reply)
+  one.control(1, PlaceFlowReply, replyTo(1))
   assert.deepEqual([one.take(), one.context.held], [[], 1])
   one.strained.clear()
   one.pass(defaultSwitchTimes.sweepUs + 1)
   assert.deepEqual(one.take(), ['PlaceFlow 1'])
-  one.control(1, PlaceFlowReply, reply)
+  one.control(1, PlaceFlowReply, replyTo(2))
   assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11'])
 })
 
@@ -466,7 +485,7 @@ test('a full table drops new flows and leaves those that are there alone', () =>
   assert.deepEqual(one.take(), ['packet 5 to 12', `PlaceFlowReply 2 code ${PlaceRefusal.tableFull}`])
   const other = learnt(2)
   other.external(8)
-  other.control(1, PlaceFlowReply, { key: 8, code: PlaceRefusal.tableFull })
+  other.control(1, PlaceFlowReply, { key: 8, code: PlaceRefusal.tableFull, words: { [PlaceFlowReplyQuestion]: 1 } })
   assert.deepEqual([other.drops, other.table.size], [{ 'flow-table-full': 1 }, 0])
   one.inBand(11, Bind, { flow: 999, epoch: 1, node: 11, key: 9 })
   assert.equal(one.anomalies['flow-table-full'], 1)

@@ -26,7 +26,8 @@ import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
 import { Drained, Go, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal, ReturnPacket,
+  Bind, BindReleaser, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion,
+  PlaceRefusal, ReturnPacket,
 } from '../messages/placement.ts'
 import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -76,6 +77,7 @@ export class VirtualSwitch {
   readonly #unopened = new Set<number>()
   readonly #questions: Questions
   readonly #releasing: Releasing
+  #lastQuestion = 0
   #nextSweep = 0
 
   constructor(context: SwitchContext, policy: PlacementPolicy) {
@@ -295,6 +297,8 @@ export class VirtualSwitch {
     this.#wait(entry, EntryPhase.asking)
     const at = begin(context, channel, PlaceFlow, 0, 0)
     if (at === 0) return
+    const { u32 } = context.arena
+    u32[(at + PlaceFlowQuestion) >> 2] = u32[(entry + Entry.question) >> 2] = ++this.#lastQuestion >>> 0
     writeEntryKey(context, at, entry)
     ;(channel as MessageChannel).commit()
   }
@@ -305,7 +309,9 @@ export class VirtualSwitch {
     const { arena, table } = context
     const key = (at + MessageField.key) >> 2
     const entry = table.find(key, context.hashOf(key))
-    if (entry === 0 || arena.u8[entry + Entry.phase] !== EntryPhase.asking) return context.anomaly('late-placement')
+    const isAnswer = entry !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.asking &&
+      arena.u32[(entry + Entry.question) >> 2] === arena.u32[(at + PlaceFlowReplyQuestion) >> 2]
+    if (!isAnswer) return context.anomaly('late-placement')
     if (arena.u8[at + MessageField.code] !== PlaceRefusal.none) {
       this.#remove(entry, 'flow-table-full')
       return
@@ -368,7 +374,9 @@ export class VirtualSwitch {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const code = arena.u8[at + MessageField.code]
     switch (arena.u8[at]) {
-      case PlaceFlow.type: return this.#questions.ask(peer, (at + MessageField.key) >> 2, at + MessageField.macs, context.now)
+      case PlaceFlow.type:
+        return this.#questions.ask(peer, (at + MessageField.key) >> 2, at + MessageField.macs, arena.u32[(at + PlaceFlowQuestion) >> 2],
+          context.now)
       case PlaceFlowReply.type: return this.#answered(at)
       case CloseFlow.type: return this.#closeFlow(peer, at, flow, epoch)
       case FlowClosed.type: return this.#flowClosed(at, flow, code !== 0)
