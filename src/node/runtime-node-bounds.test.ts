@@ -65,6 +65,16 @@ test('openings are bounded: beyond, packets go back to their switch', () => {
   assert.deepEqual(one.turn(2).take().sort(), ['=Bind 2', '=Bind 2', '=ReturnPacket 1', 'packet out 2', 'packet out 2'])
 })
 
+test('an opening whose packet does not come ends everywhere', () => {
+  const one = among({ times: { openingTimeoutUs: 100_000 } })
+  one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 })
+  assert.deepEqual(one.turn(5, 10_000).take(), [])
+  assert.deepEqual(one.turn(10, 10_000).take(), ['CloseFlow 1', 'CloseFlow 2'])
+  for (const id of [1, 2]) one.sayInBand(id, CloseFlowReply, { flow: idOf(1), epoch: 1 })
+  assert.deepEqual(one.turn(2).take(), ['FlowClosed 1 code 1', 'FlowClosed 2 code 1'])
+  assert.deepEqual([phases(one), one.node.openSteps.opening], [[], 0])
+})
+
 test('an opening is replaced by that of a newer flow on its key, not by that of an older one', () => {
   const one = among()
   for (const number of [5, 6, 5]) one.sayInBand(1, FlowOpen, { flow: idOf(number), epoch: 1, node: 1, key: 1 })

@@ -13,6 +13,7 @@
  * now is held within bounds, or dropped and counted.
  */
 
+import { assert } from '../base/assert.ts'
 import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
@@ -81,6 +82,7 @@ export class VirtualSwitch {
   #nextSweep = 0
 
   constructor(context: SwitchContext, policy: PlacementPolicy) {
+    assert(context.limits.heldPerFlow <= 0xffff, 'an entry counts its packets in 16 bits')
     this.#context = context
     this.#policy = policy
     this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
