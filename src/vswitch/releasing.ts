@@ -3,8 +3,9 @@
  * its `Drained` has come, which may be ahead of the re-pointing; then the owner is told `Go`.
  */
 
-import { Go } from '../messages/migration.ts'
-import { sendHead, type SwitchContext } from './switch-context.ts'
+import { Go, GoReleased } from '../messages/migration.ts'
+import type { MessageChannel } from '../transport/message-channel.ts'
+import { begin, type SwitchContext } from './switch-context.ts'
 import { Entry, EntryFlag } from './switch-table.ts'
 
 export interface ReleasingHost {
@@ -43,8 +44,9 @@ export class Releasing {
     const releaser = arena.u16[(entry + Entry.releaser) >> 1]
     const epoch = arena.u32[(entry + Entry.epoch) >> 2]
     const hasDrained = arena.u16[(entry + Entry.drainedBy) >> 1] === releaser &&
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] >= epoch
-    const awaits = !(releaser === owner || hasDrained || !this.#host.isThere(releaser))
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] === epoch
+    const next = arena.u16[(entry + Entry.nextReleaser) >> 1] || owner
+    const awaits = !(releaser === next || hasDrained || !this.#host.isThere(releaser))
     const awaited = this.awaitsDrained(entry)
     if (awaits !== awaited) context.step('drained', awaits ? 1 : -1)
     if (awaits) {
@@ -53,15 +55,19 @@ export class Releasing {
     }
     arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
     const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-    arena.u16[(entry + Entry.releaser) >> 1] = this.#host.isFenced(owner, incarnation) ? 0 : owner
+    arena.u16[(entry + Entry.releaser) >> 1] = this.#host.isFenced(owner, incarnation) ? 0 : next
     this.go(entry)
+    if (next !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
   }
 
   /** Tells the owner that this switch accepts its packets. */
   go(entry: number): void {
     const { arena } = this.#context
-    sendHead(this.#context, this.#context.control(arena.u16[(entry + Entry.owner) >> 1]), Go,
-      arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+    const channel = this.#context.control(arena.u16[(entry + Entry.owner) >> 1])
+    const at = begin(this.#context, channel, Go, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+    if (at === 0) return
+    arena.u32[(at + GoReleased) >> 2] = arena.u32[(entry + Entry.released) >> 2]
+    ;(channel as MessageChannel).commit()
   }
 
   /** In-band: a runtime has sent its last packet of a flow before the change of releaser at this epoch. */
@@ -72,7 +78,7 @@ export class Releasing {
     if (entry === 0) return context.anomaly('unknown-flow')
     const awaits = this.awaitsDrained(entry)
     const note = arena.u32[(entry + Entry.drainedEpoch) >> 2]
-    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch >= arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
+    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch === arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
       // What is awaited has come, while a later word, of the owner, is noted already: that one is still needed.
       const by = arena.u16[(entry + Entry.drainedBy) >> 1]
       arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
@@ -82,7 +88,9 @@ export class Releasing {
       arena.u16[(entry + Entry.drainedBy) >> 1] = by
       return
     }
-    if (epoch < note) return
+    // Of two at one epoch, the releaser's is the one that may be needed.
+    const isOfReleaser = arena.u16[(entry + Entry.drainedBy) >> 1] === arena.u16[(entry + Entry.releaser) >> 1]
+    if (epoch < note || (epoch === note && isOfReleaser && runtime !== arena.u16[(entry + Entry.releaser) >> 1])) return
     arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
     arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
     if (this.awaitsDrained(entry)) this.release(entry)
