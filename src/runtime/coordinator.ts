@@ -287,7 +287,14 @@ export class Coordinator {
     ;(channel as MessageChannel).commit()
   }
 
+  /** False while a switch that has come (back) is being told of our flows: its word about one would be of before it knew it. */
+  get #isKnownToAll(): boolean {
+    for (const { isTold } of this.#announcements.values()) if (!isTold) return false
+    return true
+  }
+
   #idle(record: number): void {
+    if (!this.#isKnownToAll) return
     const flow = flowOf(this.#context, record)
     if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow) ||
         this.protection.securing.has(flow) || this.protection.hasKept(flow)) return
@@ -549,12 +556,12 @@ export class Coordinator {
     const context = this.#context
     for (const id of this.#announcements.keys()) this.#announce(id)
     if (this.#layoutTold.size < this.#runtimes.size) this.#tellLayout()
-    this.outgoing.tick([...this.#announcements.values()].every(({ isTold }) => isTold))
+    this.outgoing.tick(this.#isKnownToAll)
     this.incoming.tick()
     this.replicas.work()
     this.protection.tick()
     this.#sayApplied()
-    if (context.now >= this.#nextSweep) this.#sweepOpenings()
+    if (context.now >= this.#nextSweep && this.#isKnownToAll) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
 
