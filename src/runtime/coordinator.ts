@@ -144,6 +144,7 @@ export class Coordinator {
       recordOf: (key) => this.#find(key),
       hashOf,
       layoutOf: (source, hash) => this.#layoutOf(source, hash),
+      hasReplica: (flow) => this.replicas.has(flow),
       isThere: (runtime) => this.#runtimes.has(runtime),
     }, this.protection)
     this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
@@ -196,7 +197,7 @@ export class Coordinator {
       engine.addAlias(record, this.#scratch + Descriptor.key, replica.aliases[i + KEY_WORDS] !== 0)
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
-    this.protection.secure(record, null, { target, isPromotion: true })
+    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -349,7 +350,7 @@ export class Coordinator {
       case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2])
       case ForgetFlow.type: return this.replicas.forget(peer, flow)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1])
-      case MovingFlowReply.type: return this.outgoing.movingReply(flow, epoch, arena.u16[(at + MessageField.node) >> 1])
+      case MovingFlowReply.type: return this.outgoing.movingReply(peer, flow)
       case AskFlow.type: return this.replicas.asked(peer, flow, epoch, this.incoming.yields(flow, peer))
       case AskFlowReply.type: return this.replicas.answer(peer, flow, code)
       case YieldFlow.type: return this.#yielded(peer, flow, epoch)
@@ -686,8 +687,10 @@ export class Coordinator {
   #standing(record: number, flow: number, move: OutgoingMove | undefined): { epoch: number; owner: number; phase: number } {
     const { self } = this.#context
     if (move?.state === 'handing') return { epoch: move.before + 1, owner: move.target, phase: AnnouncedPhase.handedOver }
-    const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack' ||
-      this.protection.securing.has(flow)
+    const securing = this.protection.securing.get(flow)
+    // No switch has been told of the change yet.
+    if (securing?.isRerouted === false) return { epoch: securing.epoch - 1, owner: self, phase: AnnouncedPhase.owned }
+    const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack' || securing !== undefined
     return { epoch: epochOf(this.#context, record), owner: self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
   }
 

@@ -69,6 +69,8 @@ export class Ledger {
   readonly isOrdered: boolean
   /** Packets that left again although once should have been enough, where that is permitted. */
   repeated = 0
+  /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
+  mayRepeat = false
   /** Copies of packets made by faults of links. */
   duplicated = 0
   /** By packet id: copies whose fate is not known, and the fate of the last one that had one. */
@@ -123,7 +125,10 @@ export class Ledger {
     const what = `packet ${id} of flow ${flow}, side ${side}, number ${sequence}`
     if (this.#copies[id] > 0) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
-    else if (this.#commits && !this.isOrdered && this.crashes > 0) this.repeated++
+    else if (this.mayRepeat && this.crashes > 0) {
+      this.repeated++
+      return
+    }
     else if (this.#fates[id] === Fate.refused) this.violate('verdict', `${what} was dropped by a network function and has left`)
     else this.violate('exactly-once', `${what} ${this.#fates[id] === Fate.lost ? 'was lost and has left' : 'has left twice'}`)
     this.#settle(id, Fate.left)

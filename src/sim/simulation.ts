@@ -128,6 +128,8 @@ export class Simulation {
     this.config = this.#first = { version: 1, clusterId: 7, switches, runtimes: entries }
     this.workload = new Workload(random, { flows, packetsMax: packets, spreadUs: 40_000, silenceUs: IDLE_S * 1e6 })
     this.ledger = new Ledger(this.workload.packetsMax, !faults.some((kind) => looseOrder.includes(kind)), replication === 'commit')
+    this.ledger.mayRepeat = replication === 'async' ||
+      (replication === 'commit' && faults.some((kind) => kind === 'restart' || looseOrder.includes(kind)))
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),

@@ -13,15 +13,44 @@ export interface ReleasingHost {
   isThere(runtime: number): boolean
   /** True for a life of a runtime that is over. */
   isFenced(runtime: number, incarnation: number): boolean
+  /** True for a life of a runtime, by the lower 16 bits of its incarnation, that is not over as far as is known here. */
+  isLife(runtime: number, life: number): boolean
 }
+
+/** Last words about unknown flows that are kept; the oldest goes first. */
+const EARLY_MAX = 1024
 
 export class Releasing {
   readonly #context: SwitchContext
   readonly #host: ReleasingHost
+  /** Last words about flows that are not known here. */
+  readonly #early = new Map<number, { readonly runtime: number; readonly epoch: number }>()
 
   constructor(context: SwitchContext, host: ReleasingHost) {
     this.#context = context
     this.#host = host
+  }
+
+  /** A last word about a flow that is not known here: after a restart it may come ahead of who announces the flow. */
+  #keepEarly(runtime: number, flow: number, epoch: number): void {
+    this.#context.anomaly('unknown-flow')
+    if ((this.#early.get(flow)?.epoch ?? 0) > epoch) return
+    this.#early.delete(flow)
+    if (this.#early.size >= EARLY_MAX) {
+      this.#early.delete(this.#early.keys().next().value as number)
+      this.#context.anomaly('early-drained-limit')
+    }
+    this.#early.set(flow, { runtime, epoch })
+  }
+
+  /** An entry is this flow's now. */
+  known(entry: number, flow: number): void {
+    const early = this.#early.get(flow)
+    if (early === undefined) return
+    this.#early.delete(flow)
+    const { u16, u32 } = this.#context.arena
+    u32[(entry + Entry.drainedEpoch) >> 2] = early.epoch
+    u16[(entry + Entry.drainedBy) >> 1] = early.runtime
   }
 
   /** True while the releaser of an entry's flow is to send its last packet. */
@@ -55,7 +84,9 @@ export class Releasing {
     }
     arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
     const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-    arena.u16[(entry + Entry.releaser) >> 1] = this.#host.isFenced(owner, incarnation) ? 0 : next
+    const isOver = this.#host.isFenced(owner, incarnation) ||
+      (next !== owner && !this.#host.isLife(next, arena.u16[(entry + Entry.releaserLife) >> 1]))
+    arena.u16[(entry + Entry.releaser) >> 1] = isOver ? 0 : next
     this.go(entry)
     if (next !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
   }
@@ -75,7 +106,7 @@ export class Releasing {
     const context = this.#context
     const { arena } = context
     const entry = context.table.findFlow(flow)
-    if (entry === 0) return context.anomaly('unknown-flow')
+    if (entry === 0) return this.#keepEarly(runtime, flow, epoch)
     const awaits = this.awaitsDrained(entry)
     const note = arena.u32[(entry + Entry.drainedEpoch) >> 2]
     if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch === arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {

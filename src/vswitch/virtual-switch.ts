@@ -98,6 +98,7 @@ export class VirtualSwitch {
     this.#releasing = new Releasing(context, {
       isThere: (runtime) => this.#runtimes.has(runtime),
       isFenced: (runtime, incarnation) => this.#isFenced(runtime, incarnation),
+      isLife: (runtime, life) => this.#isLife(runtime, life),
     })
     context.step('relearning', 1)
   }
@@ -222,6 +223,7 @@ export class VirtualSwitch {
     if (before === flow) return
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
+    this.#releasing.known(entry, flow)
     if (before !== 0) this.aliases.flowEnded(before)
   }
 
@@ -286,6 +288,11 @@ export class VirtualSwitch {
   /** True for a life that is over; one that we have not heard of yet is not. */
   #isFenced(runtime: number, incarnation: number): boolean {
     return !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0)
+  }
+
+  #isLife(runtime: number, life: number): boolean {
+    const newer = (life - (this.#newest.get(runtime) ?? 0)) & 0xffff
+    return newer === 0 ? this.#runtimes.has(runtime) : newer < 0x8000
   }
 
   /** A runtime, unless this life of it is over, though its next may be here: then 0. */
@@ -560,10 +567,10 @@ export class VirtualSwitch {
   #setNextReleaser(entry: number, replica: number, incarnation: number): void {
     const { u16 } = this.#context.arena
     const life = incarnation & 0xffff
-    // Another life of the one who did: that one is over.
-    if (replica !== 0 && u16[(entry + Entry.releaser) >> 1] === replica && u16[(entry + Entry.releaserLife) >> 1] !== life) {
-      u16[(entry + Entry.releaser) >> 1] = 0
-    }
+    const releaser = u16[(entry + Entry.releaser) >> 1]
+    const isOfEntry = releaser !== 0 && releaser === u16[(entry + Entry.nextReleaser) >> 1]
+    // Who has released so far, in a life that is over, has nothing more to say.
+    if (isOfEntry && !this.#isLife(releaser, u16[(entry + Entry.releaserLife) >> 1])) u16[(entry + Entry.releaser) >> 1] = 0
     u16[(entry + Entry.nextReleaser) >> 1] = replica
     u16[(entry + Entry.releaserLife) >> 1] = life
   }

@@ -79,6 +79,8 @@ export interface IncomingHost {
   hashOf(key: number): number
   /** The layout with this hash that a runtime has told, if it has and the chain can take flows from it. */
   layoutOf(source: number, hash: number): ChainLayout | null | undefined
+  /** True for a flow whose replica is kept here. */
+  hasReplica(flow: number): boolean
   /** True for a runtime of the configuration. */
   isThere(runtime: number): boolean
 }
@@ -454,6 +456,11 @@ export class IncomingMoves {
       const isSource = move.source === source
       const isHeir = move.yields && move.replica === source
       if ((!isSource && !isHeir) || (move.state !== 'prepared' && move.state !== 'returning')) continue
+      // Its replica is here, and about to be the flow itself.
+      if (move.replica === this.#context.self && this.#host.hasReplica(move.flow)) {
+        move.yields = true
+        continue
+      }
       if (!isHeir && move.replica !== 0 && this.#host.isThere(move.replica)) {
         // The flow goes on at its replica.
         move.yields = true
@@ -511,6 +518,16 @@ export class IncomingMoves {
       writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
       ;(channel as MessageChannel).commit()
     }
+  }
+
+  /** A flow that was on its way here is here now, for its replica was: what was buffered for it, null for nothing. */
+  takeOver(flow: number): PacketQueue | null {
+    const move = this.moves.get(flow)
+    if (move === undefined || move.record !== 0) return null
+    const queue = new PacketQueue(this.#context.arena)
+    queue.takeAll(move.queue)
+    this.#forget(move, '')
+    return queue
   }
 
   /** A replica asks for a flow whose owner was moving it here: true if it is not installed, and its record refused from now on. */

@@ -40,6 +40,8 @@ export interface OutgoingMove {
   readonly before: number
   readonly target: number
   readonly startedAt: number
+  /** Its replica is being told that it moves. */
+  isMarking: boolean
   state: MoveState
   deadline: number
   /** Switches whose word is awaited: to RerouteFlow, or when taking back their `Go`. */
@@ -86,6 +88,8 @@ export class OutgoingMoves {
   readonly #incarnationOf: (runtime: number) => number
   readonly #isBusy: (flow: number) => boolean
   readonly #protection: Protection
+  /** What replicas were told of moves and have not answered yet, by flow. */
+  readonly #told = new Map<number, { readonly replica: number; readonly count: number }>()
   #orders: MoveOrder[] = []
   /** Moves at once; grows with success, halves with refusal and timeout. */
   #window: number
@@ -155,7 +159,7 @@ export class OutgoingMoves {
     ;(channel as MessageChannel).commit()
     this.#markMoved(record)
     const move: OutgoingMove = {
-      flow, record, before: epoch, target, startedAt: now, state: 'preparing', deadline: 0, pending: 0, passed: 0, markers: 0,
+      flow, record, before: epoch, target, startedAt: now, isMarking: false, state: 'preparing', deadline: 0, pending: 0, passed: 0, markers: 0,
       targetDone: false, returned: new PacketQueue(arena), held: new PacketQueue(arena),
     }
     this.moves.set(flow, move)
@@ -203,16 +207,30 @@ export class OutgoingMoves {
       return
     }
     const replica = this.#protection.replicaOf(flow)
-    if (replica === 0) this.#startRerouting(move)
-    else sendHead(this.#context, this.#context.control(replica), MovingFlow, flow, epoch, 0, move.target)
+    if (replica === 0) return this.#startRerouting(move)
+    move.isMarking = true
+    this.#tellReplica(move.flow, replica, epoch, move.target)
+  }
+
+  /** Tells a flow's replica where it is about to move, 0 for nowhere. */
+  #tellReplica(flow: number, replica: number, epoch: number, target: number): void {
+    const before = this.#told.get(flow)
+    this.#told.set(flow, { replica, count: before?.replica === replica ? before.count + 1 : 1 })
+    sendHead(this.#context, this.#context.control(replica), MovingFlow, flow, epoch, 0, target)
   }
 
   /** The flow's replica knows that it moves. */
-  movingReply(flow: number, epoch: number, target: number): void {
+  movingReply(replica: number, flow: number): void {
+    const told = this.#told.get(flow)
+    if (told?.replica !== replica) return
+    // Only the answer to the last word counts: others are of moves that are off.
+    if (told.count > 1) {
+      this.#told.set(flow, { replica, count: told.count - 1 })
+      return
+    }
+    this.#told.delete(flow)
     const move = this.moves.get(flow)
-    // Of a move that is off, or a word that it is.
-    if (move?.state !== 'preparing' || move.before + 1 !== epoch || move.target !== target) return
-    this.#startRerouting(move)
+    if (move?.state === 'preparing' && move.isMarking) this.#startRerouting(move)
   }
 
   /** True for a flow whose record is on its way, or on its way back. */
@@ -224,7 +242,7 @@ export class OutgoingMoves {
   /** The flow's replica hears that it stays. */
   #tellReplicaStays(move: OutgoingMove, epoch: number): void {
     const replica = this.#protection.replicaOf(move.flow)
-    if (replica !== 0) sendHead(this.#context, this.#context.control(replica), MovingFlow, move.flow, epoch)
+    if (replica !== 0) this.#tellReplica(move.flow, replica, epoch, 0)
   }
 
   #startRerouting(move: OutgoingMove): void {
@@ -361,6 +379,7 @@ export class OutgoingMoves {
   }
 
   #complete(move: OutgoingMove): void {
+    this.#told.delete(move.flow)
     this.#protection.ended(move.flow)
     this.#context.engine.removeFlow(move.record)
     this.#end(move)
@@ -605,6 +624,7 @@ export class OutgoingMoves {
 
   /** Runtimes that are fenced. */
   fenced(runtime: number): void {
+    for (const [flow, { replica }] of this.#told) if (replica === runtime) this.#told.delete(flow)
     for (const move of [...this.moves.values()]) {
       if (move.target !== runtime) continue
       switch (move.state) {

@@ -155,6 +155,7 @@ export class Protection {
   releaserOf(flow: number): number {
     if (this.#host.mode !== 'commit') return 0
     const securing = this.securing.get(flow)
+    if (securing !== undefined && !securing.isRerouted && securing.isReleaser) return 0
     return securing?.isRerouted === true ? securing.replica : this.replicaOf(flow)
   }
 
