@@ -10,7 +10,6 @@
 import { u32 } from '../memory/struct.ts'
 import { fieldOf, message } from './message.ts'
 
-/** `code` 1: give it back. */
 export const ClaimAlias = message(25, 'ClaimAlias', { withKey: true })
 /** `code`: an {@link AliasRefusal}. */
 export const ClaimAliasReply = message(26, 'ClaimAliasReply', { withKey: true })

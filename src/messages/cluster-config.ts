@@ -34,10 +34,20 @@ export interface ClusterConfig {
   readonly runtimes: readonly RuntimeEntry[]
 }
 
+/** Switches in a cluster, at most: each is a bit in what a node waits for, and a byte in a message. */
+export const SWITCHES_MAX = 8
 /** Incarnations stay below this. */
 export const INCARNATION_LIMIT = 2 ** 21
 /** Node ids are 1 to 255; switches and runtimes share one space. */
 export const NODE_ID_MAX = 255
+
+/** True for a configuration that can be: few enough switches, ids and incarnations within their bounds, no id given twice. */
+export function isClusterConfig({ switches, runtimes }: ClusterConfig): boolean {
+  const ids = [...switches, ...runtimes].map(({ id }) => id)
+  const isUpTo = (number: number, end: number): boolean => Number.isInteger(number) && number >= 0 && number <= end
+  return switches.length <= SWITCHES_MAX && new Set(ids).size === ids.length && ids.every((id) => id > 0 && isUpTo(id, NODE_ID_MAX)) &&
+    [...switches, ...runtimes].every(({ incarnation }) => isUpTo(incarnation, INCARNATION_LIMIT - 1))
+}
 
 /** A flow's id: made by its home switch, unique for ever (PROTOCOL 2). */
 export function flowIdOf(incarnation: number, counter: number): number {

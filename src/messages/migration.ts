@@ -11,6 +11,7 @@
  */
 
 import { array, u32, u8 } from '../memory/struct.ts'
+import { SWITCHES_MAX } from './cluster-config.ts'
 import { fieldOf, message } from './message.ts'
 
 /** Why a target does not take a flow. */
@@ -45,8 +46,6 @@ export const RerouteFlowOwnerIncarnation = fieldOf(RerouteFlow, 'ownerIncarnatio
 /** In-band, on the link to the owner before: behind the last packet that it gets. */
 export const RerouteFlowReply = message(12, 'RerouteFlowReply')
 
-/** Switches in a cluster, at most. */
-export const SWITCHES_MAX = 8
 /** Ids of switches, 0 behind the last. */
 const switches = array(u8, SWITCHES_MAX)
 

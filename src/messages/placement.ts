@@ -9,12 +9,17 @@
 import { u16, u32 } from '../memory/struct.ts'
 import { fieldOf, message } from './message.ts'
 
-/** To the home switch: place the flow with this key (`flow` and `epoch` are 0). */
-export const PlaceFlow = message(1, 'PlaceFlow', { withKey: true })
+/** To the home switch: place the flow with this key (`flow` and `epoch` are 0). `question` is a number of the sender's. */
+export const PlaceFlow = message(1, 'PlaceFlow', { withKey: true, fields: { question: u32 } })
+export const PlaceFlowQuestion = fieldOf(PlaceFlow, 'question')
 
-/** Where it is: `node` is the owner, or `code` a {@link PlaceRefusal} and `flow` 0. */
-export const PlaceFlowReply = message(2, 'PlaceFlowReply', { withKey: true, fields: { ownerIncarnation: u32 } })
+/**
+ * Where it is: `node` is the owner, or `code` a {@link PlaceRefusal} and `flow` 0. `question` tells it from the answer to an earlier
+ * question about the key, whose flow may have ended since.
+ */
+export const PlaceFlowReply = message(2, 'PlaceFlowReply', { withKey: true, fields: { ownerIncarnation: u32, question: u32 } })
 export const PlaceFlowReplyOwnerIncarnation = fieldOf(PlaceFlowReply, 'ownerIncarnation')
+export const PlaceFlowReplyQuestion = fieldOf(PlaceFlowReply, 'question')
 export const PlaceRefusal = { none: 0, noRuntime: 1, tableFull: 2 } as const
 
 /** In-band, ahead of the flow's first packet on this link: a runtime may make an actor. `node` is its home switch. */

@@ -69,7 +69,8 @@ export const AliasClaim = {
 export interface AliasKeys {
   /**
    * Claims the tuple that the packet's headers have at this moment as an alias key of the flow at hand: to be called on the
-   * rewritten packet, before the first one leaves. Aliases end with the flow.
+   * rewritten packet, before the first one leaves. Aliases end with the flow. In a cluster a flow has at most 64, and claims one at a time:
+   * other claims are refused.
    *
    * @returns an {@link AliasClaim}
    */

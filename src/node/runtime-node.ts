@@ -12,7 +12,7 @@ import { BATCH_EXTRA_PACKETS, BATCH_PACKETS } from '../base/limits.ts'
 import { FlowFlag, FlowPhase, FlowRecord } from '../flow/flow-record.ts'
 import { KeyBlock, KeyTable } from '../flow/key-table.ts'
 import type { Arena } from '../memory/arena.ts'
-import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { isClusterConfig, type ClusterConfig } from '../messages/cluster-config.ts'
 import type { ChainMember } from '../nf/chain.ts'
 import type { ClusterView } from '../nf/definition.ts'
 import type { DecodedRecord } from '../nf/record-buffer.ts'
@@ -244,6 +244,16 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     return true
   }
 
+  /**
+   * True while what opens on other links would be more than a switch keeps up with being told: it must be heard, what it has to say of that
+   * included, and nobody else.
+   */
+  function mustWait(link: DataLink): boolean {
+    if (link.session.isStrained) return false
+    for (let i = 0; i < linkList.length; i++) if ((linkList[i] as (typeof linkList)[number]).link.session.isStrained) return true
+    return false
+  }
+
   /** A few batches from each link. True when there may be more. */
   function receive(): boolean {
     let isMore = false
@@ -252,7 +262,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       let isEmpty = false
       for (let batch = 0, frames = 0; batch < BATCHES_PER_LINK && frames < FRAMES_PER_LINK; batch++) {
         if (link.deliver(context.now)) hasWorked = true
-        if (!hasRoom()) break
+        if (!hasRoom() || mustWait(link)) break
         const count = link.receive(pool, engine.descriptor(0), BATCH_PACKETS)
         if (count === 0) {
           if (link.hasPending) continue
@@ -308,6 +318,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     if (receive()) isMore = true
     if (!engine.advance(now, EXPIRY_STEPS)) isMore = true
     sendOutput()
+    if (engine.reconsidered.length > 0) reconsider()
     takeRecords()
     if (reconsiderHand >= 0) reconsiderAll()
     turns++
@@ -328,7 +339,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   }
 
   function notifyClusterConfig(next: ClusterConfig, now: TimeUs): boolean {
-    if (next.clusterId !== clusterId || (config !== null && next.version <= config.version)) return false
+    if (next.clusterId !== clusterId || (config !== null && next.version <= config.version) || !isClusterConfig(next)) return false
     if (!next.runtimes.some((entry) => entry.id === id && entry.incarnation === incarnation)) return false
     context.now = now
     context.configVersion = next.version
@@ -355,8 +366,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     const entry = config?.runtimes.find((runtime) => runtime.id === target)
     if (entry === undefined) return refused('NF_MOVE_UNKNOWN_RUNTIME')
     if (entry.isDraining) return refused('NF_MOVE_DRAINING')
-    outgoing.order(target, number)
-    return accepted
+    return outgoing.order(target, number) ? accepted : refused('NF_MOVE_ORDERS')
   }
 
   /** Gets no new flows, or gets them again. Those that there are stay until they are moved or end. */

@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import { Arena } from '../memory/arena.ts'
 import { AnnounceDone } from '../messages/announcing.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
@@ -13,6 +14,7 @@ import type { MessageChannel } from '../transport/message-channel.ts'
 import { nodeMac } from '../transport/frame-header.ts'
 import { roundRobin } from '../vswitch/placement/round-robin.ts'
 import { createControlPlane } from './control-plane.ts'
+import { DataLink } from './data-link.ts'
 import { createSwitchNode, type SwitchNode } from './switch-node.ts'
 
 const OWN = 0x88b5
@@ -71,6 +73,8 @@ interface Setup {
   readonly external: ListPort
   readonly links: ListPort[]
   readonly bypass: ListPort
+  /** Runtime 12 says something in-band. */
+  say(message: Uint8Array): void
   run(): void
 }
 
@@ -87,7 +91,17 @@ function setUp(options: { wasm?: boolean; bypass?: boolean; limits?: object } = 
   node.notifyClusterConfig(configOf(2, [11, 12].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))), 0)
   for (const id of [11, 12]) announceNothing(arena, id, control)
   let now = 1000
-  return { node, external, links: [first, second], bypass, run: () => {
+  const port = new ListPort(arena)
+  const peer = new DataLink({ arena, clusterId: 1, self: 12, selfIncarnation: 112, peer: 1, port, isSwitch: false, onRefused: () => {},
+    onMessage: () => {} })
+  peer.setPeer(101)
+  const say = (message: Uint8Array): void => {
+    arena.u8.set(message, peer.channel.begin(message.length, true))
+    peer.channel.commit()
+    peer.transmit(now)
+    second.inbox.push(...port.outbox.splice(0))
+  }
+  return { node, external, links: [first, second], bypass, say, run: () => {
     while (node.poll(now += 10));
     const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = node.packets
     assert.equal(received + emitted + takenOver, forwarded + dropped + buffered + handedOver, 'every packet is counted once')
@@ -186,6 +200,42 @@ test('full links and ports cost the packet, and nobody waits', () => {
   assert.deepEqual(node.dropReasons(), { 'link-full': 1, 'port-full': 1 })
 })
 
+test('fragments that come before their first one are bounded, per datagram and in total', () => {
+  const { node, external, links, run } = setUp({ limits: { packets: 512 } })
+  const fragmentsOf = (identification: number) => buildFragments({ ...request, identification,
+    udp: { sourcePort: 1000, destinationPort: 53, payload: 'x'.repeat(8 * 70) } }, 8)
+  const [first, ...later] = fragmentsOf(1)
+  external.inbox.push(...later)
+  run()
+  assert.deepEqual([node.packets.buffered, node.dropReasons()], [64, { 'fragment-limit': later.length - 64 }])
+  external.inbox.push(first as Uint8Array)
+  run()
+  assert.deepEqual([node.packets.buffered, links[1].take().length], [0, 65], 'more leave than a batch has')
+  for (let identification = 2; identification < 7; identification++) external.inbox.push(...fragmentsOf(identification).slice(1, 61))
+  run()
+  assert.deepEqual([node.packets.buffered, node.dropReasons()], [256, { 'fragment-limit': later.length - 64 + 44 }])
+})
+
+test('packets that come back without a slot for them, or cut short, cost no more than themselves', () => {
+  const { node, external, links, run, say } = setUp({ limits: { packets: 8, largePackets: 1 } })
+  const returned = (frame: Uint8Array | number[]): void => {
+    say(Uint8Array.from([ReturnPacket.type, ...new Uint8Array(ReturnPacket.bytes - 1), ...frame]))
+  }
+  returned(buildFrame(request))
+  returned([])
+  returned([1, 2, 3])
+  say(Uint8Array.of(ReturnPacket.type, 0, 0))
+  run()
+  assert.deepEqual([node.anomalies, links[1].take().length], [{ 'malformed-message': 1 }, 1])
+  assert.deepEqual(node.dropReasons(), { 'no-owner': 2 })
+  const [, ...later] = buildFragments({ ...request, udp: { sourcePort: 1000, destinationPort: 53, payload: 'x'.repeat(8 * 20) } }, 8)
+  external.inbox.push(...later.slice(0, 8))
+  run()
+  returned(buildFrame(request))
+  run()
+  assert.deepEqual([node.packets.buffered, node.dropReasons()], [8, { 'no-owner': 2, 'no-slot': 1 }])
+})
+
 test('a full table refuses new flows and leaves the others alone', () => {
   const { node, external, links, run } = setUp({ limits: { entries: 4 } })
   for (let round = 0; round < 2; round++) {
@@ -203,5 +253,7 @@ test('an older configuration, one of another cluster, and one without this switc
   assert.equal(node.notifyClusterConfig({ ...next, version: 2 }, 0), false)
   assert.equal(node.notifyClusterConfig({ ...next, clusterId: 2 }, 0), false)
   assert.equal(node.notifyClusterConfig({ ...next, switches: [{ ...next.switches[0], incarnation: 102 }] }, 0), false)
+  assert.equal(node.notifyClusterConfig({ ...next, runtimes: [{ id: 1, incarnation: 9, isDraining: false }] }, 0), false, 'an id twice')
+  assert.equal(node.notifyClusterConfig({ ...next, runtimes: [{ id: 256, incarnation: 9, isDraining: false }] }, 0), false)
   assert.equal(node.notifyClusterConfig(next, 0), true)
 })

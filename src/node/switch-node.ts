@@ -15,7 +15,7 @@ import { Random } from '../base/random.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { flowKeysEqual } from '../flow/flow-key.ts'
 import type { Arena } from '../memory/arena.ts'
-import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { isClusterConfig, type ClusterConfig } from '../messages/cluster-config.ts'
 import { ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import { DropReason, engineDropReasons } from '../packet/drop-reason.ts'
@@ -129,7 +129,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       },
       onMessage: (at, bytes) => {
         options.onMessage?.(runtime, true, at, bytes)
-        if (virtualSwitch.isReturnedPacket(at)) takeReturned(at, bytes)
+        if (virtualSwitch.isReturnedPacket(at, bytes)) takeReturned(at, bytes)
         else virtualSwitch.onInBand(runtime, at, bytes)
       },
     })
@@ -435,7 +435,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   }
 
   function notifyClusterConfig(next: ClusterConfig, now: TimeUs): boolean {
-    if (next.clusterId !== clusterId || (config !== null && next.version <= config.version)) return false
+    if (next.clusterId !== clusterId || (config !== null && next.version <= config.version) || !isClusterConfig(next)) return false
     if (!next.switches.some((entry) => entry.id === id && entry.incarnation === incarnation)) return false
     context.now = now
     config = next

@@ -63,7 +63,8 @@ export class AliasClaims {
     const { i32 } = context.arena
     const flow = flowOf(context, record)
     const home = this.#homeOf(d + Descriptor.key)
-    if (home === 0 || this.#claims.has(flow) || this.#claims.size >= context.limits.claims) return AliasClaim.refused
+    if (home === 0 || this.#claims.has(flow) || this.#claims.size >= context.limits.claims ||
+        aliasCount(context, record) >= context.limits.aliasesPerFlow) return AliasClaim.refused
     const scratch = d + Descriptor.key
     const key = new Int32Array(KEY_WORDS)
     copyFlowKey(i32, scratch, scratch)

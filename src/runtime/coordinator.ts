@@ -39,13 +39,13 @@ import type { MessageChannel } from '../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS, AliasClaims, aliasCount, writeAliases } from './alias-claims.ts'
 import { Closings } from './closings.ts'
 import type { FlowManager } from './engine.ts'
-import { layoutHash, type ChainLayout } from './flow-snapshot.ts'
+import { isChainLayout, layoutHash, type ChainLayout } from './flow-snapshot.ts'
 import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves, type OutgoingMove } from './migration/outgoing-moves.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
 import { Replicas, type Replica } from './replication/replicas.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey,
+  AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
   writeKeyFrom, type RuntimeContext,
 } from './runtime-context.ts'
 
@@ -59,6 +59,9 @@ interface Announcement {
   readonly flows: Iterator<number>
   /** A flow that found no room yet; 0 if there is none. */
   record: number
+  /** The same for openings, behind the flows. */
+  readonly openings: Iterator<number>
+  block: number
   readonly since: number
   /** All flows have been told of; `AnnounceDone` waits for what is on its way here. */
   isTold: boolean
@@ -91,7 +94,7 @@ export class Coordinator {
   readonly #scratch: number
   #runtimes = new Map<number, number>()
   #switches: readonly SwitchEntry[] = []
-  /** Layout of each other runtime's chain; null stands for one like ours. */
+  /** Layouts of other runtimes' chains, of those whose flows ours can take. */
   readonly #layouts = new Map<number, ChainLayout>()
   readonly #announcements = new Map<number, Announcement>()
   readonly #layoutBytes: Uint8Array
@@ -103,7 +106,7 @@ export class Coordinator {
   #nextWorkload = 0
   /** Runtimes of the configuration that are to get no new flows. */
   #draining = new Set<number>()
-  /** The configuration of which the switches are still to hear that we have taken it. */
+  /** Switches that are still to hear that we have taken the configuration. */
   #applying = 0
 
   constructor(context: RuntimeContext, options: CoordinatorOptions) {
@@ -153,6 +156,7 @@ export class Coordinator {
     return this.#context.engine.findFlow(this.#scratch)
   }
 
+  /** Layout of a source's chain, null for one like ours, undefined when its flows cannot be taken. */
   #layoutOf(source: number, hash: number): ChainLayout | null | undefined {
     if (hash === this.#context.engine.layoutHash) return null
     const layout = this.#layouts.get(source)
@@ -267,7 +271,8 @@ export class Coordinator {
       context.step('opening', -1)
     }
     this.protection.opened(record)
-    for (const id of switches.idsIn(switches.all)) if (id !== opener) this.#bind(record, id)
+    // The switch that has opened it knows it, unless that was a former life.
+    for (const id of switches.idsIn(switches.all)) if (id !== opener || this.#announcements.has(id)) this.#bind(record, id)
   }
 
   #bind(record: number, switchId: number): void {
@@ -283,7 +288,14 @@ export class Coordinator {
     ;(channel as MessageChannel).commit()
   }
 
+  /** False while a switch that has come (back) is being told of our flows: its word about one would be of before it knew it. */
+  get #isKnownToAll(): boolean {
+    for (const { isTold } of this.#announcements.values()) if (!isTold) return false
+    return true
+  }
+
   #idle(record: number): void {
+    if (!this.#isKnownToAll) return
     const flow = flowOf(this.#context, record)
     if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow) ||
         this.protection.securing.has(flow) || this.protection.hasKept(flow)) return
@@ -410,7 +422,7 @@ export class Coordinator {
       context.step('opening', 1)
     } else if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) {
       return
-    } else if (arena.f64[(block + KeyBlock.flow) >> 3] !== flow) {
+    } else if (arena.f64[(block + KeyBlock.flow) >> 3] < flow) {
       context.anomaly('opening-replaced')
     } else {
       return
@@ -440,13 +452,16 @@ export class Coordinator {
   }
 
   #chainAnnounced(peer: number, at: number, bytes: number): void {
-    const { arena } = this.#context
+    const { arena, engine, anomaly } = this.#context
+    let layout: unknown
     try {
-      const text = new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes))
-      this.#layouts.set(peer, JSON.parse(text) as ChainLayout)
+      layout = JSON.parse(new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes)))
     } catch {
-      this.#context.anomaly('malformed-message')
+      return anomaly('malformed-message')
     }
+    this.#layouts.delete(peer)
+    if (!isChainLayout(layout)) return anomaly('malformed-message')
+    if (engine.takesLayout(layout)) this.#layouts.set(peer, layout)
   }
 
   // -- Configuration -------------------------------------------------------------------------------------------------
@@ -479,7 +494,8 @@ export class Coordinator {
     this.incoming.configured(gone.reduce((mask, bit) => mask | bit, 0))
     for (const id of come) {
       if (!this.#announcements.has(id)) context.step('announcing', 1)
-      this.#announcements.set(id, { flows: context.engine.flows(), record: 0, since: context.now, isTold: false })
+      this.#announcements.set(id, { flows: context.engine.flows(), record: 0, openings: context.absent.blocks(), block: 0, since: context.now,
+        isTold: false })
     }
     for (const id of [...this.#announcements.keys()]) {
       if (context.switches.bitOf(id) !== 0) continue
@@ -488,18 +504,22 @@ export class Coordinator {
     }
     if (this.#isDraining) this.#tellPlacing(come, true)
     this.replicas.configured()
-    this.#applying = config.version
+    this.#applying = context.switches.all
     this.#sayApplied()
   }
 
-  /** The switches hear that all that is to be said of those fenced has been said: not before every replica has been promoted. */
+  /**
+   * The switches hear that all that is to be said of those fenced has been said: not before every replica has been promoted, and each
+   * behind all that it is to hear of them.
+   */
   #sayApplied(): void {
     const context = this.#context
     if (this.#applying === 0 || this.replicas.isRecovering || this.protection.isClaiming) return
-    for (const id of context.switches.idsIn(context.switches.all)) {
-      sendHead(context, context.control(id), ConfigApplied, 0, this.#applying)
+    for (const id of context.switches.idsIn(this.#applying)) {
+      if (this.incoming.isUntold(id)) continue
+      this.#applying &= ~context.switches.bitOf(id)
+      sendHead(context, context.control(id), ConfigApplied, 0, context.configVersion)
     }
-    this.#applying = 0
   }
 
   get isDraining(): boolean {
@@ -537,12 +557,12 @@ export class Coordinator {
     const context = this.#context
     for (const id of this.#announcements.keys()) this.#announce(id)
     if (this.#layoutTold.size < this.#runtimes.size) this.#tellLayout()
-    this.outgoing.tick([...this.#announcements.values()].every(({ isTold }) => isTold))
+    this.outgoing.tick(this.#isKnownToAll)
     this.incoming.tick()
     this.replicas.work()
     this.protection.tick()
     this.#sayApplied()
-    if (context.now >= this.#nextSweep) this.#sweepOpenings()
+    if (context.now >= this.#nextSweep && this.#isKnownToAll) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
 
@@ -587,6 +607,8 @@ export class Coordinator {
       if (this.#layoutTold.has(id)) continue
       const channel = context.control(id)
       const at = begin(context, channel, AnnounceChain, 0, 0, false, this.#layoutBytes.length)
+      // Without it other versions of this chain refuse our flows.
+      if (isTooLong(channel, AnnounceChain, this.#layoutBytes.length)) this.#layoutTold.add(id)
       if (at === 0) continue
       context.arena.u8.set(this.#layoutBytes, at + AnnounceChain.bytes)
       ;(channel as MessageChannel).commit()
@@ -612,11 +634,18 @@ export class Coordinator {
       if (isFlow && !this.#announceFlow(switchId, record)) return
       announcement.record = 0
     }
+    while (!announcement.isTold) {
+      if (announcement.block === 0) {
+        const next = announcement.openings.next()
+        if (next.done === true) break
+        announcement.block = next.value
+      }
+      const isOpening = context.arena.u8[announcement.block + KeyBlock.kind] === AbsentKind.opening
+      if (isOpening && !this.#announceOpening(switchId, announcement.block)) return
+      announcement.block = 0
+    }
     if (!announcement.isTold) {
       announcement.isTold = true
-      for (const block of context.absent.blocks()) {
-        if (context.arena.u8[block + KeyBlock.kind] === AbsentKind.opening) this.#announceOpening(switchId, block)
-      }
       this.closings.repeatTo(switchId)
       this.outgoing.repeatTo(switchId)
       this.incoming.repeatTo(switchId)
@@ -665,17 +694,18 @@ export class Coordinator {
     return { epoch: epochOf(this.#context, record), owner: self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
   }
 
-  #announceOpening(switchId: number, block: number): void {
+  #announceOpening(switchId: number, block: number): boolean {
     const context = this.#context
     const { arena } = context
     const channel = context.control(switchId)
     const at = begin(context, channel, AnnounceFlow, arena.f64[(block + KeyBlock.flow) >> 3],
-      arena.u32[(block + KeyBlock.epoch) >> 2], true)
-    if (at === 0) return
+      arena.u32[(block + KeyBlock.epoch) >> 2], false)
+    if (at === 0) return false
     arena.u8[at + MessageField.code] = AnnouncedPhase.owned
     arena.u16[(at + MessageField.node) >> 1] = context.self
     arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] = context.incarnation
     writeKeyFrom(context, at, block >> 2, block + AbsentBlock.macs)
     ;(channel as MessageChannel).commit()
+    return true
   }
 }

@@ -43,7 +43,7 @@ import { PacketPool } from '../packet/packet-pool.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import {
-  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, type ChainLayout,
+  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, takesLayout, type ChainLayout,
 } from './flow-snapshot.ts'
 import { FastPathWord } from '../nf/fast-path.ts'
 import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
@@ -244,7 +244,10 @@ export function createEngine(options: EngineOptions) {
     held: (nf) => held.of(nf),
     alias: (nf) => ({ claim: (shown) => claimAlias(nf, (shown as PacketCursor).d) }),
     random: () => random.int32(),
-    reconsider: () => { if (manager !== null) reconsidered.push(i32[packet.d + RECORD]) },
+    reconsider: () => {
+      const record = i32[packet.d + RECORD]
+      if (manager !== null && reconsidered.at(-1) !== record) reconsidered.push(record)
+    },
   }
   /** Flows whose NF asked for `migrationTarget`; a node takes them after a batch. */
   const reconsidered: number[] = []
@@ -1175,6 +1178,9 @@ export function createEngine(options: EngineOptions) {
 
   function resumeFlow(record: number): void {
     u8[record + FlowRecord.flags] &= ~FlowFlag.paused
+    // A timer that came due meanwhile fires at once.
+    const tick = dueTick(record)
+    if (!timersOff && ((tick - wheel.deadlineOf(record)) | 0) < 0) wheel.move(record, tick)
   }
 
   // -- Alias keys ----------------------------------------------------------------------------------------------------
@@ -1322,11 +1328,13 @@ export function createEngine(options: EngineOptions) {
     clearOutput,
     aliases, addAlias, aliasAnswered,
     layout, layoutHash: ownLayout, exportFlow, exportBytes, removeFlow, importFlow, takeEarly, pauseFlow, resumeFlow, giveHeldAway,
+    /** True if flows of a chain with this layout can be imported. */
+    takesLayout: (other: ChainLayout): boolean => takesLayout(chain, other),
     endFlow, findFlow,
     migrationTargetOf,
     /** True when a network function of the chain says where its flows want to live. */
     choosesTargets: nfs.some((nf) => nf.methods.migrationTarget !== undefined),
-    /** Flows whose NF asked for `migrationTarget` since this was last emptied: their records. The host empties it after a batch. */
+    /** Flows whose NF asked for `migrationTarget` since this was last emptied: their records. The host empties it in every turn. */
     reconsidered,
     flows,
     finish,

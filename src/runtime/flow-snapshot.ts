@@ -20,10 +20,13 @@ import { FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
 import { FRAGMENT_ENTRY_BYTES, type FragmentTracker } from '../packet/fragment-tracker.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
-import type { Chain, ChainNf } from '../nf/chain.ts'
+import { CHAIN_NFS_MAX, type Chain, type ChainNf } from '../nf/chain.ts'
+import { FLOW_STATE_BYTES_MAX } from '../nf/definition.ts'
 
 const MAGIC = 0x5346464e
 const HEADER_BYTES = 32
+/** No record is longer: a chain has at most so many NFs. */
+const RECORD_BYTES_MAX = FlowRecord.state + CHAIN_NFS_MAX * (FLOW_STATE_BYTES_MAX + 16)
 
 /** Where each NF's state lies in a record: what another version of the chain must know to take its flows. */
 export interface ChainLayout {
@@ -52,6 +55,32 @@ export function layoutOf(chain: Chain): ChainLayout {
         extents: schema?.extents.map((e) => e.offset) ?? [], times: schema?.times ?? [],
       }
     }),
+  }
+}
+
+/** True for what has the shape of a layout, and whose parts lie within a record: what another node says is not trusted. */
+export function isChainLayout(value: unknown): value is ChainLayout {
+  const { recordBytes, nfs } = (value ?? {}) as Record<string, unknown>
+  const isUpTo = (number: unknown, end: number): boolean => Number.isInteger(number) && (number as number) >= 0 && (number as number) <= end
+  const areUpTo = (list: unknown, end: number): boolean => Array.isArray(list) && list.every((number) => isUpTo(number, end))
+  if (!isUpTo(recordBytes, RECORD_BYTES_MAX) || !Array.isArray(nfs)) return false
+  return nfs.every((nf: ChainLayout['nfs'][number] | null) => typeof nf?.name === 'string' && typeof nf.fingerprint === 'string' &&
+    Number.isInteger(nf.version) && isUpTo(nf.stateOffset, recordBytes as number) &&
+    isUpTo(nf.stateBytes, Math.min(FLOW_STATE_BYTES_MAX, (recordBytes as number) - nf.stateOffset)) &&
+    isUpTo(nf.timerOffset, (recordBytes as number) - 8) && areUpTo(nf.extents, nf.stateBytes - 4) && areUpTo(nf.times, nf.stateBytes - 8))
+}
+
+/** True if a chain can take flows whose records have this layout: each NF is of the same version, or brings an upgrade. */
+export function takesLayout(chain: Chain, layout: ChainLayout): boolean {
+  try {
+    planUpgrades(chain, layout)
+    return chain.nfs.every((nf, index) => {
+      const old = layout.nfs[index] as ChainLayout['nfs'][number]
+      return old.version !== nf.definition.version || old.stateBytes === nf.stateBytes
+    })
+  } catch (error) {
+    if (error instanceof CodedError) return false
+    throw error
   }
 }
 

@@ -4,8 +4,7 @@
  */
 
 import { assert } from '../base/assert.ts'
-import type { Side, SwitchEntry } from '../messages/cluster-config.ts'
-import { SWITCHES_MAX } from '../messages/migration.ts'
+import { SWITCHES_MAX, type Side, type SwitchEntry } from '../messages/cluster-config.ts'
 
 export class PeerSwitches {
   /** Bits of the switches that are up. */

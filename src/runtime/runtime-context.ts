@@ -44,6 +44,10 @@ export interface RuntimeLimits {
   readonly closings: number
   /** Alias keys being claimed at once. */
   readonly claims: number
+  /** Alias keys of one flow: they have to fit a message. */
+  readonly aliasesPerFlow: number
+  /** Orders to move flows that are not done with. */
+  readonly orders: number
   /** Flows of other runtimes whose replicas are kept here. */
   readonly replicas: number
   /** Packets buffered for one flow that moves. */
@@ -53,7 +57,8 @@ export interface RuntimeLimits {
 }
 
 export const defaultRuntimeLimits: RuntimeLimits = {
-  absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, replicas: 1_000_000, bufferedPerFlow: 256, buffered: 8192,
+  absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, aliasesPerFlow: 64, orders: 64, replicas: 1_000_000,
+  bufferedPerFlow: 256, buffered: 8192,
 }
 
 export interface RuntimeTimes {
@@ -131,10 +136,23 @@ export function companionOf(context: RuntimeContext, record: number): number {
   return context.companions + context.engine.slab.indexOf(record) * COMPANION_BYTES
 }
 
-/** A new message with its head filled in: its offset, to be completed and committed; 0 when there is no peer or no room. */
-export function begin({ arena }: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
+/** True when a message of this kind is longer than its channel takes. */
+export function isTooLong(channel: MessageChannel | null, kind: MessageKind, tailBytes: number): boolean {
+  return kind.bytes + tailBytes > (channel?.messageBytesMax ?? Infinity)
+}
+
+/**
+ * A new message with its head filled in: its offset, to be completed and committed; 0 when there is no peer or no room, or it is too
+ * long for any room.
+ */
+export function begin({ arena, anomaly }: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
     reserved: boolean, tailBytes = 0): number {
-  const at = channel === null ? 0 : channel.begin(kind.bytes + tailBytes, reserved)
+  if (channel === null) return 0
+  if (isTooLong(channel, kind, tailBytes)) {
+    anomaly('message-too-long')
+    return 0
+  }
+  const at = channel.begin(kind.bytes + tailBytes, reserved)
   if (at === 0) return 0
   arena.u8[at + MessageField.type] = kind.type
   arena.u32[(at + MessageField.epoch) >> 2] = epoch
@@ -162,9 +180,10 @@ export function sendHead(context: RuntimeContext, channel: MessageChannel | null
   ;(channel as MessageChannel).commit()
 }
 
-/** Sends a frame inside a message; false when there is no room. */
+/** Sends a frame inside a message; false when there is no room, or so little that it is to be kept for replies. */
 export function sendFrame(context: RuntimeContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
     frame: number, length: number, reserved: boolean, code = 0, node = 0): boolean {
+  if (channel?.isStrained === true) return false
   const at = begin(context, channel, kind, flow, epoch, reserved, length)
   if (at === 0) return false
   context.arena.u8[at + MessageField.code] = code

@@ -138,7 +138,8 @@ for (const [what, source, target] of [
     const { engine, moves } = cluster.runtime(from)
     const [record] = [...engine.flows()]
     assert.equal(engine.arena.f64[((record as number) + FlowRecord.packets) >> 3], 20)
-    assert.deepEqual([moves.out.completed, moves.out.refused], [0, 1])
+    assert.deepEqual([moves.out.completed, moves.refusals], [0, { otherChain: 1 }])
+    assert.ok(!cluster.messages.some(({ name }) => name === 'RerouteFlow'), 'refused before anything is said to a switch')
     assert.deepEqual([stateAt(cluster, to), cluster.runtime(to).engine.extents.used, cluster.runtime(to).slotsUsed], [null, 0, 0])
     // It may go on to be moved: the refusal has left nothing behind.
     moveAgain(cluster, from, to)

@@ -65,13 +65,17 @@ export class SimTrace {
     const kind = messageKind(arena.u8[at] as number)
     if (kind === undefined) return
     const flow = arena.f64[(at + MessageField.flow) >> 3] as number
-    // The client's port names the flow of a key.
+    let isAbout = this.#ids.has(flow)
+    // The client's port names the flow of a key; who asks for a flow has no id for it yet.
     if (kind.bytes > HEAD_BYTES + 44 && 'key' in kind.schema.fields) {
       const ports = arena.i32[(at + MessageField.key + 4) >> 2] as number
       const port = 1024 + this.#follow
-      if ((ports >>> 16) === port || (ports & 0xffff) === port) this.#ids.add(flow)
+      if ((ports >>> 16) === port || (ports & 0xffff) === port) {
+        isAbout = true
+        if (flow !== 0) this.#ids.add(flow)
+      }
     }
-    if (!this.#ids.has(flow)) return
+    if (!isAbout) return
     const { epoch, node, code } = kind.schema.decode({ arena }, at) as { epoch: number; node: number; code: number }
     const details = [`id ${flow}`, epoch > 0 ? `epoch ${epoch}` : '', node > 0 ? `node ${node}` : '', code > 0 ? `code ${code}` : '']
     this.#line(now, `${nodeName(from)} ${inBand ? '══▶' : '──▶'} ${nodeName(to)}`, kind.name, details.filter((d) => d !== '').join(', '))

@@ -11,6 +11,7 @@ import { RerouteFlow, RerouteFlowOwnerIncarnation } from '../messages/migration.
 import { Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow } from '../messages/placement.ts'
 import { roundRobin } from './placement/round-robin.ts'
 import { ScriptedSwitch } from './scripted-switch.ts'
+import type { SwitchLimits } from './switch-context.ts'
 
 afterEach(() => { for (const bug of Object.keys(planted) as (keyof typeof planted)[]) planted[bug] = false })
 
@@ -28,8 +29,8 @@ function configOf(change: Partial<ClusterConfig> = {}): ClusterConfig {
 }
 
 /** The home with flow `FIRST` (key 5) and the next (key 6) at runtime 11. */
-function home(entries = 100): ScriptedSwitch {
-  const one = new ScriptedSwitch(configOf(), 1, roundRobin(), { entries })
+function home(entries = 100, limits: Partial<SwitchLimits> = {}): ScriptedSwitch {
+  const one = new ScriptedSwitch(configOf(), 1, roundRobin(), { entries, ...limits })
   one.control(11, AnnounceDone)
   one.external(5)
   one.external(6)
@@ -38,8 +39,8 @@ function home(entries = 100): ScriptedSwitch {
 }
 
 /** Switch 2, which knows the same flows. */
-function other(): ScriptedSwitch {
-  const one = new ScriptedSwitch(configOf(), 2, roundRobin())
+function other(limits: Partial<SwitchLimits> = {}): ScriptedSwitch {
+  const one = new ScriptedSwitch(configOf(), 2, roundRobin(), limits)
   one.control(11, AnnounceDone)
   for (const key of [5, 6]) one.inBand(11, Bind, bindOf(key))
   one.take()
@@ -88,6 +89,20 @@ test('refused: taken by a flow or an alias, of an unknown flow, no room', () => 
   assert.deepEqual(one.take(), refused(AliasRefusal.tableFull))
 })
 
+test('claims that other switches have yet to hear of are bounded', () => {
+  const one = home(100, { claims: 1 })
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  assert.deepEqual(one.take(), ['BindAlias 2', 'BindAlias 2'], 'said again it is the same claim')
+  one.control(11, ClaimAlias, { flow: FIRST + 1, key: ALIAS + 1 })
+  assert.deepEqual(one.take(), refused(AliasRefusal.tableFull))
+  assert.equal(one.entryOf(ALIAS + 1), 0)
+  one.control(2, BindAliasReply, { flow: FIRST, key: ALIAS })
+  one.take()
+  one.control(11, ClaimAlias, { flow: FIRST + 1, key: ALIAS + 1 })
+  assert.deepEqual(one.take(), ['BindAlias 2'])
+})
+
 test('an alias follows its flow and ends with it', () => {
   const one = other()
   one.control(1, BindAlias, { flow: FIRST, key: ALIAS })
@@ -115,9 +130,11 @@ test('an alias that comes before its flow waits for it, and is forgotten if that
 })
 
 test('early aliases are bounded: the oldest is forgotten', () => {
-  const one = other()
-  for (let flow = 0; flow < 1025; flow++) one.control(1, BindAlias, { flow: 1000 + flow, key: 100 + flow })
+  const one = other({ earlyAliases: 3 })
+  for (let key = 7; key < 11; key++) one.control(1, BindAlias, { flow: FIRST + key - 5, key: 100 + key })
   assert.deepEqual(one.anomalies, { 'early-alias-limit': 1 })
+  for (let key = 7; key < 11; key++) one.inBand(11, Bind, bindOf(key))
+  assert.deepEqual([7, 8, 9, 10].map((key) => one.entryOf(100 + key) !== 0), [false, true, true, true])
 })
 
 test('a key that another flow still has here is taken when that one has ended', () => {

@@ -36,7 +36,6 @@ interface EarlyAlias {
 }
 
 const ALIAS_BYTES = (KEY_WORDS + 1) * 4
-const EARLY_MAX = 1024
 
 export class AliasHome {
   readonly #context: SwitchContext
@@ -71,7 +70,8 @@ export class AliasHome {
     if (taken !== 0 && table.mainOf(taken) !== main && !planted['alias-granted-twice']) {
       return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.taken)
     }
-    if (taken === 0 && !this.#add(main, key, at + MessageField.macs)) {
+    const isFull = this.#claims.size >= context.limits.claims && !this.#claims.has(flow)
+    if (isFull || (taken === 0 && !this.#add(main, key, at + MessageField.macs))) {
       return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.tableFull)
     }
     const others = this.#others()
@@ -153,7 +153,7 @@ export class AliasHome {
     const { arena, anomaly } = this.#context
     const words = arena.i32.slice(key, key + KEY_WORDS)
     this.#early = this.#early.filter((early) => early.flow !== flow || early.key.some((word, index) => word !== words[index]))
-    if (this.#early.length >= EARLY_MAX) {
+    if (this.#early.length >= this.#context.limits.earlyAliases) {
       this.#early.shift()
       anomaly('early-alias-limit')
     }

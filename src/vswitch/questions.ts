@@ -5,13 +5,15 @@
 
 import type { TimeUs } from '../base/clock.ts'
 import { MACS_BYTES } from '../messages/message.ts'
-import { PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal } from '../messages/placement.ts'
+import { PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal } from '../messages/placement.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { begin, writeKey, type SwitchContext } from './switch-context.ts'
 import { Entry, EntryPhase } from './switch-table.ts'
 
 interface Question {
   readonly from: number
+  /** Its number there. */
+  readonly number: number
   readonly since: TimeUs
   readonly key: Int32Array
   readonly macs: Uint8Array
@@ -45,7 +47,7 @@ export class Questions {
   }
 
   /** Another switch asks who serves a key. */
-  ask(from: number, key: number, macs: number, since: TimeUs, isAgain = false): void {
+  ask(from: number, key: number, macs: number, number: number, since: TimeUs, isAgain = false): void {
     const context = this.#context
     const { arena, table } = context
     const hash = context.hashOf(key)
@@ -55,19 +57,19 @@ export class Questions {
     if (entry !== found && !isAgain) this.#host.remind(from, found)
     if (entry === 0 && !this.#host.isLearning) {
       entry = table.add(key, hash)
-      if (entry === 0) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
+      if (entry === 0) return this.#answer(from, key, number, 0, PlaceRefusal.tableFull)
       arena.u8.copyWithin(entry + Entry.macs, macs, macs + MACS_BYTES)
       arena.f64[(entry + Entry.since) >> 3] = context.now
       this.#host.place(entry)
     }
     if (entry !== 0 && (found === 0 || entry === found) && arena.u8[entry + Entry.phase] === EntryPhase.active) {
-      return this.#answer(from, key, entry, PlaceRefusal.none)
+      return this.#answer(from, key, number, entry, PlaceRefusal.none)
     }
-    if (this.#questions.length >= context.limits.questions) return this.#answer(from, key, 0, PlaceRefusal.tableFull)
-    this.#questions.push({ from, since, key: arena.i32.slice(key, key + 11), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
+    if (this.#questions.length >= context.limits.questions) return this.#answer(from, key, number, 0, PlaceRefusal.tableFull)
+    this.#questions.push({ from, number, since, key: arena.i32.slice(key, key + 11), macs: arena.u8.slice(macs, macs + MACS_BYTES) })
   }
 
-  #answer(from: number, key: number, entry: number, refusal: number): void {
+  #answer(from: number, key: number, number: number, entry: number, refusal: number): void {
     const context = this.#context
     const { arena } = context
     const channel = context.control(from)
@@ -75,6 +77,7 @@ export class Questions {
       entry === 0 ? 0 : arena.u32[(entry + Entry.epoch) >> 2], entry === 0 ? 0 : arena.u16[(entry + Entry.owner) >> 1], refusal)
     if (at === 0) return
     writeKey(context, at, key, entry === 0 ? this.#scratchMacs : entry + Entry.macs)
+    arena.u32[(at + PlaceFlowReplyQuestion) >> 2] = number
     arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2] = entry === 0 ? 0 : arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     ;(channel as MessageChannel).commit()
   }
@@ -85,10 +88,10 @@ export class Questions {
     const { arena } = this.#context
     const questions = this.#questions
     this.#questions = []
-    for (const { from, key, macs, since } of questions) {
+    for (const { from, number, key, macs, since } of questions) {
       arena.i32.set(key, this.#scratchKey)
       arena.u8.set(macs, this.#scratchMacs)
-      if (this.#context.control(from) !== null) this.ask(from, this.#scratchKey, this.#scratchMacs, since, true)
+      if (this.#context.control(from) !== null) this.ask(from, this.#scratchKey, this.#scratchMacs, number, since, true)
     }
   }
 

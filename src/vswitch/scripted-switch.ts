@@ -61,6 +61,8 @@ export class ScriptedSwitch {
   readonly drops: Record<string, number> = {}
   readonly anomalies: Record<string, number> = {}
   readonly steps: Record<string, number> = {}
+  /** Sessions whose reserve is more than half used: a node's id, `=` before it for in-band. */
+  readonly strained = new Set<string>()
   given = 0
   #config: ClusterConfig
   readonly #parser
@@ -124,6 +126,7 @@ export class ScriptedSwitch {
     const { u8, u16, u32, f64 } = this.arena
     const at = this.#out
     return {
+      isStrained: this.strained.has(`${mark}${to}`),
       begin: (bytes) => {
         u8.fill(0, at, at + bytes)
         return at
@@ -137,6 +140,11 @@ export class ScriptedSwitch {
         this.log.push(`${name} ${to}${code === 0 ? '' : ` code ${code}`}`)
       },
     }
+  }
+
+  /** A 32-bit field of the message that was sent last, by byte offset. */
+  lastWord(offset: number): number {
+    return this.arena.u32[(this.#out + offset) >> 2]
   }
 
   configure(config: ClusterConfig): void {

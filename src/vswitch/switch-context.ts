@@ -18,13 +18,20 @@ export interface SwitchLimits {
   readonly held: number
   /** Questions of other switches that wait. */
   readonly questions: number
+  /** Claims of aliases that other switches have yet to hear of. */
+  readonly claims: number
+  /** Aliases that wait for their flow, or for another one's end. */
+  readonly earlyAliases: number
+  /** Flows that it places in one life: a flow's id has 32 bits for them. */
+  readonly flowIds: number
   /** Packet slots for ordinary frames, and for large segments. */
   readonly packets: number
   readonly largePackets: number
 }
 
 export const defaultSwitchLimits: SwitchLimits = {
-  entries: 1_000_000, heldPerFlow: 64, held: 4096, questions: 1024, packets: 8192, largePackets: 128,
+  entries: 1_000_000, heldPerFlow: 64, held: 4096, questions: 1024, claims: 1024, earlyAliases: 1024, flowIds: 0xffff_ffff, packets: 8192,
+  largePackets: 128,
 }
 
 export interface SwitchTimes {
@@ -65,7 +72,7 @@ export interface SwitchContext {
   countHandedOver(packets: number): void
 }
 
-/** A new message with its head filled in, 0 when there is no peer or no room. */
+/** A new message with its head filled in, 0 when there is no peer or no room. None of a switch's has a tail, so all fit. */
 export function begin({ arena }: SwitchContext, channel: MessageChannel | null, kind: MessageKind, flow: number, epoch: number,
     node = 0, code = 0): number {
   const at = channel === null ? 0 : channel.begin(kind.bytes, true)

@@ -13,7 +13,8 @@ import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { messageKinds } from '../messages/message.ts'
 import { Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal,
+  Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
+  PlaceFlowReplyQuestion, PlaceRefusal,
 } from '../messages/placement.ts'
 import { leastLoaded } from './placement/least-loaded.ts'
 import { rendezvous } from './placement/rendezvous.ts'
@@ -57,6 +58,10 @@ function opened(): ScriptedSwitch {
 const rerouteTo = (node: number, epoch: number, flow = FIRST) =>
   ({ flow, epoch, node, key: 5, words: { [RerouteFlowOwnerIncarnation]: 100 + node } })
 
+/** The home's answer to a question of switch 2: flow 5, by its id, is at runtime 11. */
+const replyTo = (question: number, flow = FIRST): Said => ({ flow, epoch: 1, node: 11, key: 5,
+  words: { [PlaceFlowReplyOwnerIncarnation]: 111, [PlaceFlowReplyQuestion]: question } })
+
 // -- Opening -----------------------------------------------------------------------------------------------------------
 
 test('the home places an unknown flow: FlowOpen in-band, then the packet', () => {
@@ -73,12 +78,28 @@ test('another switch asks the home, holds, and sends what it holds behind FlowOp
   one.external(5)
   assert.deepEqual(one.take(), ['PlaceFlow 1'])
   assert.deepEqual([one.steps.asking, one.context.held], [1, 2])
-  const reply = { flow: FIRST, epoch: 1, node: 11, key: 5, words: { [PlaceFlowReplyOwnerIncarnation]: 111 } }
-  one.control(1, PlaceFlowReply, reply)
+  one.control(1, PlaceFlowReply, replyTo(1))
   assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11', 'packet 5 to 11'])
   assert.deepEqual([one.steps.asking, one.context.held], [0, 0])
-  one.control(1, PlaceFlowReply, reply)
+  one.control(1, PlaceFlowReply, replyTo(1))
   assert.equal(one.anomalies['late-placement'], 1)
+})
+
+test('an answer to an earlier question, about a flow that has ended since, is not taken for that to a later one', () => {
+  const one = learnt(2)
+  one.external(5)
+  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 } })
+  one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
+  one.external(5)
+  assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11', 'PlaceFlow 1'])
+  one.control(1, PlaceFlowReply, replyTo(1))
+  assert.deepEqual([one.take(), one.anomalies['late-placement'], one.steps.asking], [[], 1, 1])
+  one.control(1, PlaceFlowReply, replyTo(2, FIRST + 1))
+  assert.deepEqual([one.take(), one.entry(5)?.flow], [['=FlowOpen 11', 'packet 5 to 11'], FIRST + 1])
+  const home = learnt(1)
+  home.control(2, PlaceFlow, { key: 5, words: { [PlaceFlowQuestion]: 77 } })
+  assert.equal(home.sent.at(-1)?.name, 'PlaceFlowReply')
+  assert.equal(home.lastWord(PlaceFlowReplyQuestion), 77)
 })
 
 test('the home answers from the entry, whoever asks first', () => {
@@ -131,6 +152,8 @@ test('a packet that comes back is steered by its entry, opened anew now and then
   assert.equal(log.filter((line) => line === '=FlowOpen 12').length, 8)
   one.returned(5)
   assert.deepEqual(one.take(), ['drop no-owner'])
+  for (let i = 0; i < 70_000; i++) one.returned(5)
+  assert.ok(one.take().every((line) => line === 'drop no-owner'), 'the count does not begin anew')
   one.control(12, RerouteFlow, rerouteTo(11, 2))
   one.take()
   one.returned(5)
@@ -288,6 +311,18 @@ test('a fenced releaser whose next life is here already is not waited for', () =
 
 // -- Restart -----------------------------------------------------------------------------------------------------------
 
+test('a flow announced at a life of its owner that is over waits for nobody when its source takes it back', () => {
+  const one = new ScriptedSwitch(configOf({ runtimes: [{ id: 11, incarnation: 111, isDraining: false },
+    { id: 12, incarnation: 212, isDraining: false }] }), 1, roundRobin())
+  one.control(11, AnnounceFlow, { flow: FIRST, epoch: 2, node: 12, code: AnnouncedPhase.handedOver, key: 5,
+    words: { [AnnounceFlowOwnerIncarnation]: 112 } })
+  assert.deepEqual([one.entry(5)?.phase, one.entry(5)?.releaser], [EntryPhase.orphaned, 0])
+  one.take()
+  one.control(11, RerouteFlow, rerouteTo(11, 3))
+  assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11'])
+  assert.equal(one.steps.drained ?? 0, 0)
+})
+
 test('a restarted switch holds unknown flows until every runtime has announced its own', () => {
   const one = new ScriptedSwitch(configOf(), 1, roundRobin())
   one.external(5)
@@ -394,6 +429,43 @@ test('rendezvous: a runtime that goes moves only its own keys', () => {
 
 // -- Limits ------------------------------------------------------------------------------------------------------------
 
+test('a runtime that does not keep up with what it is told gets no new flows', () => {
+  const one = learnt(1)
+  one.strained.add('=12')
+  for (const flow of [5, 6]) one.external(flow)
+  assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11', '=FlowOpen 11', 'packet 6 to 11'])
+  one.strained.add('=11')
+  one.external(7)
+  assert.deepEqual([one.take(), one.steps.placing, one.context.held], [[], 1, 1])
+  one.strained.clear()
+  one.pass(defaultSwitchTimes.sweepUs + 1)
+  assert.deepEqual(one.take().map((line) => line.split(' ')[0]), ['=FlowOpen', 'packet'])
+})
+
+test('what a switch is to ask and to open waits while who is to hear it does not keep up', () => {
+  const one = learnt(2)
+  one.strained.add('1')
+  one.external(5)
+  assert.deepEqual([one.take(), one.context.held], [[], 1])
+  one.strained.clear()
+  one.pass(defaultSwitchTimes.sweepUs + 1)
+  assert.deepEqual(one.take(), ['PlaceFlow 1'])
+  one.strained.add('=11')
+  one.control(1, PlaceFlowReply, replyTo(1))
+  assert.deepEqual([one.take(), one.context.held], [[], 1])
+  one.strained.clear()
+  one.pass(defaultSwitchTimes.sweepUs + 1)
+  assert.deepEqual(one.take(), ['PlaceFlow 1'])
+  one.control(1, PlaceFlowReply, replyTo(2))
+  assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11'])
+})
+
+test('a flow that could only wait does not begin while there is no room to wait', () => {
+  const one = learnt(2, { held: 2 })
+  for (const flow of [5, 6, 7, 8]) one.external(flow)
+  assert.deepEqual([one.drops, one.table.size, one.take().length], [{ 'hold-limit': 2 }, 2, 4])
+})
+
 test('held packets are bounded per flow and in total, and in time', () => {
   const one = learnt(2, { heldPerFlow: 3, held: 5 })
   for (let i = 0; i < 4; i++) one.external(5)
@@ -415,10 +487,20 @@ test('a full table drops new flows and leaves those that are there alone', () =>
   assert.deepEqual(one.take(), ['packet 5 to 12', `PlaceFlowReply 2 code ${PlaceRefusal.tableFull}`])
   const other = learnt(2)
   other.external(8)
-  other.control(1, PlaceFlowReply, { key: 8, code: PlaceRefusal.tableFull })
+  other.control(1, PlaceFlowReply, { key: 8, code: PlaceRefusal.tableFull, words: { [PlaceFlowReplyQuestion]: 1 } })
   assert.deepEqual([other.drops, other.table.size], [{ 'flow-table-full': 1 }, 0])
   one.inBand(11, Bind, { flow: 999, epoch: 1, node: 11, key: 9 })
   assert.equal(one.anomalies['flow-table-full'], 1)
+})
+
+test('a life of a switch has a bounded number of flow ids: flows beyond wait for its next one, for a while', () => {
+  const one = learnt(1, { flowIds: 2 })
+  for (const flow of [5, 6, 7, 5]) one.external(flow)
+  one.control(2, PlaceFlow, { key: 8 })
+  assert.deepEqual(one.take(), ['=FlowOpen 12', 'packet 5 to 12', '=FlowOpen 11', 'packet 6 to 11', 'packet 5 to 12'])
+  assert.deepEqual([one.anomalies['flow-ids-spent'], one.steps.placing], [2, 2])
+  one.pass(defaultSwitchTimes.holdUs + 1)
+  assert.deepEqual([one.drops, one.table.size, one.context.held], [{ 'no-runtime': 1 }, 2, 0])
 })
 
 test('questions that wait are bounded', () => {

@@ -13,6 +13,7 @@
  * now is held within bounds, or dropped and counted.
  */
 
+import { assert } from '../base/assert.ts'
 import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
@@ -29,8 +30,8 @@ import {
   RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
 } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal,
-  ReturnPacket,
+  Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
+  PlaceFlowReplyQuestion, PlaceRefusal, ReturnPacket,
 } from '../messages/placement.ts'
 import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -80,9 +81,11 @@ export class VirtualSwitch {
   readonly #unopened = new Set<number>()
   readonly #questions: Questions
   readonly #releasing: Releasing
+  #lastQuestion = 0
   #nextSweep = 0
 
   constructor(context: SwitchContext, policy: PlacementPolicy) {
+    assert(context.limits.heldPerFlow <= 0xffff, 'an entry counts its packets in 16 bits')
     this.#context = context
     this.#policy = policy
     this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
@@ -94,7 +97,7 @@ export class VirtualSwitch {
     })
     this.#releasing = new Releasing(context, {
       isThere: (runtime) => this.#runtimes.has(runtime),
-      isFenced: (runtime, incarnation) => !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0),
+      isFenced: (runtime, incarnation) => this.#isFenced(runtime, incarnation),
       isLife: (runtime, life) => this.#isLife(runtime, life),
     })
     context.step('relearning', 1)
@@ -111,6 +114,10 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena, table } = context
     const key = d + Descriptor.key
+    // What can only wait needs room to.
+    if (context.held >= context.limits.held && (this.#isLearning || !this.#isHomeOf(key))) {
+      return context.drop(arena.i32[d + Descriptor.slot], 'hold-limit')
+    }
     const entry = table.add(key, arena.i32[d + Descriptor.hash])
     if (entry === 0) return context.drop(arena.i32[d + Descriptor.slot], 'flow-table-full')
     this.#writeMacs(entry + Entry.macs, d)
@@ -138,10 +145,19 @@ export class VirtualSwitch {
 
   /** Finds somebody to serve a flow that has an entry and no owner: places it, or asks its home. */
   #serve(entry: number): void {
-    const context = this.#context
-    const home = homeSwitchOf(context.arena.i32, entry >> 2, this.#switches)
-    if (home === context.self || planted['switch-places-itself']) this.#place(entry)
-    else this.#ask(entry, home)
+    if (this.#isHomeOf(entry >> 2)) this.#place(entry)
+    else this.#ask(entry, homeSwitchOf(this.#context.arena.i32, entry >> 2, this.#switches))
+  }
+
+  #isHomeOf(key: number): boolean {
+    const { arena, self } = this.#context
+    return planted['switch-places-itself'] || homeSwitchOf(arena.i32, key, this.#switches) === self
+  }
+
+  /** True for a runtime that can be told of a flow now. One that does not keep up with what it is told gets no more of them. */
+  #canOpenAt(runtime: number): boolean {
+    const channel = this.#context.inBand(runtime)
+    return channel !== null && channel.isStrained !== true
   }
 
   /** A packet of an entry, from outside or held before: to the owner, or held. */
@@ -216,8 +232,13 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena } = context
     const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped &&
-      (runtime.hasAnnounced || planted['relearn-at-once']) && context.inBand(runtime.id) !== null)
+      (runtime.hasAnnounced || planted['relearn-at-once']) && this.#canOpenAt(runtime.id))
     if (candidates.length === 0) return this.#wait(entry, EntryPhase.placing)
+    if (this.#counter >= context.limits.flowIds) {
+      // Only a new life has new ones.
+      context.anomaly('flow-ids-spent')
+      return this.#wait(entry, EntryPhase.placing)
+    }
     const chosen = candidates[this.#policy.choose(candidates, sharedKeyHash(arena.i32, entry >> 2))]
     if (chosen === undefined) {
       context.anomaly('placement-policy')
@@ -234,8 +255,10 @@ export class VirtualSwitch {
   #open(entry: number): void {
     const context = this.#context
     const { arena } = context
-    const channel = context.inBand(arena.u16[(entry + Entry.owner) >> 1])
-    const at = begin(context, channel, FlowOpen, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+    const owner = arena.u16[(entry + Entry.owner) >> 1]
+    const channel = context.inBand(owner)
+    const at = !this.#canOpenAt(owner) ? 0
+      : begin(context, channel, FlowOpen, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
     if (at === 0) {
       this.#unopened.add(entry)
       return
@@ -262,14 +285,19 @@ export class VirtualSwitch {
     return this.#runtimes.get(runtime)?.incarnation === incarnation
   }
 
+  /** True for a life that is over; one that we have not heard of yet is not. */
+  #isFenced(runtime: number, incarnation: number): boolean {
+    return !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0)
+  }
+
   #isLife(runtime: number, life: number): boolean {
     const newer = (life - (this.#newest.get(runtime) ?? 0)) & 0xffff
     return newer === 0 ? this.#runtimes.has(runtime) : newer < 0x8000
   }
 
-  /** A runtime, unless this life of it is over: then 0. */
+  /** A runtime, unless this life of it is over, though its next may be here: then 0. */
   #unlessFenced(runtime: number, incarnation: number): number {
-    return runtime !== 0 && !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0) ? 0 : runtime
+    return runtime !== 0 && this.#isFenced(runtime, incarnation) ? 0 : runtime
   }
 
   #incarnationOf(runtime: number): number {
@@ -278,10 +306,13 @@ export class VirtualSwitch {
 
   #ask(entry: number, home: number): void {
     const context = this.#context
-    this.#wait(entry, EntryPhase.asking)
     const channel = context.control(home)
+    if (channel?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
+    this.#wait(entry, EntryPhase.asking)
     const at = begin(context, channel, PlaceFlow, 0, 0)
     if (at === 0) return
+    const { u32 } = context.arena
+    u32[(at + PlaceFlowQuestion) >> 2] = u32[(entry + Entry.question) >> 2] = ++this.#lastQuestion >>> 0
     writeEntryKey(context, at, entry)
     ;(channel as MessageChannel).commit()
   }
@@ -292,15 +323,20 @@ export class VirtualSwitch {
     const { arena, table } = context
     const key = (at + MessageField.key) >> 2
     const entry = table.find(key, context.hashOf(key))
-    if (entry === 0 || arena.u8[entry + Entry.phase] !== EntryPhase.asking) return context.anomaly('late-placement')
+    const isAnswer = entry !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.asking &&
+      arena.u32[(entry + Entry.question) >> 2] === arena.u32[(at + PlaceFlowReplyQuestion) >> 2]
+    if (!isAnswer) return context.anomaly('late-placement')
     if (arena.u8[at + MessageField.code] !== PlaceRefusal.none) {
       this.#remove(entry, 'flow-table-full')
       return
     }
-    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const owner = arena.u16[(at + MessageField.node) >> 1]
-    arena.u16[(entry + Entry.releaser) >> 1] = owner
-    this.#own(entry, owner, arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2], arena.u32[(at + MessageField.epoch) >> 2])
+    // It is asked again when the owner keeps up.
+    if (context.inBand(owner)?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
+    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
+    const incarnation = arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2]
+    arena.u16[(entry + Entry.releaser) >> 1] = this.#unlessFenced(owner, incarnation)
+    this.#own(entry, owner, incarnation, arena.u32[(at + MessageField.epoch) >> 2])
     if (arena.u8[entry + Entry.phase] !== EntryPhase.active) return
     this.#open(entry)
     this.#flush(entry)
@@ -352,7 +388,9 @@ export class VirtualSwitch {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const code = arena.u8[at + MessageField.code]
     switch (arena.u8[at]) {
-      case PlaceFlow.type: return this.#questions.ask(peer, (at + MessageField.key) >> 2, at + MessageField.macs, context.now)
+      case PlaceFlow.type:
+        return this.#questions.ask(peer, (at + MessageField.key) >> 2, at + MessageField.macs, arena.u32[(at + PlaceFlowQuestion) >> 2],
+          context.now)
       case PlaceFlowReply.type: return this.#answered(at)
       case CloseFlow.type: return this.#closeFlow(peer, at, flow, epoch)
       case FlowClosed.type: return this.#flowClosed(at, flow, code !== 0)
@@ -547,8 +585,8 @@ export class VirtualSwitch {
   // -- Packets that come back ----------------------------------------------------------------------------------------
 
   /** True for a message in-band that is a packet coming back; the node makes a packet of it and calls `returned`. */
-  isReturnedPacket(at: number): boolean {
-    return this.#context.arena.u8[at] === ReturnPacket.type
+  isReturnedPacket(at: number, bytes: number): boolean {
+    return this.#context.arena.u8[at] === ReturnPacket.type && isWellFormed(this.#context.arena, at, bytes)
   }
 
   /** A packet without a flow at the runtime that we sent it to, parsed anew. */
@@ -558,7 +596,8 @@ export class VirtualSwitch {
     const hash = context.hashOf(d + Descriptor.key)
     const entry = table.mainOf(table.find(d + Descriptor.key, hash))
     if (entry !== 0) {
-      const returns = ++arena.u16[(entry + Entry.returns) >> 1]
+      const returns = Math.min(arena.u16[(entry + Entry.returns) >> 1] + 1, 0xffff)
+      arena.u16[(entry + Entry.returns) >> 1] = returns
       if (returns > RETURNS_TO_OPEN && (arena.i32[d + Descriptor.meta] & Meta.related) !== 0) context.useOwnKey(d)
       else if (returns > RETURNS_MAX) return context.drop(arena.i32[d + Descriptor.slot], 'no-owner')
       if (returns % RETURNS_TO_OPEN === 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
@@ -659,11 +698,7 @@ export class VirtualSwitch {
     if (this.#runtimeList.some((runtime) => runtime.applied < this.#version)) return
     for (const entry of [...this.#waiting]) {
       if (arena.u8[entry + Entry.phase] !== EntryPhase.orphaned) continue
-      const owner = arena.u16[(entry + Entry.owner) >> 1]
-      const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-      // One that we have not heard of yet is not fenced.
-      if (this.#isLive(owner, incarnation) || incarnation > (this.#newest.get(owner) ?? 0)) continue
-      this.#remove(entry, '')
+      if (this.#isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#remove(entry, '')
     }
     this.#questions.askAgain()
   }
@@ -682,9 +717,10 @@ export class VirtualSwitch {
       this.#setFlow(entry, flow)
       const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
       const releaser = this.#unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)
+      const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
       this.#setNextReleaser(entry, releaser, life)
-      arena.u16[(entry + Entry.releaser) >> 1] = releaser || owner
-      this.#own(entry, owner, arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2], epoch)
+      arena.u16[(entry + Entry.releaser) >> 1] = releaser || this.#unlessFenced(owner, incarnation)
+      this.#own(entry, owner, incarnation, epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
       // It may have ended there by now, before we were known: then it ends here as an opening does.

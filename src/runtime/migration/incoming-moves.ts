@@ -14,12 +14,13 @@ import { CodedError } from '../../base/coded-error.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
+import { SWITCHES_MAX } from '../../messages/cluster-config.ts'
 import { YieldFlow } from '../../messages/replication.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply,
   InstallFlowSwitches, MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow,
-  RerouteFlowOwnerIncarnation, SWITCHES_MAX,
+  RerouteFlowOwnerIncarnation,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -28,7 +29,8 @@ import type { ChainLayout } from '../flow-snapshot.ts'
 import type { Protection } from '../replication/protection.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, sendFrame, sendHead, setFlow, writeKeyFrom,
+  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sendFrame, sendHead, setFlow,
+  writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
 
@@ -58,6 +60,8 @@ export interface IncomingMove {
   awaited: number
   /** When going back: switches that have sent their in-band word at that epoch. */
   marked: number
+  /** When inheriting: switches that are to be told when their sessions have room. */
+  untold: number
   readonly since: number
   readonly queue: PacketQueue
   /** Its alias keys, as they came, and their blocks in the table of absent flows. */
@@ -89,6 +93,8 @@ export class IncomingMoves {
   readonly #scratchKey: number
   /** Flows that have come and whose source may not have heard so: they neither leave nor end, for the source may yet take them back. */
   readonly #unconfirmed = new Map<number, { readonly source: number; readonly position: number }>()
+  /** Moves of which a switch is to be told yet. */
+  #untold = 0
   /** Moves whose buffer is on its way back and waits for room. */
   #returning: IncomingMove[] = []
 
@@ -107,7 +113,7 @@ export class IncomingMoves {
 
   /** True while something here waits for room or for an acknowledgement. */
   get isWaiting(): boolean {
-    return this.#returning.length > 0 || this.#unconfirmed.size > 0
+    return this.#returning.length > 0 || this.#unconfirmed.size > 0 || this.#untold > 0
   }
 
   /** True for a flow that is on its way here, or has come and whose source may not know yet. */
@@ -137,7 +143,8 @@ export class IncomingMoves {
       this.moves.set(flow, {
         flow, epoch, source, replica: arena.u32[(at + PrepareFlowReplica) >> 2], yields: false,
         layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
-        named: [], version: 0, awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
+        named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now, queue: new PacketQueue(arena), aliases,
+        aliasBlocks,
       })
       context.step('prepared', 1)
       this.counts.prepared++
@@ -179,9 +186,11 @@ export class IncomingMoves {
     if (this.#host.recordOf(key) !== 0 || absent.find(key, this.#host.hashOf(key)) !== 0) return MoveRefusal.exists
     const promised = this.moves.size
     let aliases = (bytes - PrepareFlow.bytes) / ALIAS_BYTES
+    if (aliases > limits.aliasesPerFlow) return MoveRefusal.tooLarge
+    if (absent.available < 1 + aliases) return MoveRefusal.noRoom
     if (aliases > 0) for (const move of this.moves.values()) if (move.record === 0) aliases += move.aliases.length / ALIAS_WORDS
     if (aliases > engine.aliases.available) return MoveRefusal.noRoom
-    if (absent.available === 0 || engine.table.size + promised >= engine.limits.flows || promised >= limits.absentFlows >> 1 ||
+    if (engine.table.size + promised >= engine.limits.flows || promised >= limits.absentFlows >> 1 ||
         engine.extents.available === 0) return MoveRefusal.noRoom
     return MoveRefusal.none
   }
@@ -338,6 +347,7 @@ export class IncomingMoves {
     if (move.state === 'waiting' && this.#protection.isOn && this.#unconfirmed.has(move.flow)) return
     if ((!isKnown || missing) && !planted['release-without-go']) return
     context.step(move.state, -1)
+    this.#mustTell(move, 0)
     this.moves.delete(move.flow)
     if (move.state === 'waiting' && this.#protection.isOn && !planted['bare-after-move']) {
       return this.#protection.secure(move.record, move.queue)
@@ -378,6 +388,11 @@ export class IncomingMoves {
     })
     while (move.queue.first !== 0) {
       const d = move.queue.first >> 2
+      if (isTooLong(channel, BufferedPacket, i32[d + Descriptor.length])) {
+        context.buffered--
+        context.drop(move.queue.shift(), 'message-too-long')
+        continue
+      }
       if (!sendFrame(context, channel, BufferedPacket, move.flow, move.epoch + 1, i32[d + Descriptor.frame],
         i32[d + Descriptor.length], false, 0, i32[d + Descriptor.switch])) return
       context.engine.pool.give(move.queue.shift())
@@ -397,6 +412,7 @@ export class IncomingMoves {
       context.drop(slot, reason)
     }
     this.#removeBlocks(move)
+    this.#mustTell(move, 0)
     context.step(move.state, -1)
     this.moves.delete(move.flow)
     this.#returning = this.#returning.filter((other) => other !== move)
@@ -420,6 +436,7 @@ export class IncomingMoves {
 
   tick(): void {
     for (const move of [...this.#returning]) this.#giveBack(move)
+    if (this.#untold > 0) for (const move of this.moves.values()) this.#inherit(move)
     for (const [flow, { source, position }] of this.#unconfirmed) {
       if (position !== Infinity && this.#context.control(source)?.hasReached?.(position) !== false) this.#confirmed(flow)
     }
@@ -458,7 +475,8 @@ export class IncomingMoves {
       move.epoch += 2
       move.named = [...switches.idsIn(switches.all)]
       move.version = configVersion
-      for (const id of move.named) this.#inherit(move, id)
+      this.#mustTell(move, switches.all)
+      this.#inherit(move)
     }
   }
 
@@ -470,18 +488,36 @@ export class IncomingMoves {
     return true
   }
 
-  /** Tells a switch that a flow is ours now, and that its state, its aliases too, is gone. */
-  #inherit(move: IncomingMove, switchId: number): void {
+  /** True while a switch is to be told of a flow that is ours now. */
+  isUntold(switchId: number): boolean {
+    if (this.#untold === 0) return false
+    const bit = this.#context.switches.bitOf(switchId)
+    for (const move of this.moves.values()) if ((move.untold & bit) !== 0) return true
+    return false
+  }
+
+  #mustTell(move: IncomingMove, mask: number): void {
+    if (move.untold === 0 && mask !== 0) this.#untold++
+    else if (move.untold !== 0 && mask === 0) this.#untold--
+    move.untold = mask
+  }
+
+  /** Tells switches that a flow is ours now, and that its state, its aliases too, is gone: those whose sessions keep up. */
+  #inherit(move: IncomingMove): void {
     const context = this.#context
     const { arena } = context
-    const channel = context.control(switchId)
-    const at = begin(context, channel, RerouteFlow, move.flow, move.epoch, true)
-    if (at === 0) return
-    arena.u8[at + MessageField.code] = 1
-    arena.u16[(at + MessageField.node) >> 1] = context.self
-    arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
-    writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
-    ;(channel as MessageChannel).commit()
+    for (const id of context.switches.idsIn(move.untold)) {
+      const channel = context.control(id)
+      if (channel?.isStrained === true) continue
+      this.#mustTell(move, move.untold & ~context.switches.bitOf(id))
+      const at = begin(context, channel, RerouteFlow, move.flow, move.epoch, true)
+      if (at === 0) continue
+      arena.u8[at + MessageField.code] = 1
+      arena.u16[(at + MessageField.node) >> 1] = context.self
+      arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
+      writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
+      ;(channel as MessageChannel).commit()
+    }
   }
 
   /** A flow that was on its way here is here now, for its replica was: what was buffered for it, null for nothing. */
@@ -508,7 +544,8 @@ export class IncomingMoves {
       if (move.state !== 'inheriting') continue
       move.gone &= ~this.#context.switches.bitOf(switchId)
       if (!move.named.includes(switchId)) move.named.push(switchId)
-      this.#inherit(move, switchId)
+      this.#mustTell(move, move.untold | this.#context.switches.bitOf(switchId))
+      this.#inherit(move)
     }
   }
 
@@ -523,6 +560,7 @@ export class IncomingMoves {
     for (const move of [...this.moves.values()]) {
       move.awaited &= ~mask
       move.gone &= ~mask
+      this.#mustTell(move, move.untold & ~mask)
       this.#begin(move)
       this.#giveBack(move)
     }

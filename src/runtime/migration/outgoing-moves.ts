@@ -92,7 +92,7 @@ export class OutgoingMoves {
   readonly #told = new Map<number, { readonly replica: number; readonly count: number }>()
   #orders: MoveOrder[] = []
   /** Moves at once; grows with success, halves with refusal and timeout. */
-  #window = WINDOW_FIRST
+  #window: number
   /** Moves whose record waits for room in the session. */
   #ready: OutgoingMove[] = []
   #nextDeadline = Infinity
@@ -105,6 +105,7 @@ export class OutgoingMoves {
       protection: Protection) {
     this.#protection = protection
     this.#context = context
+    this.#window = Math.min(WINDOW_FIRST, context.limits.movesOut)
     this.#incarnationOf = incarnationOf
     this.#isBusy = isBusy
   }
@@ -117,10 +118,12 @@ export class OutgoingMoves {
     return this.#orders.reduce((sum, order) => sum + order.remaining, 0)
   }
 
-  /** Moves `number` flows to a runtime, one after another. */
-  order(target: number, number: number): void {
+  /** Moves `number` flows to a runtime, one after another; false when there are too many orders. */
+  order(target: number, number: number): boolean {
+    if (this.#orders.length >= this.#context.limits.orders) return false
     const left = this.#context.engine.slab.highWater
     this.#orders.push({ target, remaining: number, hand: 0, left })
+    return true
   }
 
   /** Forgets what was ordered and not begun. */
@@ -476,7 +479,9 @@ export class OutgoingMoves {
     const back = move !== undefined && (move.state === 'aborting' || move.state === 'takingBack') && !move.targetDone
     const queue = back ? move.returned : new PacketQueue(context.arena)
     context.countTakenOver(1)
-    if (!queue.pushFrame(context.arena, context.engine.pool, frame, length, switchId)) {
+    if (back && context.buffered >= context.limits.buffered) {
+      context.drop(0, 'move-buffer')
+    } else if (!queue.pushFrame(context.arena, context.engine.pool, frame, length, switchId)) {
       context.drop(0, 'no-slot')
     } else if (back) {
       context.buffered++
