@@ -56,6 +56,8 @@ const fence = z.strictObject({
   incarnation: lived,
   generation: count,
   term: count,
+  /** Its chain version; 0 for switches. */
+  chain: count,
   reason: z.enum(['dead', 'partitioned', 'silent', 'replaced', 'not-started', 'drained']),
   /** Its flows have been recovered, or it had none. */
   isRecovered: z.boolean(),
@@ -84,6 +86,8 @@ const rollout = z.strictObject({
   from: count,
   to: count,
   phase: z.enum(['rolling', 'paused', 'rolling-back', 'done', 'rolled-back']),
+  /** Fence generation at its start: lives of the new version fenced since then count against it. */
+  sinceGeneration: count,
   /** Flows can be taken back to the old version too. */
   isReversible: z.boolean(),
   /** What a failure does. */

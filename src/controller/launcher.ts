@@ -11,7 +11,7 @@ export interface Launched {
 }
 
 export interface Launcher {
-  /** Starts this life of a runtime, unless it runs already. */
+  /** Starts this life of a runtime, unless it runs or has run: an incarnation is one life. */
   startRuntime(term: number, runtime: Launched & { readonly chain: number }): void
   /** Ends this life, whatever state it is in. */
   stopRuntime(term: number, runtime: Launched): void

@@ -86,6 +86,16 @@ export class Leadership {
       .put('leader', '', { name: this.#name, life: this.#life, term }, this.#lease).toRequest(this.#campaignId))
   }
 
+  /** Gives up the lead, and lets others try for two leases. */
+  resign(now: TimeUs, submit: (request: StoreRequest) => void): void {
+    if (this.#lease === 0) return
+    submit({ kind: 'revoke', id: this.#nextId(), lease: this.#lease })
+    this.#lease = 0
+    this.#leaseUntil = 0
+    this.#askId = 0
+    this.#renewAt = now + 2 * this.#limits.leaseUs
+  }
+
   /** True if the answer was for us. */
   receive(answer: StoreAnswer): boolean {
     if (answer.id === this.#campaignId) {

@@ -66,8 +66,8 @@ export interface RuntimeReport extends NodeReport {
   readonly isEmpty: boolean
   /** Blocks of shared pools in which one of its flows has something, as `POOL/NUMBER`. */
   readonly blocksInUse: readonly string[]
-  /** It needs one more block of these pools. */
-  readonly blocksWanted: readonly string[]
+  /** It needs one more block of these pools than the `held` that it has. */
+  readonly blocksWanted: readonly { readonly pool: string; readonly held: number }[]
 }
 
 export interface SwitchReport extends NodeReport {
@@ -128,7 +128,8 @@ export function judgeCommand(memory: CommandMemory, command: NodeCommand): { ver
     case 'move':
       if (command.order <= memory.order) return { verdict: 'repeated', memory: seen }
       // A gap would mean that the leader counts by something else than this node's reports.
-      return command.order === memory.order + 1 ? { verdict: 'take', memory: { ...seen, order: command.order } } : { verdict: 'older', memory: seen }
+      if (command.order !== memory.order + 1) return { verdict: 'older', memory: seen }
+      return { verdict: 'take', memory: { ...seen, order: command.order } }
     case 'recover':
       // It names the fenced of a generation; the node must have cut them off first.
       return { verdict: command.generation > memory.generation ? 'older' : 'take', memory: seen }
