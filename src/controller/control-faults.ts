@@ -3,6 +3,7 @@
  */
 
 import { ControlSimulation, quickLimits } from './control-simulation.ts'
+import { noStoreFaults } from './faulty-store.ts'
 import { ModelRuntime, ModelSwitch } from './model-nodes.ts'
 
 export interface ControlOutcome {
@@ -62,8 +63,9 @@ function strike(world: ControlSimulation): void {
       break
     case 4: {
       const isBad = random.chance(0.5)
-      host.store.faults = { delayUsMax: isBad ? 400_000 : 20_000, requestLost: isBad ? 0.1 : 0, answerLost: isBad ? 0.1 : 0,
-        refused: isBad ? 0.1 : 0, watchEnds: isBad ? 0.05 : 0, isDown: random.chance(0.15) }
+      host.store.faults = isBad
+        ? { delayUsMax: 400_000, late: 0.05, requestLost: 0.1, answerLost: 0.1, refused: 0.1, watchEnds: 0.05, isDown: false }
+        : { ...noStoreFaults, delayUsMax: 20_000, isDown: random.chance(0.3) }
       break
     }
     case 5:

@@ -4,7 +4,8 @@
  *
  *   versions   every version of the configuration is one configuration, and each is one more than the one before
  *   fenced     a life that has left the configuration, or was fenced, never comes into it (again)
- *   terms      one acting leader per term; no node takes a command of a lower term than it has seen
+ *   terms      one acting leader per term; no node takes a command of a lower term than it has seen; nobody writes but the
+ *              controller that was elected last
  *   scale      decisions are numbered without gap; nothing is started beyond what is wanted; no life is started twice
  *   drain      a runtime that is drained has no flow when it leaves
  *
@@ -76,6 +77,9 @@ export class ControlSimulation {
   readonly #gone = new Set<number>()
   readonly #living = new Set<number>()
   readonly #launched = new Set<number>()
+  /** Who was elected last, and whose request the store is carrying out. */
+  #elected = ''
+  #writer = ''
   #launcherTerm = 0
   #lives = 0
   #version = 0
@@ -107,12 +111,21 @@ export class ControlSimulation {
   // -- Controllers -----------------------------------------------------------------------------------------------------
 
   #start(host: Host, founding: ControllerOptions['founding']): void {
-    host.life = `${host.name}${++this.#lives}`
-    host.store = new FaultyStore(this.store.connect(), this.random, host.store.faults)
+    const life = `${host.name}${++this.#lives}`
+    host.life = life
+    const connection = this.store.connect()
+    host.store = new FaultyStore({
+      submit: (request, now) => {
+        this.#writer = request.kind === 'transact' ? life : ''
+        connection.submit(request, now)
+        this.#writer = ''
+      },
+      poll: (now) => connection.poll(now),
+    }, this.random, host.store.faults)
     host.actionsLeft = Infinity
     host.inbox.length = 0
     const act = (): void => { if (--host.actionsLeft <= 0) throw new Killed() }
-    const { store, life } = host
+    const { store } = host
     // It may die before an action, or right after it.
     const guarded = <A extends unknown[]>(action: (...args: A) => void) => (...args: A): void => {
       act()
@@ -187,7 +200,7 @@ export class ControlSimulation {
   tell(from: ModelNode, deliver: (controller: Controller, now: TimeUs) => void): void {
     for (const host of this.hosts) {
       if (host.controller === null || this.isCut(host.name, from.id) || this.random.chance(this.loss)) continue
-      host.inbox.push({ at: this.now + this.random.below(2 * STEP_US), deliver })
+      host.inbox.push({ at: this.#arrival(), deliver })
     }
   }
 
@@ -199,9 +212,14 @@ export class ControlSimulation {
     if (this.isCut(host.name, node) || this.random.chance(this.loss)) return
     for (const one of this.nodes.values()) {
       if (one.id === node && one.isAlive && (incarnation === 0 || one.incarnation === incarnation)) {
-        one.inbox.push({ at: this.now + this.random.below(2 * STEP_US), command })
+        one.inbox.push({ at: this.#arrival(), command })
       }
     }
+  }
+
+  /** Messages overtake each other now and then. */
+  #arrival(): TimeUs {
+    return this.now + this.random.below((this.random.chance(0.05) ? 15 : 2) * STEP_US)
   }
 
   // -- Time ------------------------------------------------------------------------------------------------------------
@@ -259,6 +277,7 @@ export class ControlSimulation {
     let scale: ScaleDocument | undefined
     for (const { key, value } of changes) {
       if (value === null) continue
+      if (key === 'leader') this.#elected = decodeDocument('leader', key, value).life
       if (key === 'cluster') cluster = decodeDocument('cluster', key, value)
       if (key === 'scale') scale = decodeDocument('scale', key, value)
       if (key.startsWith('fence/')) {
@@ -268,6 +287,8 @@ export class ControlSimulation {
         if (reason === 'drained' && isRecovered) this.#checkDrained(incarnation)
       }
     }
+    // The end of a lease is the store's own doing.
+    if (this.#writer !== '' && this.#writer !== this.#elected) this.violate(`${this.#writer} writes, ${this.#elected} was elected`)
     if (cluster !== undefined) this.#checkConfig(cluster)
     if (scale !== undefined) this.#checkScale(scale)
   }
@@ -319,6 +340,13 @@ export class ControlSimulation {
     this.violate(`a configuration of version ${config.version} that is not the store's`)
   }
 
+  /** Fenced, and its flows not yet recovered. */
+  #isOpen(incarnation: number): boolean {
+    const key = `fence/${incarnation}`
+    const entry = this.store.entry(key)
+    return entry !== undefined && !decodeDocument('fence', key, entry.value).isRecovered
+  }
+
   /** What is not yet as it should be when all is quiet. */
   unsettled(): string[] {
     const cluster = this.document('cluster')
@@ -330,6 +358,8 @@ export class ControlSimulation {
     if (leaders.length !== 1) wrong.push(`${leaders.length} leaders`)
     if (scale.starting.length > 0) wrong.push(`starting ${scale.starting.map(({ id }) => id).join()}`)
     if (config.runtimes.length !== scale.desired) wrong.push(`${config.runtimes.length} runtimes, ${scale.desired} wanted`)
+    const open = [...this.#gone].filter((incarnation) => this.#isOpen(incarnation))
+    if (open.length > 0) wrong.push(`not recovered: ${open.join()}`)
     if (config.runtimes.some(({ isDraining }) => isDraining)) wrong.push('draining')
     if (config.switches.some(({ incarnation }) => incarnation === 0)) wrong.push('a switch is missing')
     const processes = this.runtimes().map(({ incarnation }) => incarnation).sort().join()

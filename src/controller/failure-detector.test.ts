@@ -86,6 +86,19 @@ test('one who hears nobody is cut off, and calls nobody dead', () => {
   assert.equal(healths(detector, 4e6)[2], 'dead')
 })
 
+test('when all fall silent together, the one that seems to do so first is not dead', () => {
+  const detector = threeNodes()
+  // The last heartbeats of two of them come late.
+  beat(detector, [], 2e6, 2.15e6)
+  beat(detector, [2, 3], 2.15e6, 2.16e6)
+  const seen = new Set<Health | undefined>()
+  for (let now = 2.16e6; now < 5e6; now += limits.tickUs) {
+    detector.tick(now)
+    seen.add(healths(detector, now)[1])
+  }
+  assert.deepEqual([...seen], ['slow', 'unknown'])
+})
+
 test('one who hears a minority, while that hears the rest, is cut off', () => {
   const detector = threeNodes()
   beat(detector, [2], 2e6, 3e6, () => [1, 3].map((peer) => ({ peer, heardAgoUs: 1000, owedUs: 0 })))

@@ -11,9 +11,9 @@
  *                  heartbeats late                silent beyond jitter and pauses
  *      ┌─────────┐────────────────▶┌────────┐────────────────────────┬──▶ partitioned: another node still hears it
  *      │  well   │                 │  slow  │                        ├──▶ unknown: it is we who are cut off
- *      └─────────┘◀────────────────└────────┘                        └──▶ dead: nobody hears it
- *           ▲            heard again                                              │ heard again, and not fenced meanwhile
- *           └─────────────────────────────────────────────────────────────────────┘
+ *      └─────────┘◀────────────────└────────┘                        └──▶ dead: nobody hears it, though others are heard
+ *           ▲            heard again                                        │ heard again, and not fenced meanwhile
+ *           └───────────────────────────────────────────────────────────────┘
  *
  * A standstill of the observer counts for nobody's silence: `tick` measures it by its own rhythm. A detector cannot tell a process
  * that stands still for longer than the allowance from a dead one, so a verdict decides nothing about who owns a flow: fencing does
@@ -142,6 +142,8 @@ export class FailureDetector {
 
   judge(now: TimeUs): Judgement[] {
     const isCutOff = this.isCutOff(now)
+    const living = [...this.#watched.values()].filter(({ hasEnded }) => !hasEnded)
+    const inTime = living.filter(({ arrivals }) => !arrivals.isLate(now)).length
     return [...this.#watched].map(([node, watched]) => {
       const { incarnation, arrivals } = watched
       const limit = arrivals.silenceLimit
@@ -149,16 +151,24 @@ export class FailureDetector {
       for (const [observer, { owedSince, saidAt }] of watched.words) {
         if (now - saidAt <= this.#limits.wordUs && saidAt - owedSince > limit) unheardBy.push(observer)
       }
-      return { node, incarnation, health: this.#health(watched, isCutOff, now), silenceUs: now - arrivals.heardAt, unheardBy }
+      return { node, incarnation, health: this.#health(watched, isCutOff, inTime, living.length - 1, now),
+        silenceUs: now - arrivals.heardAt, unheardBy }
     })
   }
 
-  #health(watched: Watched, isCutOff: boolean, now: TimeUs): Health {
+  /**
+   * @param inTime nodes whose heartbeats are in time
+   * @param others how many there are besides this one
+   */
+  #health(watched: Watched, isCutOff: boolean, inTime: number, others: number, now: TimeUs): Health {
     const { arrivals, hasEnded } = watched
     if (hasEnded) return 'dead'
     if (!arrivals.isSuspect(now)) return arrivals.isLate(now) ? 'slow' : 'well'
     if (isCutOff) return 'unknown'
-    return this.#isHeardElsewhere(watched, now) ? 'partitioned' : 'dead'
+    if (this.#isHeardElsewhere(watched, now)) return 'partitioned'
+    // When all fall silent together, some seem to do so first. So half of the others have to be heard in time, or, later, one of them.
+    const isHearing = inTime * 2 >= others || (inTime > 0 && now - arrivals.heardAt >= 2 * arrivals.silenceLimit)
+    return isHearing ? 'dead' : 'unknown'
   }
 
   /** By another node that we hear, within the silence that we would allow ourselves. */

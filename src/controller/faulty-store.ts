@@ -10,7 +10,8 @@ import type { Store, StoreAnswer, StoreRequest } from './store.ts'
 export interface StoreFaults {
   /** Each way, µs. */
   delayUsMax: number
-  /** Chances, per request. */
+  /** Chances, per request. Late: it reaches the store after up to five seconds, when its asker has given it up. */
+  late: number
   requestLost: number
   answerLost: number
   refused: number
@@ -21,7 +22,7 @@ export interface StoreFaults {
 }
 
 export const noStoreFaults: StoreFaults = {
-  delayUsMax: 0, requestLost: 0, answerLost: 0, refused: 0, watchEnds: 0, isDown: false,
+  delayUsMax: 0, late: 0, requestLost: 0, answerLost: 0, refused: 0, watchEnds: 0, isDown: false,
 }
 
 interface Timed<T> {
@@ -46,7 +47,7 @@ export class FaultyStore implements Store {
   }
 
   submit(request: StoreRequest, now: TimeUs): void {
-    const { delayUsMax, requestLost, answerLost, refused, isDown } = this.faults
+    const { delayUsMax, late, requestLost, answerLost, refused, isDown } = this.faults
     if (isDown || this.#random.chance(requestLost)) return
     const at = now + this.#random.below(delayUsMax + 1)
     if (this.#random.chance(refused)) {
@@ -54,7 +55,7 @@ export class FaultyStore implements Store {
       return
     }
     if (this.#random.chance(answerLost)) this.#lostAnswers.add(request.id)
-    this.#requests.push({ at, what: request })
+    this.#requests.push({ at: this.#random.chance(late) ? at + this.#random.below(5e6) : at, what: request })
   }
 
   poll(now: TimeUs): StoreAnswer | undefined {

@@ -119,7 +119,7 @@ test('with a bad store there is never more than one leader per term, and a leade
       }
     }
     for (const one of candidates) {
-      one.store.faults = { delayUsMax: 300_000, requestLost: 0.1, answerLost: 0.1, refused: 0.1, watchEnds: 0.1, isDown: false }
+      one.store.faults = { delayUsMax: 300_000, late: 0.05, requestLost: 0.1, answerLost: 0.1, refused: 0.1, watchEnds: 0.1, isDown: false }
     }
     while (now < 60e6) {
       step()

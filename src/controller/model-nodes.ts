@@ -60,6 +60,7 @@ export abstract class ModelNode {
       if (verdict !== 'take') continue
       if (command.kind === 'configure') {
         this.world.checkTaken(command.config)
+        if (command.config.version < (this.config?.version ?? 0)) this.world.violate(`node ${this.id} went back to ${command.config.version}`)
         this.config = command.config
       }
       this.take(command)

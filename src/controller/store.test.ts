@@ -36,7 +36,7 @@ test('memory store: a watch from before its history ends, and its user reads aga
 test('faulty store: whatever is lost, a transaction is done once or not at all, and watches miss nothing without saying so', () => {
   const random = new Random(11)
   const store = new MemoryStore()
-  const faults = { delayUsMax: 5000, requestLost: 0.1, answerLost: 0.1, refused: 0.1, watchEnds: 0.05, isDown: false }
+  const faults = { delayUsMax: 5000, late: 0, requestLost: 0.1, answerLost: 0.1, refused: 0.1, watchEnds: 0.05, isDown: false }
   const asker = new FaultyStore(store.connect(), random, faults)
   const answers = { done: 0, refused: 0, none: 0 }
   let watched = 0
