@@ -89,7 +89,8 @@ export function autoscale(
   const { now, demand, desired, decidedAt, isBusy } = sample
   const passed = memory === null ? Infinity : now - memory.at
   const smooth = (former: number, us: number): number => former + (demand - former) * (1 - Math.exp(-passed / us))
-  const fast = memory === null ? demand : smooth(memory.fast, limits.fastUs)
+  // One sample is no overload yet.
+  const fast = memory === null ? Math.min(demand, limits.target * desired) : smooth(memory.fast, limits.fastUs)
   const slow = memory === null ? demand : smooth(memory.slow, limits.slowUs)
   const since = memory?.since ?? now
   let peaks = memory?.peaks ?? [0]

@@ -110,7 +110,8 @@ export function decideMoves(
     const target = emptiest(source)
     if (target === undefined || !target.isSettled) continue
     const moved = Math.min(source.load - level, level - target.load)
-    if (moved > 0) order(source, target, Math.ceil(moved / (source.load / flows)))
+    // A flow more than needed is none too many, a rounding error is.
+    if (moved > 0) order(source, target, Math.ceil(moved / (source.load / flows) - 1e-6))
   }
   return { orders, memory: remembered }
 }
