@@ -1,5 +1,5 @@
 /**
- * Autoscaler: how many runtimes there should be. Paper §5.3; docs/decisions/0006 says why this rule.
+ * Autoscaler: how many runtimes there should be. Paper §5.3; docs/decisions/0015 says why this rule.
  *
  * Demand is the sum of the runtimes' loads in runtimes' worth, with what they had to drop. It is smoothed twice:
  *

@@ -6,6 +6,7 @@
 import type { TimeUs } from '../base/clock.ts'
 import { isReachable, type ClusterView } from './cluster-view.ts'
 import type { FenceDocument } from './cluster-state.ts'
+import { plantedInControl as planted } from './control-bugs.ts'
 import { recoveryState } from './fencing.ts'
 import type { MoveOrder } from './flow-moves.ts'
 import type { FencedLife, NodeCommand, NodeLinks } from './node-commands.ts'
@@ -56,7 +57,7 @@ export class CommandSender {
         this.#bring(id, incarnation, { kind: 'set-replicas', term, version: replicas.version, replicas: list.replicas },
           `${replicas.version}`, report.replicasVersion >= replicas.version, now)
       }
-      if (open.length > 0 && isAcknowledged && report.generation >= generation) {
+      if (open.length > 0 && !planted['not-recovered'] && isAcknowledged && report.generation >= generation) {
         this.#bring(id, incarnation, { kind: 'recover', term, generation, dead: fenced }, `${generation}`, report.recovered >= generation, now)
       }
       for (const { pool, held } of report.blocksWanted) {

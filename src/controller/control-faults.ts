@@ -19,11 +19,13 @@ export interface ControlOutcome {
 const FAULTS_US = 60e6
 const SETTLING_US = 120e6
 
-export function runControlFaults(seed: number): ControlOutcome {
+/** @param isShort it ends with the first violation */
+export function runControlFaults(seed: number, isShort = false): ControlOutcome {
   const world = new ControlSimulation(seed, quickLimits, 3, 1 + seed % 3)
   const { random } = world
   world.run(5e6)
   for (const end = world.now + FAULTS_US; world.now < end;) {
+    if (isShort && world.violations.length > 0) break
     strike(world)
     world.run(random.below(1.5e6))
   }
@@ -33,6 +35,7 @@ export function runControlFaults(seed: number): ControlOutcome {
   let settledAt = -1
   while (world.now < healed + SETTLING_US) {
     world.run(500_000)
+    if (isShort && world.violations.length > 0) break
     if (world.unsettled().length > 0) settledAt = -1
     else if (settledAt < 0) settledAt = world.now
     // And stays so for as long as the autoscaler may take to think again.

@@ -217,7 +217,7 @@ test('blocks of a pool: each life gets what it wants, and those of the dead come
 })
 
 test('controllers that die at any moment, a bad store, a bad network and dying nodes: nothing is ever wrong, and all settles', (t) => {
-  const seeds = process.env.NFACTOR_FULL === '1' ? 1000 : 8
+  const seeds = process.env.NFACTOR_FULL === '1' ? 1000 : 6
   const from = Number(process.env.NFACTOR_SEED ?? 1)
   const totals: Record<string, number> = {}
   const times: number[] = []

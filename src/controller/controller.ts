@@ -21,6 +21,7 @@ import { autoscale, defaultAutoscalerLimits, type AutoscalerLimits, type Autosca
 import { demandOf, REPORT_US, viewOf, type ClusterView, type HeardReport } from './cluster-view.ts'
 import { CommandSender, openFences } from './command-sender.ts'
 import { defaultDetectorLimits, FailureDetector, type DetectorLimits } from './failure-detector.ts'
+import { plantedInControl as planted } from './control-bugs.ts'
 import { decideFencing, defaultFencingLimits, fence, recoveryState, type FencingLimits, type FencingMemory } from './fencing.ts'
 import { decideMoves, defaultMoveLimits, type MoveLimits, type MoveMemory, type MoveOrder } from './flow-moves.ts'
 import { carryOutIntent, type Intent, type IntentRefusal } from './intents.ts'
@@ -378,6 +379,7 @@ export class Controller {
       if (!running.some((one) => one.incarnation === incarnation)) this.#launcher.startRuntime(term, { id, incarnation, chain })
     }
     for (const { id, incarnation } of running) {
+      if (planted.orphans) break
       if (!known.has(incarnation) && incarnation <= cluster.incarnation) this.#launcher.stopRuntime(term, { id, incarnation })
     }
   }

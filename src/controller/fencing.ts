@@ -16,6 +16,7 @@
 import type { TimeUs } from '../base/clock.ts'
 import type { FenceReason } from './cluster-state.ts'
 import { isReachable, type ClusterView, type RuntimeView, type SwitchView } from './cluster-view.ts'
+import { plantedInControl as planted } from './control-bugs.ts'
 import type { Draft } from './state-mirror.ts'
 
 export interface FencingLimits {
@@ -86,7 +87,7 @@ export function fence(draft: Draft, view: ClusterView, fenced: readonly FencedNo
     ...cluster, generation,
     chains: Object.fromEntries(Object.entries(cluster.chains).filter(([incarnation]) => !gone.has(Number(incarnation)))),
     config: {
-      ...config, version: config.version + 1,
+      ...config, version: config.version + (planted['version-reused'] ? 0 : 1),
       runtimes: config.runtimes.filter(({ incarnation }) => !gone.has(incarnation)),
       // A switch that is down keeps its place, so that flow keys keep their homes.
       switches: config.switches.map((one) => (gone.has(one.incarnation) ? { ...one, incarnation: 0 } : one)),

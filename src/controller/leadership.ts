@@ -13,6 +13,7 @@
  */
 
 import type { TimeUs } from '../base/clock.ts'
+import { plantedInControl as planted } from './control-bugs.ts'
 import { Draft, type StateMirror } from './state-mirror.ts'
 import type { StoreAnswer, StoreRequest } from './store.ts'
 
@@ -78,7 +79,8 @@ export class Leadership {
       this.#campaignId = 0
       this.#mirror.refresh()
     }
-    if (!this.#mirror.isFresh || this.#campaignId !== 0 || now >= this.#leaseUntil || this.#mirror.entry('leader') !== undefined) return
+    if (!this.#mirror.isFresh || this.#campaignId !== 0 || now >= this.#leaseUntil) return
+    if (this.#mirror.entry('leader') !== undefined && !planted['elected-twice']) return
     const term = (this.#mirror.get('term')?.term ?? 0) + 1
     this.#campaignId = this.#nextId()
     this.#campaignAt = now

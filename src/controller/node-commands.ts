@@ -8,6 +8,7 @@
  */
 
 import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { plantedInControl as planted } from './control-bugs.ts'
 import type { PeerWord } from './failure-detector.ts'
 
 export interface FencedLife {
@@ -109,12 +110,13 @@ export type CommandVerdict = 'take' | 'lower-term' | 'older' | 'repeated'
 /** Whether a node takes a command, and what it remembers from then on. */
 export function judgeCommand(memory: CommandMemory, command: NodeCommand): { verdict: CommandVerdict; memory: CommandMemory } {
   const { term } = command
-  if (!acceptsTerm(memory.term, term)) return { verdict: 'lower-term', memory }
+  if (!acceptsTerm(memory.term, term) && !planted['term-ignored']) return { verdict: 'lower-term', memory }
   const seen = { ...memory, term }
   switch (command.kind) {
     case 'configure': {
       const { config: { version }, generation } = command
-      if (version < memory.configVersion || generation < memory.generation) return { verdict: 'older', memory: seen }
+      const isOlder = version < memory.configVersion || generation < memory.generation
+      if (isOlder && !planted['older-config']) return { verdict: 'older', memory: seen }
       return { verdict: version === memory.configVersion && generation === memory.generation ? 'repeated' : 'take',
         memory: { ...seen, configVersion: version, generation } }
     }

@@ -15,6 +15,7 @@
  * one is missing.
  */
 
+import { plantedInControl as planted } from './control-bugs.ts'
 import type { FencedNow } from './fencing.ts'
 import { fence } from './fencing.ts'
 import { demandOf, isReachable, type ClusterView, type RuntimeView, type StartingView } from './cluster-view.ts'
@@ -53,8 +54,9 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   const kept = draining.find((one) => isReachable(one) && (isPaused || (serving.length + starting.length < scale.desired &&
     (goal === null || one.chain === goal))))
   if (kept !== undefined) return { kind: 'keep', runtime: kept }
-  const empty = draining.find((one) => isReachable(one) && one.report !== null && one.report.isEmpty && one.report.flows === 0 &&
-    one.report.order.open === 0 && one.report.configVersion === cluster.config.version && serving.length > 0)
+  const empty = draining.find((one) => isReachable(one) && one.report !== null && serving.length > 0 &&
+    ((one.report.isEmpty && one.report.flows === 0 && one.report.order.open === 0) || planted['removed-full']) &&
+    one.report.configVersion === cluster.config.version)
   if (empty !== undefined) return { kind: 'remove', runtime: empty }
   // During a rollout one more than wanted, while an old one is there to be replaced.
   const surge = leaving.length > 0 && draining.length === 0 ? 1 : 0
@@ -85,7 +87,7 @@ export function carryOutStep(draft: Draft, view: ClusterView, step: ScalingStep)
   switch (step.kind) {
     case 'start': {
       const incarnation = cluster.incarnation + 1
-      return draft.put('cluster', '', { ...cluster, incarnation }).put('scale', '', {
+      return draft.put('cluster', '', planted['incarnation-reused'] ? cluster : { ...cluster, incarnation }).put('scale', '', {
         ...scale, starting: [...scale.starting, { id: step.id, incarnation, chain: step.chain, since: now }] })
     }
     case 'admit': {
