@@ -51,12 +51,21 @@ test('a new leader starts from the store: it neither repeats a scale-out nor sca
   const out = autoscale({ now: 10e6, demand: 3, desired: 3, decidedAt: 9.5e6, isBusy: true }, null, limits)
   const soon = autoscale({ now: 12e6, demand: 3, desired: 3, decidedAt: 9.5e6, isBusy: true }, out.memory, limits)
   assert.deepEqual([out.decision, soon.decision], [null, null])
+  // The one before had a clock that was far ahead.
+  let memory: AutoscalerMemory | null = null
+  let at = 10e6
+  for (; at < 30e6; at += 250_000) {
+    const result = autoscale({ now: at, demand: 3, desired: 3, decidedAt: 5000e6, isBusy: false }, memory, limits)
+    memory = result.memory
+    if (result.decision !== null) break
+  }
+  assert.ok(at < 20e6)
   const calm = decisions(() => 0.5, 119, 3)
   assert.deepEqual(calm, [])
 })
 
 test('noise about a steady load moves nothing, whatever its rhythm and the load', () => {
-  for (let load = 0.3; load < 4; load += 0.2) {
+  for (let load = 0.3; load < 4; load += 0.3) {
     for (const period of [0.5, 3, 20, 120, 600]) {
       const made = decisions((second) => load * (1 + 0.12 * Math.sin((2 * Math.PI * second) / period)), 3600, Math.ceil(load / 0.7))
       // It may find its place first; then nothing.
@@ -77,7 +86,7 @@ test('a day: next to nothing is lost, few runtimes more than the ideal are used,
     ['noise 10%, crowds within 60 s', day, limits], ['noise 10%, crowds within 5 s', { ...day, crowdSeconds: 5 }, limits],
     ['the same without hysteresis', { ...day, crowdSeconds: 5 }, nervous],
     ['no noise', { ...day, noise: 0, crowdSeconds: 0 }, limits], ['noise 20%, crowds within 60 s', { ...day, noise: 0.2 }, limits]]
-  const cases = process.env.NFACTOR_FULL === '1' ? all : all.slice(0, 2)
+  const cases = process.env.NFACTOR_FULL === '1' ? all : all.slice(1, 2)
   for (const [name, shape, rule] of cases) {
     const { asked, lost, lossSecondsMax, used, ideal, scaledOut, scaledIn, regretted, flowsMoved, flowsSeen, runtimesMax } = runDay(shape, rule)
     t.diagnostic(`${name}: lost ${((lost / asked) * 1e6).toFixed(1)} of a million (longest ${lossSecondsMax} s), ` +

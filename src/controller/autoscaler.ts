@@ -74,6 +74,7 @@ export interface AutoscalerMemory {
   /** Since when the load has been over `high`; Infinity: it is not. */
   readonly overSince: TimeUs
   readonly outAt: TimeUs
+  readonly changedAt: TimeUs
   readonly desired: number
 }
 
@@ -103,9 +104,11 @@ export function autoscale(
   const peak = Math.max(...peaks)
   const isOver = fast > limits.high * desired
   const overSince = isOver ? Math.min(memory?.overSince ?? now, now) : Infinity
-  // Somebody has raised it since, another leader perhaps.
-  const outAt = memory === null || desired > memory.desired ? decidedAt : memory.outAt
-  const next = { at: now, since, fast, slow, peaks, bucketAt, overSince, outAt, desired }
+  // Somebody has changed it since, another leader perhaps, by a clock that may be ahead of ours.
+  const changed = Math.min(decidedAt, now)
+  const outAt = memory === null || desired > memory.desired ? changed : memory.outAt
+  const changedAt = memory === null || desired !== memory.desired ? changed : memory.changedAt
+  const next = { at: now, since, fast, slow, peaks, bucketAt, overSince, outAt, changedAt, desired }
   const decide = (wanted: number, reason: string): { decision: ScaleDecision | null; memory: AutoscalerMemory } => {
     const bounded = Math.min(limits.runtimesMax, Math.max(limits.runtimesMin, wanted))
     return { decision: bounded === desired ? null : { desired: bounded, reason }, memory: next }
@@ -115,7 +118,7 @@ export function autoscale(
     return decide(Math.max(desired + 1, Math.ceil(fast / limits.target)), `load ${(fast / desired).toFixed(2)} each`)
   }
   if (!isBusy && desired > limits.runtimesMin && peak < limits.low * (desired - 1) && now - since >= limits.peakUs &&
-    now - outAt >= limits.inAfterOutUs && now - decidedAt >= limits.inPauseUs) {
+    now - outAt >= limits.inAfterOutUs && now - changedAt >= limits.inPauseUs) {
     return decide(desired - 1, `peak ${peak.toFixed(2)} of ${limits.peakUs / 1e6} s`)
   }
   return { decision: null, memory: next }

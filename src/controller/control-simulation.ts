@@ -49,6 +49,8 @@ interface Host {
   /** Its clock goes at a tenth of its speed until then, and is behind from then on. */
   clockSlowUntil: TimeUs
   behindUs: number
+  /** How far its clock has always been ahead. */
+  readonly aheadUs: number
   restartAt: TimeUs
   /** It dies at this many actions from now. */
   actionsLeft: number
@@ -94,7 +96,7 @@ export class ControlSimulation {
       { id: 1, side: 'ingress' as const, isHome: true }, { id: 2, side: 'egress' as const, isHome: false }] }
     for (let i = 0; i < controllers; i++) {
       const host: Host = { name: 'abc'[i] ?? `${i}`, controller: null, life: '', store: new FaultyStore(this.store.connect(), this.random),
-        pausedUntil: 0, clockSlowUntil: 0, behindUs: 0, restartAt: 0, actionsLeft: Infinity, inbox: [] }
+        pausedUntil: 0, clockSlowUntil: 0, behindUs: 0, aheadUs: [0, 400e6, 7e6][i] ?? 0, restartAt: 0, actionsLeft: Infinity, inbox: [] }
       this.hosts.push(host)
       this.#start(host, founding)
     }
@@ -236,7 +238,7 @@ export class ControlSimulation {
       }
       if (now < host.clockSlowUntil) host.behindUs += STEP_US * 0.9
       if (now < host.pausedUntil) continue
-      const clock = now - host.behindUs
+      const clock = now - host.behindUs + host.aheadUs
       const due = host.inbox.filter(({ at }) => at <= now)
       host.inbox.splice(0, Infinity, ...host.inbox.filter(({ at }) => at > now))
       for (const { deliver } of due) deliver(host.controller, clock)

@@ -7,7 +7,7 @@ import {
 } from './failure-detector.ts'
 import { HeartbeatSimulation } from './heartbeat-model.ts'
 
-const HOURS = process.env.NFACTOR_FULL === '1' ? 10 : 0.25
+const HOURS = process.env.NFACTOR_FULL === '1' ? 10 : 0.1
 const HOUR_US = 3600e6
 const limits = defaultDetectorLimits
 
@@ -186,7 +186,7 @@ test('no wrong suspicion under load, bursts, losses and pauses, and death is fou
     ['quick, pauses of up to 300 ms', quickDetectorLimits, 300_000]]
   for (const [name, model, pauseUsMax] of profiles) {
     const wrong = falseSuspicions(model, pauseUsMax, HOURS)
-    const times = detectionTimes(model, pauseUsMax, HOURS < 1 ? 60 : 1000)
+    const times = detectionTimes(model, pauseUsMax, HOURS < 1 ? 40 : 1000)
     const at = (share: number): number => times[Math.min(times.length - 1, Math.floor(times.length * share))] as number
     t.diagnostic(`${name}: per node and hour ${wrong.dead.toFixed(2)} wrong suspicions, ${wrong.slow.toFixed(0)} times slow; ` +
       `death found after ${at(0.5).toFixed(0)} ms (median), ${at(0.99).toFixed(0)} (p99), ${at(1).toFixed(0)} (longest)`)

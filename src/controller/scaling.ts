@@ -44,7 +44,8 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   const { now, runtimes, starting, scale, rollout, cluster } = view
   const ready = starting.find(({ isReady, hasEnded }) => isReady && !hasEnded)
   if (ready !== undefined) return { kind: 'admit', starting: ready }
-  const failed = starting.find(({ hasEnded, runtime }) => hasEnded || now - runtime.since > limits.startUs)
+  // Begun in the future: by a leader whose clock was ahead of ours. It is begun anew.
+  const failed = starting.find(({ hasEnded, runtime }) => hasEnded || Math.abs(now - runtime.since) > limits.startUs)
   if (failed !== undefined) return { kind: 'give-up', starting: failed }
   const goal = goalOf(view)
   const serving = runtimes.filter(({ isDraining }) => !isDraining)
