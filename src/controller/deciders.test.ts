@@ -150,6 +150,21 @@ test('replicas: never itself, nor the draining, nor who is not there; everyone s
   assert.deepEqual(Object.values(drained).map(({ replicas }) => replicas), [[5], [5, 3], [3]])
 })
 
+test('replicas: when one goes, only lists that named it change, by that one; when one comes, it takes its share and no more', () => {
+  for (const fanOut of [2, 3, 8]) {
+    const before = assignReplicas(assigned([3, 4, 5, 6, 7, 8, 9]), {}, fanOut)
+    const without = assignReplicas(assigned([3, 4, 5, 7, 8, 9]), before, fanOut)
+    for (const id of [3, 4, 5, 7, 8, 9]) {
+      const [old, now] = [before[id]?.replicas ?? [], without[id]?.replicas ?? []]
+      assert.deepEqual(old.filter((one) => one !== 6 && !now.includes(one)), [], `fan-out ${fanOut}, ${id}`)
+    }
+    const again = assignReplicas(assigned([3, 4, 5, 7, 8, 9, 10]), without, fanOut)
+    const changed = [3, 4, 5, 7, 8, 9].flatMap((id) => (without[id]?.replicas ?? []).filter((one) => !again[id]?.replicas.includes(one)))
+    assert.ok(changed.length <= fanOut, `fan-out ${fanOut}: ${changed.length} moved`)
+    assert.ok([3, 4, 5, 7, 8, 9].some((id) => again[id]?.replicas.includes(10)))
+  }
+})
+
 test('replicas: random changes keep the rules, and move no more than they have to', () => {
   for (let seed = 1; seed <= 200; seed++) {
     const random = new Random(seed)
