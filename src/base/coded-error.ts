@@ -25,6 +25,7 @@ export const errorCodes = {
   NF_PORT_INTERFACE: 'A network interface that was named does not exist, is not an Ethernet one, or went away.',
   NF_PORT_BUSY: 'A socket that a port would listen at belongs to another process that is alive.',
   NF_PORT_FAILED: 'A port could not be opened for another reason, which the message says.',
+  NF_STORE_CONTENT: 'The controllers\' store holds something that this version of NFactor did not write.',
   NF_EXISTS: 'A file that would be created exists already.',
   NF_BENCH: 'A benchmark could not be run, or its variants disagree.',
   NF_INTERNAL: 'A defect of NFactor itself.',

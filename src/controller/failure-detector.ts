@@ -1,0 +1,185 @@
+/**
+ * Failure detector: tells nodes that are well, slow, partitioned from us, and dead apart, as far as anyone can from outside.
+ *
+ * Three kinds of evidence, in order of weight:
+ *   - *ends*: whoever started a process says that it is gone. Certain, and at once.
+ *   - *signs of life* at this observer: heartbeats (their rhythm is learnt), and the transport's word: acknowledgements and
+ *     messages of any kind.
+ *   - *words of other nodes*, carried by their heartbeats: when each last heard each peer, and for how long it has been owed an
+ *     acknowledgement by it.
+ *
+ *                  heartbeats late                silent beyond jitter and pauses
+ *      ┌─────────┐────────────────▶┌────────┐────────────────────────┬──▶ partitioned: another node still hears it
+ *      │  well   │                 │  slow  │                        ├──▶ unknown: it is we who are cut off
+ *      └─────────┘◀────────────────└────────┘                        └──▶ dead: nobody hears it, though others are heard
+ *           ▲            heard again                                        │ heard again, and not fenced meanwhile
+ *           └───────────────────────────────────────────────────────────────┘
+ *
+ * A standstill of the observer counts for nobody's silence: `tick` measures it by its own rhythm. A detector cannot tell a process
+ * that stands still for longer than the allowance from a dead one, so a verdict decides nothing about who owns a flow: fencing does
+ * (PROTOCOL 18), and a wrong verdict costs a recovery, never two owners.
+ */
+
+import type { TimeUs } from '../base/clock.ts'
+import { ArrivalEstimator, type ArrivalLimits } from './arrival-estimator.ts'
+
+export interface DetectorLimits extends ArrivalLimits {
+  /** The observer ticks at least this often while it is not standing still, µs. */
+  readonly tickUs: number
+  /** Words older than this are forgotten, µs. */
+  readonly wordUs: number
+}
+
+/** Defaults; docs/controller.md says what each costs. */
+export const defaultDetectorLimits: DetectorLimits = {
+  heartbeatUs: 20_000, pauseUs: 300_000, pauseUsMax: 1_000_000, phi: 8, tickUs: 5000, wordUs: 2_000_000,
+}
+
+/** For clusters whose runtimes do not pause (no garbage on the packet path) and have processors to themselves. */
+export const quickDetectorLimits: DetectorLimits = { ...defaultDetectorLimits, heartbeatUs: 5000, pauseUs: 40_000 }
+
+/** What a node says about a peer. */
+export interface PeerWord {
+  readonly peer: number
+  /** Time since it heard the peer last, µs. */
+  readonly heardAgoUs: number
+  /** For how long the oldest of its frames has waited for the peer's acknowledgement, µs; 0 if nothing is owed. */
+  readonly owedUs: number
+}
+
+export type Health = 'well' | 'slow' | 'partitioned' | 'unknown' | 'dead'
+
+export interface Judgement {
+  readonly node: number
+  readonly incarnation: number
+  readonly health: Health
+  /** Silence at this observer, µs. */
+  readonly silenceUs: number
+  /** Nodes that are owed an answer by it for longer than the limit. */
+  readonly unheardBy: readonly number[]
+}
+
+interface Word {
+  /** When the node last heard the peer, at the latest. */
+  readonly heardAt: TimeUs
+  readonly owedSince: TimeUs
+  readonly saidAt: TimeUs
+}
+
+interface Watched {
+  readonly incarnation: number
+  readonly arrivals: ArrivalEstimator
+  /** By observing node. */
+  readonly words: Map<number, Word>
+  hasEnded: boolean
+}
+
+export class FailureDetector {
+  readonly #limits: DetectorLimits
+  readonly #watched = new Map<number, Watched>()
+  #tickAt = -1
+
+  constructor(limits: DetectorLimits = defaultDetectorLimits) {
+    this.#limits = limits
+  }
+
+  /** Watches these lives, and no others; one that is new is taken to have been heard now. */
+  watch(nodes: readonly { readonly id: number; readonly incarnation: number }[], now: TimeUs): void {
+    const kept = new Set<number>()
+    for (const { id, incarnation } of nodes) {
+      if (incarnation === 0) continue
+      kept.add(id)
+      if (this.#watched.get(id)?.incarnation === incarnation) continue
+      this.#watched.set(id, { incarnation, arrivals: new ArrivalEstimator(this.#limits, now), words: new Map(), hasEnded: false })
+    }
+    for (const id of this.#watched.keys()) if (!kept.has(id)) this.#watched.delete(id)
+  }
+
+  /** A heartbeat, with the node's longest standstill since the one before and its words about its peers. */
+  heartbeat(node: number, incarnation: number, pausedUs: number, words: readonly PeerWord[], now: TimeUs): void {
+    const watched = this.#find(node, incarnation)
+    if (watched === undefined) return
+    watched.arrivals.heartbeat(now, pausedUs)
+    for (const { peer, heardAgoUs, owedUs } of words) {
+      this.#watched.get(peer)?.words.set(node, {
+        heardAt: now - heardAgoUs, owedSince: owedUs === 0 ? Infinity : now - owedUs, saidAt: now })
+    }
+  }
+
+  /** The transport has heard the node: an acknowledgement, or any message. */
+  heard(node: number, incarnation: number, now: TimeUs): void {
+    this.#find(node, incarnation)?.arrivals.heard(now)
+  }
+
+  /** The process is known to have ended. */
+  ended(node: number, incarnation: number): void {
+    const watched = this.#find(node, incarnation)
+    if (watched !== undefined) watched.hasEnded = true
+  }
+
+  /** To be called every `tickUs` or more often: what comes later than that was a standstill of our own. */
+  tick(now: TimeUs): void {
+    const { tickUs } = this.#limits
+    const late = this.#tickAt < 0 ? 0 : now - this.#tickAt - tickUs
+    this.#tickAt = now
+    if (late < tickUs) return
+    for (const { arrivals } of this.#watched.values()) arrivals.excuse(late, now)
+  }
+
+  /** True if so little is heard here that the silence is ours: of two or more nodes none, or fewer than half with the rest heard by others. */
+  isCutOff(now: TimeUs): boolean {
+    let heard = 0
+    let heardElsewhere = 0
+    let living = 0
+    for (const watched of this.#watched.values()) {
+      if (watched.hasEnded) continue
+      living++
+      if (!watched.arrivals.isSuspect(now)) heard++
+      else if (this.#isHeardElsewhere(watched, now)) heardElsewhere++
+    }
+    return living > 1 && (heard === 0 || (heardElsewhere > 0 && heard * 2 < living && heardElsewhere === living - heard))
+  }
+
+  judge(now: TimeUs): Judgement[] {
+    const isCutOff = this.isCutOff(now)
+    const living = [...this.#watched.values()].filter(({ hasEnded }) => !hasEnded)
+    const inTime = living.filter(({ arrivals }) => !arrivals.isLate(now)).length
+    return [...this.#watched].map(([node, watched]) => {
+      const { incarnation, arrivals } = watched
+      const limit = arrivals.silenceLimit
+      const unheardBy: number[] = []
+      for (const [observer, { owedSince, saidAt }] of watched.words) {
+        if (now - saidAt <= this.#limits.wordUs && saidAt - owedSince > limit) unheardBy.push(observer)
+      }
+      return { node, incarnation, health: this.#health(watched, isCutOff, inTime, living.length - 1, now),
+        silenceUs: now - arrivals.heardAt, unheardBy }
+    })
+  }
+
+  /**
+   * @param inTime nodes whose heartbeats are in time
+   * @param others how many there are besides this one
+   */
+  #health(watched: Watched, isCutOff: boolean, inTime: number, others: number, now: TimeUs): Health {
+    const { arrivals, hasEnded } = watched
+    if (hasEnded) return 'dead'
+    if (!arrivals.isSuspect(now)) return arrivals.isLate(now) ? 'slow' : 'well'
+    if (isCutOff) return 'unknown'
+    if (this.#isHeardElsewhere(watched, now)) return 'partitioned'
+    // When all fall silent together, some seem to do so first. So half of the others have to be heard in time, or, later, one of them.
+    const isHearing = inTime * 2 >= others || (inTime > 0 && now - arrivals.heardAt >= 2 * arrivals.silenceLimit)
+    return isHearing ? 'dead' : 'unknown'
+  }
+
+  /** By another node that we hear, within the silence that we would allow ourselves. */
+  #isHeardElsewhere({ words, arrivals }: Watched, now: TimeUs): boolean {
+    const limit = arrivals.silenceLimit
+    for (const { heardAt } of words.values()) if (now - heardAt < limit) return true
+    return false
+  }
+
+  #find(node: number, incarnation: number): Watched | undefined {
+    const watched = this.#watched.get(node)
+    return watched?.incarnation === incarnation ? watched : undefined
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * Intents: what people ask of the leader. Each says how things should be, not what to do, so that it can be tried again when the outcome
+ * of a transaction is unknown: what is so already is done.
+ */
+
+import type { AutoscalerLimits } from './autoscaler.ts'
+import type { ClusterView } from './cluster-view.ts'
+import { fence } from './fencing.ts'
+import type { Draft } from './state-mirror.ts'
+
+export type Intent =
+  /** So many runtimes, until somebody or the autoscaler changes it. */
+  | { readonly kind: 'scale'; readonly desired: number }
+  | { readonly kind: 'automatic'; readonly isAutomatic: boolean }
+  | { readonly kind: 'roll-out'; readonly to: number; readonly isReversible: boolean; readonly onFailure: 'pause' | 'roll-back' }
+  | { readonly kind: 'pause' }
+  | { readonly kind: 'resume' }
+  | { readonly kind: 'roll-back' }
+  /** This life ends for good. */
+  | { readonly kind: 'fence'; readonly incarnation: number }
+
+export type IntentRefusal = 'not-leader' | 'out-of-limits' | 'rollout-under-way' | 'no-rollout' | 'same-version' | 'unknown-node'
+
+/** 'done': it is so. Otherwise why not, or the draft that makes it so. */
+export function carryOutIntent(intent: Intent, view: ClusterView, limits: AutoscalerLimits, draft: Draft): 'done' | IntentRefusal | Draft {
+  const { scale, rollout, cluster, now } = view
+  const isUnderWay = rollout !== undefined && ['rolling', 'paused', 'rolling-back'].includes(rollout.phase)
+  switch (intent.kind) {
+    case 'scale': {
+      const { desired } = intent
+      if (!Number.isInteger(desired) || desired < limits.runtimesMin || desired > limits.runtimesMax) return 'out-of-limits'
+      return desired === scale.desired ? 'done'
+        : draft.put('scale', '', { ...scale, desired, decision: scale.decision + 1, decidedAt: now })
+    }
+    case 'automatic':
+      return intent.isAutomatic === scale.isAutomatic ? 'done' : draft.put('scale', '', { ...scale, isAutomatic: intent.isAutomatic })
+    case 'roll-out': {
+      const { to, isReversible, onFailure } = intent
+      if (isUnderWay) return rollout.to === to && rollout.phase === 'rolling' ? 'done' : 'rollout-under-way'
+      if (to === scale.chain) return rollout?.to === to && rollout.phase === 'done' ? 'done' : 'same-version'
+      return draft.put('rollout', '', { number: (rollout?.number ?? 0) + 1, from: scale.chain, to, phase: 'rolling',
+        sinceGeneration: cluster.generation, isReversible, onFailure, stage: 0, reason: '' })
+    }
+    case 'pause':
+      if (!isUnderWay || rollout.phase === 'rolling-back') return 'no-rollout'
+      return rollout.phase === 'paused' ? 'done' : draft.put('rollout', '', { ...rollout, phase: 'paused', reason: 'ordered' })
+    case 'resume':
+      if (!isUnderWay || rollout.phase === 'rolling-back') return 'no-rollout'
+      return rollout.phase === 'rolling' ? 'done'
+        : draft.put('rollout', '', { ...rollout, phase: 'rolling', sinceGeneration: cluster.generation, reason: '' })
+    case 'roll-back':
+      if (!isUnderWay) return rollout?.phase === 'rolled-back' ? 'done' : 'no-rollout'
+      return rollout.phase === 'rolling-back' ? 'done' : draft.put('rollout', '', { ...rollout, phase: 'rolling-back', reason: 'ordered' })
+    case 'fence': {
+      const { incarnation } = intent
+      if (view.fences.some((one) => one.incarnation === incarnation)) return 'done'
+      const node = [...view.runtimes, ...view.switches].find((one) => one.incarnation === incarnation && incarnation !== 0)
+      return node === undefined ? 'unknown-node' : fence(draft, view, [{ node: node.id, incarnation, reason: 'dead' }])
+    }
+  }
+}

@@ -1,0 +1,20 @@
+/**
+ * Launcher: starts and stops the processes of runtimes. Like nodes it takes commands of the highest term it has seen and no lower, so a
+ * deposed leader stops nothing that its successor has started.
+ *
+ * Both calls are idempotent and promise nothing: the controller repeats them until `running` shows their effect.
+ */
+
+export interface Launched {
+  readonly id: number
+  readonly incarnation: number
+}
+
+export interface Launcher {
+  /** Starts this life of a runtime, unless it runs or has run: an incarnation is one life. */
+  startRuntime(term: number, runtime: Launched & { readonly chain: number }): void
+  /** Ends this life, whatever state it is in. */
+  stopRuntime(term: number, runtime: Launched): void
+  /** The processes that are there now, whoever started them. */
+  running(): readonly Launched[]
+}
