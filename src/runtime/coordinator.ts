@@ -144,6 +144,7 @@ export class Coordinator {
       recordOf: (key) => this.#find(key),
       hashOf,
       layoutOf: (source, hash) => this.#layoutOf(source, hash),
+      installed: (flow) => { this.replicas.owned(flow) },
       hasReplica: (flow) => this.replicas.has(flow),
       isThere: (runtime) => this.#runtimes.has(runtime),
     }, this.protection)

@@ -79,6 +79,8 @@ export interface IncomingHost {
   hashOf(key: number): number
   /** The layout with this hash that a runtime has told, if it has and the chain can take flows from it. */
   layoutOf(source: number, hash: number): ChainLayout | null | undefined
+  /** A flow is ours now. */
+  installed(flow: number): void
   /** True for a flow whose replica is kept here. */
   hasReplica(flow: number): boolean
   /** True for a runtime of the configuration. */
@@ -238,6 +240,7 @@ export class IncomingMoves {
     move.version = arena.u32[(at + InstallFlowConfigVersion) >> 2]
     this.#become(move, 'waiting')
     this.counts.installed++
+    this.#host.installed(flow)
     // Switches that the source did not know of, in their present life, hear of the flow from us.
     for (const id of context.switches.idsIn(context.switches.all)) {
       if (!move.named.includes(id) || context.switches.isNewerThan(move.version, id)) this.#host.announce(record, id)

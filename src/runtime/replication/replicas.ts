@@ -242,6 +242,12 @@ export class Replicas {
     this.#drop(replica)
   }
 
+  /** The flow itself lives here now: whatever becomes of its owner, this copy is old. */
+  owned(flow: number): void {
+    const replica = this.#replicas.get(flow)
+    if (replica !== undefined) this.#drop(replica)
+  }
+
   #drop(replica: Replica): void {
     const context = this.#context
     for (let slot = replica.pending.shift(); slot !== 0; slot = replica.pending.shift()) {
