@@ -403,6 +403,7 @@ export function createTraffic(options: TrafficOptions): Traffic {
   }
 
   function receive(side: number, pool: PacketPool, descriptors: number, max: number): number {
+    sink.beginTurn()
     const now = clock.now()
     const nowTicks = (now * TICKS_PER_US) | 0
     if (isClosedLoop) lookForStalled(nowTicks)
