@@ -63,7 +63,7 @@ test('a capture is played whole, over many chunks', async () => {
     const port = await openCaptureFilePort({ arena, input: capture(name, lengths, 10) })
     assert.deepEqual(await takeAll(port), lengths)
     assert.equal(port.ending?.state, 'complete')
-    assert.equal(port.played, 3000)
+    assert.equal(port.statistics.rxFrames, 3000)
     await port.close()
   }
 })
@@ -78,7 +78,7 @@ test('packets are due at their recorded distances, or at those of the given spee
     const played = expected.map(() => {
       take(port)
       clock.advanceBy(500)
-      return port.played
+      return port.statistics.rxFrames
     })
     assert.deepEqual(played, expected, JSON.stringify(options))
     await port.close()
@@ -105,6 +105,8 @@ test('what is sent is written with its time', async () => {
     assert.equal(i === 2 ? port.sendReserved(frame, 60 + i) : port.send(frame, 60 + i), true)
     clock.advanceBy(1_000_000.5)
   }
+  assert.equal(port.send(frame, port.frameBytesMax + 1), false)
+  assert.deepEqual([port.statistics.txFrames, port.statistics.txOversize], [3, 1])
   await port.close()
   pool.give(frame - 130)
   const recorder = new CaptureRecorder()

@@ -17,15 +17,16 @@ import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
-import type { Port } from '../packet/port.ts'
 import { CAPTURED_LENGTH_MAX, type CaptureSink } from '../wire/capture-sink.ts'
 import { LinkType } from '../wire/link-type.ts'
 import { openCaptureReader, type CaptureEnding, type CaptureFileReader } from './capture-file-reader.ts'
 import { CaptureFileWriter } from './capture-file-writer.ts'
+import { DevicePort } from './device-port.ts'
 import { systemClock } from './system-clock.ts'
 
 export interface CaptureFilePortOptions {
   readonly arena: Arena
+  readonly name?: string
   /** Capture to play, `-` for standard input. Without one nothing is received. */
   readonly input?: string
   /** Capture to write; its name says the format. Without one, what is sent is counted and forgotten. */
@@ -78,13 +79,9 @@ export async function openCaptureFilePort(options: CaptureFilePortOptions): Prom
 }
 
 /** Made by {@link openCaptureFilePort}; to be closed. */
-export class CaptureFilePort implements Port {
+export class CaptureFilePort extends DevicePort {
   /** Settled once the first packets are there, or it is known that there are none. */
   readonly started: Promise<void>
-  /** Packets played, frames sent, and packets that no slot could have held. */
-  played = 0
-  sent = 0
-  tooLong = 0
   /** How the capture ended, once it has been read to its end. */
   ending: CaptureEnding | undefined
   /** Why nothing more is read or written. */
@@ -109,6 +106,7 @@ export class CaptureFilePort implements Port {
   #firstTime: TimeUs = 0
 
   constructor(options: CaptureFilePortOptions, reader: CaptureFileReader | undefined, writer: CaptureFileWriter | undefined) {
+    super(options.name ?? 'capture file')
     this.#arena = options.arena
     this.#clock = options.clock ?? systemClock
     this.#speed = options.speed ?? Infinity
@@ -139,6 +137,7 @@ export class CaptureFilePort implements Port {
     const { i32, u8, f64 } = this.#arena
     if (this.#at === this.#end && !this.#turn()) return 0
     const now = this.#clock.now()
+    const { statistics } = this
     let count = 0
     while (count < max && (this.#at !== this.#end || this.#turn())) {
       const at = this.#at
@@ -147,7 +146,7 @@ export class CaptureFilePort implements Port {
         this.#origin = now
         this.#firstTime = time
       }
-      const afterUs = this.#intervalUs > 0 ? this.played * this.#intervalUs : (time - this.#firstTime) / this.#speed
+      const afterUs = this.#intervalUs > 0 ? statistics.rxFrames * this.#intervalUs : (time - this.#firstTime) / this.#speed
       if (this.#origin + afterUs > now) break
       const length = i32[(at + STAGED_LENGTH) >> 2]
       const slot = pool.take(length)
@@ -161,14 +160,16 @@ export class CaptureFilePort implements Port {
       i32[d + Descriptor.slot] = slot
       i32[d + Descriptor.linkType] = i32[(at + STAGED_LINK_TYPE) >> 2]
       this.#at = (at + STAGED_FRAME + length + 7) & ~7
-      this.played++
+      this.countIn(1, length)
     }
     return count
   }
 
   send(frame: number, length: number): boolean {
-    if (this.problem !== undefined) return false
-    this.sent++
+    return this.countOut(this.problem === undefined && length <= this.frameBytesMax && this.#write(frame, length), length)
+  }
+
+  #write(frame: number, length: number): boolean {
     const writer = this.#writer
     if (writer === undefined) return true
     const now = this.#clock.now()
@@ -177,23 +178,22 @@ export class CaptureFilePort implements Port {
       writer.packet(this.#arena.u8, frame, length, length, seconds, Math.floor((now - seconds * 1e6) * 1000), 0)
     } catch (error) {
       this.problem = error as Error
-      this.sent--
       return false
     }
     return true
   }
 
-  sendReserved(frame: number, length: number): boolean {
-    return this.send(frame, length)
+  arm(): boolean {
+    return this.isOver
   }
 
   /** Writes out what is buffered, so that others can read it. @throws CodedError `NF_FILE_UNWRITABLE` */
-  flush(): void {
+  writeOut(): void {
     this.#writer?.flush()
   }
 
   /** Gives both files back; may be called more than once. @throws CodedError `NF_FILE_UNWRITABLE` */
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     this.#at = this.#end = this.#fillEnd = this.#fillStart = 0
     const resume = this.#resume
     this.#resume = null
@@ -245,7 +245,7 @@ export class CaptureFilePort implements Port {
       interfaceAdded: (index, linkType) => { linkTypes[index] = linkType },
       packet: (bytes, offset, length, wireLength, seconds, nanoseconds, interfaceIndex) => {
         if (length > FRAME_BYTES_MAX) {
-          this.tooLong++
+          this.statistics.rxOversize++
           return
         }
         const at = this.#fillEnd

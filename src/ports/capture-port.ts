@@ -98,7 +98,7 @@ export class CapturePort<P extends InnerPort = InnerPort> extends WrapperPort<P>
     return isSent
   }
 
-  override maintain(now: number): void {
+  override maintain(now: TimeUs): void {
     super.maintain(now)
     if (this.#isOver || now < this.#flushAt) return
     this.#flushAt = now + FLUSH_US

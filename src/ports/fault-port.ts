@@ -138,7 +138,7 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
     super.flush()
   }
 
-  override maintain(now: number): void {
+  override maintain(now: TimeUs): void {
     this.#release()
     super.maintain(now)
   }

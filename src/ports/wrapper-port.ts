@@ -3,33 +3,24 @@
  *
  *     data plane ─▶ fault ─▶ trace ─▶ capture ─▶ port ─▶ link
  *
- * A port with something outside behind it has more members than `Port` (it opens and closes, is flushed and waited for); a wrapper has
- * all of them, and what its inner port does not have does nothing.
+ * A wrapper has all members of a link port; those that its inner port does not have do nothing.
  */
 
+import type { TimeUs } from '../base/clock.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
+import { PortStatistics, type LinkPort } from './link-port.ts'
 
 /** A port that can be wrapped: any. */
-export interface InnerPort extends Port {
-  readonly name?: string
-  readonly isUp?: boolean
-  readonly frameBytesMax?: number
-  open?(): void
-  close?(): void
-  flush?(): void
-  maintain?(now: number): void
-  arm?(): boolean
-  disarm?(): void
-  waitDescriptors?(list: number[]): void
-}
+export type InnerPort = Port & Partial<LinkPort>
 
 /** Direction of a frame, seen from the node: `in` by `receive`, `out` by `send`. */
 export const PortDirection = { in: 0, out: 1 } as const
 
 /** A port that passes everything on. */
-export class WrapperPort<P extends InnerPort = InnerPort> implements Port {
+export class WrapperPort<P extends InnerPort = InnerPort> implements LinkPort {
   readonly inner: P
+  #noStatistics: PortStatistics | undefined
 
   constructor(inner: P) {
     this.inner = inner
@@ -47,9 +38,9 @@ export class WrapperPort<P extends InnerPort = InnerPort> implements Port {
     return this.inner.frameBytesMax ?? Infinity
   }
 
-  /** The inner port's own counts, where it has any. */
-  get statistics(): P extends { readonly statistics: infer S } ? S : undefined {
-    return (this.inner as { statistics?: unknown }).statistics as never
+  /** The inner port's counts; zeroes for a port that counts nothing. */
+  get statistics(): PortStatistics {
+    return this.inner.statistics ?? (this.#noStatistics ??= new PortStatistics())
   }
 
   get room(): number {
@@ -80,7 +71,7 @@ export class WrapperPort<P extends InnerPort = InnerPort> implements Port {
     this.inner.flush?.()
   }
 
-  maintain(now: number): void {
+  maintain(now: TimeUs): void {
     this.inner.maintain?.(now)
   }
 

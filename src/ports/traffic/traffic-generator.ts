@@ -25,7 +25,7 @@ import { assert } from '../../base/assert.ts'
 import { Random } from '../../base/random.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
 import { SLOT_FRAME_OFFSET, type PacketPool } from '../../packet/packet-pool.ts'
-import type { Port } from '../../packet/port.ts'
+import { DevicePort } from '../device-port.ts'
 import { systemClock } from '../system-clock.ts'
 import { TICKS_PER_US } from './latency-histogram.ts'
 import { checkTrafficOptions, defaultMacs, SIZE_SLOTS, sizeTable, type TrafficOptions } from './traffic-options.ts'
@@ -108,7 +108,7 @@ export interface TrafficSent {
 
 export interface Traffic {
   /** The clients' port and the servers'. */
-  readonly ports: readonly [Port, Port]
+  readonly ports: readonly [DevicePort, DevicePort]
   /** What came in at either. */
   readonly sink: TrafficSink
   /** Live. */
@@ -449,22 +449,39 @@ export function createTraffic(options: TrafficOptions): Traffic {
     return count
   }
 
-  const portOf = (side: number): Port => ({
-    room: SINK_ROOM,
-    receive: (pool, descriptors, max) => receive(side, pool, descriptors, max),
-    send: (frame, length) => {
-      takeIn(frame, length, side)
-      return true
-    },
-    sendReserved: (frame, length) => {
-      takeIn(frame, length, side)
-      return true
-    },
-  })
+  class TrafficPort extends DevicePort {
+    readonly #side: number
+
+    constructor(side: number) {
+      super(side === 0 ? 'clients' : 'servers')
+      this.#side = side
+    }
+
+    get room(): number {
+      return SINK_ROOM
+    }
+
+    receive(pool: PacketPool, descriptors: number, max: number): number {
+      const bytes = sent.bytes
+      const count = receive(this.#side, pool, descriptors, max)
+      this.countIn(count, sent.bytes - bytes)
+      return count
+    }
+
+    send(frame: number, length: number): boolean {
+      if (length > this.frameBytesMax) return this.countOut(false, length)
+      takeIn(frame, length, this.#side)
+      return this.countOut(true, length)
+    }
+
+    arm(): boolean {
+      return isStopped || sent.packets >= packets
+    }
+  }
 
   assert(new Uint8Array(Uint16Array.of(1).buffer)[0] === 1, 'the generator runs on little-endian machines')
   return {
-    ports: [portOf(0), portOf(1)],
+    ports: [new TrafficPort(0), new TrafficPort(1)],
     sink,
     sent,
     drain() { isDraining = true },

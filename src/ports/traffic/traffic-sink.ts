@@ -14,12 +14,12 @@
 import type { Clock } from '../../base/clock.ts'
 import type { Arena } from '../../memory/arena.ts'
 import type { PacketPool } from '../../packet/packet-pool.ts'
-import type { Port } from '../../packet/port.ts'
 import { EtherType, ETHERNET_BYTES, ETHERNET_TYPE, isVlanTag, VLAN_TAG_BYTES } from '../../wire/ethernet.ts'
 import { IPV4_FRAGMENT, IPV4_PROTOCOL, IPV4_SOURCE, IPV4_TOTAL_LENGTH, IpProtocol } from '../../wire/ipv4.ts'
 import { IPV6_BYTES, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH, IPV6_SOURCE } from '../../wire/ipv6.ts'
 import { TCP_BYTES_MIN, TCP_DATA_OFFSET } from '../../wire/tcp.ts'
 import { UDP_BYTES, UDP_CHECKSUM, UDP_LENGTH } from '../../wire/udp.ts'
+import { DevicePort } from '../device-port.ts'
 import { systemClock } from '../system-clock.ts'
 import { LatencyHistogram, TICKS_PER_US } from './latency-histogram.ts'
 import {
@@ -347,12 +347,13 @@ const fold = (sum: number): number => {
 export const SINK_ROOM = 4096
 
 /** A port that gives what it is sent to a sink, and receives nothing. */
-export class SinkPort implements Port {
+export class SinkPort extends DevicePort {
   readonly sink: TrafficSink
   readonly #side: number
 
   /** @param side on which it stands: 0 the clients', 1 the servers', -1 either */
   constructor(sink: TrafficSink, side = -1) {
+    super('sink')
     this.sink = sink
     this.#side = side
   }
@@ -368,11 +369,12 @@ export class SinkPort implements Port {
   }
 
   send(frame: number, length: number): boolean {
+    if (length > this.frameBytesMax) return this.countOut(false, length)
     this.sink.take(frame, length, this.#side)
-    return true
+    return this.countOut(true, length)
   }
 
-  sendReserved(frame: number, length: number): boolean {
-    return this.send(frame, length)
+  arm(): boolean {
+    return true
   }
 }
