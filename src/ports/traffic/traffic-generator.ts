@@ -23,6 +23,7 @@
 
 import { assert } from '../../base/assert.ts'
 import { Random } from '../../base/random.ts'
+import { loadKernels } from '../../memory/kernels/kernels.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
 import { SLOT_FRAME_OFFSET, type PacketPool } from '../../packet/packet-pool.ts'
 import { DevicePort } from '../device-port.ts'
@@ -137,7 +138,8 @@ export function createTraffic(options: TrafficOptions): Traffic {
   const table = sizeTable(sizes)
   const longest = Math.max(128, ...table)
   const pattern = createPatternTable(arena, seed, longest)
-  const { even, odd, sums } = pattern
+  const { base, sums } = pattern
+  const { copy } = loadKernels(arena)
   const sink = createTrafficSink({ arena, seed, flows, frameBytes: longest, macs, clock }, pattern)
   const sent: TrafficSent = { packets: 0, bytes: 0, opened: 0, ended: 0, stalled: 0 }
 
@@ -364,9 +366,9 @@ export function createTraffic(options: TrafficOptions): Traffic {
     const start = patternStart(number, numbered)
     const at = (w << 2) + TAG
     const rest = frame + length - at
-    const source = ((at & 4) === 0 ? even : odd) + start
-    if (rest <= 64) for (let i = 0; i < rest; i += 4) i32[(at + i) >> 2] = i32[(source + i) >> 2]
-    else u8.copyWithin(at, source, source + rest)
+    const source = base + start
+    if (rest <= 16) for (let i = 0; i < rest; i += 4) i32[(at + i) >> 2] = i32[(source + i) >> 2]
+    else copy(at, source, rest)
     const word = start >> 1
     sum += fold(sums[word + (rest >> 1)] - sums[word])
     if ((rest & 1) !== 0) sum += u8[source + rest - 1]

@@ -13,6 +13,7 @@
 
 import type { Clock } from '../../base/clock.ts'
 import type { Arena } from '../../memory/arena.ts'
+import { loadKernels } from '../../memory/kernels/kernels.ts'
 import type { PacketPool } from '../../packet/packet-pool.ts'
 import { EtherType, ETHERNET_BYTES, ETHERNET_TYPE, isVlanTag, VLAN_TAG_BYTES } from '../../wire/ethernet.ts'
 import { IPV4_FRAGMENT, IPV4_PROTOCOL, IPV4_SOURCE, IPV4_TOTAL_LENGTH, IpProtocol } from '../../wire/ipv4.ts'
@@ -81,6 +82,8 @@ const LINK = ETHERNET_BYTES
 const VLAN = VLAN_TAG_BYTES
 const TAG = TAG_BYTES
 const TICKS = TICKS_PER_US
+/** Bytes up to which a loop here is faster than a call of a kernel. */
+const SHORT = 16
 const FLOW = Cell.flow
 const NEXT = Cell.next
 const RECEIVED = Cell.received
@@ -93,7 +96,8 @@ export type TrafficSink = ReturnType<typeof createTrafficSink>
 export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTable) {
   const { arena, seed, flows, macs, frameBytes = 9216, clock = systemClock } = options
   const { u8, u16, i32 } = arena
-  const { even, odd, sums } = table ?? createPatternTable(arena, seed, frameBytes)
+  const { equalBytes } = loadKernels(arena)
+  const { base, sums } = table ?? createPatternTable(arena, seed, frameBytes)
   const cells = new Int32Array(flows * GENERATIONS * 2 * CELL_WORDS)
   const latency = new LatencyHistogram()
   const totals: TrafficTotals = {
@@ -122,12 +126,9 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
 
   /** True if so many bytes are those of the table. */
   function isPattern(at: number, start: number, bytes: number): boolean {
-    let from = ((at & 4) === 0 ? even : odd) + start
-    const end = at + bytes
-    if (((at ^ from) & 3) === 0 && (at & 3) === 0) {
-      for (; at + 4 <= end; at += 4, from += 4) if (i32[at >> 2] !== i32[from >> 2]) return false
-    }
-    for (; at < end; at++, from++) if (u8[at] !== u8[from]) return false
+    let from = base + start
+    if (bytes > SHORT) return equalBytes(at, from, bytes) === 1
+    for (const end = at + bytes; at < end; at++, from++) if (u8[at] !== u8[from]) return false
     return true
   }
 

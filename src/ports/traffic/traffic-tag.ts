@@ -40,9 +40,8 @@ export function patternStart(flow: number, sequence: number): number {
 const STARTS = 8192
 
 export interface PatternTable {
-  /** Arena offset of the table, a multiple of 8; and of a copy that lies 4 bytes further from one. */
-  readonly even: number
-  readonly odd: number
+  /** Arena offset of the table, a multiple of 8. */
+  readonly base: number
   /** Sum of the 16-bit words before each word of the table, as they lie in memory (little-endian). */
   readonly sums: Float64Array
 }
@@ -50,12 +49,10 @@ export interface PatternTable {
 /** Makes the table of a seed, for patterns of up to `bytes` bytes. */
 export function createPatternTable(arena: Arena, seed: number, bytes: number): PatternTable {
   const size = (STARTS + bytes + 7) & ~7
-  const even = arena.allocate('traffic pattern', size)
-  const odd = arena.allocate('traffic pattern', size + 4) + 4
+  const base = arena.allocate('traffic pattern', size)
   const random = new Random(seed ^ 0x70617474)
-  random.fill(arena.u8.subarray(even, even + size))
-  arena.u8.copyWithin(odd, even, even + size)
+  random.fill(arena.u8.subarray(base, base + size))
   const sums = new Float64Array(size / 2 + 1)
-  for (let word = 0; word < size / 2; word++) sums[word + 1] = sums[word] + arena.u16[(even >> 1) + word]
-  return { even, odd, sums }
+  for (let word = 0; word < size / 2; word++) sums[word + 1] = sums[word] + arena.u16[(base >> 1) + word]
+  return { base, sums }
 }
