@@ -31,7 +31,7 @@ export interface TrafficSinkOptions {
   readonly arena: Arena
   /** The generator's. */
   readonly seed: number
-  /** The generator's flows at once; 512 bytes each. */
+  /** The generator's flows at once. 128 bytes each, up to 512 if flows follow each other. */
   readonly flows: number
   /** Bytes of the longest frame; 9,216 unless told. */
   readonly frameBytes?: number
@@ -142,7 +142,7 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
   /** Where a flow's side has its cell. */
   function cellAt(number: number, ofSide: number): number {
     const generation = Math.floor(number / flows)
-    return (((number - generation * flows) * GENERATIONS + generation % GENERATIONS) * 2 + ofSide) * CELL_WORDS
+    return (((generation % GENERATIONS) * flows + number - generation * flows) * 2 + ofSide) * CELL_WORDS
   }
 
   /** The cell of the packet's flow and side; -1 if a newer flow has it. */
