@@ -14,7 +14,7 @@
  * Everything here is polled: `maintain` moves the connection on and never waits.
  */
 
-import { unlinkSync } from 'node:fs'
+import { lstatSync, unlinkSync } from 'node:fs'
 import { assert } from '../base/assert.ts'
 import type { TimeUs } from '../base/clock.ts'
 import { CodedError } from '../base/coded-error.ts'
@@ -240,7 +240,7 @@ export class MemifPort implements LinkPort {
     const fd = sys.socket(sys.AF_UNIX, sys.SOCK_SEQPACKET, 0)
     if (fd < 0) throw sys.portError(fd, what)
     let result = sys.bind(fd, address)
-    if (result === -sys.Errno.EADDRINUSE && !path.startsWith('@') && this.#isStale(address)) {
+    if (result === -sys.Errno.EADDRINUSE && !path.startsWith('@') && this.#isStale(path, address)) {
       // Whoever made this socket is gone.
       try {
         unlinkSync(path)
@@ -260,8 +260,9 @@ export class MemifPort implements LinkPort {
     this.#listener = fd
   }
 
-  /** True if nobody listens at a socket that exists. */
-  #isStale(address: DataView): boolean {
+  /** True if this is a socket, and nobody listens at it. */
+  #isStale(path: string, address: DataView): boolean {
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return false
     const probe = sys.socket(sys.AF_UNIX, sys.SOCK_SEQPACKET, 0)
     const result = sys.connect(probe, address)
     sys.close(probe)

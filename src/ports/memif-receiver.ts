@@ -212,6 +212,8 @@ export class MemifReceiver {
       if (buffer === 0 || done + this.#bufferBytes > length) return false
       this.#bytes.copyBytes(frame + done, buffer, this.#bufferBytes)
       done += this.#bufferBytes
+      // DPDK, as a client, never clears this flag in the first buffer of a frame: it would chain frames when it comes round again.
+      i32[at] &= ~DESCRIPTOR_FLAG_NEXT
     }
     return done === length
   }

@@ -10,7 +10,9 @@
  */
 
 import koffi from 'koffi'
+import { closeSync, openSync } from 'node:fs'
 import { getSystemErrorMap } from 'node:util'
+import { assert } from '../base/assert.ts'
 import { CodedError, type ErrorCode } from '../base/coded-error.ts'
 
 /** Errno values that somebody looks at. */
@@ -90,6 +92,7 @@ interface Libc {
   write(fd: number, buffer: Pointer, bytes: number): Result
   poll(descriptors: Pointer, count: number, timeoutMs: number): Result
   ioctl(fd: number, request: number, argument: Pointer): Result
+  setns(fd: number, kind: number): Result
   sched_yield(): Result
 }
 
@@ -116,6 +119,7 @@ const declarations: Record<keyof Libc, string> = {
   write: 'intptr_t write(int fd, void *buffer, size_t bytes)',
   poll: 'int poll(void *descriptors, unsigned long count, int timeoutMs)',
   ioctl: 'int ioctl(int fd, unsigned long request, void *argument)',
+  setns: 'int setns(int fd, int kind)',
   sched_yield: 'int sched_yield(void)',
 }
 
@@ -154,18 +158,25 @@ export function close(fd: number): void {
 
 // -- Memory ------------------------------------------------------------------------------------------------------------
 
-/** A file in memory of this size that can never shrink or grow. Returns its descriptor. */
-export function createSealedMemory(name: string, bytes: number): number {
+/** A file in memory of this size. Its owner can make it shorter. Returns its descriptor. */
+export function createUnsealedMemory(name: string, bytes: number): number {
   const c = load()
   const fd = check(c.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING))
   if (fd < 0) return fd
-  let result = check(c.ftruncate(fd, bytes))
-  if (result === 0) result = check(c.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
-  if (result < 0) {
-    c.close(fd)
-    return result
-  }
-  return fd
+  const result = check(c.ftruncate(fd, bytes))
+  if (result === 0) return fd
+  c.close(fd)
+  return result
+}
+
+/** The same, but it can never shrink or grow. */
+export function createSealedMemory(name: string, bytes: number): number {
+  const fd = createUnsealedMemory(name, bytes)
+  if (fd < 0) return fd
+  const result = check(load().fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
+  if (result === 0) return fd
+  load().close(fd)
+  return result
 }
 
 /** The seals of a file (F_SEAL_...), or a negative errno: EINVAL for a file that cannot have any. */
@@ -340,6 +351,37 @@ export function interfaceAddress(fd: number, name: string): { kind: number, addr
   const reply = askInterface(fd, name, SIOCGIFHWADDR)
   if (typeof reply === 'number') return reply
   return { kind: reply.getUint16(IFNAMSIZ, true), address: new Uint8Array(reply.buffer, IFNAMSIZ + 2, 6).slice() }
+}
+
+const CLONE_NEWNET = 0x40000000
+
+/**
+ * Does something in another network namespace: its name as `ip netns` knows it, or the path of a namespace file. Sockets stay in the
+ * namespace that they were made in. Throws a CodedError if there is no such namespace or it may not be entered.
+ */
+export function inNamespace<T>(namespace: string, action: () => T): T {
+  const path = namespace.includes('/') ? namespace : `/run/netns/${namespace}`
+  let there: number
+  try {
+    there = openSync(path, 'r')
+  } catch (cause) {
+    throw new CodedError('NF_PORT_INTERFACE', `the network namespace ${namespace} cannot be opened (${path})`,
+      '`ip netns list` lists those that have a name.', { cause })
+  }
+  const home = openSync('/proc/thread-self/ns/net', 'r')
+  try {
+    const result = check(load().setns(there, CLONE_NEWNET))
+    if (result < 0) throw portError(result, `cannot enter the network namespace ${namespace}`, 'That takes CAP_SYS_ADMIN.')
+    try {
+      return action()
+    } finally {
+      // Anything else would leave this thread in the wrong place.
+      assert(check(load().setns(home, CLONE_NEWNET)) === 0, 'a thread can go back to its own network namespace')
+    }
+  } finally {
+    closeSync(there)
+    closeSync(home)
+  }
 }
 
 // -- Waiting -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,166 @@
+/**
+ * The packet socket of an AF_PACKET port: opening, rings, and what the interface is like. Not hot, but for `rxFrame` and `txFrame`.
+ *
+ *     window in the arena │ receive ring: frames of 68 KiB │ transmit ring: the same │
+ *
+ * A frame has room for a segment of 64 KiB, its headers and those of the ring. Blocks are made so that one follows the other without
+ * a gap. Source: packet(7), Documentation/networking/packet_mmap.rst.
+ */
+
+import { CodedError } from '../base/coded-error.ts'
+import type { Arena } from '../memory/arena.ts'
+import { ETHERNET_BYTES } from '../wire/ethernet.ts'
+import * as sys from './sys.ts'
+
+/** 17 pages. */
+const FRAME_BYTES = 69_632
+const FRAMES_PER_BLOCK = 15
+
+const ETH_P_ALL_BIG_ENDIAN = 0x0300
+const ARPHRD_ETHER = 1
+const IFF_UP = 1
+const IFF_RUNNING = 0x40
+
+const SOL_PACKET = 263
+const PACKET_ADD_MEMBERSHIP = 1
+const PACKET_RX_RING = 5
+const PACKET_STATISTICS = 6
+const PACKET_VERSION = 10
+const PACKET_TX_RING = 13
+const PACKET_LOSS = 14
+const PACKET_VNET_HDR = 15
+const PACKET_IGNORE_OUTGOING = 23
+const PACKET_MR_PROMISC = 1
+const TPACKET_V2 = 1
+const SO_SNDBUF = 7
+const SO_SNDBUFFORCE = 32
+/** Bytes that may be under way: long segments would be stopped by the default of 208 KiB. */
+const SEND_BUFFER_BYTES = 16 << 20
+
+export class AfPacketSocket {
+  /** The socket; -1 while closed. */
+  fd = -1
+  /** True while the interface is up and has a carrier. */
+  isRunning = false
+  mtu = 0
+  /** Bytes of the longest frame that is not cut and has no tags. */
+  plainBytesMax = 0
+  readonly rxFrames: number
+  readonly txFrames: number
+  readonly #name: string
+  readonly #interface: string
+  readonly #namespace: string | undefined
+  readonly #window: number
+  readonly #address: number
+  readonly #statistics = sys.scratch(8)
+  #index = 0
+
+  constructor(arena: Arena, name: string, interfaceName: string, namespace: string | undefined, rxFrames: number, txFrames: number) {
+    this.#name = name
+    this.#interface = interfaceName
+    this.#namespace = namespace
+    this.rxFrames = Math.ceil(rxFrames / FRAMES_PER_BLOCK) * FRAMES_PER_BLOCK
+    this.txFrames = Math.ceil(txFrames / FRAMES_PER_BLOCK) * FRAMES_PER_BLOCK
+    this.#window = arena.allocate(`port ${name}`, this.#bytes, sys.PAGE_BYTES)
+    this.#address = sys.addressOf(arena.u8) + this.#window
+  }
+
+  get #bytes(): number {
+    return (this.rxFrames + this.txFrames) * FRAME_BYTES
+  }
+
+  /** Arena offset of a frame in the receive ring. */
+  rxFrame(index: number): number {
+    return this.#window + index * FRAME_BYTES
+  }
+
+  /** Arena offset of a frame in the transmit ring. */
+  txFrame(index: number): number {
+    return this.#window + (this.rxFrames + index) * FRAME_BYTES
+  }
+
+  /** Throws a CodedError `NF_PORT_...`. */
+  open(): void {
+    const create = (): number => sys.socket(sys.AF_PACKET, sys.SOCK_RAW, 0)
+    const fd = this.#namespace === undefined ? create() : sys.inNamespace(this.#namespace, create)
+    if (fd < 0) throw sys.portError(fd, `port ${this.#name} cannot have a packet socket`)
+    try {
+      this.#setUp(fd)
+    } catch (error) {
+      sys.unmapOver(this.#address, this.#bytes)
+      sys.close(fd)
+      throw error
+    }
+    this.fd = fd
+    this.check()
+  }
+
+  #setUp(fd: number): void {
+    const what = `port ${this.#name}: interface ${this.#interface}`
+    const must = (result: number, task: string, mend = ''): number => {
+      if (result < 0) throw sys.portError(result, `${what}${task}`, mend)
+      return result
+    }
+    this.#index = must(sys.interfaceIndex(fd, this.#interface), '')
+    const address = sys.interfaceAddress(fd, this.#interface)
+    if (typeof address === 'number') throw sys.portError(address, what)
+    if (address.kind !== ARPHRD_ETHER) throw new CodedError('NF_PORT_INTERFACE', `${what} is not an Ethernet interface`)
+    const set = (option: number, value: number, task: string): void => {
+      must(sys.setNumber(fd, SOL_PACKET, option, value), ` cannot be used: ${task}`)
+    }
+    set(PACKET_VERSION, TPACKET_V2, 'TPACKET_V2')
+    set(PACKET_VNET_HDR, 1, 'PACKET_VNET_HDR')
+    // Frames that the kernel finds wrong are left out; the others behind them still go.
+    set(PACKET_LOSS, 1, 'PACKET_LOSS')
+    set(PACKET_IGNORE_OUTGOING, 1, 'PACKET_IGNORE_OUTGOING')
+    const ring = (option: number, frames: number): void => {
+      const request = sys.scratch(16)
+      request.setUint32(0, FRAMES_PER_BLOCK * FRAME_BYTES, true)
+      request.setUint32(4, frames / FRAMES_PER_BLOCK, true)
+      request.setUint32(8, FRAME_BYTES, true)
+      request.setUint32(12, frames, true)
+      must(sys.setOption(fd, SOL_PACKET, option, request), ` cannot have a ring of ${frames} frames`, 'Lower the number of frames.')
+    }
+    ring(PACKET_RX_RING, this.rxFrames)
+    ring(PACKET_TX_RING, this.txFrames)
+    must(sys.mapOver(this.#address, this.#bytes, fd), ' cannot have its rings mapped')
+    if (sys.setNumber(fd, sys.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES) < 0) {
+      sys.setNumber(fd, sys.SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES)
+    }
+    const own = sys.scratch(20)
+    own.setUint16(0, sys.AF_PACKET, true)
+    own.setUint16(2, ETH_P_ALL_BIG_ENDIAN, true)
+    own.setInt32(4, this.#index, true)
+    must(sys.bind(fd, own), ' cannot be bound to')
+    const membership = sys.scratch(16)
+    membership.setInt32(0, this.#index, true)
+    membership.setUint16(4, PACKET_MR_PROMISC, true)
+    must(sys.setOption(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership), ' cannot be made promiscuous')
+    // An interface that is down says so here.
+    sys.takeSocketError(fd)
+  }
+
+  /** Looks what the interface is like now. Returns why it cannot be used any more, or an empty text. */
+  check(): string {
+    const index = sys.interfaceIndex(this.fd, this.#interface)
+    const flags = sys.interfaceFlags(this.fd, this.#interface)
+    this.mtu = Math.max(0, sys.interfaceMtu(this.fd, this.#interface))
+    this.plainBytesMax = this.mtu + ETHERNET_BYTES
+    this.isRunning = index === this.#index && flags >= 0 && (flags & (IFF_UP | IFF_RUNNING)) === (IFF_UP | IFF_RUNNING)
+    return index === this.#index ? '' : `interface ${this.#interface} has gone`
+  }
+
+  /** Frames that came while the receive ring was full, since the last call. */
+  takeMissed(): number {
+    return sys.getOption(this.fd, SOL_PACKET, PACKET_STATISTICS, this.#statistics) === 8 ? this.#statistics.getUint32(4, true) : 0
+  }
+
+  close(): void {
+    if (this.fd < 0) return
+    sys.unmapOver(this.#address, this.#bytes)
+    sys.close(this.fd)
+    this.fd = -1
+    this.isRunning = false
+    this.mtu = this.plainBytesMax = 0
+  }
+}

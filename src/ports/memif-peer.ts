@@ -1,0 +1,88 @@
+/**
+ * `node src/ports/memif-peer.ts JSON`: a process at the other end of a memif link, for tests and benches.
+ *
+ * It prints a line when the link is up and one per second or when `stopAfter` frames have been received; a frame's first word, at
+ * byte 14, is its number. What it does: `sink` receives, `echo` sends back what it receives, `source` sends frames of `bytes` bytes.
+ */
+
+import { setImmediate } from 'node:timers/promises'
+import { Arena } from '../memory/arena.ts'
+import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { PacketPool } from '../packet/packet-pool.ts'
+import { MemifPort, type MemifPortOptions } from './memif-port.ts'
+import { yieldCore } from './sys.ts'
+
+export interface MemifPeerOptions {
+  readonly port: Omit<MemifPortOptions, 'arena' | 'name'>
+  readonly does: 'sink' | 'echo' | 'source'
+  /** Source: bytes of a frame; and how many, if there is an end. */
+  readonly bytes?: number
+  readonly frames?: number
+  /** Sink: receive so many, then no more. */
+  readonly stopAfter?: number
+  /** Sink, with manual release: give back those up to here only. */
+  readonly releaseUpTo?: number
+}
+
+/** Batches between two looks at the event loop. */
+const BATCHES = 128
+const BATCH = 32
+
+async function main(options: MemifPeerOptions): Promise<void> {
+  const { does, bytes = 60, frames = Infinity, stopAfter = Infinity, releaseUpTo = Infinity } = options
+  const arena = new Arena(96 << 20)
+  const { i32, view } = arena
+  const pool = new PacketPool(arena, 4096, 16)
+  const descriptors = arena.allocate('batch', BATCH * DESCRIPTOR_BYTES) >> 2
+  const source = arena.allocate('frame', 1 << 16) + 2
+  const port = new MemifPort({ ...options.port, arena, name: 'peer' })
+  port.open()
+  let received = 0
+  let sent = 0
+  let isUp = false
+  let isStopped = false
+  const say = (what: string): void => { process.stdout.write(`${JSON.stringify({ what, received, sent })}\n`) }
+  process.stdin.on('end', () => process.exit(0)).resume()
+
+  function receive(): number {
+    const count = port.receive(pool, descriptors, Math.min(BATCH, stopAfter - received))
+    for (let i = 0; i < count; i++) {
+      const d = descriptors + i * DESCRIPTOR_WORDS
+      if (does === 'echo' && port.send(i32[d + Descriptor.frame], i32[d + Descriptor.length])) sent++
+      pool.give(i32[d + Descriptor.slot])
+    }
+    received += count
+    if (count > 0) port.release(Math.min(port.receivedPosition, releaseUpTo))
+    return count
+  }
+
+  function transmit(): number {
+    let count = 0
+    for (; count < BATCH && sent < frames && port.room > 0; count++) {
+      view.setUint32(source + 14, sent, true)
+      if (!port.send(source, bytes)) break
+      sent++
+    }
+    return count
+  }
+
+  for (;;) {
+    port.maintain(performance.now() * 1000)
+    if (port.isUp !== isUp) {
+      isUp = port.isUp
+      say(isUp ? 'up' : `down: ${port.lastEnd}`)
+    }
+    for (let i = 0; i < BATCHES; i++) {
+      const count = receive() + (does === 'source' ? transmit() : 0)
+      port.flush()
+      if (count === 0) yieldCore()
+    }
+    if (!isStopped && (received >= stopAfter || (does === 'source' && sent >= frames))) {
+      isStopped = true
+      say('stopped')
+    }
+    await setImmediate()
+  }
+}
+
+await main(JSON.parse(process.argv[2]) as MemifPeerOptions)

@@ -1,0 +1,132 @@
+/**
+ * The header that the kernel puts before a frame when it has left work to somebody else: a checksum that is not finished, a
+ * segment that is still to be cut. And the work itself. For packet sockets (PACKET_VNET_HDR) and TAP devices (IFF_VNET_HDR).
+ *
+ *     0 flags   1 segmentation type   2 bytes of headers   4 bytes of payload per segment   6 checksum start   8 checksum offset
+ *
+ * 10 bytes, little-endian on the machines that we run on. Source: linux/virtio_net.h, virtio 1.2 §5.1.6.
+ */
+
+import type { Arena } from '../memory/arena.ts'
+import { checksumOf, foldSum } from '../wire/checksum.ts'
+import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
+import { TCP_BYTES_MIN, TCP_CHECKSUM, TCP_DATA_OFFSET, TCP_FLAGS, TcpFlag } from '../wire/tcp.ts'
+import type { FrameBytes } from './kernels/frame-bytes.ts'
+
+export const VNET_HEADER_BYTES = 10
+export const VNET_FLAGS = 0
+export const VNET_SEGMENTATION = 1
+export const VNET_HEADERS_BYTES = 2
+export const VNET_SEGMENT_BYTES = 4
+export const VNET_CHECKSUM_START = 6
+export const VNET_CHECKSUM_OFFSET = 8
+
+/** Flag: the checksum field holds the sum of the pseudo header; what comes from the start on is still to be added. */
+export const VNET_NEEDS_CHECKSUM = 1
+
+export const Segmentation = { none: 0, tcp4: 1, udpFragments: 3, tcp6: 4, udp: 5, ecn: 0x80 } as const
+
+const PROTOCOL_TCP = 6
+
+/**
+ * Finishes a checksum.
+ *
+ * @param start where the sum begins, and `field` where it goes, both from the start of the frame
+ * @returns false if they do not lie in the frame
+ */
+export function completeChecksum(
+  { u8 }: Arena, bytes: FrameBytes, frame: number, length: number, start: number, field: number,
+): boolean {
+  if (start < ETHERNET_BYTES || field < start || field + 2 > length) return false
+  // The field is part of the sum: it holds the pseudo header's. A zero would mean "no checksum" in UDP.
+  const checksum = checksumOf(bytes.sumBytes(frame + start, length - start)) || 0xffff
+  u8[frame + field] = checksum >> 8
+  u8[frame + field + 1] = checksum
+  return true
+}
+
+/** Where the headers of a TCP frame are; see `locateTcp`. Offsets from the start of the frame. */
+export class TcpPlace {
+  isIpv6 = false
+  /** Tags before the IP header. */
+  vlanTags = 0
+  network = 0
+  transport = 0
+  payload = 0
+  /** Behind the last byte of the IP datagram. */
+  end = 0
+}
+
+/**
+ * Finds the TCP header of an Ethernet frame, behind VLAN tags and IPv6 extension headers.
+ *
+ * @returns false if this is no whole TCP segment
+ */
+export function locateTcp({ u8, view }: Arena, frame: number, length: number, place: TcpPlace): boolean {
+  let at = ETHERNET_TYPE
+  let tags = 0
+  while (at + 2 <= length && isVlanTag(view.getUint16(frame + at)) && tags < 4) {
+    at += VLAN_TAG_BYTES
+    tags++
+  }
+  if (at + 2 + 40 > length) return false
+  const etherType = view.getUint16(frame + at)
+  const network = at + 2
+  let transport: number
+  if (etherType === EtherType.ipv4) {
+    transport = network + (u8[frame + network] & 15) * 4
+    // Not a fragment: neither "more fragments" nor an offset.
+    if (u8[frame + network + 9] !== PROTOCOL_TCP || (view.getUint16(frame + network + 6) & 0x3fff) !== 0) return false
+    place.end = network + view.getUint16(frame + network + 2)
+    place.isIpv6 = false
+  } else if (etherType === EtherType.ipv6) {
+    transport = network + 40
+    let next = u8[frame + network + 6]
+    // Hop-by-hop options, routing, destination options: 8 bytes and more, 8 at a time.
+    for (let i = 0; i < 8 && (next === 0 || next === 43 || next === 60) && transport + 8 <= length; i++) {
+      next = u8[frame + transport]
+      transport += (u8[frame + transport + 1] + 1) * 8
+    }
+    if (next !== PROTOCOL_TCP) return false
+    place.end = network + 40 + view.getUint16(frame + network + 4)
+    place.isIpv6 = true
+  } else {
+    return false
+  }
+  if (transport + TCP_BYTES_MIN > length || place.end > length) return false
+  const payload = transport + (u8[frame + transport + TCP_DATA_OFFSET] >> 4) * 4
+  if (payload < transport + TCP_BYTES_MIN || payload > place.end) return false
+  place.vlanTags = tags
+  place.network = network
+  place.transport = transport
+  place.payload = payload
+  return true
+}
+
+/** Sum of the pseudo header of a TCP segment, folded (RFC 9293 §3.1, RFC 8200 §8.1). */
+export function pseudoHeaderSum(bytes: FrameBytes, frame: number, place: TcpPlace): number {
+  const addresses = place.isIpv6 ? bytes.sumBytes(frame + place.network + 8, 32) : bytes.sumBytes(frame + place.network + 12, 8)
+  return foldSum(addresses + PROTOCOL_TCP + place.end - place.transport)
+}
+
+/**
+ * Writes the header for a TCP frame that the kernel or the card is to cut, and makes its checksum an unfinished one.
+ *
+ * @param header where the 10 bytes go; `frame` is the copy of the frame that leaves
+ * @param segmentBytes payload per segment
+ */
+export function writeSegmentationHeader(
+  { u8, view }: Arena, bytes: FrameBytes, header: number, frame: number, place: TcpPlace, segmentBytes: number,
+): void {
+  const field = frame + place.transport + TCP_CHECKSUM
+  const sum = pseudoHeaderSum(bytes, frame, place)
+  u8[field] = sum >> 8
+  u8[field + 1] = sum
+  const congestion = (u8[frame + place.transport + TCP_FLAGS] & TcpFlag.cwr) !== 0 ? Segmentation.ecn : 0
+  u8[header + VNET_FLAGS] = VNET_NEEDS_CHECKSUM
+  u8[header + VNET_SEGMENTATION] = (place.isIpv6 ? Segmentation.tcp6 : Segmentation.tcp4) | congestion
+  view.setUint16(header + VNET_HEADERS_BYTES, place.payload, true)
+  view.setUint16(header + VNET_SEGMENT_BYTES, segmentBytes, true)
+  view.setUint16(header + VNET_CHECKSUM_START, place.transport, true)
+  view.setUint16(header + VNET_CHECKSUM_OFFSET, TCP_CHECKSUM, true)
+}
