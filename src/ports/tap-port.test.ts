@@ -1,0 +1,213 @@
+/**
+ * TAP ports in namespaces of the test's own: two of them with a bridge in between for the contract, and real TCP between hosts whose
+ * interfaces they are.
+ */
+
+import assert from 'node:assert/strict'
+import { spawn, type ChildProcess } from 'node:child_process'
+import { after, test } from 'node:test'
+import { Arena } from '../memory/arena.ts'
+import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { PacketPool } from '../packet/packet-pool.ts'
+import { checksumFault } from '../testing/packet-builder.ts'
+import { portContract, type PortPair } from './port-contract.ts'
+import { TapPort, type TapPortOptions } from './tap-port.ts'
+import { networkSkip, TestNetwork, until } from './test-network.ts'
+
+const skip = networkSkip()
+const network = new TestNetwork()
+const children = new Set<ChildProcess>()
+after(() => {
+  for (const child of children) child.kill('SIGKILL')
+  network.close()
+})
+
+/** A namespace with persistent TAP devices, up and silent. */
+function addTaps(mtu: number, hasHeaders: boolean, ...names: string[]): string {
+  const namespace = network.addNamespace()
+  network.run(namespace, 'sh', '-c', 'for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6 || true; done')
+  for (const name of names) {
+    network.run(namespace, 'ip', 'tuntap', 'add', 'dev', name, 'mode', 'tap', ...(hasHeaders ? ['vnet_hdr'] : []))
+    network.run(namespace, 'ip', 'link', 'set', name, 'mtu', String(mtu), 'addrgenmode', 'none')
+    network.run(namespace, 'ip', 'link', 'set', name, 'up')
+  }
+  return namespace
+}
+
+function createPair(mtu: number, options: Partial<TapPortOptions>): PortPair {
+  const namespace = addTaps(mtu, options.hasHeaders ?? true, 'left', 'right')
+  network.run(namespace, 'ip', 'link', 'add', 'between', 'type', 'bridge', 'mcast_snooping', '0')
+  network.run(namespace, 'ip', 'link', 'set', 'between', 'mtu', String(mtu), 'addrgenmode', 'none')
+  for (const name of ['left', 'right']) {
+    network.run(namespace, 'ip', 'link', 'set', name, 'master', 'between')
+    // Sender and receiver of the contract's frames have the same address.
+    network.run(namespace, 'ip', 'link', 'set', name, 'type', 'bridge_slave', 'learning', 'off')
+  }
+  network.run(namespace, 'ip', 'link', 'set', 'between', 'up')
+  const ends = ['left', 'right'].map((name) => {
+    const arena = new Arena(64 << 20)
+    const port = new TapPort({ arena, interface: name, namespace, ...options })
+    port.open()
+    return { arena, port }
+  })
+  return {
+    ends: [ends[0], ends[1]],
+    capacity: 200,
+    refusesWhenFull: false,
+    frameBytes: { min: 60, ordinary: Math.min(1514, mtu + 14), max: mtu + 14 },
+    close: () => { for (const { port } of ends) port.close() },
+  }
+}
+
+for (const [mtu, options] of [[1500, {}], [9000, {}], [1500, { hasHeaders: false }]] as const) {
+  for (const [name, check] of Object.entries(portContract)) {
+    test(`TAP, MTU ${mtu} ${JSON.stringify(options)}: ${name}`, { skip }, () => {
+      const pair = createPair(mtu, options)
+      try {
+        check(pair)
+      } finally {
+        pair.close()
+      }
+    })
+  }
+}
+
+/** A program of its own in a namespace. */
+function start(namespace: string, program: string, ...args: string[]): { output: string, isOver: boolean } {
+  const child = spawn('ip', ['netns', 'exec', namespace, process.execPath, '-e', program, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const state = { output: '', isOver: false }
+  children.add(child)
+  child.stdout.on('data', (data: Buffer) => { state.output += String(data) })
+  child.on('exit', () => {
+    state.isOver = true
+    children.delete(child)
+  })
+  return state
+}
+
+/** Sends back what comes. */
+const SERVER = `require('net').createServer((socket) => socket.pipe(socket)).listen(9000, '10.8.0.2', () => console.log('ready'))`
+
+/** Sends so many bytes to the server, and says whether they come back as they were. */
+const CLIENT = `
+  const data = require('crypto').randomBytes(Number(process.argv[1])), parts = []
+  const socket = require('net').connect({ host: '10.8.0.2', port: 9000 }, () => socket.end(data))
+  socket.on('data', (part) => parts.push(part))
+  socket.on('end', () => { console.log(Buffer.concat(parts).equals(data) ? 'the same' : 'another') })`
+
+const BYTES = 4 << 20
+
+/** Two hosts with TAP devices, and this process as the wire. What passes it: the longest frame, and what checksums are wrong. */
+async function converse(options: Partial<TapPortOptions>): Promise<{ longest: number, faults: string[], ports: TapPort[] }> {
+  const arena = new Arena(64 << 20)
+  const pool = new PacketPool(arena, 1024, 64)
+  const descriptors = arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
+  const hosts = [network.addNamespace(), network.addNamespace()]
+  const ports = hosts.map((namespace, index) => {
+    const port = new TapPort({ arena, name: `host ${index}`, interface: 'tap0', namespace, mtu: 1400, ...options })
+    port.open()
+    network.addAddresses(namespace, 'tap0', `10.8.0.${index + 1}/24`)
+    return port
+  })
+  let longest = 0
+  const faults = new Set<string>()
+  const turn = (): void => {
+    for (const [index, port] of ports.entries()) {
+      for (let got = 32; got === 32;) {
+        got = port.receive(pool, descriptors, 32)
+        for (let d = descriptors; d < descriptors + got * DESCRIPTOR_WORDS; d += DESCRIPTOR_WORDS) {
+          const frame = arena.i32[d + Descriptor.frame]
+          const length = arena.i32[d + Descriptor.length]
+          longest = Math.max(longest, length)
+          const bytes = arena.u8.subarray(frame, frame + length)
+          if (bytes[12] === 8 && bytes[13] === 0 && (bytes[23] === 6 || bytes[23] === 17)) faults.add(checksumFault(bytes))
+          ports[1 - index].send(frame, length)
+          pool.give(arena.i32[d + Descriptor.slot])
+        }
+      }
+    }
+    for (const port of ports) port.maintain(performance.now() * 1000)
+  }
+  await until('the interfaces are up', turn, () => ports.every(({ isUp }) => isUp))
+  const server = start(hosts[1], SERVER)
+  await until('the server is ready', turn, () => server.output !== '')
+  const client = start(hosts[0], CLIENT, String(BYTES))
+  await until('all bytes have come back', turn, () => client.isOver || client.output !== '')
+  assert.equal(client.output, 'the same\n')
+  for (const port of ports) port.close()
+  return { longest, faults: [...faults], ports }
+}
+
+test('TCP passes two TAP ports in long segments, which the kernel cuts', { skip }, async () => {
+  const { longest, faults, ports } = await converse({})
+  assert.ok(longest > 20_000, `${longest} bytes`)
+  assert.deepEqual(faults, [''], 'every checksum has been finished')
+  assert.ok(ports[0].statistics.rxBytes > BYTES)
+  assert.equal(ports[0].statistics.rxInvalid + ports[0].statistics.txOversize, 0)
+})
+
+for (const options of [{ segments: 'cut' }, { hasHeaders: false }] as const) {
+  test(`TCP passes two TAP ports in ordinary frames: ${JSON.stringify(options)}`, { skip }, async () => {
+    const { longest, faults } = await converse(options)
+    assert.equal(longest, 1414)
+    assert.deepEqual(faults, [''], 'every checksum has been finished')
+  })
+}
+
+test('a TAP port tells what it cannot open', { skip }, () => {
+  const namespace = addTaps(1500, true, 'tap0')
+  const arena = new Arena(8 << 20)
+  const make = (device: string, rest: Partial<TapPortOptions> = {}): TapPort => {
+    arena.reset()
+    return new TapPort({ arena, interface: device, namespace, ...rest })
+  }
+  for (const device of ['', 'a name', 'sixteen-letters-', 'a/b', '..', 'tap%d']) {
+    assert.throws(() => make(device), { name: 'CodedError', code: 'NF_CONFIG_INVALID' })
+  }
+  assert.throws(() => make('tap0', { mtu: 10 }), { code: 'NF_CONFIG_INVALID' })
+  assert.throws(() => { make('tap0', { namespace: 'no-such-namespace' }).open() }, { name: 'CodedError', code: 'NF_PORT_INTERFACE' })
+  assert.throws(() => { make('lo').open() }, { name: 'CodedError', code: 'NF_PORT_INTERFACE' })
+  const first = make('tap0')
+  first.open()
+  first.open()
+  assert.throws(() => { new TapPort({ arena: new Arena(8 << 20), interface: 'tap0', namespace }).open() }, { code: 'NF_PORT_BUSY' })
+  first.close()
+})
+
+test('a TAP port whose device is taken down or away says so, and comes back', { skip }, async () => {
+  const namespace = addTaps(1500, true, 'tap0')
+  const arena = new Arena(8 << 20)
+  const port = new TapPort({ arena, interface: 'tap0', namespace })
+  let now = 0
+  const turn = (): void => { port.maintain(now += 100_000) }
+  port.open()
+  await until('the interface is up', turn, () => port.isUp)
+  network.run(namespace, 'ip', 'link', 'set', 'tap0', 'mtu', '3000', 'down')
+  await until('the interface is down', turn, () => !port.isUp)
+  assert.equal(port.lastEnd, 'the interface is down')
+  assert.equal(port.send(64, 100), false)
+  network.run(namespace, 'ip', 'link', 'set', 'tap0', 'up')
+  await until('the interface is up again', turn, () => port.isUp && port.mtu === 3000)
+  network.run(namespace, 'ip', 'link', 'del', 'tap0')
+  const pool = new PacketPool(arena, 8, 1)
+  const descriptors = arena.allocate('batch', DESCRIPTOR_BYTES) >> 2
+  await until('the device is gone', turn, () => port.receive(pool, descriptors, 1) === 0 && (!port.isUp || port.lastEnd !== ''))
+  await until('there is another', turn, () => port.receive(pool, descriptors, 1) === 0 && port.isUp)
+  assert.ok(port.statistics.connections >= 3)
+  assert.equal(pool.used, 0)
+  port.close()
+})
+
+test('frames that nobody fetches in time are counted', { skip }, () => {
+  const namespace = addTaps(1500, true, 'tap0')
+  const port = new TapPort({ arena: new Arena(8 << 20), interface: 'tap0', namespace })
+  port.open()
+  network.addAddresses(namespace, 'tap0', '10.8.0.1/24')
+  network.run(namespace, 'ip', 'neigh', 'add', '10.8.0.2', 'lladdr', '02:00:00:00:00:02', 'dev', 'tap0')
+  network.run(namespace, process.execPath, '-e', `const s = require('dgram').createSocket('udp4'); let n = 0
+    const next = () => s.send(Buffer.alloc(100), 9, '10.8.0.2', () => { if (++n < 1500) next(); else s.close() }); next()`)
+  port.maintain(1e9)
+  const { rxMissed } = port.statistics
+  assert.ok(rxMissed >= 400 && rxMissed <= 520, `${rxMissed} of 1500 with a queue of 1000`)
+  port.close()
+})
