@@ -141,8 +141,8 @@ test('errors have codes', async () => {
   writeFileSync(empty, '')
   const input = capture('fine.pcap', [60], 1)
   const cases: [object, string][] = [[{ input: path }, 'NF_CAPTURE_FORMAT'], [{ input: empty }, 'NF_CAPTURE_EMPTY'],
-    [{ input: join(folder, 'none.pcap') }, 'NF_FILE_NOT_FOUND'], [{ input, speed: 0 }, 'NF_USAGE'],
-    [{ input, packetsPerSecond: -1 }, 'NF_USAGE'], [{ input, output: input }, 'NF_FILE_UNWRITABLE'],
+    [{ input: join(folder, 'none.pcap') }, 'NF_FILE_NOT_FOUND'], [{ input, speed: 0 }, 'NF_CONFIG_INVALID'],
+    [{ input, packetsPerSecond: -1 }, 'NF_CONFIG_INVALID'], [{ input, output: input }, 'NF_FILE_UNWRITABLE'],
     [{ input, output: join(folder, 'no format') }, 'NF_USAGE']]
   for (const [options, code] of cases) {
     await assert.rejects(openCaptureFilePort({ arena, ...options }), { name: 'CodedError', code })

@@ -54,14 +54,17 @@ const ROOM = 4096
 /**
  * Opens the files; the input is read far enough to know that it is a capture.
  *
- * @throws CodedError `NF_USAGE` (speed, rate, name of the output), `NF_FILE_NOT_FOUND`, `NF_FILE_UNREADABLE`, `NF_FILE_UNWRITABLE`,
- *   `NF_CAPTURE_EMPTY`, `NF_CAPTURE_FORMAT`
+ * @throws CodedError `NF_CONFIG_INVALID` (speed, rate), `NF_USAGE` (name of the output), `NF_FILE_NOT_FOUND`,
+ *   `NF_FILE_UNREADABLE`, `NF_FILE_UNWRITABLE`, `NF_CAPTURE_EMPTY`, `NF_CAPTURE_FORMAT`
  */
 export async function openCaptureFilePort(options: CaptureFilePortOptions): Promise<CaptureFilePort> {
   const { input, output, speed = Infinity, packetsPerSecond } = options
-  if (!(speed > 0)) throw new CodedError('NF_USAGE', `a capture cannot be played at speed ${speed}`, 'Give a number above 0')
+  if (!(speed > 0)) {
+    throw new CodedError('NF_CONFIG_INVALID', `a capture cannot be played at speed ${speed}`, 'Give a number above 0')
+  }
   if (packetsPerSecond !== undefined && !(packetsPerSecond > 0)) {
-    throw new CodedError('NF_USAGE', `a capture cannot be played at ${packetsPerSecond} packets per second`, 'Give a number above 0')
+    throw new CodedError('NF_CONFIG_INVALID', `a capture cannot be played at ${packetsPerSecond} packets per second`,
+      'Give a number above 0')
   }
   const reader = input === undefined ? undefined : await openCaptureReader(input)
   let writer: CaptureFileWriter | undefined

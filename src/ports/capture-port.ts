@@ -50,12 +50,14 @@ export class CapturePort<P extends InnerPort = InnerPort> extends WrapperPort<P>
   #isOver = false
   #flushAt: TimeUs = 0
 
-  /** @throws CodedError `NF_USAGE` (bounds, filter, name of the file), `NF_FILE_UNWRITABLE` */
+  /** @throws CodedError `NF_CONFIG_INVALID` (bounds, filter), `NF_USAGE` (name of the file), `NF_FILE_UNWRITABLE` */
   constructor(options: CapturePortOptions<P>) {
     super(options.inner)
     const { arena, path, framesMax = 1e9, bytesMax = 1e9, snapBytes = 262_144, filter, clock = systemClock } = options
     for (const [what, bound] of [['frames', framesMax], ['bytes', bytesMax], ['bytes of a frame', snapBytes]] as const) {
-      if (!(bound >= 1)) throw new CodedError('NF_USAGE', `capture port: ${bound} ${what} cannot be captured`, 'Give at least 1')
+      if (!(bound >= 1)) {
+        throw new CodedError('NF_CONFIG_INVALID', `capture port: ${bound} ${what} cannot be captured`, 'Give at least 1')
+      }
     }
     this.#arena = arena
     this.#clock = clock

@@ -159,9 +159,9 @@ test('rates that are none are refused', () => {
     return new FaultPort({ arena, inner: createMemoryPorts(arena, { frames: 8, reserved: 1, frameBytes: 100 })[0], seed: 1, in: rates, held })
   }
   for (const rates of [{ loss: 1.1 }, { corruption: -1 }, { delay: NaN }, { delayUs: [2, 1] as const }, { reorderDepth: 0 }]) {
-    assert.throws(() => make(rates), { name: 'CodedError', code: 'NF_USAGE' })
+    assert.throws(() => make(rates), { name: 'CodedError', code: 'NF_CONFIG_INVALID' })
   }
-  assert.throws(() => make({}, 0), { name: 'CodedError', code: 'NF_USAGE' })
+  assert.throws(() => make({}, 0), { name: 'CodedError', code: 'NF_CONFIG_INVALID' })
 })
 
 for (const [shape, rates] of [['without faults', {}], ['with delay', { delay: 0.05, delayUs: [1, 50] as const }]] as const) {

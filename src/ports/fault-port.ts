@@ -69,7 +69,7 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
   /** Where a held frame lies while it is sent, as in a slot. */
   readonly #scratch: number
 
-  /** @throws CodedError `NF_USAGE` (a chance or time that is none), `NF_LIMIT` (no room in the arena) */
+  /** @throws CodedError `NF_CONFIG_INVALID` (a chance or time that is none), `NF_LIMIT` (no room in the arena) */
   constructor(options: FaultPortOptions<P>) {
     super(options.inner)
     const { arena, seed, held = 4096, clock = systemClock } = options
@@ -85,7 +85,7 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
     return (direction === PortDirection.in ? this.#in : this.#out).counts
   }
 
-  /** Changes what goes wrong from now on; frames that are held keep their times. @throws CodedError `NF_USAGE` */
+  /** Changes what goes wrong from now on; frames that are held keep their times. @throws CodedError `NF_CONFIG_INVALID` */
   setRates(direction: number, rates: FaultRates): void {
     (direction === PortDirection.in ? this.#in : this.#out).setRates(rates)
   }
@@ -233,7 +233,7 @@ class FaultLine {
 
   constructor(arena: Arena, seed: number, held: number, rates: FaultRates) {
     if (!(Number.isInteger(held) && held >= 2 && held <= 65_536)) {
-      throw new CodedError('NF_USAGE', `fault port: ${held} frames cannot be held`, 'Give a whole number from 2 to 65,536')
+      throw new CodedError('NF_CONFIG_INVALID', `fault port: ${held} frames cannot be held`, 'Give a whole number from 2 to 65,536')
     }
     this.#u8 = arena.u8
     this.#random = new Random(seed)
@@ -245,10 +245,10 @@ class FaultLine {
     const all = { ...noFaults, ...rates }
     const { loss, duplication, corruption, reordering, delay, delayUs, reorderDepth, reorderUs } = all
     for (const chance of [loss, duplication, corruption, reordering, delay]) {
-      if (!(chance >= 0 && chance <= 1)) throw new CodedError('NF_USAGE', `fault port: ${chance} is no chance`, 'Give 0 to 1')
+      if (!(chance >= 0 && chance <= 1)) throw new CodedError('NF_CONFIG_INVALID', `fault port: ${chance} is no chance`, 'Give 0 to 1')
     }
     if (!(delayUs[0] >= 0 && delayUs[1] >= delayUs[0] && reorderUs >= 0 && Number.isInteger(reorderDepth) && reorderDepth >= 1)) {
-      throw new CodedError('NF_USAGE', 'fault port: a delay or the depth of reordering is not possible',
+      throw new CodedError('NF_CONFIG_INVALID', 'fault port: a delay or the depth of reordering is not possible',
         'Give times of at least 0 and a depth of at least 1')
     }
     this.#rates = all

@@ -131,13 +131,13 @@ function etherTypeName(type: number): string {
 /**
  * Makes a filter ready for use.
  *
- * @throws CodedError `NF_USAGE` (an address, port or protocol that is none)
+ * @throws CodedError `NF_CONFIG_INVALID` (an address, port or protocol that is none)
  */
 export function compileFlowFilter(filter: FlowFilter): FramePredicate {
   const { port = -1, peerPort = -1 } = filter
   for (const one of [port, peerPort]) {
     if (!(Number.isInteger(one) && one >= -1 && one <= 65_535)) {
-      throw new CodedError('NF_USAGE', `flow filter: ${one} is no port`, 'Give a number from 0 to 65,535')
+      throw new CodedError('NF_CONFIG_INVALID', `flow filter: ${one} is no port`, 'Give a number from 0 to 65,535')
     }
   }
   const protocols = protocolsOf(filter.protocol)
@@ -172,13 +172,14 @@ function protocolsOf(protocol: FlowFilter['protocol']): readonly number[] | null
   if (protocol === 'udp') return [IpProtocol.udp]
   if (protocol === 'icmp') return [IpProtocol.icmp, IpProtocol.icmpv6]
   if (Number.isInteger(protocol) && protocol >= 0 && protocol <= 255) return [protocol]
-  throw new CodedError('NF_USAGE', `flow filter: ${String(protocol)} is no IP protocol`, 'Give tcp, udp, icmp or a number from 0 to 255')
+  throw new CodedError('NF_CONFIG_INVALID', `flow filter: ${String(protocol)} is no IP protocol`,
+    'Give tcp, udp, icmp or a number from 0 to 255')
 }
 
 function addressOf(text: string): Uint8Array {
   if (isIPv4(text)) return Uint8Array.from(text.split('.'), Number)
   if (!isIPv6(text) || text.includes('%')) {
-    throw new CodedError('NF_USAGE', `flow filter: ${text} is no IP address`, 'Give one like 10.0.0.1 or 2001:db8::1')
+    throw new CodedError('NF_CONFIG_INVALID', `flow filter: ${text} is no IP address`, 'Give one like 10.0.0.1 or 2001:db8::1')
   }
   // In its canonical form it has groups of hexadecimal digits alone, and at most one gap.
   const [before, after] = new URL(`http://[${text}]`).hostname.slice(1, -1).split('::') as [string, string | undefined]

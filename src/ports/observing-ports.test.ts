@@ -86,7 +86,7 @@ test('filters pick flows, both ways', () => {
       JSON.stringify(filter))
   }
   for (const filter of [{ port: 70_000 }, { peerPort: -2 }, { address: '10.0.0' }, { peerAddress: 'fe80::1%eth0' }, { protocol: 256 }]) {
-    assert.throws(() => compileFlowFilter(filter), { name: 'CodedError', code: 'NF_USAGE' })
+    assert.throws(() => compileFlowFilter(filter), { name: 'CodedError', code: 'NF_CONFIG_INVALID' })
   }
 })
 
@@ -139,7 +139,7 @@ test('the trace port remembers the last frames', () => {
   one.arrived()
   for (const frame of [tcp, udp, icmp]) one.send(frame)
   assert.deepEqual(trace.entries().map(({ summary }) => summary), [summariseFrame(udp, 0, udp.length)])
-  assert.throws(() => link((inner) => new TracePort({ arena, inner, frames: 0 })), { name: 'CodedError', code: 'NF_USAGE' })
+  assert.throws(() => link((inner) => new TracePort({ arena, inner, frames: 0 })), { name: 'CodedError', code: 'NF_CONFIG_INVALID' })
 })
 
 async function packetsOf(path: string): Promise<CaptureRecorder['packets']> {
@@ -203,8 +203,8 @@ test('a full disk ends the capture, not the traffic', () => {
 test('a capture that cannot be begun says why', () => {
   link((inner) => {
     const cases: [object, string][] = [[{ path: join(folder, 'none', 'x.pcap') }, 'NF_FILE_UNWRITABLE'],
-      [{ path: join(folder, 'x') }, 'NF_USAGE'], [{ path: join(folder, 'x.pcap'), framesMax: 0 }, 'NF_USAGE'],
-      [{ path: join(folder, 'x.pcap'), filter: { port: -5 } }, 'NF_USAGE']]
+      [{ path: join(folder, 'x') }, 'NF_USAGE'], [{ path: join(folder, 'x.pcap'), framesMax: 0 }, 'NF_CONFIG_INVALID'],
+      [{ path: join(folder, 'x.pcap'), filter: { port: -5 } }, 'NF_CONFIG_INVALID']]
     for (const [options, code] of cases) {
       assert.throws(() => new CapturePort({ arena, inner, path: '', ...options }), { name: 'CodedError', code })
     }

@@ -9,10 +9,14 @@ import { after, test } from 'node:test'
 import { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
+import type { Port } from '../packet/port.ts'
 import { checksumFault } from '../testing/packet-builder.ts'
 import { portContract, type PortPair } from './port-contract.ts'
 import { TapPort, type TapPortOptions } from './tap-port.ts'
 import { networkSkip, TestNetwork, until } from './test-network.ts'
+import { createTraffic } from './traffic/traffic-generator.ts'
+import { defaultMacs } from './traffic/traffic-options.ts'
+import { createTrafficSink, SinkPort } from './traffic/traffic-sink.ts'
 
 const skip = networkSkip()
 const network = new TestNetwork()
@@ -153,6 +157,37 @@ for (const options of [{ segments: 'cut' }, { hasHeaders: false }] as const) {
     assert.deepEqual(faults, [''], 'every checksum has been finished')
   })
 }
+
+test('the generator\'s traffic passes two TAP ports and a bridge unharmed', { skip }, async () => {
+  const pair = createPair(1500, {})
+  const [near, far] = pair.ends
+  await until('the interfaces are up', () => { for (const { port } of pair.ends) port.maintain?.(0) }, () => near.port.room * far.port.room > 0)
+  const pools = pair.ends.map(({ arena }) => new PacketPool(arena, 256, 4))
+  const batches = pair.ends.map(({ arena }) => arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2)
+  const traffic = createTraffic({
+    arena: near.arena, seed: 1, flows: 50, sizes: 'imix', tcpShare: 0.5, ipv6Share: 0.5, turns: 4, requestPackets: 3, packets: 5000,
+  })
+  const sink = new SinkPort(createTrafficSink({ arena: far.arena, seed: 1, flows: 50, macs: defaultMacs }))
+  const move = (end: number, from: Port, to: Port): void => {
+    const { i32 } = (pair.ends[end] as typeof near).arena
+    const [pool, batch] = [pools[end] as PacketPool, batches[end] as number]
+    const count = from.receive(pool, batch, 32)
+    for (let d = batch; d < batch + count * DESCRIPTOR_WORDS; d += DESCRIPTOR_WORDS) {
+      assert.ok(to.send(i32[d + Descriptor.frame], i32[d + Descriptor.length]))
+      pool.give(i32[d + Descriptor.slot])
+    }
+  }
+  const turn = (): void => {
+    for (const port of traffic.ports) move(0, port, near.port)
+    sink.receive(pools[1] as PacketPool, 0, 0)
+    move(1, far.port, sink)
+    move(1, far.port, sink)
+  }
+  await until('all packets have come through', turn, () => sink.sink.totals.received >= 5000)
+  const { frames, lost, duplicated, reordered, corrupted, stale, foreign } = sink.sink.totals
+  assert.deepEqual([frames, lost, duplicated, reordered, corrupted, stale, foreign], [5000, 0, 0, 0, 0, 0, 0])
+  pair.close()
+})
 
 test('a TAP port tells what it cannot open', { skip }, () => {
   const namespace = addTaps(1500, true, 'tap0')

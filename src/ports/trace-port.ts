@@ -53,12 +53,12 @@ export class TracePort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
   #count = 0
   #wanted: FramePredicate | null = null
 
-  /** @throws CodedError `NF_USAGE` (number of frames, filter), `NF_LIMIT` (no room in the arena) */
+  /** @throws CodedError `NF_CONFIG_INVALID` (number of frames, filter), `NF_LIMIT` (no room in the arena) */
   constructor(options: TracePortOptions<P>) {
     super(options.inner)
     const { arena, frames = 1024, clock = systemClock } = options
     if (!(Number.isInteger(frames) && frames >= 1 && frames <= 1_000_000)) {
-      throw new CodedError('NF_USAGE', `trace port: ${frames} frames cannot be remembered`, 'Give a whole number from 1 to 1,000,000')
+      throw new CodedError('NF_CONFIG_INVALID', `trace port: ${frames} frames cannot be remembered`, 'Give a whole number from 1 to 1,000,000')
     }
     this.#arena = arena
     this.#clock = clock
@@ -67,7 +67,7 @@ export class TracePort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
     this.#ring = arena.allocate('trace', frames * ENTRY_BYTES)
   }
 
-  /** Remembers only such frames from now on; all without a filter. @throws CodedError `NF_USAGE` */
+  /** Remembers only such frames from now on; all without a filter. @throws CodedError `NF_CONFIG_INVALID` */
   setFilter(filter?: FlowFilter): void {
     this.#wanted = filter === undefined ? null : compileFlowFilter(filter)
   }

@@ -125,7 +125,7 @@ export interface Traffic {
 /**
  * Makes a generator.
  *
- * @throws CodedError `NF_USAGE`, `NF_LIMIT` (no room in the arena)
+ * @throws CodedError `NF_CONFIG_INVALID`, `NF_LIMIT` (no room in the arena)
  */
 export function createTraffic(options: TrafficOptions): Traffic {
   checkTrafficOptions(options)

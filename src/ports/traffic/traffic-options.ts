@@ -85,7 +85,7 @@ export function sizeTable(sizes: FrameSizes): Int32Array {
   return table
 }
 
-/** @throws CodedError `NF_USAGE` */
+/** @throws CodedError `NF_CONFIG_INVALID` */
 export function checkTrafficOptions(options: TrafficOptions): void {
   whole('number of flows', options.flows, 1, 2 ** 24)
   whole('number of clients', options.clients, 1, 65_000)
@@ -108,5 +108,5 @@ function whole(what: string, value: number | undefined, least: number, most: num
 }
 
 function wrong(what: string, value: unknown, mend: string): CodedError {
-  return new CodedError('NF_USAGE', `traffic generator: ${what} cannot be ${String(value)}`, mend)
+  return new CodedError('NF_CONFIG_INVALID', `traffic generator: ${what} cannot be ${String(value)}`, mend)
 }

@@ -8,7 +8,8 @@ import { PacketPool } from '../../packet/packet-pool.ts'
 import { checksumFault } from '../../testing/packet-builder.ts'
 import { createTraffic, type Traffic } from './traffic-generator.ts'
 import type { TrafficOptions } from './traffic-options.ts'
-import type { TrafficCounts } from './traffic-sink.ts'
+import { formatTrafficReport, reportTraffic } from './traffic-report.ts'
+import { createTrafficSink, SinkPort, type TrafficCounts } from './traffic-sink.ts'
 
 const arena = new Arena(64 * 1024 * 1024)
 
@@ -322,9 +323,49 @@ test('many flows follow each other, each on its own addresses', () => {
   assert.equal(one.traffic.sink.totals.lost, 0)
 })
 
+test('a sink of its own, elsewhere, needs to know seed and flows alone', () => {
+  const { traffic, clock, run } = bench({ flows: 10, sizes: 'imix', tcpShare: 0.5, replyPackets: 1, turns: 5, seed: 9 })
+  const other = new Arena(4 << 20)
+  const clients = new SinkPort(createTrafficSink({ arena: other, seed: 9, flows: 10, clock }), 0)
+  const servers = new SinkPort(clients.sink, 1)
+  const at = other.allocate('frame', 4096) + 2
+  run(50, (frame, side) => {
+    other.u8.set(frame, at)
+    const port = side === 0 ? servers : clients
+    port.receive(undefined as never, 0, 32)
+    assert.ok(port.send(at, frame.length))
+  })
+  assert.deepEqual(clients.sink.totals, traffic.sink.totals)
+  assert.equal(clients.statistics.txFrames + servers.statistics.txFrames, traffic.sent.packets)
+})
+
+test('the report says what was sent and seen, and with which flows something was wrong', () => {
+  const { traffic, list, give, clock } = frames({ flows: 2 })
+  clock.advanceBy(40)
+  list.forEach((frame, index) => {
+    if (index === 7) return
+    give(1, frame)
+    if (index === 9 || index === 11 || index === 12) give(1, frame)
+  })
+  const report = reportTraffic(traffic)
+  assert.equal(report.missing, 1)
+  assert.deepEqual(report.worstFlows.map(({ flow, side, lost, duplicated }) => [flow, side, lost, duplicated]),
+    [[1, 'client', 1, 2], [0, 'client', 0, 1]])
+  const lines = formatTrafficReport(report).split('\n')
+  assert.deepEqual(lines, [
+    'sent      60 packets, 4800 bytes, 2 flows of which 0 have ended and 0 were given up',
+    'received  59, missing 1, duplicated 3, reordered 0, corrupted 0',
+    'besides   stale 0, foreign 0, astray 0',
+    'latency   min 40.00 µs, mean 40.00 µs, 50% 40.00 µs, 90% 40.00 µs, 99% 40.00 µs, 99.9% 40.00 µs, max 40.00 µs',
+    'flow 1, client: received 29, lost 1, duplicated 2, reordered 0, corrupted 0, stale 0',
+    'flow 0, client: received 30, lost 0, duplicated 1, reordered 0, corrupted 0, stale 0',
+  ])
+  assert.equal(reportTraffic(traffic, 1).worstFlows.length, 1)
+})
+
 test('options out of range are refused', () => {
   const cases: Partial<TrafficOptions>[] = [{ flows: 0 }, { flows: 1.5 }, { packetsPerSecond: 0 }, { sizes: 59 }, { sizes: [] },
     { sizes: [[60, -1]] }, { tcpShare: 2 }, { clients: 0 }, { serverPort: 70_000 }, { turns: 0 }, { burst: 0 },
     { stallUs: 1e9 }, { sizes: 100_000 }]
-  for (const options of cases) assert.throws(() => bench(options), { name: 'CodedError', code: 'NF_USAGE' }, JSON.stringify(options))
+  for (const options of cases) assert.throws(() => bench(options), { name: 'CodedError', code: 'NF_CONFIG_INVALID' }, JSON.stringify(options))
 })
