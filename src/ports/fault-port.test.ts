@@ -109,6 +109,8 @@ for (const [name, direction] of Object.entries(PortDirection)) {
     const first = run(direction, rates, { seed: 5, flows: 20 })
     const { counts, totals } = first
     assert.equal(totals.frames, counts.frames - counts.lost + counts.duplicated)
+    const { received, duplicated, stale, unreadable, foreign } = totals
+    assert.equal(totals.frames, received + duplicated + stale + unreadable + foreign)
     assert.equal(first.held, 0)
     assert.deepEqual(run(direction, rates, { seed: 5, flows: 20 }), first)
     assert.notDeepEqual(run(direction, rates, { seed: 6, flows: 20 }).counts, counts)

@@ -66,7 +66,7 @@ export function formatTrafficReport({ sent, seen, missing, latencyUs, worstFlows
     `sent      ${sent.packets} packets, ${sent.bytes} bytes, ${sent.opened} flows of which ${sent.ended} have ended and ` +
       `${sent.stalled} were given up`,
     `received  ${seen.received}, missing ${missing}, duplicated ${seen.duplicated}, reordered ${seen.reordered}, ` +
-      `corrupted ${seen.corrupted}`,
+      `corrupted ${seen.corrupted} (unreadable ${seen.unreadable})`,
     `besides   stale ${seen.stale}, foreign ${seen.foreign}, astray ${seen.astray}`,
     `latency   min ${us(min)}, mean ${us(mean)}, 50% ${us(p50)}, 90% ${us(p90)}, 99% ${us(p99)}, 99.9% ${us(p999)}, max ${us(max)}`,
   ]

@@ -8,7 +8,9 @@
  * generator has sent.
  *
  * A packet is *corrupted* if its pattern, a checksum or a length is wrong. While its tag can be read it counts as received too; if not,
- * it is missing, like a lost one. Frames that are not the generator's are *foreign*.
+ * it is *unreadable*, and missing like a lost one. Frames that do not look like the generator's at all are *foreign*. So
+ *
+ *     frames = received + duplicated + stale + unreadable + foreign + astray
  */
 
 import type { Clock } from '../../base/clock.ts'
@@ -56,6 +58,8 @@ export interface TrafficTotals extends TrafficCounts {
   frames: number
   bytes: number
   foreign: number
+  /** Those of the corrupted that cannot be told. */
+  unreadable: number
   /** Came out on the side that sent them; not counted as received. */
   astray: number
 }
@@ -101,7 +105,8 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
   const cells = new Int32Array(flows * GENERATIONS * 2 * CELL_WORDS)
   const latency = new LatencyHistogram()
   const totals: TrafficTotals = {
-    received: 0, lost: 0, duplicated: 0, reordered: 0, corrupted: 0, stale: 0, frames: 0, bytes: 0, foreign: 0, astray: 0,
+    received: 0, lost: 0, duplicated: 0, reordered: 0, corrupted: 0, stale: 0, frames: 0, bytes: 0, foreign: 0,
+    unreadable: 0, astray: 0,
   }
   const links = macs === undefined ? undefined : Uint8Array.of(...macs[1], ...macs[0], ...macs[0], ...macs[1])
   let nowTicks = 0
@@ -254,6 +259,7 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
     flow = le32(tag + 4)
     if (word >>> 16 !== tagCheck(seed, flow, numbered, time)) {
       totals.corrupted++
+      totals.unreadable++
       sequence = -1
       return false
     }

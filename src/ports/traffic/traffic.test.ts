@@ -82,7 +82,7 @@ for (const [name, options] of Object.entries(shapes)) {
     const { totals, latency } = traffic.sink
     assert.ok(totals.received > 100, `${totals.received} packets`)
     assert.deepEqual({ ...totals, bytes: 0 }, { received: traffic.sent.packets, frames: traffic.sent.packets, bytes: 0, lost: 0,
-      duplicated: 0, reordered: 0, corrupted: 0, stale: 0, foreign: 0, astray: 0 })
+      duplicated: 0, reordered: 0, corrupted: 0, stale: 0, foreign: 0, unreadable: 0, astray: 0 })
     assert.equal(totals.bytes, traffic.sent.bytes)
     assert.equal(latency.count, totals.received)
     assert.equal(latency.maxUs, 0)
@@ -235,6 +235,26 @@ test('every changed bit is found', () => {
   }
 })
 
+test('whatever comes in is counted once, and no bytes make the sink fail', () => {
+  const random = new Random(11)
+  for (const options of [{}, { tcpShare: 1 }, { ipv6Share: 1, tcpShare: 0.5 }]) {
+    const { traffic, run, give } = bench({ flows: 8, sizes: [[60, 1], [200, 1]], turns: 3, ...options })
+    const list: [Uint8Array, 0 | 1][] = []
+    run(20, (frame, side) => { list.push([frame, side]) })
+    for (let i = 0; i < 3000; i++) {
+      const [frame, side] = random.pick(list)
+      const changed = frame.slice(0, random.chance(0.2) ? random.below(frame.length + 1) : frame.length)
+      for (let changes = random.below(4); changes > 0 && changed.length > 0; changes--) {
+        changed[random.below(Math.min(changed.length, random.chance(0.7) ? 60 : 200))] = random.chance(0.3) ? 255 : random.below(256)
+      }
+      give(random.chance(0.9) ? side === 0 ? 1 : 0 : side, changed)
+    }
+    const { frames: all, received, duplicated, stale, unreadable, foreign, astray, corrupted } = traffic.sink.totals
+    assert.equal(all, received + duplicated + stale + unreadable + foreign + astray)
+    assert.ok(corrupted > 100 && foreign > 100 && astray > 10 && duplicated > 100)
+  }
+})
+
 test('a changed pattern is found though the checksum has been made to fit', () => {
   const { traffic, list, give } = frames({ sizes: 1000 })
   const frame = list[0]
@@ -279,6 +299,25 @@ test('latency is counted from when the packet was due', () => {
   assert.equal(one.traffic.sink.countsOf(0, 0)?.latencyMaxUs, 2500)
 })
 
+test('the rate can be changed', () => {
+  const one = bench({ flows: 4, packetsPerSecond: 1000 })
+  const countIn = (ms: number): number => {
+    let count = 0
+    for (let i = 0; i < ms; i++) {
+      one.clock.advanceBy(1000)
+      for (let got = 32; got === 32; count += got) got = one.take(0).length
+    }
+    return count
+  }
+  one.take(0)
+  assert.equal(countIn(100), 100)
+  one.clock.advanceBy(1e6)
+  one.traffic.setRate(50_000)
+  one.take(0)
+  assert.equal(countIn(100), 5000)
+  assert.throws(() => { one.traffic.setRate(0) }, { code: 'NF_CONFIG_INVALID' })
+})
+
 test('packets arrive evenly, at random or in bursts, at the given rate', () => {
   for (const [arrivals, low, high] of [['constant', 0, 0.01], ['poisson', 0.8, 1.25], ['bursty', 15, 70]] as const) {
     const one = bench({ flows: 4, packetsPerSecond: 100_000, arrivals })
@@ -307,6 +346,7 @@ test('sizes and packets are as told; without a free slot nothing is lost', () =>
   const other = bench({ flows: 4 })
   const slots = Array.from({ length: 264 }, () => other.pool.take(60))
   assert.equal(other.take(0).length, 0)
+  assert.equal(other.traffic.sent.packets, 0)
   for (const slot of slots) other.pool.give(slot)
   other.run(10)
   assert.equal(other.traffic.sink.totals.lost, 0)
@@ -354,7 +394,7 @@ test('the report says what was sent and seen, and with which flows something was
   const lines = formatTrafficReport(report).split('\n')
   assert.deepEqual(lines, [
     'sent      60 packets, 4800 bytes, 2 flows of which 0 have ended and 0 were given up',
-    'received  59, missing 1, duplicated 3, reordered 0, corrupted 0',
+    'received  59, missing 1, duplicated 3, reordered 0, corrupted 0 (unreadable 0)',
     'besides   stale 0, foreign 0, astray 0',
     'latency   min 40.00 µs, mean 40.00 µs, 50% 40.00 µs, 90% 40.00 µs, 99% 40.00 µs, 99.9% 40.00 µs, max 40.00 µs',
     'flow 1, client: received 29, lost 1, duplicated 2, reordered 0, corrupted 0, stale 0',
