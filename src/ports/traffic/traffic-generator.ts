@@ -50,6 +50,9 @@ const STATE_WORDS = FLOW_WORDS
 const PORTS = 64_512
 /** Slots looked at for stalled flows at each poll. */
 const STALL_LOOKS = 8
+/** A side that has sent so many packets ends its flow after the turn: sequence numbers have 31 bits. */
+const SENT_MAX = 2 ** 30
+
 export interface TrafficSent {
   packets: number
   bytes: number
@@ -183,7 +186,8 @@ export function createTraffic(options: TrafficOptions): Traffic {
     else if (step === ACK) step = REQUEST
     else if (step === REQUEST && (replies > 0 || isTcp)) step = REPLY
     else if (step === REQUEST || step === REPLY) {
-      const isLast = turnsMax !== 0x7fffffff && --states[s + TURNS] <= 0
+      const isOver = states[s + SENT] >= SENT_MAX || states[s + SENT + 1] >= SENT_MAX
+      const isLast = isOver || (turnsMax !== 0x7fffffff && --states[s + TURNS] <= 0)
       step = !isLast ? REQUEST : isTcp ? FIN : NONE
     } else if (step === FIN) step = FIN_ACK
     else if (step === FIN_ACK) step = LAST_ACK
