@@ -1,8 +1,16 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { after, test } from 'node:test'
+import { CodedError } from '../base/coded-error.ts'
 import { Arena } from '../memory/arena.ts'
-import { AfPacketPort } from './af-packet-port.ts'
+import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { PacketPool } from '../packet/packet-pool.ts'
+import { foldSum } from '../wire/checksum.ts'
+import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
+import { loadFrameBytes } from './kernels/frame-bytes.ts'
 import { portContract, type PortPair } from './port-contract.ts'
-import { networkSkip, TestNetwork } from './test-network.ts'
+import * as sys from './sys.ts'
+import { networkSkip, TestNetwork, until } from './test-network.ts'
 
 const skip = networkSkip()
 const network = new TestNetwork()
@@ -38,3 +46,176 @@ for (const mtu of [1500, 9000]) {
     })
   }
 }
+
+const CHILD = `
+  import { AfPacketPort } from ${JSON.stringify(new URL('./af-packet-port.ts', import.meta.url))}
+  import { Arena } from ${JSON.stringify(new URL('../memory/arena.ts', import.meta.url))}
+  try { new AfPacketPort({ arena: new Arena(64 << 20), interface: 'lo', rxFrames: 15, txFrames: 15 }).open() }
+  catch (error) { console.log(error.toLine()) }`
+
+class End {
+  readonly arena = new Arena(48 << 20)
+  readonly pool = new PacketPool(this.arena, 256, 8)
+  readonly descriptors = this.arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
+  readonly frame = this.arena.allocate('frame', 1 << 17) + 2
+  readonly port: AfPacketPort
+
+  constructor(name: string, namespace: string, options: Partial<AfPacketPortOptions> = {}) {
+    this.port = new AfPacketPort({ arena: this.arena, interface: name, namespace, rxFrames: 240, txFrames: 60, ...options })
+  }
+
+  /** Puts bytes where frames are sent from. */
+  put(...parts: readonly Uint8Array[]): number {
+    let at = this.frame
+    for (const part of parts) {
+      this.arena.u8.set(part, at)
+      at += part.length
+    }
+    return at - this.frame
+  }
+
+  receive(max = 32): Uint8Array[] {
+    const { i32, u8 } = this.arena
+    const count = this.port.receive(this.pool, this.descriptors, max)
+    return Array.from({ length: count }, (_, i) => {
+      const d = this.descriptors + i * DESCRIPTOR_WORDS
+      this.pool.give(i32[d + Descriptor.slot])
+      return u8.slice(i32[d + Descriptor.frame], i32[d + Descriptor.frame] + i32[d + Descriptor.length])
+    })
+  }
+
+  turn = (): void => {
+    this.port.flush()
+    this.port.maintain(performance.now() * 1000)
+  }
+}
+
+/** Two ports on a veth, up. */
+async function createEnds(mtu = 1500): Promise<{ namespace: string, left: End, right: End }> {
+  const namespace = network.addNamespace()
+  network.addVeth(namespace, 'left', namespace, 'right', mtu)
+  const [left, right] = [new End('left', namespace), new End('right', namespace)]
+  for (const { port } of [left, right]) port.open()
+  await until('both are up', () => { left.turn(); right.turn() }, () => left.port.isUp && right.port.isUp)
+  return { namespace, left, right }
+}
+
+const hex = (text: string): Uint8Array => Buffer.from(text.replaceAll(' ', ''), 'hex')
+
+test('AF_PACKET: VLAN tags stay, and take no room from the frame', { skip }, async () => {
+  const { left, right } = await createEnds()
+  const addresses = hex('020000000001 020000000002')
+  for (const tags of ['8100 a123', '88a8 0005', '88a8 0005 8100 6007']) {
+    // The first tag comes on top of the MTU.
+    const longest = 1500 + 4 - hex(tags).length
+    for (const payload of [50, longest]) {
+      const length = left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(payload).fill(7))
+      assert.ok(left.port.send(left.frame, length), `${tags}, ${payload} bytes`)
+      const frames: Uint8Array[] = []
+      const turn = (): void => { left.turn(); frames.push(...right.receive()) }
+      await until(`${payload} bytes behind ${tags} arrive`, turn, () => frames.length > 0, 3000)
+      assert.deepEqual(frames, [left.arena.u8.slice(left.frame, left.frame + length)])
+    }
+    assert.equal(left.port.send(left.frame, left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(longest + 1))), false)
+  }
+  assert.equal(left.port.statistics.txOversize, 3)
+  for (const { port } of [left, right]) port.close()
+})
+
+test('AF_PACKET: datagrams that UDP has put together are received one by one', { skip }, async () => {
+  const namespace = network.addNamespace()
+  const host = network.addNamespace()
+  network.addVeth(host, 'eth0', namespace, 'left')
+  network.addAddresses(host, 'eth0', '10.8.0.1/24')
+  network.run(host, 'ip', 'neigh', 'add', '10.8.0.2', 'lladdr', '02:00:00:00:00:09', 'dev', 'eth0')
+  const end = new End('left', namespace)
+  end.port.open()
+  await until('it is up', end.turn, () => end.port.isUp)
+  const socket = sys.inNamespace(host, () => sys.socket(2, 2, 0))
+  try {
+    const address = sys.scratch(16)
+    address.setUint16(0, 2, true)
+    new Uint8Array(address.buffer).set([0x23, 0x28, 10, 8, 0, 2], 2)
+    assert.equal(sys.connect(socket, address), 0)
+    // SOL_UDP, UDP_SEGMENT.
+    assert.equal(sys.setNumber(socket, 17, 103, 1000), 0)
+    const data = sys.scratch(30_300)
+    for (let i = 0; i < data.byteLength; i++) data.setUint8(i, (i * 7) >> 3)
+    assert.equal(sys.write(socket, data), data.byteLength)
+    const frames: Uint8Array[] = []
+    // In small batches, so that the frame is left and taken up again.
+    await until('all have come', () => { frames.push(...end.receive(4)) }, () => frames.length === 31, 3000)
+    const bytes = loadFrameBytes(end.arena)
+    const payloads = frames.map((frame) => {
+      end.put(frame)
+      const at = end.frame
+      assert.equal(end.arena.view.getUint16(at + 16), frame.length - 14)
+      assert.equal(end.arena.view.getUint16(at + 38), frame.length - 34)
+      assert.equal(foldSum(bytes.sumBytes(at + 26, 8) + 17 + frame.length - 34 + bytes.sumBytes(at + 34, frame.length - 34)), 0xffff)
+      return frame.subarray(42)
+    })
+    assert.ok(Buffer.concat(payloads).equals(new Uint8Array(data.buffer)))
+    assert.equal(end.port.statistics.rxFrames, 31)
+    assert.equal(end.pool.used, 0)
+  } finally {
+    sys.close(socket)
+    end.port.close()
+  }
+})
+
+test('AF_PACKET: an interface goes down, goes away and comes back', { skip }, async () => {
+  const { namespace, left, right } = await createEnds()
+  const turn = (): void => { left.turn(); right.turn() }
+  const length = left.put(hex('020000000001 020000000002 88b6'), new Uint8Array(60).fill(9))
+  const pass = async (): Promise<void> => {
+    const frames: Uint8Array[] = []
+    await until('a frame passes', () => { left.port.send(left.frame, length); turn(); frames.push(...right.receive()) },
+      () => frames.length > 0)
+  }
+  await pass()
+  network.run(namespace, 'ip', 'link', 'set', 'right', 'down')
+  await until('both are down', turn, () => !left.port.isUp && !right.port.isUp)
+  assert.equal(left.port.send(left.frame, length), false)
+  assert.equal(left.port.room, 0)
+  network.run(namespace, 'ip', 'link', 'set', 'right', 'up')
+  await until('both are up', turn, () => left.port.isUp && right.port.isUp)
+  await pass()
+  network.run(namespace, 'ip', 'link', 'del', 'left')
+  await until('both are down', turn, () => !left.port.isUp && !right.port.isUp)
+  assert.match(left.port.lastEnd, /interface left/)
+  network.addVeth(namespace, 'left', namespace, 'right')
+  await until('both are up', turn, () => left.port.isUp && right.port.isUp)
+  await pass()
+  assert.equal(left.port.statistics.connections, 3)
+  while (right.receive().length > 0);
+  assert.equal(right.pool.used, 0)
+  for (const { port } of [left, right]) port.close()
+})
+
+test('AF_PACKET: what is missing is said in one line', { skip }, () => {
+  const namespace = network.addNamespace()
+  const fails = (code: string, text: RegExp, name: string, where: string): void => {
+    assert.throws(() => { new End(name, where, { rxFrames: 15, txFrames: 15 }).port.open() }, (error) => {
+      assert.ok(error instanceof CodedError)
+      assert.equal(error.code, code)
+      assert.match(error.toLine(), text)
+      assert.doesNotMatch(error.toLine(), /\n/)
+      return true
+    })
+  }
+  fails('NF_PORT_INTERFACE', /interface none: ENODEV.*`ip link`/, 'none', namespace)
+  fails('NF_PORT_INTERFACE', /interface lo is not an Ethernet interface/, 'lo', namespace)
+  fails('NF_PORT_INTERFACE', /namespace none cannot be opened/, 'eth0', 'none')
+  fails('NF_PORT_INTERFACE', /ENODEV/, 'a-name-that-is-far-too-long', namespace)
+  assert.throws(() => new End('left', namespace, { rxFrames: 0 }), { code: 'NF_CONFIG_INVALID' })
+})
+
+test('AF_PACKET: without the privilege the port says so', { skip }, (context) => {
+  const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', CHILD],
+    { uid: 65_534, gid: 65_534, encoding: 'utf8', timeout: 20_000 })
+  if (status !== 0 && /EACCES|ERR_MODULE_NOT_FOUND|permission denied/i.test(stderr)) {
+    context.skip('the sources cannot be read by another user')
+    return
+  }
+  assert.match(stdout, /^NF_PORT_PRIVILEGE: port lo cannot have a packet socket: EPERM: .*CAP_NET_RAW.*\n$/, stderr)
+})

@@ -300,8 +300,8 @@ export class AfPacketPort implements LinkPort {
     const { u16, view } = this.#arena
     const { plainBytesMax, mtu } = this.#socket
     const statistics = this.statistics
-    let tagBytes = 0
-    while (length > ETHERNET_BYTES + tagBytes && isVlanTag(view.getUint16(frame + ETHERNET_TYPE + tagBytes))) tagBytes += VLAN_TAG_BYTES
+    // One tag may come on top of the MTU.
+    const tagBytes = length > ETHERNET_BYTES && isVlanTag(view.getUint16(frame + ETHERNET_TYPE)) ? VLAN_TAG_BYTES : 0
     const place = this.#place
     let segmentBytes = 0
     if (length > plainBytesMax + tagBytes || length < ETHERNET_BYTES) {

@@ -41,7 +41,9 @@ async function main(options: MemifPeerOptions): Promise<void> {
   let sent = 0
   let isUp = false
   let isStopped = false
-  const say = (what: string): void => { process.stdout.write(`${JSON.stringify({ what, received, sent })}\n`) }
+  const say = (what: string): void => {
+    process.stdout.write(`${JSON.stringify({ what, received, sent, at: performance.timeOrigin + performance.now() })}\n`)
+  }
   process.stdin.on('end', () => process.exit(0)).resume()
 
   function receive(): number {
@@ -66,8 +68,13 @@ async function main(options: MemifPeerOptions): Promise<void> {
     return count
   }
 
-  for (;;) {
-    port.maintain(performance.now() * 1000)
+  for (let second = 0;;) {
+    const now = performance.now()
+    port.maintain(now * 1000)
+    if (isUp && now >= second) {
+      second = now + 1000
+      say(isStopped ? 'stopped' : 'running')
+    }
     if (port.isUp !== isUp) {
       isUp = port.isUp
       say(isUp ? 'up' : `down: ${port.lastEnd}`)
@@ -77,7 +84,7 @@ async function main(options: MemifPeerOptions): Promise<void> {
       port.flush()
       if (count === 0) yieldCore()
     }
-    if (!isStopped && (received >= stopAfter || (does === 'source' && sent >= frames))) {
+    if (!isStopped && isUp && (received >= stopAfter || (does === 'source' && sent >= frames))) {
       isStopped = true
       say('stopped')
     }

@@ -27,6 +27,8 @@ const LENGTH = Descriptor.length
 const WIRE_LENGTH = Descriptor.wireLength
 const SLOT = Descriptor.slot
 const LINK_TYPE = Descriptor.linkType
+/** Words of a descriptor in the ring. */
+const RING_WORDS = DESCRIPTOR_BYTES >> 2
 
 export class MemifReceiver {
   /** True once the other side has written what cannot be. */
@@ -36,7 +38,12 @@ export class MemifReceiver {
   readonly #arena: Arena
   readonly #bytes: FrameBytes
   readonly #regions: SharedRegions
-  readonly #place: RingPlace
+  readonly #size: number
+  readonly #isS2m: boolean
+  /** Word index of the first descriptor; buffers of our own, see RingPlace. */
+  readonly #descriptors: number
+  readonly #buffers: number
+  readonly #bufferBytes: number
   readonly #statistics: PortStatistics
   readonly #knowsSegments: boolean
   readonly #mask: number
@@ -48,8 +55,9 @@ export class MemifReceiver {
   /** With manual release: the position behind each frame taken, and the last frame given back. */
   readonly #ends: Uint16Array | null
   #releasedFrames = 0
-  /** What `#locate` found. */
-  #bufferBytes = 0
+  /** What `#locate` and `#chainOf` found. */
+  #foundBytes = 0
+  #chainBytes = 0
 
   constructor(
     arena: Arena, regions: SharedRegions, place: RingPlace, isReleaseManual: boolean, knowsSegments: boolean,
@@ -59,7 +67,11 @@ export class MemifReceiver {
     this.#arena = arena
     this.#bytes = loadFrameBytes(arena)
     this.#regions = regions
-    this.#place = place
+    this.#size = size
+    this.#isS2m = isS2m
+    this.#descriptors = (ring + RING_DESCRIPTORS) >> 2
+    this.#buffers = place.buffers
+    this.#bufferBytes = place.bufferBytes
     this.#knowsSegments = knowsSegments
     this.#statistics = statistics
     this.#mask = size - 1
@@ -74,12 +86,12 @@ export class MemifReceiver {
 
   /** Writes the descriptors of free buffers, as a client does. */
   #offer(from: number, count: number): void {
-    const { ring, buffers, bufferBytes } = this.#place
     const { i32 } = this.#arena
-    const base = buffers - this.#regions.offsets[0]
+    const bufferBytes = this.#bufferBytes
+    const base = this.#buffers - this.#regions.offsets[0]
     for (let i = 0; i < count; i++) {
       const index = (from + i) & this.#mask
-      const at = (ring + RING_DESCRIPTORS + index * DESCRIPTOR_BYTES) >> 2
+      const at = this.#descriptors + index * RING_WORDS
       i32[at] = 0
       i32[at + 1] = bufferBytes
       i32[at + 2] = base + index * bufferBytes
@@ -89,7 +101,7 @@ export class MemifReceiver {
   /** Descriptors that wait. */
   #countWaiting(): number {
     const waiting = (Atomics.load(this.#arena.u16, this.#producedAt) - this.#taken) & 0xffff
-    if (waiting <= this.#place.size) return waiting
+    if (waiting <= this.#size) return waiting
     this.isBroken = true
     return 0
   }
@@ -99,12 +111,12 @@ export class MemifReceiver {
     return !this.isBroken && this.#countWaiting() > 0
   }
 
-  /** Where a descriptor's buffer is, 0 if it points nowhere; how many bytes it has goes to `#bufferBytes`. */
+  /** Where a descriptor's buffer is, 0 if it points nowhere; how many bytes it has goes to `#foundBytes`. */
   #locate(index: number, word: number, at: number): number {
-    const { bufferBytes, buffers } = this.#place
     const { i32 } = this.#arena
-    const bytes = this.#bufferBytes = i32[at + 1]
-    if (bufferBytes > 0) return bytes > 0 && bytes <= bufferBytes ? buffers + index * bufferBytes : 0
+    const bufferBytes = this.#bufferBytes
+    const bytes = this.#foundBytes = i32[at + 1]
+    if (bufferBytes > 0) return bytes > 0 && bytes <= bufferBytes ? this.#buffers + index * bufferBytes : 0
     const region = word >>> 16
     const offset = i32[at + 2]
     const { offsets, lengths, count } = this.#regions
@@ -116,20 +128,20 @@ export class MemifReceiver {
     let waiting = this.isBroken ? 0 : this.#countWaiting()
     if (waiting === 0) return 0
     const { i32, u16 } = this.#arena
-    const ring = this.#place.ring + RING_DESCRIPTORS
+    const ring = this.#descriptors
     let count = 0
     let bytes = 0
     let d = descriptors
     while (count < max && waiting > 0) {
       const index = this.#taken & this.#mask
-      const at = (ring + index * DESCRIPTOR_BYTES) >> 2
+      const at = ring + index * RING_WORDS
       const word = i32[at]
       let used = 1
       let slot = 0
       let length: number
       if ((word & DESCRIPTOR_FLAG_NEXT) === 0) {
         const buffer = this.#locate(index, word, at)
-        length = this.#bufferBytes
+        length = this.#foundBytes
         if (buffer === 0) {
           this.#statistics.rxInvalid++
         } else if (length > FRAME_BYTES_MAX) {
@@ -180,19 +192,17 @@ export class MemifReceiver {
     return count
   }
 
-  #chainBytes = 0
-
   /** Descriptors of the frame that is next, 0 while it is not all there; its length goes to `#chainBytes`, -1 if it is not right. */
   #chainOf(waiting: number): number {
     const { i32 } = this.#arena
-    const ring = this.#place.ring + RING_DESCRIPTORS
+    const ring = this.#descriptors
     this.#chainBytes = 0
     for (let used = 0; used < waiting; used++) {
       const index = (this.#taken + used) & this.#mask
-      const at = (ring + index * DESCRIPTOR_BYTES) >> 2
+      const at = ring + index * RING_WORDS
       const word = i32[at]
       if (this.#locate(index, word, at) === 0) this.#chainBytes = -Infinity
-      this.#chainBytes += this.#bufferBytes
+      this.#chainBytes += this.#foundBytes
       if ((word & DESCRIPTOR_FLAG_NEXT) === 0) return used + 1
     }
     // A ring full of one frame without an end: it never comes.
@@ -202,16 +212,16 @@ export class MemifReceiver {
 
   #copyChain(frame: number, length: number, used: number): boolean {
     const { i32 } = this.#arena
-    const ring = this.#place.ring + RING_DESCRIPTORS
+    const ring = this.#descriptors
     let done = 0
     for (let i = 0; i < used; i++) {
       const index = (this.#taken + i) & this.#mask
-      const at = (ring + index * DESCRIPTOR_BYTES) >> 2
+      const at = ring + index * RING_WORDS
       const buffer = this.#locate(index, i32[at], at)
       // The sum was right a moment ago; the other side can change its mind.
-      if (buffer === 0 || done + this.#bufferBytes > length) return false
-      this.#bytes.copyBytes(frame + done, buffer, this.#bufferBytes)
-      done += this.#bufferBytes
+      if (buffer === 0 || done + this.#foundBytes > length) return false
+      this.#bytes.copyBytes(frame + done, buffer, this.#foundBytes)
+      done += this.#foundBytes
       // DPDK, as a client, never clears this flag in the first buffer of a frame: it would chain frames when it comes round again.
       i32[at] &= ~DESCRIPTOR_FLAG_NEXT
     }
@@ -220,9 +230,9 @@ export class MemifReceiver {
 
   /** Gives buffers back up to a position. */
   #giveBack(to: number): void {
-    if (this.#place.bufferBytes > 0) this.#offer(this.#consumed, (to - this.#consumed) & 0xffff)
+    if (this.#bufferBytes > 0) this.#offer(this.#consumed, (to - this.#consumed) & 0xffff)
     this.#consumed = to
-    Atomics.store(this.#arena.u16, this.#consumedAt, this.#place.isS2m ? to : to + this.#place.size)
+    Atomics.store(this.#arena.u16, this.#consumedAt, this.#isS2m ? to : to + this.#size)
   }
 
   /** With manual release: gives back the buffers of all frames up to this position (see `receivedFrames`). */

@@ -10,7 +10,7 @@
  */
 
 import type { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { Descriptor, DESCRIPTOR_WORDS as BATCH_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PLAIN_FRAME_BYTES, SEGMENT_BYTES_OFFSET } from './link-port.ts'
@@ -32,8 +32,16 @@ export interface RingPlace {
   readonly bufferBytes: number
 }
 
-/** Note, beside DESCRIPTOR_FLAG_NEXT: a frame begins here. */
+/** Words of a note. */
+const NOTE_WORDS = 4
+const NOTE_OFFSET = 0
+const NOTE_BYTES = 1
+const NOTE_FLAGS = 2
+const NOTE_METADATA = 3
+/** Flag in a note, beside DESCRIPTOR_FLAG_NEXT: a frame begins here. */
 const NOTE_FIRST = 2
+/** Words of a descriptor in the ring. */
+const DESCRIPTOR_WORDS = DESCRIPTOR_BYTES >> 2
 
 /** Frames shown to the other side at the latest. */
 const PUBLISH_FRAMES = 32
@@ -47,7 +55,13 @@ export class MemifSender {
   readonly #i32: Int32Array
   readonly #bytes: FrameBytes
   readonly #regions: SharedRegions
-  readonly #place: RingPlace
+  readonly #size: number
+  readonly #isS2m: boolean
+  /** Word index of the first descriptor; buffers of our own, see RingPlace. */
+  readonly #descriptors: number
+  readonly #buffers: number
+  readonly #bufferBytes: number
+  readonly #regionBase: number
   readonly #eventFd: number
   readonly #reserved: number
   readonly #mask: number
@@ -61,11 +75,8 @@ export class MemifSender {
   #free = 0
   #offeredBytes = 0
   #unpublishedFrames = 0
-  /** Per descriptor filled: where, how many bytes, what segments; whether it begins a frame, and whether that goes on. */
-  readonly #noteOffset: Int32Array
-  readonly #noteBytes: Int32Array
-  readonly #noteMetadata: Int32Array
-  readonly #noteFlags: Uint8Array
+  /** Four words per descriptor filled: where, how many bytes, whether a frame begins here and whether it goes on, what segments. */
+  readonly #notes: Int32Array
   /** Descriptors filled since the link came up, at most `size`: notes before them mean nothing. */
   #noted = 0
   #takeBackAt = 0
@@ -77,7 +88,12 @@ export class MemifSender {
     this.#i32 = arena.i32
     this.#bytes = loadFrameBytes(arena)
     this.#regions = regions
-    this.#place = place
+    this.#size = size
+    this.#isS2m = isS2m
+    this.#descriptors = (ring + RING_DESCRIPTORS) >> 2
+    this.#buffers = place.buffers
+    this.#bufferBytes = place.bufferBytes
+    this.#regionBase = regions.offsets[0]
     this.#eventFd = eventFd
     this.#reserved = Math.min(reserved, size >> 1)
     this.#mask = size - 1
@@ -85,10 +101,7 @@ export class MemifSender {
     this.#producedAt = (ring + (isS2m ? RING_HEAD : RING_TAIL)) >> 1
     this.#consumedAt = (ring + (isS2m ? RING_TAIL : RING_HEAD)) >> 1
     this.#consumedBias = isS2m ? 0 : size
-    this.#noteOffset = new Int32Array(size)
-    this.#noteBytes = new Int32Array(size)
-    this.#noteMetadata = new Int32Array(size)
-    this.#noteFlags = new Uint8Array(size)
+    this.#notes = new Int32Array(size * NOTE_WORDS)
     Atomics.store(this.#u16, this.#producedAt, 0)
   }
 
@@ -97,11 +110,11 @@ export class MemifSender {
     const consumed = Atomics.load(this.#u16, this.#consumedAt) - this.#consumedBias
     const used = (this.#produced - consumed) & 0xffff
     // A server's peer that has offered no buffers yet reads as one that has consumed nothing of a full ring.
-    if (used > this.#place.size) {
+    if (used > this.#size) {
       this.isBroken = true
       return this.#free = 0
     }
-    return this.#free = this.#place.size - used
+    return this.#free = this.#size - used
   }
 
   /** Frames of one buffer for which there is room besides the reserve. */
@@ -113,11 +126,10 @@ export class MemifSender {
   send(frame: number, length: number, isReserved: boolean, knowsSegments: boolean): boolean {
     const reserve = isReserved ? 0 : this.#reserved
     if (this.#free <= reserve && this.#refresh() <= reserve) return false
-    const place = this.#place
     const index = this.#produced & this.#mask
-    const at = (place.ring + RING_DESCRIPTORS + index * DESCRIPTOR_BYTES) >> 2
-    let room = place.bufferBytes
-    let offset = place.buffers + index * room
+    const at = this.#descriptors + index * DESCRIPTOR_WORDS
+    let room = this.#bufferBytes
+    let offset = this.#buffers + index * room
     if (room === 0) {
       offset = this.#offered(at)
       if (offset === 0) return false
@@ -149,27 +161,29 @@ export class MemifSender {
   }
 
   #fill(index: number, at: number, offset: number, bytes: number, next: number, first: number, metadata: number): void {
-    const { isS2m, bufferBytes } = this.#place
     const i32 = this.#i32
     // A client's descriptors say where its buffers are, region 0; a server leaves that as it found it.
-    i32[at] = bufferBytes === 0 ? (i32[at] & ~0xffff) | next : next
+    i32[at] = this.#bufferBytes === 0 ? (i32[at] & ~0xffff) | next : next
     i32[at + 1] = bytes
-    if (isS2m) i32[at + 2] = offset - this.#regions.offsets[0]
+    if (this.#isS2m) i32[at + 2] = offset - this.#regionBase
     i32[at + 3] = metadata
-    this.#noteOffset[index] = offset
-    this.#noteBytes[index] = bytes
-    this.#noteFlags[index] = next | first
-    this.#noteMetadata[index] = metadata
+    const notes = this.#notes
+    const note = index * NOTE_WORDS
+    notes[note + NOTE_OFFSET] = offset
+    notes[note + NOTE_BYTES] = bytes
+    notes[note + NOTE_FLAGS] = next | first
+    notes[note + NOTE_METADATA] = metadata
   }
 
   #sendChained(frame: number, length: number, reserve: number, knowsSegments: boolean): boolean {
-    const { ring, buffers, bufferBytes } = this.#place
-    const descriptors = ring + RING_DESCRIPTORS
+    const descriptors = this.#descriptors
+    const buffers = this.#buffers
+    const bufferBytes = this.#bufferBytes
     // How many buffers, before the first is written.
     let needed = 0
     for (let left = length; left > 0; needed++) {
       if (this.#free - reserve <= needed && this.#refresh() - reserve <= needed) return false
-      const at = (descriptors + ((this.#produced + needed) & this.#mask) * DESCRIPTOR_BYTES) >> 2
+      const at = descriptors + ((this.#produced + needed) & this.#mask) * DESCRIPTOR_WORDS
       if (bufferBytes === 0 && this.#offered(at) === 0) return false
       left -= bufferBytes === 0 ? this.#offeredBytes : bufferBytes
     }
@@ -177,7 +191,7 @@ export class MemifSender {
     let done = 0
     for (let count = 0; count < needed; count++) {
       const index = (this.#produced + count) & this.#mask
-      const at = (descriptors + index * DESCRIPTOR_BYTES) >> 2
+      const at = descriptors + index * DESCRIPTOR_WORDS
       // What a client offers was right before; it can change its mind.
       const offset = bufferBytes === 0 ? this.#offered(at) : buffers + index * bufferBytes
       if (offset === 0) return false
@@ -214,12 +228,16 @@ export class MemifSender {
 
   // -- When the other side is gone -----------------------------------------------------------------------------------------
 
+  #note(position: number, word: number): number {
+    return this.#notes[(position & this.#mask) * NOTE_WORDS + word]
+  }
+
   /** Frames that the other side has not consumed, as far as it said. */
   get unconsumedFrames(): number {
     const consumed = Atomics.load(this.#u16, this.#consumedAt) - this.#consumedBias
     let left = Math.min((this.#produced - consumed) & 0xffff, this.#noted)
     let frames = 0
-    for (; left > 0; left--) if ((this.#noteFlags[(this.#produced - left) & this.#mask] & DESCRIPTOR_FLAG_NEXT) === 0) frames++
+    for (; left > 0; left--) if ((this.#note(this.#produced - left, NOTE_FLAGS) & DESCRIPTOR_FLAG_NEXT) === 0) frames++
     return frames
   }
 
@@ -231,11 +249,11 @@ export class MemifSender {
    */
   beginTakeBack(position?: number): number {
     const wanted = Math.max(0, this.sentFrames + 1 - Math.max(1, position ?? this.sentFrames + 1 - this.unconsumedFrames))
-    const held = Math.min(this.#noted, this.#place.size)
+    const held = Math.min(this.#noted, this.#size)
     let frames = 0
     let buffers = 0
     for (let back = 1; back <= held && frames < wanted; back++) {
-      if ((this.#noteFlags[(this.#produced - back) & this.#mask] & NOTE_FIRST) === 0) continue
+      if ((this.#note(this.#produced - back, NOTE_FLAGS) & NOTE_FIRST) === 0) continue
       frames++
       buffers = back
     }
@@ -256,18 +274,18 @@ export class MemifSender {
     for (; count < max && this.#takeBackLeft > 0; count++) {
       let end = this.#takeBackAt
       let length = 0
-      do length += this.#noteBytes[end & this.#mask]
-      while ((this.#noteFlags[end++ & this.#mask] & DESCRIPTOR_FLAG_NEXT) !== 0)
+      do length += this.#note(end, NOTE_BYTES)
+      while ((this.#note(end++, NOTE_FLAGS) & DESCRIPTOR_FLAG_NEXT) !== 0)
       const slot = length <= FRAME_BYTES_MAX ? pool.take(length) : 0
       if (slot === 0) break
       const frame = slot + SLOT_FRAME_OFFSET
-      this.#u16[(frame + SEGMENT_BYTES_OFFSET) >> 1] = this.#noteMetadata[this.#takeBackAt & this.#mask]
+      this.#u16[(frame + SEGMENT_BYTES_OFFSET) >> 1] = this.#note(this.#takeBackAt, NOTE_METADATA)
       let done = 0
       for (let at = this.#takeBackAt; at !== end; at++) {
-        this.#bytes.copyBytes(frame + done, this.#noteOffset[at & this.#mask], this.#noteBytes[at & this.#mask])
-        done += this.#noteBytes[at & this.#mask]
+        this.#bytes.copyBytes(frame + done, this.#note(at, NOTE_OFFSET), this.#note(at, NOTE_BYTES))
+        done += this.#note(at, NOTE_BYTES)
       }
-      const d = descriptors + count * DESCRIPTOR_WORDS
+      const d = descriptors + count * BATCH_WORDS
       i32[d + Descriptor.frame] = frame
       i32[d + Descriptor.length] = length
       i32[d + Descriptor.wireLength] = length

@@ -254,6 +254,11 @@ export function takeSocketError(fd: number): number {
   return result < 0 ? -result : value.getInt32(0, true)
 }
 
+/** Writes bytes: a datagram, where the socket has those. Returns how many, or a negative errno. */
+export function write(fd: number, bytes: ArrayBufferView): number {
+  return check(load().write(fd, bytes, bytes.byteLength))
+}
+
 /** Tells a packet socket to send what its ring holds. */
 export function kick(fd: number): number {
   return check(load().sendto(fd, 0, 0, MSG_DONTWAIT, 0, 0))

@@ -1,0 +1,236 @@
+/**
+ * `node bench/ports/main.ts [--quick] [--runs N] [--json FILE]`: what ports cost, and how many frames per second they carry.
+ *
+ * - copy: nanoseconds to copy a frame from a buffer into a slot: the kernel of the ports, `copyWithin`, and the C library's `memcpy`
+ *   called from here.
+ * - one thread: both ends of a memif link in this thread in turn; per frame, what sending and receiving costs.
+ * - memif: a process that sends, a process that receives. With testpmd (if there is one) at either end, for comparison.
+ * - AF_PACKET: both ends of a veth in this thread, in a namespace of the bench's own (as root).
+ *
+ * Medians of several runs. Ratios compare between machines; times do not.
+ */
+
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { parseArgs } from 'node:util'
+import { Arena } from '../../src/memory/arena.ts'
+import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
+import { PacketPool } from '../../src/packet/packet-pool.ts'
+import { AfPacketPort } from '../../src/ports/af-packet-port.ts'
+import { frameBytesTwin, loadFrameBytes } from '../../src/ports/kernels/frame-bytes.ts'
+import type { LinkPort } from '../../src/ports/link-port.ts'
+import type { MemifPeerOptions } from '../../src/ports/memif-peer.ts'
+import { MemifPort } from '../../src/ports/memif-port.ts'
+import { networkSkip, TestNetwork } from '../../src/ports/test-network.ts'
+
+const { values } = parseArgs({
+  options: { quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' } },
+})
+const runs = Number(values.runs ?? (values.quick ? 3 : 7))
+const seconds = values.quick ? 1 : 2
+const BATCH = 32
+const folder = mkdtempSync(join(tmpdir(), 'nfactor-bench-ports-'))
+const children = new Set<ChildProcess>()
+const results: { what: string, bytes: number, unit: string, value: number }[] = []
+
+function median(numbers: readonly number[]): number {
+  return numbers.toSorted((a, b) => a - b)[numbers.length >> 1]
+}
+
+function report(what: string, bytes: number, unit: string, value: number): void {
+  results.push({ what, bytes, unit, value })
+  process.stdout.write(`${what.padEnd(44)} ${String(bytes).padStart(6)} B ${value.toFixed(2).padStart(10)} ${unit}\n`)
+}
+
+// -- Copying -------------------------------------------------------------------------------------------------------------
+
+function benchCopy(): void {
+  const arena = new Arena(16 << 20)
+  const from = arena.allocate('from', 256 * 2112)
+  const to = arena.allocate('to', 256 * 2112)
+  const times = values.quick ? 200_000 : 1_000_000
+  for (const bytes of [60, 300, 1500]) {
+    for (const [what, { copyBytes }] of [['copy: kernel', loadFrameBytes(arena)], ['copy: copyWithin', frameBytesTwin(arena)]] as const) {
+      const samples = Array.from({ length: runs }, () => {
+        const began = performance.now()
+        // From a place that is aligned otherwise than a slot's frame.
+        for (let i = 0; i < times; i++) copyBytes(to + (i & 255) * 2112 + 130, from + (i & 255) * 2048, bytes)
+        return (performance.now() - began) * 1e6 / times
+      })
+      report(what, bytes, 'ns', median(samples))
+    }
+  }
+}
+
+// -- Both ends in one thread -----------------------------------------------------------------------------------------------
+
+class End {
+  readonly pool: PacketPool
+  readonly descriptors: number
+  readonly frame: number
+  readonly arena: Arena
+  readonly port: LinkPort
+
+  constructor(arena: Arena, port: LinkPort) {
+    this.arena = arena
+    this.port = port
+    this.pool = new PacketPool(arena, 256, 4)
+    this.descriptors = arena.allocate('batch', BATCH * DESCRIPTOR_BYTES) >> 2
+    this.frame = arena.allocate('frame', 1 << 16) + 2
+    arena.u8.set([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb6], this.frame)
+    port.open()
+  }
+
+  send(bytes: number): void {
+    for (let i = 0; i < BATCH; i++) this.port.send(this.frame, bytes)
+    this.port.flush()
+  }
+
+  receive(): number {
+    const { i32 } = this.arena
+    const count = this.port.receive(this.pool, this.descriptors, BATCH)
+    for (let i = 0; i < count; i++) this.pool.give(i32[this.descriptors + i * DESCRIPTOR_WORDS + Descriptor.slot])
+    return count
+  }
+}
+
+/** Million frames per second from one end to the other. */
+function benchPair(what: string, a: End, b: End, frames: number): void {
+  const until = performance.now() + 5000
+  while (!(a.port.isUp && b.port.isUp && a.port.room >= BATCH) && performance.now() < until) {
+    for (const { port } of [a, b]) port.maintain(performance.now() * 1000)
+  }
+  for (const bytes of [60, 1500]) {
+    const samples = Array.from({ length: runs }, () => {
+      const began = performance.now()
+      let received = 0
+      for (let sent = 0; sent < frames; sent += BATCH) {
+        a.send(bytes)
+        received += b.receive()
+      }
+      const end = performance.now() + 1000
+      while (received < frames && performance.now() < end) received += b.receive()
+      return received / (performance.now() - began) / 1000
+    })
+    report(what, bytes, 'Mpps', median(samples))
+  }
+  for (const { port } of [a, b]) port.close()
+}
+
+function benchOneThread(): void {
+  const socket = join(folder, 'one.sock')
+  const ends = (['server', 'client'] as const).map((role) => {
+    const arena = new Arena(64 << 20)
+    return new End(arena, new MemifPort({ arena, name: role, role, socket }))
+  })
+  benchPair('memif, both ends in one thread', ends[0], ends[1], values.quick ? 320_000 : 3_200_000)
+}
+
+function benchAfPacket(): void {
+  const skip = networkSkip()
+  if (skip !== false) {
+    process.stdout.write(`AF_PACKET is left out: ${skip}\n`)
+    return
+  }
+  const network = new TestNetwork()
+  try {
+    const namespace = network.addNamespace()
+    network.addVeth(namespace, 'left', namespace, 'right')
+    const ends = ['left', 'right'].map((name) => {
+      const arena = new Arena(96 << 20)
+      return new End(arena, new AfPacketPort({ arena, interface: name, namespace }))
+    })
+    benchPair('AF_PACKET over a veth, both ends in one thread', ends[0], ends[1], values.quick ? 64_000 : 320_000)
+  } finally {
+    network.close()
+  }
+}
+
+// -- Two processes ---------------------------------------------------------------------------------------------------------
+
+interface Said { what: string, received: number, sent: number, at: number }
+
+function startPeer(options: MemifPeerOptions, onSaid: (said: Said) => void = () => {}): ChildProcess {
+  const program = join(import.meta.dirname, '../../src/ports/memif-peer.ts')
+  const child = spawn(process.execPath, [program, JSON.stringify(options)], { stdio: ['pipe', 'pipe', 'inherit'] })
+  children.add(child)
+  createInterface({ input: child.stdout }).on('line', (line) => { onSaid(JSON.parse(line)) })
+  return child
+}
+
+function startTestpmd(socket: string, mode: string, bytes: number): ChildProcess {
+  const child = spawn('dpdk-testpmd', [
+    '--lcores', '0@1,1@1', '--no-huge', '-m', '256', '--no-pci', '--no-telemetry', '--file-prefix', `nfbench${process.pid}`,
+    `--vdev=net_memif0,role=client,id=0,socket=${socket},socket-abstract=no,rsize=10,bsize=2048`, '--', `--forward-mode=${mode}`,
+    '--port-topology=loop', '--no-mlockall', '--no-flush-rx', '--total-num-mbufs=8192', '--nb-cores=1', `--txpkts=${bytes}`,
+  ], { stdio: ['pipe', 'ignore', 'ignore'] })
+  children.add(child)
+  return child
+}
+
+async function stop(...processes: ChildProcess[]): Promise<void> {
+  for (const child of processes) {
+    const gone = new Promise((resolve) => { child.on('exit', resolve) })
+    child.kill('SIGKILL')
+    await gone
+    children.delete(child)
+  }
+}
+
+/** Million frames per second that the receiver says it had, after a second to warm up. */
+async function rateOf(start: (onSaid: (said: Said) => void) => ChildProcess[]): Promise<number> {
+  let first: Said | undefined
+  let last: Said | undefined
+  let done = (): void => {}
+  const finished = new Promise<void>((resolve) => { done = resolve })
+  const processes = start((said) => {
+    if (said.what !== 'running' || said.received === 0) return
+    if (first === undefined) first = said
+    last = said
+    if (said.at - first.at > seconds * 1000) done()
+  })
+  const timer = setTimeout(done, 15_000)
+  await finished
+  clearTimeout(timer)
+  await stop(...processes)
+  return first === undefined || last === undefined || last.at === first.at ? 0
+    : (last.received - first.received) / (last.at - first.at) / 1000
+}
+
+async function benchProcesses(): Promise<void> {
+  const hasTestpmd = spawnSync('dpdk-testpmd', ['--version']).error === undefined && process.getuid?.() === 0
+  let count = 0
+  for (const bytes of [60, 1500]) {
+    const sink = (socket: string, onSaid: (said: Said) => void): ChildProcess =>
+      startPeer({ port: { role: 'server', socket }, does: 'sink' }, onSaid)
+    const kinds: [string, (socket: string, onSaid: (said: Said) => void) => ChildProcess[]][] = [
+      ['memif, process to process', (socket, onSaid) =>
+        [sink(socket, onSaid), startPeer({ port: { role: 'client', socket }, does: 'source', bytes })]],
+    ]
+    if (hasTestpmd) kinds.push(['memif, testpmd to process', (socket, onSaid) => [sink(socket, onSaid), startTestpmd(socket, 'txonly', bytes)]])
+    for (const [what, start] of kinds) {
+      const samples: number[] = []
+      for (let run = 0; run < Math.min(runs, 3); run++) {
+        const socket = join(folder, `${++count}.sock`)
+        samples.push(await rateOf((onSaid) => start(socket, onSaid)))
+      }
+      report(what, bytes, 'Mpps', median(samples))
+    }
+  }
+}
+
+try {
+  process.stdout.write(`${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Node ${process.version}\n`)
+  benchCopy()
+  benchOneThread()
+  benchAfPacket()
+  await benchProcesses()
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`)
+} finally {
+  for (const child of children) child.kill('SIGKILL')
+  rmSync(folder, { recursive: true, force: true })
+  rmSync(`/var/run/dpdk/nfbench${process.pid}`, { recursive: true, force: true })
+}
