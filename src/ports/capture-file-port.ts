@@ -22,6 +22,7 @@ import { LinkType } from '../wire/link-type.ts'
 import { openCaptureReader, type CaptureEnding, type CaptureFileReader } from './capture-file-reader.ts'
 import { CaptureFileWriter } from './capture-file-writer.ts'
 import { DevicePort } from './device-port.ts'
+import { SEGMENT_BYTES_OFFSET } from './link-port.ts'
 import { systemClock } from './system-clock.ts'
 
 export interface CaptureFilePortOptions {
@@ -137,7 +138,7 @@ export class CaptureFilePort extends DevicePort {
   }
 
   receive(pool: PacketPool, descriptors: number, max: number): number {
-    const { i32, u8, f64 } = this.#arena
+    const { i32, u8, u16, f64 } = this.#arena
     if (this.#at === this.#end && !this.#turn()) return 0
     const now = this.#clock.now()
     const { statistics } = this
@@ -157,6 +158,7 @@ export class CaptureFilePort extends DevicePort {
       const frame = slot + SLOT_FRAME_OFFSET
       const d = descriptors + count++ * DESCRIPTOR_WORDS
       u8.copyWithin(frame, at + STAGED_FRAME, at + STAGED_FRAME + length)
+      u16[(frame + SEGMENT_BYTES_OFFSET) >> 1] = 0
       i32[d + Descriptor.frame] = frame
       i32[d + Descriptor.length] = length
       i32[d + Descriptor.wireLength] = i32[(at + STAGED_WIRE_LENGTH) >> 2]

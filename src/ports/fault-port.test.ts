@@ -141,6 +141,36 @@ test('the frame of the caller is left as it is', () => {
   }
 })
 
+test('what is said before a long frame about its segments stays with it', () => {
+  arena.reset()
+  const clock = new ManualClock()
+  const seen: number[] = []
+  const pool = new PacketPool(arena, 8, 4)
+  const descriptors = arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
+  const source = pool.take(5000) + 130
+  arena.u16[(source - 2) >> 1] = 1448
+  const inner = {
+    room: 100,
+    send: (frame: number) => seen.push(arena.u16[(frame - 2) >> 1]) > 0,
+    sendReserved: () => true,
+    receive: () => {
+      const slot = pool.take(5000)
+      arena.u16[(slot + 128) >> 1] = 1200
+      arena.i32.set([slot + 130, 5000], descriptors)
+      arena.i32[descriptors + Descriptor.slot] = slot
+      return 1
+    },
+  }
+  const fault = new FaultPort({ arena, inner, seed: 1, clock, in: { delay: 1 }, out: { delay: 1 } })
+  assert.ok(fault.send(source, 5000))
+  assert.equal(fault.receive(pool, descriptors, 1), 0)
+  clock.advanceBy(2000)
+  fault.flush()
+  assert.deepEqual(seen, [1448])
+  assert.equal(fault.receive(pool, descriptors, 1), 1)
+  assert.equal(arena.u16[(arena.i32[descriptors] - 2) >> 1], 1200)
+})
+
 test('while frames are held there is no sleeping; a port that closes forgets them', () => {
   arena.reset()
   const [near] = createMemoryPorts(arena, { frames: 64, reserved: 8, frameBytes: 200 })

@@ -18,6 +18,7 @@ import { Random } from '../base/random.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, LARGE_SLOT_BYTES, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import { SEGMENT_BYTES_OFFSET } from './link-port.ts'
 import { systemClock } from './system-clock.ts'
 import { PortDirection, WrapperPort, type InnerPort } from './wrapper-port.ts'
 
@@ -58,6 +59,8 @@ export interface FaultCounts {
   delayed: number
 }
 
+/** Bytes before a frame that belong to it. */
+const BEFORE = -SEGMENT_BYTES_OFFSET
 /** Note of a held frame that may use the reserve. */
 const RESERVED = 1
 
@@ -180,8 +183,9 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
     const now = this.#clock.now()
     for (let held = line.due(now); held !== null; held = line.due(now)) {
       const { bytes, note } = held
-      this.#arena.u8.set(bytes, this.#scratch)
-      if (!(note === RESERVED ? this.inner.sendReserved(this.#scratch, bytes.length) : this.inner.send(this.#scratch, bytes.length))) return
+      const length = bytes.length - BEFORE
+      this.#arena.u8.set(bytes, this.#scratch - BEFORE)
+      if (!(note === RESERVED ? this.inner.sendReserved(this.#scratch, length) : this.inner.send(this.#scratch, length))) return
       line.drop()
     }
   }
@@ -192,13 +196,14 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
     const { i32, u8 } = this.#arena
     for (let held: HeldFrame | null; count < max && (held = line.due(now)) !== null; count++) {
       const { bytes, note } = held
-      const slot = pool.take(bytes.length)
+      const length = bytes.length - BEFORE
+      const slot = pool.take(length)
       if (slot === 0) break
       const d = descriptors + count * DESCRIPTOR_WORDS
-      u8.set(bytes, slot + SLOT_FRAME_OFFSET)
+      u8.set(bytes, slot + SLOT_FRAME_OFFSET - BEFORE)
       i32[d + Descriptor.frame] = slot + SLOT_FRAME_OFFSET
-      i32[d + Descriptor.length] = bytes.length
-      i32[d + Descriptor.wireLength] = bytes.length
+      i32[d + Descriptor.length] = length
+      i32[d + Descriptor.wireLength] = length
       i32[d + Descriptor.slot] = slot
       i32[d + Descriptor.linkType] = note
       line.drop()
@@ -209,6 +214,7 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
 
 /** A copy of a frame that waits. */
 interface HeldFrame {
+  /** What is said before the frame about its segments (SEGMENT_BYTES_OFFSET), then the frame. */
   readonly bytes: Uint8Array
   /** Incoming: its link type. Outgoing: whether it may use the reserve. */
   readonly note: number
@@ -297,15 +303,15 @@ class FaultLine {
     this.#lastDue = due
     let held: HeldFrame | null = null
     if (mustWait || due > now || this.isWaiting || isReordered || (isCorrupt && !mayChange)) {
-      held = { bytes: this.#u8.slice(frame, frame + length), note, due, toPass: 0 }
+      held = { bytes: this.#u8.slice(frame - BEFORE, frame + length), note, due, toPass: 0 }
     }
     if (isCorrupt) {
       this.counts.corrupted++
       const bit = random.below(length * 8)
-      if (held !== null) held.bytes[bit >>> 3] ^= 1 << (bit & 7)
+      if (held !== null) held.bytes[BEFORE + (bit >>> 3)] ^= 1 << (bit & 7)
       else this.#u8[frame + (bit >>> 3)] ^= 1 << (bit & 7)
     }
-    const copy = isDouble ? { bytes: held?.bytes ?? this.#u8.slice(frame, frame + length), note, due, toPass: 0 } : null
+    const copy = isDouble ? { bytes: held?.bytes ?? this.#u8.slice(frame - BEFORE, frame + length), note, due, toPass: 0 } : null
     if (isReordered && held !== null) {
       this.counts.reordered++
       held.toPass = random.between(1, reorderDepth)

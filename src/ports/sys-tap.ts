@@ -27,7 +27,9 @@ const SOCK_DGRAM = 2
 export const TapOffload = { checksum: 1, tcp4: 2, tcp6: 4 } as const
 
 interface Libc {
-  ioctl(fd: number, request: number, argument: ArrayBufferView | number): number
+  ioctl(fd: number, request: number, argument: ArrayBufferView): number
+  /** For requests that have a number in place of a pointer. */
+  ioctlNumber(fd: number, request: number, argument: number): number
   readv(fd: number, vector: number, count: number): number
   writev(fd: number, vector: number, count: number): number
 }
@@ -41,6 +43,7 @@ function load(): Libc {
     const library = koffi.load('libc.so.6')
     libc = {
       ioctl: library.func('int ioctl(int fd, unsigned long request, void *argument)'),
+      ioctlNumber: library.func('int ioctl(int fd, unsigned long request, uintptr_t argument)'),
       readv: library.func('intptr_t readv(int fd, uintptr_t vector, int count)'),
       writev: library.func('intptr_t writev(int fd, uintptr_t vector, int count)'),
     } as unknown as Libc
@@ -81,19 +84,11 @@ export function openTap(name: string, hasHeaders: boolean, offloads: number): nu
     bytes.setInt32(0, 10, true)
     result = check(c.ioctl(fd, TUNSETVNETHDRSZ, bytes))
   }
-  if (result >= 0) result = setOffloads(fd, hasHeaders ? offloads : 0)
+  if (result >= 0) result = check(c.ioctlNumber(fd, TUNSETOFFLOAD, hasHeaders ? offloads : 0))
   if (result >= 0) return fd
   closeSync(fd)
   return result
 }
-
-/** This request has its argument in place of a pointer. */
-function setOffloads(fd: number, offloads: number): number {
-  return check((tunSetOffload ??= koffi.load('libc.so.6').func('int ioctl(int fd, unsigned long request, uintptr_t argument)') as never)
-    (fd, TUNSETOFFLOAD, offloads))
-}
-
-let tunSetOffload: ((fd: number, request: number, argument: number) => number) | undefined
 
 /** A socket that interfaces of this thread's network namespace can be asked about by. */
 export function openInterfaceSocket(): number {

@@ -8,11 +8,13 @@
 import { assert } from '../../base/assert.ts'
 import type { Arena } from '../../memory/arena.ts'
 import { loadKernels } from '../../memory/kernels/kernels.ts'
+import { SEGMENT_BYTES_OFFSET } from '../link-port.ts'
 import { FlowStep, FlowWord } from './traffic-flow.ts'
 import { patternStart, tagCheck, TAG_BYTES, TAG_MAGIC, TAG_OPTION_WORD, type PatternTable } from './traffic-tag.ts'
 
 // PERF: module constants fold, imported ones do not (see packet/descriptor.ts).
 const MAGIC = TAG_MAGIC
+const SEGMENT_BYTES = SEGMENT_BYTES_OFFSET
 const TAG = TAG_BYTES
 const TAG_OPTION = TAG_OPTION_WORD
 const { syn: SYN, synAck: SYN_ACK, reply: REPLY, request: REQUEST, finAck: FIN_ACK, fin: FIN } = FlowStep
@@ -55,7 +57,7 @@ export interface FrameWriterOptions {
 /**
  * Writes the next packet of a flow's side and notes in its state that it has been sent. Hot.
  *
- * @param frame arena offset, 2 modulo 4; up to 3 bytes behind the frame are written too
+ * @param frame arena offset, 2 modulo 4; 2 bytes before the frame and up to 3 behind it are written too
  * @param length bytes of the frame
  * @param s where the flow's state begins
  * @param ticks the time for the tag
@@ -81,6 +83,7 @@ export function createFrameWriter(options: FrameWriterOptions): FrameWriter {
     const client = states[s + CLIENT_PORT]
     const ports = side === 0 ? client | serverPortWord << 16 : serverPortWord | client << 16
     let w = (frame + 2) >> 2
+    u16[(frame + SEGMENT_BYTES) >> 1] = 0
     u16[frame >> 1] = links[0]
     i32[w] = links[1]
     i32[w + 1] = links[2]
