@@ -10,10 +10,9 @@ import type { Arena } from '../../memory/arena.ts'
 import { loadKernels } from '../../memory/kernels/kernels.ts'
 import { SEGMENT_BYTES_OFFSET } from '../link-port.ts'
 import { FlowStep, FlowWord } from './traffic-flow.ts'
-import { patternStart, tagCheck, TAG_BYTES, TAG_MAGIC, TAG_OPTION_WORD, type PatternTable } from './traffic-tag.ts'
+import { patternStart, tagCheck, tagMagic, TAG_BYTES, TAG_OPTION_WORD, type PatternTable } from './traffic-tag.ts'
 
 // PERF: module constants fold, imported ones do not (see packet/descriptor.ts).
-const MAGIC = TAG_MAGIC
 const SEGMENT_BYTES = SEGMENT_BYTES_OFFSET
 const TAG = TAG_BYTES
 const TAG_OPTION = TAG_OPTION_WORD
@@ -71,6 +70,7 @@ export function createFrameWriter(options: FrameWriterOptions): FrameWriter {
   const { copy } = loadKernels(arena)
   const linkWords = [linkOf(macs[1], macs[0]), linkOf(macs[0], macs[1])]
   const serverPortWord = swap16(serverPort)
+  const magic = tagMagic(seed)
   assert(new Uint8Array(Uint16Array.of(1).buffer)[0] === 1, 'the generator runs on little-endian machines')
 
   function write(frame: number, length: number, s: number, side: number, ticks: number): void {
@@ -167,7 +167,7 @@ export function createFrameWriter(options: FrameWriterOptions): FrameWriter {
 
   /** Writes the tag and, as the sum of all the rest is known, the checksum. */
   function writeTag(w: number, number: number, numbered: number, ticks: number, sum: number, checksumAt: number): void {
-    const first = MAGIC | tagCheck(seed, number, numbered, ticks) << 16
+    const first = magic | tagCheck(seed, number, numbered, ticks) << 16
     i32[w] = first
     i32[w + 1] = number
     i32[w + 2] = numbered

@@ -26,7 +26,7 @@ import { DevicePort } from '../device-port.ts'
 import { systemClock } from '../system-clock.ts'
 import { LatencyHistogram, TICKS_PER_US } from './latency-histogram.ts'
 import {
-  createPatternTable, patternStart, tagCheck, TAG_BYTES, TAG_MAGIC, TAG_OPTION_BYTES, TAG_OPTION_WORD, type PatternTable,
+  createPatternTable, patternStart, tagCheck, tagMagic, TAG_BYTES, TAG_OPTION_BYTES, TAG_OPTION_WORD, type PatternTable,
 } from './traffic-tag.ts'
 
 export interface TrafficSinkOptions {
@@ -102,6 +102,7 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
   const { u8, u16, i32 } = arena
   const { equalBytes } = loadKernels(arena)
   const { base, sums } = table ?? createPatternTable(arena, seed, frameBytes)
+  const magic = tagMagic(seed)
   const cells = new Int32Array(flows * GENERATIONS * 2 * CELL_WORDS)
   const latency = new LatencyHistogram()
   const totals: TrafficTotals = {
@@ -253,7 +254,7 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
       return foreign()
     }
     const word = le32(tag)
-    if ((word & 0xffff) !== TAG_MAGIC) return foreign()
+    if ((word & 0xffff) !== magic) return foreign()
     const numbered = le32(tag + 8)
     const time = le32(tag + 12)
     flow = le32(tag + 4)

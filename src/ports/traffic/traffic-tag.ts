@@ -6,7 +6,7 @@
  *      0  magic u16    2  check u16    4  flow number u32    8  sequence number within the flow's side, 31 bits; bit 31: side
  *     12  time u32, quarters of a microsecond since the Unix epoch, modulo 2^32 (18 minutes)
  *
- * The check covers the rest and the seed, so that packets of another generator are foreign. Behind the tag comes the pattern: a
+ * Magic and check depend on the seed, so that packets of another generator are foreign. Behind the tag comes the pattern: a
  * stretch of a random table; where it begins follows from flow and sequence number, so every packet has its own. The table's running
  * sums give the checksum of any stretch at once.
  */
@@ -15,13 +15,18 @@ import { Random } from '../../base/random.ts'
 import type { Arena } from '../../memory/arena.ts'
 
 export const TAG_BYTES = 16
-export const TAG_MAGIC = 0x464e
 /** Kind of TCP option, its length with the tag, and the experiment's identifier, as they lie in memory: `fd 14 4e 46`. */
 export const TAG_OPTION_WORD = 0x464e14fd
 export const TAG_OPTION_BYTES = 20
 /** Side of those who open the flows, and the other. */
 export const CLIENT = 0
 export const SERVER = 1
+
+/** The first two bytes of the tags of a seed. */
+export function tagMagic(seed: number): number {
+  const mixed = Math.imul(seed ^ 0x4e466163, 0x9e3779b1)
+  return (mixed ^ (mixed >>> 16)) & 0xffff
+}
 
 /** The check of a tag. Hot. */
 export function tagCheck(seed: number, flow: number, sequence: number, time: number): number {

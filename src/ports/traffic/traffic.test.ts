@@ -279,10 +279,10 @@ test('foreign and astray frames are told from the generator\'s', () => {
   give(1, new Uint8Array(60))
   give(1, new Uint8Array(5))
   assert.equal(totals.foreign, 2)
-  clock.advanceBy(100)
-  const other = createTraffic({ arena, seed: 2, flows: 1, clock }).ports[1]
+  const other = createTraffic({ arena, seed: 2, flows: 1, clock })
   arena.u8.set(list[0], 66)
-  other.send(66, list[0].length)
+  other.ports[1].send(66, list[0].length)
+  assert.deepEqual([other.sink.totals.foreign, other.sink.totals.corrupted], [1, 0])
   assert.deepEqual([totals.received, totals.corrupted], [0, 0])
 })
 
