@@ -63,7 +63,7 @@ function createPair(mtu: number, options: Partial<TapPortOptions>): PortPair {
   }
 }
 
-for (const [mtu, options] of [[1500, {}], [9000, {}], [1500, { hasHeaders: false }]] as const) {
+for (const [mtu, options] of [[1500, {}], [9000, {}], [1500, { hasHeaders: false }], [9000, { hasHeaders: false }]] as const) {
   for (const [name, check] of Object.entries(portContract)) {
     test(`TAP, MTU ${mtu} ${JSON.stringify(options)}: ${name}`, { skip }, () => {
       const pair = createPair(mtu, options)

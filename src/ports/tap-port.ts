@@ -170,14 +170,17 @@ export class TapPort implements LinkPort {
       this.#failed(length + header)
       return -1
     }
-    const segmentBytes = header === 0 ? 0 : this.#finish(frame, length, capacity)
+    // A frame that is too long for the slot is put together elsewhere.
+    const at = length <= capacity ? frame : this.#long
+    if (at !== frame) this.#bytes.copyBytes(at, frame, capacity)
+    const segmentBytes = header === 0 ? 0 : this.#finish(frame - header, at, length)
     if (segmentBytes < 0) {
       pool.give(slot)
       this.statistics.rxInvalid++
       return 0
     }
-    this.#arena.u16[(frame + SEGMENT_BYTES_OFFSET) >> 1] = segmentBytes
-    if (length <= capacity) {
+    this.#arena.u16[(at + SEGMENT_BYTES_OFFSET) >> 1] = segmentBytes
+    if (at === frame) {
       this.#describe(d, slot, length)
       return 1
     }
@@ -187,26 +190,19 @@ export class TapPort implements LinkPort {
   }
 
   /**
-   * Does what the header before the frame says. A frame longer than `capacity` is put together at its other place.
+   * Does what a header says.
    *
-   * @returns payload per segment, if it is one that is to be cut; -1 if the header makes no sense
+   * @returns payload per segment, if the frame is one that is to be cut; -1 if the header makes no sense
    */
-  #finish(frame: number, length: number, capacity: number): number {
-    const { u8, u16 } = this.#arena
-    const header = frame - VNET_HEADER_BYTES
+  #finish(header: number, frame: number, length: number): number {
+    const { u8 } = this.#arena
     const half = (field: number): number => u8[header + field] | (u8[header + field + 1] << 8)
     const segmentation = u8[header + VNET_SEGMENTATION] & ~Segmentation.ecn
     const segmentBytes = segmentation === Segmentation.none ? 0 : half(VNET_SEGMENT_BYTES)
-    const needsChecksum = (u8[header + VNET_FLAGS] & VNET_NEEDS_CHECKSUM) !== 0
+    if ((u8[header + VNET_FLAGS] & VNET_NEEDS_CHECKSUM) === 0) return segmentBytes
     const start = half(VNET_CHECKSUM_START)
     const field = start + half(VNET_CHECKSUM_OFFSET)
-    let at = frame
-    if (length > capacity) {
-      at = this.#long
-      this.#bytes.copyBytes(at, frame, capacity)
-      u16[(at + SEGMENT_BYTES_OFFSET) >> 1] = segmentBytes
-    }
-    return needsChecksum && !completeChecksum(this.#arena, this.#bytes, at, length, start, field) ? -1 : segmentBytes
+    return completeChecksum(this.#arena, this.#bytes, frame, length, start, field) ? segmentBytes : -1
   }
 
   /** Puts the long frame that waits into a slot; false if there is none. */
