@@ -1,5 +1,5 @@
 /**
- * Capture port: writes every frame that passes a port into a capture file, up to a bound, for any tool that reads captures. Frames
+ * Capture port: writes every (Ethernet) frame that passes a port into a capture file, up to a bound, for any tool that reads captures. Frames
  * that come in are of the capture's first interface, those that go out of its second.
  *
  * Traffic goes on whatever happens to the file: if it cannot be written any more, or the bound is reached, the capture ends.
@@ -83,6 +83,7 @@ export class CapturePort<P extends InnerPort = InnerPort> extends WrapperPort<P>
     const now = this.#clock.now()
     for (let i = 0; i < count; i++) {
       const d = descriptors + i * DESCRIPTOR_WORDS
+      if (i32[d + Descriptor.linkType] !== LinkType.Ethernet) continue
       this.#write(i32[d + Descriptor.frame], i32[d + Descriptor.length], PortDirection.in, now)
     }
     return count

@@ -6,7 +6,7 @@
 
 import type { LatencyHistogram } from './latency-histogram.ts'
 import type { TrafficSent } from './traffic-generator.ts'
-import type { TrafficCounts, TrafficSink, TrafficTotals } from './traffic-sink.ts'
+import type { FlowCounts, TrafficCounts, TrafficSink, TrafficTotals } from './traffic-sink.ts'
 
 /** Microseconds. */
 export interface LatencyReport {
@@ -19,10 +19,9 @@ export interface LatencyReport {
   readonly max: number
 }
 
-export interface FlowReport extends TrafficCounts {
+export interface FlowReport extends FlowCounts {
   readonly flow: number
   readonly side: 'client' | 'server'
-  readonly latencyMaxUs: number
 }
 
 export interface TrafficReport {
@@ -70,9 +69,9 @@ export function formatTrafficReport({ sent, seen, missing, latencyUs, worstFlows
     `besides   stale ${seen.stale}, foreign ${seen.foreign}, astray ${seen.astray}`,
     `latency   min ${us(min)}, mean ${us(mean)}, 50% ${us(p50)}, 90% ${us(p90)}, 99% ${us(p99)}, 99.9% ${us(p999)}, max ${us(max)}`,
   ]
-  for (const { flow, side, received, lost, duplicated, reordered, corrupted, stale } of worstFlows) {
+  for (const { flow, side, received, lost, duplicated, reordered, corrupted, stale, latencyMeanUs, latencyMaxUs } of worstFlows) {
     lines.push(`flow ${flow}, ${side}: received ${received}, lost ${lost}, duplicated ${duplicated}, reordered ${reordered}, ` +
-      `corrupted ${corrupted}, stale ${stale}`)
+      `corrupted ${corrupted}, stale ${stale}, latency mean ${us(latencyMeanUs)}, max ${us(latencyMaxUs)}`)
   }
   return lines.join('\n')
 }

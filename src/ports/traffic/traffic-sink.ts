@@ -42,7 +42,7 @@ export interface TrafficSinkOptions {
   readonly clock?: Clock
 }
 
-/** What came of one side of one flow, or of all. */
+/** Counts of one side of one flow, or of all. */
 export interface TrafficCounts {
   /** Packets, each once. */
   received: number
@@ -51,6 +51,12 @@ export interface TrafficCounts {
   reordered: number
   corrupted: number
   stale: number
+}
+
+/** What came of one side of one flow, with its latency. */
+export interface FlowCounts extends TrafficCounts {
+  readonly latencyMeanUs: number
+  readonly latencyMaxUs: number
 }
 
 export interface TrafficTotals extends TrafficCounts {
@@ -67,6 +73,10 @@ export interface TrafficTotals extends TrafficCounts {
 /** A word each of what is known about one side of a flow. */
 const Cell = {
   flow: 0, next: 1, received: 2, duplicated: 3, reordered: 4, corrupted: 5, stale: 6, latencyMax: 7, window: 8, isUsed: 12,
+  /** Packets whose latency is in the sum. */
+  timed: 13,
+  /** A double: ticks. */
+  latencySum: 14,
 } as const
 const CELL_WORDS = 16
 const WINDOW = 128
@@ -93,6 +103,9 @@ const NEXT = Cell.next
 const RECEIVED = Cell.received
 const BITS = Cell.window
 const IS_USED = Cell.isUsed
+const TIMED = Cell.timed
+const LATENCY_MAX = Cell.latencyMax
+const LATENCY_SUM = Cell.latencySum
 
 export type TrafficSink = ReturnType<typeof createTrafficSink>
 
@@ -104,6 +117,7 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
   const { base, sums } = table ?? createPatternTable(arena, seed, frameBytes)
   const magic = tagMagic(seed)
   const cells = new Int32Array(flows * GENERATIONS * 2 * CELL_WORDS)
+  const doubles = new Float64Array(cells.buffer)
   const latency = new LatencyHistogram()
   const totals: TrafficTotals = {
     received: 0, lost: 0, duplicated: 0, reordered: 0, corrupted: 0, stale: 0, frames: 0, bytes: 0, foreign: 0,
@@ -302,7 +316,9 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
     }
     const ticks = Math.max(0, (nowTicks - time) | 0)
     latency.record(ticks)
-    if (ticks > cells[cell + Cell.latencyMax]) cells[cell + Cell.latencyMax] = ticks
+    if (ticks > cells[cell + LATENCY_MAX]) cells[cell + LATENCY_MAX] = ticks
+    doubles[(cell + LATENCY_SUM) >> 1] += ticks
+    cells[cell + TIMED]++
     return true
   }
 
@@ -324,14 +340,15 @@ export function createTrafficSink(options: TrafficSinkOptions, table?: PatternTa
     get side() { return side },
     get sequence() { return sequence },
     /** What came of one side of a flow; undefined if nothing did, or a newer flow has taken its place. */
-    countsOf(number: number, ofSide: number): TrafficCounts & { latencyMaxUs: number } | undefined {
+    countsOf(number: number, ofSide: number): FlowCounts | undefined {
       const cell = cellAt(number >>> 0, ofSide)
       if (cells[cell + IS_USED] !== 1 || cells[cell + FLOW] !== (number | 0)) return undefined
       return {
         received: cells[cell + RECEIVED], lost: cells[cell + NEXT] - cells[cell + RECEIVED],
         duplicated: cells[cell + Cell.duplicated], reordered: cells[cell + Cell.reordered],
         corrupted: cells[cell + Cell.corrupted], stale: cells[cell + Cell.stale],
-        latencyMaxUs: cells[cell + Cell.latencyMax] / TICKS_PER_US,
+        latencyMeanUs: doubles[(cell + LATENCY_SUM) >> 1] / Math.max(1, cells[cell + TIMED]) / TICKS_PER_US,
+        latencyMaxUs: cells[cell + LATENCY_MAX] / TICKS_PER_US,
       }
     },
     /** Calls back for each side of each flow that is known, in no order: for reports. */
