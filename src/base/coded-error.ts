@@ -24,7 +24,6 @@ export const errorCodes = {
   NF_PORT_PRIVILEGE: 'A port needs a privilege that this process does not have.',
   NF_PORT_INTERFACE: 'A network interface that was named does not exist, is not an Ethernet one, or went away.',
   NF_PORT_BUSY: 'A socket that a port would listen at belongs to another process that is alive.',
-  NF_PORT_PEER: 'The other end of a shared-memory link breaks its protocol, or does not fit ours.',
   NF_PORT_FAILED: 'A port could not be opened for another reason, which the message says.',
   NF_EXISTS: 'A file that would be created exists already.',
   NF_BENCH: 'A benchmark could not be run, or its variants disagree.',

@@ -9,6 +9,7 @@ import { foldSum } from '../wire/checksum.ts'
 import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
 import { loadFrameBytes } from './kernels/frame-bytes.ts'
 import { portContract, type PortPair } from './port-contract.ts'
+import { waitForPorts, waitForPortsBlocking } from './port-waiter.ts'
 import * as sys from './sys.ts'
 import { networkSkip, TestNetwork, until } from './test-network.ts'
 
@@ -91,10 +92,12 @@ class End {
 }
 
 /** Two ports on a veth, up. */
-async function createEnds(mtu = 1500): Promise<{ namespace: string, left: End, right: End }> {
+async function createEnds(
+  mtu = 1500, options: Partial<AfPacketPortOptions> = {},
+): Promise<{ namespace: string, left: End, right: End }> {
   const namespace = network.addNamespace()
   network.addVeth(namespace, 'left', namespace, 'right', mtu)
-  const [left, right] = [new End('left', namespace), new End('right', namespace)]
+  const [left, right] = [new End('left', namespace, options), new End('right', namespace, options)]
   for (const { port } of [left, right]) port.open()
   await until('both are up', () => { left.turn(); right.turn() }, () => left.port.isUp && right.port.isUp)
   return { namespace, left, right }
@@ -192,6 +195,37 @@ test('AF_PACKET: an interface goes down, goes away and comes back', { skip }, as
   for (const { port } of [left, right]) port.close()
 })
 
+test('AF_PACKET: nobody outside can speak as NFactor, but nodes among themselves', { skip }, async () => {
+  for (const leads of ['outside', 'inside'] as const) {
+    const { left, right } = await createEnds(1500, { leads })
+    for (const type of ['88b5', '88b6']) {
+      left.port.send(left.frame, left.put(hex('020000000001 020000000002'), hex(type), new Uint8Array(60)))
+    }
+    const frames: Uint8Array[] = []
+    await until('the other one comes', () => { left.turn(); frames.push(...right.receive()) }, () => frames.some((frame) => frame[13] === 0xb6))
+    assert.equal(frames.length, leads === 'outside' ? 1 : 2)
+    assert.equal(right.port.statistics.rxForeign, leads === 'outside' ? 1 : 0)
+    for (const { port } of [left, right]) port.close()
+  }
+})
+
+test('AF_PACKET: a frame wakes who sleeps, and so does the end of the interface, once', { skip }, async () => {
+  const { namespace, left, right } = await createEnds()
+  const length = left.put(hex('020000000001 020000000002 88b6'), new Uint8Array(60).fill(9))
+  while (right.receive().length > 0);
+  assert.equal(await waitForPorts([right.port], 50), false)
+  setTimeout(() => { left.port.send(left.frame, length); left.port.flush() }, 20)
+  assert.equal(await waitForPorts([left.port, right.port], 5000), true)
+  assert.equal(waitForPortsBlocking([left.port, right.port], 5000), true)
+  assert.equal(right.receive().length, 1)
+  network.run(namespace, 'ip', 'link', 'set', 'right', 'down')
+  assert.equal(await waitForPorts([right.port], 5000), true)
+  right.turn()
+  assert.equal(right.port.isUp, false)
+  assert.equal(await waitForPorts([right.port], 50), false)
+  for (const { port } of [left, right]) port.close()
+})
+
 test('AF_PACKET: what is missing is said in one line', { skip }, () => {
   const namespace = network.addNamespace()
   const fails = (code: string, text: RegExp, name: string, where: string): void => {
@@ -208,6 +242,35 @@ test('AF_PACKET: what is missing is said in one line', { skip }, () => {
   fails('NF_PORT_INTERFACE', /namespace none cannot be opened/, 'eth0', 'none')
   fails('NF_PORT_INTERFACE', /ENODEV/, 'a-name-that-is-far-too-long', namespace)
   assert.throws(() => new End('left', namespace, { rxFrames: 0 }), { code: 'NF_CONFIG_INVALID' })
+})
+
+const OWN_NAMESPACE = `
+  import { execFileSync } from 'node:child_process'
+  import { AfPacketPort } from ${JSON.stringify(new URL('./af-packet-port.ts', import.meta.url))}
+  import { Arena } from ${JSON.stringify(new URL('../memory/arena.ts', import.meta.url))}
+  import { portContract } from ${JSON.stringify(new URL('./port-contract.ts', import.meta.url))}
+  execFileSync('ip', ['link', 'add', 'name', 'left', 'type', 'veth', 'peer', 'name', 'right'])
+  for (const end of ['left', 'right']) execFileSync('ip', ['link', 'set', end, 'addrgenmode', 'none', 'up'])
+  for (const check of Object.values(portContract)) {
+    const ends = ['left', 'right'].map((name) => {
+      const arena = new Arena(48 << 20)
+      const port = new AfPacketPort({ arena, interface: name, rxFrames: 240, txFrames: 60 })
+      port.open()
+      return { arena, port }
+    })
+    check({ ends, capacity: 200, refusesWhenFull: false, frameBytes: { min: 21, ordinary: 1514, max: 1514 } })
+    for (const { port } of ends) port.close()
+  }
+  console.log('done')`
+
+test('AF_PACKET: in a user namespace of its own it needs no privilege', { skip }, (context) => {
+  const options = { uid: 65_534, gid: 65_534, encoding: 'utf8', timeout: 60_000 } as const
+  if (spawnSync('unshare', ['-Urn', process.execPath, '--version'], options).status !== 0) {
+    context.skip('user namespaces, or the sources, are closed to other users')
+    return
+  }
+  const { stdout, stderr } = spawnSync('unshare', ['-Urn', process.execPath, '--input-type=module', '-e', OWN_NAMESPACE], options)
+  assert.equal(stdout, 'done\n', stderr)
 })
 
 test('AF_PACKET: without the privilege the port says so', { skip }, (context) => {

@@ -44,6 +44,11 @@ export interface AfPacketPortOptions {
   readonly txFrames?: number
   /** Frames that data leaves free in the transmit ring for NFactor's own messages. */
   readonly reserved?: number
+  /**
+   * Where the interface leads: `outside` (unless told), where nobody may speak as NFactor, or `inside`, to other nodes. From outside
+   * frames of NFactor's own EtherType are dropped and counted.
+   */
+  readonly leads?: 'outside' | 'inside'
   /** What becomes of TCP segments that were to be cut. */
   readonly segments?: 'pass' | 'cut'
 }
@@ -72,6 +77,9 @@ const STATUS_SENDING = 2
 /** Where the data of a frame to be sent begins: the header without the address behind it. */
 const TX_DATA = 32
 
+/** NFactor's own EtherType, as two bytes read as one little-endian number. */
+const OWN_TYPE = (EtherType.nfactor >> 8) | ((EtherType.nfactor & 255) << 8)
+
 // PERF: a property of an imported object is not folded by the compiler.
 const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
@@ -83,7 +91,7 @@ export class AfPacketPort implements LinkPort {
   readonly name: string
   readonly statistics = new PortStatistics()
   /** Longest frame: a TCP segment of 64 KiB, which will be cut. Anything else is bounded by the interface's MTU. */
-  readonly frameBytesMax = 65_535 + ETHERNET_BYTES
+  readonly frameBytesMax = 65_535 + 40 + ETHERNET_BYTES + VLAN_TAG_BYTES
   /** Why the port went down, for people. */
   lastEnd = ''
   readonly #arena: Arena
@@ -91,6 +99,7 @@ export class AfPacketPort implements LinkPort {
   readonly #socket: AfPacketSocket
   readonly #reserved: number
   readonly #isCutting: boolean
+  readonly #isOutside: boolean
   readonly #cutter: SegmentCutter
   readonly #place = new TcpPlace()
   #isOpen = false
@@ -118,6 +127,7 @@ export class AfPacketPort implements LinkPort {
     this.#socket = new AfPacketSocket(arena, this.name, options.interface, options.namespace, rxFrames, txFrames)
     this.#reserved = Math.min(options.reserved ?? RESERVED, this.#socket.txFrames >> 1)
     this.#isCutting = options.segments === 'cut'
+    this.#isOutside = options.leads !== 'inside'
     this.#cutter = new SegmentCutter(arena, this.#bytes)
   }
 
@@ -170,6 +180,10 @@ export class AfPacketPort implements LinkPort {
     // The kernel writes these; no check is needed for safety, but a frame cut short is of no use.
     if (length !== i32[(at + TP_SNAP_LENGTH) >> 2] || length < ETHERNET_BYTES) {
       statistics.rxInvalid++
+      return 0
+    }
+    if (this.#isOutside && u16[(from + ETHERNET_TYPE) >> 1] === OWN_TYPE) {
+      statistics.rxForeign++
       return 0
     }
     const header = from - VNET_HEADER_BYTES
@@ -341,7 +355,13 @@ export class AfPacketPort implements LinkPort {
   /** The next frame of the transmit ring, 0 when there are none but `reserve`. */
   #nextPlace(reserve: number): number {
     const socket = this.#socket
-    if (!socket.isRunning || (this.#txInFlight >= socket.txFrames - reserve && this.#reclaim() >= socket.txFrames - reserve)) return 0
+    if (!socket.isRunning) return 0
+    const limit = socket.txFrames - reserve
+    if (this.#txInFlight >= limit && this.#reclaim() >= limit) {
+      // Those that the kernel has not been told of cannot come back.
+      this.flush()
+      if (this.#reclaim() >= limit) return 0
+    }
     return socket.txFrame(this.#txNext)
   }
 

@@ -142,6 +142,8 @@ export class AfPacketSocket {
 
   /** Looks what the interface is like now. Returns why it cannot be used any more, or an empty text. */
   check(): string {
+    // An error that nobody takes, such as that the interface went down, would keep waking whoever waits.
+    sys.takeSocketError(this.fd)
     const index = sys.interfaceIndex(this.fd, this.#interface)
     const flags = sys.interfaceFlags(this.fd, this.#interface)
     this.mtu = Math.max(0, sys.interfaceMtu(this.fd, this.#interface))

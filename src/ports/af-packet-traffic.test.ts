@@ -6,6 +6,9 @@
 
 import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
@@ -13,15 +16,19 @@ import { PacketPool } from '../packet/packet-pool.ts'
 import { foldSum } from '../wire/checksum.ts'
 import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
 import { loadFrameBytes } from './kernels/frame-bytes.ts'
+import type { LinkPort } from './link-port.ts'
+import { MemifPort } from './memif-port.ts'
 import { networkSkip, TestNetwork, until } from './test-network.ts'
 import { locateTcp, pseudoHeaderSum, TcpPlace } from './virtio-net-header.ts'
 
 const skip = networkSkip()
 const network = new TestNetwork()
+const folder = mkdtempSync(join(tmpdir(), 'nfactor-traffic-'))
 const children = new Set<ChildProcess>()
 after(() => {
   for (const child of children) child.kill('SIGKILL')
   network.close()
+  rmSync(folder, { recursive: true, force: true })
 })
 
 /** A process with a program of its own in a namespace. */
@@ -60,7 +67,8 @@ const CLIENT = `
   })
   socket.on('error', (error) => { console.log(String(error)); process.exit(1) })`
 
-const lengths = { largest: 0, segmentBytesSeen: 0, wrongChecksums: 0, tcpFrames: 0 }
+/** What the middle has seen of TCP. */
+const nothingSeen = { largest: 0, segmentBytesSeen: 0, wrongChecksums: 0, tcpFrames: 0 }
 
 /** The process in between. */
 class Middle {
@@ -71,11 +79,13 @@ class Middle {
   readonly pool = new PacketPool(this.arena, 2048, 128)
   readonly descriptors = this.arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
   readonly ports: [AfPacketPort, AfPacketPort]
-  readonly seen = { ...lengths }
+  /** With a hop: the two ends of a shared-memory link between the ports. */
+  readonly hop: readonly [MemifPort, MemifPort] | null
+  readonly seen = { ...nothingSeen }
   readonly #bytes = loadFrameBytes(this.arena)
   readonly #place = new TcpPlace()
 
-  constructor(options: Partial<AfPacketPortOptions> = {}, mtus: [number, number] = [1500, 1500]) {
+  constructor(options: Partial<AfPacketPortOptions>, mtus: readonly [number, number], hasHop: boolean) {
     network.addVeth(this.client, 'eth0', this.middle, 'left', mtus[0])
     network.addVeth(this.server, 'eth0', this.middle, 'right', mtus[1])
     network.addAddresses(this.client, 'eth0', '10.7.0.1/24', 'fd07::1/64')
@@ -85,6 +95,31 @@ class Middle {
     })
     this.ports = [create('left'), create('right')]
     for (const port of this.ports) port.open()
+    const socket = join(folder, `${this.middle}.sock`)
+    const link = (role: 'server' | 'client'): MemifPort => new MemifPort({ arena: this.arena, name: role, role, socket })
+    this.hop = hasHop ? [link('server'), link('client')] : null
+    for (const port of this.hop ?? []) port.open()
+  }
+
+  get #all(): readonly LinkPort[] {
+    return this.hop === null ? this.ports : [...this.ports, ...this.hop]
+  }
+
+  get isUp(): boolean {
+    return this.#all.every((port) => port.isUp)
+  }
+
+  /** Passes a batch on from one port to another. */
+  #pass(from: LinkPort, to: LinkPort): number {
+    const { i32 } = this.arena
+    const got = from.receive(this.pool, this.descriptors, 32)
+    for (let i = 0; i < got; i++) {
+      const d = this.descriptors + i * DESCRIPTOR_WORDS
+      this.#check(i32[d + Descriptor.frame], i32[d + Descriptor.length])
+      to.send(i32[d + Descriptor.frame], i32[d + Descriptor.length])
+      this.pool.give(i32[d + Descriptor.slot])
+    }
+    return got
   }
 
   #check(frame: number, length: number): void {
@@ -99,27 +134,22 @@ class Middle {
   }
 
   turn = (): void => {
-    const { i32 } = this.arena
+    const { ports, hop } = this
+    const all = this.#all
     for (let round = 0; round < 64; round++) {
       let count = 0
-      for (const [index, port] of this.ports.entries()) {
-        const got = port.receive(this.pool, this.descriptors, 32)
-        for (let i = 0; i < got; i++) {
-          const d = this.descriptors + i * DESCRIPTOR_WORDS
-          this.#check(i32[d + Descriptor.frame], i32[d + Descriptor.length])
-          this.ports[1 - index].send(i32[d + Descriptor.frame], i32[d + Descriptor.length])
-          this.pool.give(i32[d + Descriptor.slot])
-        }
-        count += got
+      for (const [here, there] of [[0, 1], [1, 0]]) {
+        if (hop === null) count += this.#pass(ports[here], ports[there])
+        else count += this.#pass(ports[here], hop[here]) + this.#pass(hop[there], ports[there])
       }
-      for (const port of this.ports) port.flush()
+      for (const port of all) port.flush()
       if (count === 0) break
     }
-    for (const port of this.ports) port.maintain(performance.now() * 1000)
+    for (const port of all) port.maintain(performance.now() * 1000)
   }
 
   close(): void {
-    for (const port of this.ports) port.close()
+    for (const port of this.#all) port.close()
     assert.equal(this.pool.used, 0)
   }
 }
@@ -128,7 +158,7 @@ async function transfer(middle: Middle, host: string, bytes: number): Promise<{ 
   const server = start(middle.server, SERVER)
   try {
     // The kernel takes its time to find that an interface has a carrier.
-    await until('the server is ready', middle.turn, () => server.output.includes('ready') && middle.ports.every((port) => port.isUp))
+    await until('the server is ready', middle.turn, () => server.output.includes('ready') && middle.isUp)
     const client = start(middle.client, CLIENT, host, String(bytes))
     await until(`the transfer (${JSON.stringify(middle.ports.map((port) => port.statistics))})`, middle.turn, () => client.status !== null)
     assert.equal(client.status, 0, client.output)
@@ -141,15 +171,17 @@ async function transfer(middle: Middle, host: string, bytes: number): Promise<{ 
 
 const BYTES = 8 << 20
 
-for (const [what, options, mtus] of [
-  ['segments passed on', {}, [1500, 1500]],
-  ['segments cut', { segments: 'cut' }, [1500, 1500]],
-  ['segments passed on to a smaller MTU', {}, [9000, 1500]],
-  ['segments passed on, jumbo frames', {}, [9000, 9000]],
+for (const [what, options, mtus, hasHop] of [
+  ['segments passed on', {}, [1500, 1500], false],
+  ['segments cut', { segments: 'cut' }, [1500, 1500], false],
+  ['segments passed on to a smaller MTU', {}, [9000, 1500], false],
+  ['segments passed on, jumbo frames', {}, [9000, 9000], false],
+  ['over a shared-memory link, segments passed on', {}, [1500, 1500], true],
+  ['over a shared-memory link, segments passed on to a smaller MTU', {}, [9000, 1500], true],
 ] as const) {
   for (const host of ['10.7.0.2', 'fd07::2']) {
     test(`TCP with the offloads that are there by default, ${what}, to ${host}`, { skip, timeout: 60_000 }, async () => {
-      const middle = new Middle(options, [...mtus])
+      const middle = new Middle(options, mtus, hasHop)
       try {
         const { right, back, ms } = await transfer(middle, host, BYTES)
         assert.ok(right)

@@ -31,7 +31,10 @@ export interface LinkPort extends Port {
   arm(): boolean
   /** No more waking. */
   disarm(): void
-  /** Adds to `list` the descriptors that become readable when there is something to do. They stay the port's. */
+  /**
+   * Adds to `list` the descriptors that become readable when there is something to do. They stay the port's, which may close them in
+   * `maintain` and `close`. What a port tries again by the clock (connecting, finding an interface) it does in `maintain`.
+   */
   waitDescriptors(list: number[]): void
 }
 
@@ -42,6 +45,8 @@ export class PortStatistics {
   rxBytes = 0
   /** Frames that broke the rules of the link: descriptors that point nowhere, headers that make no sense. */
   rxInvalid = 0
+  /** Frames of NFactor's own EtherType from where nobody may send such. */
+  rxForeign = 0
   /** Frames too long for any slot. */
   rxOversize = 0
   /** Frames that found no room before we came to fetch them, as far as the kernel tells. */

@@ -16,6 +16,7 @@ import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descri
 import { PacketPool } from '../packet/packet-pool.ts'
 import type { MemifPeerOptions } from './memif-peer.ts'
 import { MemifPort, type MemifPortOptions } from './memif-port.ts'
+import { waitForPorts } from './port-waiter.ts'
 
 const skip = process.platform === 'linux' ? false : 'memif needs Linux'
 const folder = mkdtempSync(join(tmpdir(), 'nfactor-memif-link-'))
@@ -198,6 +199,41 @@ for (const role of ['server', 'client'] as const) {
     other.port.close()
     end.port.close()
   })
+}
+
+for (const role of ['server', 'client'] as const) {
+  for (const sleeps of ['loop', 'thread'] as const) {
+    test(`as ${role}: both ends sleep and are woken by each other, the other one by its ${sleeps}`, { skip, timeout: 60_000 }, async () => {
+      const socket = newSocket()
+      const end = new End({ role, socket })
+      end.port.open()
+      const peer = new Peer({ port: { role: role === 'server' ? 'client' : 'server', socket }, does: 'echo', sleeps })
+      try {
+        // The connection is made in our sleep as well, but for a client that has to try again.
+        await end.until('the link is up', () => end.port.isUp && end.port.room > 0)
+        const times: number[] = []
+        let timeouts = 0
+        for (let i = 0; i < 200; i++) {
+          const began = performance.now()
+          assert.ok(end.send(60))
+          let got: number[] = []
+          while (got.length === 0) {
+            if (!await waitForPorts([end.port], 500)) timeouts++
+            end.port.maintain(performance.now() * 1000)
+            got = end.receive()
+            assert.ok(performance.now() < began + 5000, 'a frame comes back')
+          }
+          assert.deepEqual(got, [i])
+          times.push(performance.now() - began)
+        }
+        assert.equal(timeouts, 0, 'nobody had to wait for the clock')
+        if (process.env.NFACTOR_PORT_RATES !== undefined) console.log(`there and back: ${times.sort((a, b) => a - b)[100].toFixed(3)} ms`)
+      } finally {
+        await peer.kill()
+        end.port.close()
+      }
+    })
+  }
 }
 
 test('what is not taken back is counted as lost', { skip }, () => {

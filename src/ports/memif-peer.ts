@@ -10,6 +10,7 @@ import { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
 import { MemifPort, type MemifPortOptions } from './memif-port.ts'
+import { waitForPorts, waitForPortsBlocking } from './port-waiter.ts'
 import { yieldCore } from './sys.ts'
 
 export interface MemifPeerOptions {
@@ -18,6 +19,8 @@ export interface MemifPeerOptions {
   /** Source: bytes of a frame; and how many, if there is an end. */
   readonly bytes?: number
   readonly frames?: number
+  /** Sleeps when nothing comes, on the event loop or with its thread. */
+  readonly sleeps?: 'loop' | 'thread'
   /** Sink: receive so many, then no more. */
   readonly stopAfter?: number
   /** Sink, with manual release: give back those up to here only. */
@@ -79,11 +82,17 @@ async function main(options: MemifPeerOptions): Promise<void> {
       isUp = port.isUp
       say(isUp ? 'up' : `down: ${port.lastEnd}`)
     }
+    let total = 0
     for (let i = 0; i < BATCHES; i++) {
       const count = receive() + (does === 'source' ? transmit() : 0)
       port.flush()
-      if (count === 0) yieldCore()
+      total += count
+      if (count > 0) continue
+      if (options.sleeps !== undefined) break
+      yieldCore()
     }
+    if (total === 0 && options.sleeps === 'loop') await waitForPorts([port], 1000)
+    if (total === 0 && options.sleeps === 'thread') waitForPortsBlocking([port], 1000)
     if (!isStopped && isUp && (received >= stopAfter || (does === 'source' && sent >= frames))) {
       isStopped = true
       say('stopped')

@@ -393,6 +393,8 @@ export class MemifPort implements LinkPort {
   }
 
   waitDescriptors(list: number[]): void {
-    for (const fd of [this.#listener, this.#connection.socket, this.#connection.receiveEvent]) if (fd >= 0) list.push(fd)
+    // Who knocks while an ended link is being emptied has to wait, and must not keep us awake.
+    const listener = this.#state === 'ended' ? -1 : this.#listener
+    for (const fd of [listener, this.#connection.socket, this.#connection.receiveEvent]) if (fd >= 0) list.push(fd)
   }
 }
