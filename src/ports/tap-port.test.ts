@@ -12,6 +12,7 @@ import { PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
 import { checksumFault } from '../testing/packet-builder.ts'
 import { portContract, type PortPair } from './port-contract.ts'
+import { waitForPorts } from './port-waiter.ts'
 import { TapPort, type TapPortOptions } from './tap-port.ts'
 import { networkSkip, TestNetwork, until } from './test-network.ts'
 import { createTraffic } from './traffic/traffic-generator.ts'
@@ -231,6 +232,30 @@ test('a TAP port whose device is taken down or away says so, and comes back', { 
   assert.ok(port.statistics.connections >= 3)
   assert.equal(pool.used, 0)
   port.close()
+})
+
+test('frames of our own are taken from inside alone; who waits is woken', { skip }, async () => {
+  for (const leads of ['outside', 'inside'] as const) {
+    const pair = createPair(1500, { leads })
+    const [near, far] = pair.ends as [{ arena: Arena, port: TapPort }, { arena: Arena, port: TapPort }]
+    const pool = new PacketPool(far.arena, 8, 1)
+    const descriptors = far.arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
+    const frame = near.arena.allocate('frame', 128) + 2
+    await until('the interfaces are up', () => { for (const { port } of pair.ends) port.maintain?.(0) }, () => near.port.isUp && far.port.isUp)
+    assert.equal(await waitForPorts([far.port], 5), false)
+    const waiting = waitForPorts([far.port], 10_000)
+    near.arena.u8.fill(2, frame, frame + 60)
+    for (const type of [0x88b5, 0x88b6]) {
+      near.arena.view.setUint16(frame + 12, type)
+      assert.ok(near.port.send(frame, 60))
+    }
+    assert.equal(await waiting, true)
+    let received = 0
+    await until('both frames have come', () => { received += far.port.receive(pool, descriptors, 32) },
+      () => received + far.port.statistics.rxForeign === 2)
+    assert.equal(received, leads === 'inside' ? 2 : 1)
+    pair.close()
+  }
 })
 
 test('frames that nobody fetches in time are counted', { skip }, () => {

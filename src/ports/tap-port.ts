@@ -18,7 +18,7 @@ import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, LARGE_SLOT_BYTES, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
-import { ETHERNET_BYTES, ETHERNET_TYPE, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
+import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
 import * as sys from './sys.ts'
@@ -40,6 +40,11 @@ export interface TapPortOptions {
   readonly mtu?: number
   /** False: frames come and go without headers, and nothing is left undone on either side. */
   readonly hasHeaders?: boolean
+  /**
+   * Where the interface leads: `outside` (unless told), where nobody may speak as NFactor, or `inside`, to other nodes. From outside
+   * frames of NFactor's own EtherType are dropped and counted.
+   */
+  readonly leads?: 'outside' | 'inside'
   /** What becomes of TCP segments that were to be cut: the kernel cuts them without headers in any case. */
   readonly segments?: 'pass' | 'cut'
   /** False: the interface is not brought up; somebody else does. */
@@ -56,6 +61,9 @@ const RETRY_US = 100_000
 /** How often the kernel's counters are read. */
 const COUNT_US = 100_000
 
+/** NFactor's own EtherType, as two bytes read as one little-endian number. */
+const OWN_TYPE = (EtherType.nfactor >> 8) | ((EtherType.nfactor & 255) << 8)
+
 // PERF: a property of an imported object is not folded by the compiler.
 const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
@@ -67,7 +75,7 @@ export class TapPort implements LinkPort {
   readonly name: string
   readonly statistics = new PortStatistics()
   /** Longest frame: a TCP segment of 64 KiB, which will be cut. Anything else is bounded by the interface's MTU. */
-  readonly frameBytesMax: number = 65_535 + ETHERNET_BYTES
+  readonly frameBytesMax: number = 65_535 + 40 + ETHERNET_BYTES + VLAN_TAG_BYTES
   /** Why the port went down, for people. */
   lastEnd = ''
   readonly #options: TapPortOptions
@@ -75,6 +83,7 @@ export class TapPort implements LinkPort {
   readonly #bytes: FrameBytes
   readonly #base: number
   readonly #headerBytes: number
+  readonly #isOutside: boolean
   readonly #place = new TcpPlace()
   /** Where a frame lies that is too long for the slot it was read to, and where one is made ready for being cut. As in a slot. */
   readonly #long: number
@@ -112,6 +121,7 @@ export class TapPort implements LinkPort {
     this.#arena = arena
     this.#bytes = loadFrameBytes(arena)
     this.#base = sys.addressOf(arena.u8)
+    this.#isOutside = options.leads !== 'inside'
     this.#headerBytes = hasHeaders ? VNET_HEADER_BYTES : 0
     this.#long = arena.allocate(`port ${this.name}`, LARGE_SLOT_BYTES) + SLOT_FRAME_OFFSET
     this.#cut = arena.allocate(`port ${this.name}`, LARGE_SLOT_BYTES) + SLOT_FRAME_OFFSET
@@ -169,6 +179,11 @@ export class TapPort implements LinkPort {
       }
       this.#failed(length + header)
       return -1
+    }
+    if (this.#isOutside && this.#arena.u16[(frame + ETHERNET_TYPE) >> 1] === OWN_TYPE) {
+      pool.give(slot)
+      this.statistics.rxForeign++
+      return 0
     }
     // A frame that is too long for the slot is put together elsewhere.
     const at = length <= capacity ? frame : this.#long
