@@ -190,6 +190,51 @@ test('the generator\'s traffic passes two TAP ports and a bridge unharmed', { sk
   pair.close()
 })
 
+/** Sends every datagram back to where it came from. */
+const ECHO = `
+  for (const family of ['udp4', 'udp6']) {
+    const socket = require('dgram').createSocket({ type: family, ipv6Only: family === 'udp6' })
+    socket.on('message', (data, from) => socket.send(data, from.port, from.address))
+    socket.bind(5001, () => console.log(family))
+  }`
+
+test('the machine\'s own stack takes the generator\'s datagrams, and what it sends back is known again', { skip }, async () => {
+  const namespace = network.addNamespace()
+  const arena = new Arena(16 << 20)
+  const port = new TapPort({ arena, interface: 'tap0', namespace })
+  port.open()
+  network.addAddresses(namespace, 'tap0', '198.19.0.1/15', '2001:2:0:2::1/48')
+  for (const client of ['198.18.0.1', '2001:2:0:1::1']) {
+    network.run(namespace, 'ip', 'neigh', 'add', client, 'lladdr', '02:4e:46:00:00:01', 'dev', 'tap0', 'nud', 'permanent')
+  }
+  const mac = network.run(namespace, 'cat', '/sys/class/net/tap0/address').trim().split(':').map((byte) => Number.parseInt(byte, 16))
+  const macs = [defaultMacs[0], Uint8Array.from(mac)] as const
+  const traffic = createTraffic({ arena, seed: 4, flows: 40, ipv6Share: 0.5, sizes: [[60, 2], [599, 1], [1514, 1]], clients: 1, servers: 1,
+    packets: 2000, macs })
+  const pool = new PacketPool(arena, 64, 2)
+  const descriptors = arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
+  const move = (from: Port, to: Port): void => {
+    const count = from.receive(pool, descriptors, 32)
+    for (let d = descriptors; d < descriptors + count * DESCRIPTOR_WORDS; d += DESCRIPTOR_WORDS) {
+      assert.ok(to.send(arena.i32[d + Descriptor.frame], arena.i32[d + Descriptor.length]))
+      pool.give(arena.i32[d + Descriptor.slot])
+    }
+  }
+  const { totals } = traffic.sink
+  const turn = (): void => {
+    port.maintain(0)
+    move(port, traffic.ports[0])
+    if (traffic.sent.packets - totals.astray < 32) move(traffic.ports[0], port)
+  }
+  const echo = start(namespace, ECHO)
+  await until('the interface is up and the program ready', () => { port.maintain(0) }, () => port.isUp && echo.output.includes('udp4') &&
+    echo.output.includes('udp6'))
+  // They come back to the side that sent them.
+  await until('all datagrams have come back', turn, () => totals.astray === 2000)
+  assert.equal(totals.corrupted, 0)
+  port.close()
+})
+
 test('a TAP port tells what it cannot open', { skip }, () => {
   const namespace = addTaps(1500, true, 'tap0')
   const arena = new Arena(8 << 20)
