@@ -1,6 +1,7 @@
 import { after, test } from 'node:test'
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ManualClock } from '../base/clock.ts'
@@ -117,7 +118,6 @@ test('what is sent is written with its time', async () => {
 
 test('a capture that breaks off is played up to there, and says so', async () => {
   const whole = capture('whole.pcap', [60, 60, 60], 1)
-  const { readFileSync } = await import('node:fs')
   const cut = join(folder, 'cut.pcap')
   writeFileSync(cut, readFileSync(whole).subarray(0, -10))
   const port = await openCaptureFilePort({ arena, input: cut })
@@ -132,6 +132,41 @@ test('a port can be closed in the middle', async () => {
   for (let i = 0; i < 8; i++) pool.give(arena.i32[descriptors + i * DESCRIPTOR_WORDS + Descriptor.slot])
   await port.close()
   await port.close()
+})
+
+test('a capture can come through a pipe, bit by bit', async () => {
+  const path = join(folder, 'pipe')
+  execFileSync('mkfifo', [path])
+  const bytes = readFileSync(capture('piped.pcap', [60, 700, 61], 1))
+  // Opened both ways, so that nobody waits for the other.
+  const fd = openSync(path, 'r+')
+  writeSync(fd, bytes, 0, 24)
+  const port = await openCaptureFilePort({ arena, input: path })
+  assert.deepEqual(take(port), [])
+  const got: number[] = []
+  for (const [from, to] of [[24, 100], [100, 101], [101, 500], [500, bytes.length]]) {
+    writeSync(fd, bytes, from, to - from)
+    await turn()
+    got.push(...take(port))
+  }
+  for (const end = performance.now() + 10_000; got.length < 3 && performance.now() < end;) {
+    await turn()
+    got.push(...take(port))
+  }
+  assert.deepEqual(got, [60, 700, 61])
+  assert.equal(port.isOver, false)
+  assert.equal(port.arm(), false)
+  await port.close()
+  closeSync(fd)
+})
+
+test('a file that is there is not emptied for a capture that is none', async () => {
+  const input = join(folder, 'none-at-all.pcap')
+  writeFileSync(input, 'not a capture at all, only a few words\n')
+  const output = capture('kept.pcap', [60], 1)
+  const before = readFileSync(output)
+  await assert.rejects(openCaptureFilePort({ arena, input, output }), { code: 'NF_CAPTURE_FORMAT' })
+  assert.deepEqual(readFileSync(output), before)
 })
 
 test('errors have codes', async () => {

@@ -67,24 +67,22 @@ export async function openCaptureFilePort(options: CaptureFilePortOptions): Prom
     throw new CodedError('NF_CONFIG_INVALID', `a capture cannot be played at ${packetsPerSecond} packets per second`,
       'Give a number above 0')
   }
-  const reader = input === undefined ? undefined : await openCaptureReader(input)
-  let writer: CaptureFileWriter | undefined
+  const port = new CaptureFilePort(options, input === undefined ? undefined : await openCaptureReader(input))
   try {
-    writer = output === undefined ? undefined : new CaptureFileWriter(output, { inputs: input === undefined ? [] : [input] })
+    await port.started
+    if (port.problem !== undefined) throw port.problem
+    // Only now: a file that is there is not emptied for a capture that is none.
+    if (output !== undefined) port.writeTo(new CaptureFileWriter(output, { inputs: input === undefined ? [] : [input] }))
   } catch (error) {
-    await reader?.close()
+    await port.close()
     throw error
   }
-  const port = new CaptureFilePort(options, reader, writer)
-  await port.started
-  if (port.problem === undefined) return port
-  await port.close()
-  throw port.problem
+  return port
 }
 
 /** Made by {@link openCaptureFilePort}; to be closed. */
 export class CaptureFilePort extends DevicePort {
-  /** Settled once the first packets are there, or it is known that there are none. */
+  /** Settled once it is known that the input is a capture, or that it is none. */
   readonly started: Promise<void>
   /** How the capture ended, once it has been read to its end. */
   ending: CaptureEnding | undefined
@@ -95,7 +93,7 @@ export class CaptureFilePort extends DevicePort {
   readonly #speed: number
   readonly #intervalUs: number
   readonly #reader: CaptureFileReader | undefined
-  readonly #writer: CaptureFileWriter | undefined
+  #writer: CaptureFileWriter | undefined
   readonly #reading: Promise<void>
   /** The buffer that is played from: next packet and end; and the one that is filled: start and end. */
   #at = 0
@@ -109,15 +107,13 @@ export class CaptureFilePort extends DevicePort {
   #origin: TimeUs = -1
   #firstTime: TimeUs = 0
 
-  constructor(options: CaptureFilePortOptions, reader: CaptureFileReader | undefined, writer: CaptureFileWriter | undefined) {
+  constructor(options: CaptureFilePortOptions, reader: CaptureFileReader | undefined) {
     super(options.name ?? 'capture file')
     this.#arena = options.arena
     this.#clock = options.clock ?? systemClock
     this.#speed = options.speed ?? Infinity
     this.#intervalUs = options.packetsPerSecond === undefined ? 0 : 1e6 / options.packetsPerSecond
     this.#reader = reader
-    this.#writer = writer
-    writer?.interfaceAdded(0, LinkType.Ethernet, 0, true)
     let started = (): void => undefined
     this.started = new Promise((resolve) => { started = resolve })
     this.#reading = reader === undefined ? Promise.resolve() : this.#read(reader, started)
@@ -125,6 +121,12 @@ export class CaptureFilePort extends DevicePort {
       this.#isRead = true
       started()
     }
+  }
+
+  /** What is sent from now on goes into this file, which becomes the port's. */
+  writeTo(writer: CaptureFileWriter): void {
+    writer.interfaceAdded(0, LinkType.Ethernet, 0, true)
+    this.#writer = writer
   }
 
   /** True once the last packet of the capture has been played. */
@@ -230,9 +232,8 @@ export class CaptureFilePort extends DevicePort {
     this.#fillStart = this.#fillEnd = this.#arena.allocate('capture staging', STAGING_BYTES)
     this.#spare = this.#arena.allocate('capture staging', STAGING_BYTES)
     try {
-      this.ending = await reader.readInto(this.#staging(), () => {
+      this.ending = await reader.readInto(this.#staging(started), () => {
         if (this.#fillEnd === this.#fillStart) return undefined
-        started()
         if (this.#at === this.#end) return this.#swap()
         return new Promise<void>((resolve) => { this.#resume = resolve })
       })
@@ -243,11 +244,14 @@ export class CaptureFilePort extends DevicePort {
     started()
   }
 
-  #staging(): CaptureSink {
+  #staging(started: () => void): CaptureSink {
     const { i32, u8, f64 } = this.#arena
     const linkTypes: number[] = []
     return {
-      interfaceAdded: (index, linkType) => { linkTypes[index] = linkType },
+      interfaceAdded: (index, linkType) => {
+        linkTypes[index] = linkType
+        started()
+      },
       packet: (bytes, offset, length, wireLength, seconds, nanoseconds, interfaceIndex) => {
         if (length > FRAME_BYTES_MAX) {
           this.statistics.rxOversize++
