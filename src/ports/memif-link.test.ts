@@ -11,6 +11,7 @@ import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { CodedError } from '../base/coded-error.ts'
+import { Random } from '../base/random.ts'
 import { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
@@ -202,6 +203,52 @@ for (const role of ['server', 'client'] as const) {
 }
 
 for (const role of ['server', 'client'] as const) {
+  test(`as ${role}: an echo that is killed at any moment loses nothing`, { skip, timeout: 120_000 }, async () => {
+    const socket = newSocket()
+    const random = new Random(role.length)
+    const end = new End({ role, socket, keepsUnconsumed: true })
+    end.port.open()
+    let repeated = 0
+    for (let round = 0; round < 6; round++) {
+      const peer = new Peer({ port: { role: role === 'server' ? 'client' : 'server', socket, isReleaseManual: true }, does: 'echo' })
+      try {
+        await end.until('the link is up', () => end.port.isUp && end.port.room > 0)
+        end.sent = 0
+        const back: number[] = []
+        const frames = random.between(20_000, 100_000)
+        await end.until('the echo is in full swing', () => {
+          for (let i = 0; i < 200; i++) {
+            for (let n = random.below(40); n > 0 && end.sent - back.length < 500 && end.port.room > 0; n--) end.send(60)
+            end.port.flush()
+            back.push(...end.receive())
+          }
+          return back.length >= frames
+        })
+        const killed = peer.kill()
+        // While it dies there is more for it.
+        await end.until('the end is noticed', () => {
+          for (let n = 0; n < 20 && end.sent - back.length < 500 && end.port.room > 0; n++) end.send(60)
+          return !end.port.isUp
+        })
+        await killed
+        for (let got = end.receive(); got.length > 0; got = end.receive()) back.push(...got)
+        assert.deepEqual(back, numbers(0, back.length))
+        const taken = end.takeBack()
+        end.port.endTakeBack()
+        assert.deepEqual(taken.frames, numbers(taken.first - 1, end.sent))
+        assert.ok(taken.first - 1 <= back.length, `${back.length} came back, then from ${taken.first} of ${end.sent}`)
+        repeated += back.length - (taken.first - 1)
+        assert.ok(back.length - (taken.first - 1) <= 32, 'not more than a batch is there twice')
+      } finally {
+        await peer.kill()
+      }
+    }
+    if (process.env.NFACTOR_PORT_RATES !== undefined) console.log(`frames that came twice: ${repeated}`)
+    assert.equal(end.port.statistics.txLost, 0)
+    assert.equal(end.pool.used, 0)
+    end.port.close()
+  })
+
   for (const sleeps of ['loop', 'thread'] as const) {
     test(`as ${role}: both ends sleep and are woken by each other, the other one by its ${sleeps}`, { skip, timeout: 60_000 }, async () => {
       const socket = newSocket()
