@@ -1,8 +1,9 @@
 /**
  * `node src/ports/memif-peer.ts JSON`: a process at the other end of a memif link, for tests and benches.
  *
- * It prints a line when the port is open, when the link is up, and one per second or when `stopAfter` frames have been received; a frame's first word, at
- * byte 14, is its number. What it does: `sink` receives, `echo` sends back what it receives, `source` sends frames of `bytes` bytes.
+ * It prints a line when the port is open, when the link is up, one per second, and when `stopAfter` frames have been received; a
+ * frame's number is the word at byte 14. What it does: `sink` receives, `echo` sends back what it receives, `source` sends frames of
+ * `bytes` bytes.
  */
 
 import { setImmediate } from 'node:timers/promises'
