@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -282,6 +282,59 @@ for (const role of ['server', 'client'] as const) {
     })
   }
 }
+
+test('whatever the two ends do, they find each other again, and nothing is left open', { skip }, () => {
+  const random = new Random(21)
+  const socket = newSocket()
+  const ends = (['server', 'client'] as const).map((role) => new End({ role, socket, keepsUnconsumed: true, ringSize: 64 }))
+  const used = (): [number, number] =>
+    [readdirSync('/proc/self/fd').length, readFileSync('/proc/self/maps', 'latin1').split('\n').length]
+  let before: [number, number] | undefined
+  let now = 1
+  const turn = (): void => {
+    for (const { port } of ends) port.maintain(now += 5000)
+  }
+  for (let round = 0; round < 300; round++) {
+    for (let i = random.below(12); i > 0; i--) {
+      const end = random.pick(ends)
+      const { port } = end
+      random.pick([
+        () => { port.open() },
+        () => { port.close() },
+        () => { port.sever() },
+        () => { if (port.canTakeBack) end.takeBack(random.chance(0.5) ? undefined : random.below(100)) },
+        () => { port.endTakeBack() },
+        () => { for (let n = random.below(80); n > 0; n--) end.send() },
+        () => { for (let n = random.below(4); n > 0; n--) end.receive() },
+        turn, turn, turn,
+      ])()
+    }
+    // From here on both want the link.
+    for (let i = 0; i < 50 && !ends.every(({ port }) => port.isUp && port.room > 0); i++) {
+      for (const end of ends) {
+        end.port.open()
+        while (end.receive().length > 0);
+        end.port.endTakeBack()
+      }
+      turn()
+    }
+    assert.ok(ends.every(({ port }) => port.isUp), ends.map(({ port }) => `${port.state} ${port.lastEnd}`).join(', '))
+    for (const { port } of ends) port.flush()
+    while (ends.some((end) => end.receive().length > 0));
+    for (const [from, to] of [[0, 1], [1, 0]]) {
+      ends[from].sent = 7
+      assert.ok(ends[from].send())
+      ends[from].port.flush()
+      assert.deepEqual(ends[to].receive(), [7])
+    }
+    for (const { pool } of ends) assert.equal(pool.used, 0)
+    if (round === 50) before = used()
+  }
+  const after = used()
+  assert.equal(after[0], before?.[0])
+  assert.ok(Math.abs(after[1] - (before?.[1] ?? 0)) < 40, `${before?.[1]} mappings, then ${after[1]}`)
+  for (const { port } of ends) port.close()
+})
 
 test('what is not taken back is counted as lost', { skip }, () => {
   const socket = newSocket()
