@@ -65,7 +65,7 @@ for (const [name, direction] of Object.entries(PortDirection)) {
     const about = (count: number, of: number, chance: number): void => {
       assert.ok(Math.abs(count - of * chance) < 5 * Math.sqrt(of * chance), `${count} of ${of}, ${of * chance} expected`)
     }
-    const none = { lost: 0, duplicated: 0, corrupted: 0, reordered: 0, delayed: 0 }
+    const none = { lost: 0, duplicated: 0, corrupted: 0, reordered: 0, delayed: 0, refused: 0 }
 
     const quiet = run(direction, {})
     assert.equal(quiet.totals.received, 4000)
@@ -169,6 +169,22 @@ test('what is said before a long frame about its segments stays with it', () => 
   assert.deepEqual(seen, [1448])
   assert.equal(fault.receive(pool, descriptors, 1), 1)
   assert.equal(arena.u16[(arena.i32[descriptors] - 2) >> 1], 1200)
+})
+
+test('a frame that is not taken is counted', () => {
+  arena.reset()
+  const [near] = createMemoryPorts(arena, { frames: 4, reserved: 1, frameBytes: 200 })
+  const clock = new ManualClock()
+  const fault = new FaultPort({ arena, inner: near, seed: 1, clock, held: 5, out: { delay: 1 } })
+  const taken = (): boolean[] => Array.from({ length: 6 }, () => fault.send(1000, 100))
+  assert.deepEqual(taken(), [true, true, true, true, true, false])
+  assert.equal(fault.room, 0)
+  // Three go on when they are due; the others wait for room behind the full link.
+  clock.advanceBy(2000)
+  fault.flush()
+  assert.equal(fault.held, 2)
+  assert.deepEqual(taken(), [true, true, true, false, false, false])
+  assert.deepEqual([fault.counts(PortDirection.out).refused, fault.counts(PortDirection.out).frames], [4, 8])
 })
 
 test('while frames are held there is no sleeping; a port that closes forgets them', () => {

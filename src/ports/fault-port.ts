@@ -57,6 +57,8 @@ export interface FaultCounts {
   corrupted: number
   reordered: number
   delayed: number
+  /** Not taken: too many are held, or the inner port is full. Not among `frames`. */
+  refused: number
 }
 
 /** Bytes before a frame that belong to it. */
@@ -166,7 +168,10 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
     const { isWaiting } = line
     this.#release()
     const isFull = !isReserved && inner.room <= 0
-    if (line.free <= 0 || (isFull && !isWaiting)) return false
+    if (line.free <= 0 || (isFull && !isWaiting)) {
+      line.counts.refused++
+      return false
+    }
     const now = this.#clock.now()
     // A damaged frame is a copy: the caller's is not ours to change.
     if (line.take(frame, length, isReserved ? RESERVED : 0, false, isFull, now)) {
@@ -225,7 +230,7 @@ interface HeldFrame {
 
 /** One direction: what is held, and what chance does. */
 class FaultLine {
-  readonly counts: FaultCounts = { frames: 0, lost: 0, duplicated: 0, corrupted: 0, reordered: 0, delayed: 0 }
+  readonly counts: FaultCounts = { frames: 0, lost: 0, duplicated: 0, corrupted: 0, reordered: 0, delayed: 0, refused: 0 }
   readonly #u8: Uint8Array
   readonly #random: Random
   readonly #most: number
