@@ -4,9 +4,11 @@
  *
  * The generator makes frames in slots of a pool, batches of 32, as for a data plane; then the slots are given back. Beside it, in
  * turns with it, the least that any generator could do: a frame made beforehand is copied into a slot. Medians of several runs;
- * the ratio to the copy is what compares between machines.
+ * the ratio to the copy is what compares between machines. Each measurement has a process of its own, for V8 compiles a closure for
+ * what it is bound to only while it is the only one.
  */
 
+import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -18,7 +20,11 @@ import { createTraffic } from '../../src/ports/traffic/traffic-generator.ts'
 import type { TrafficOptions } from '../../src/ports/traffic/traffic-options.ts'
 
 const { values } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' } },
+  options: {
+    quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' },
+    // For the processes that measure.
+    case: { type: 'string' }, sink: { type: 'boolean', default: false },
+  },
 })
 const runs = Number(values.runs ?? (values.quick ? 3 : 9))
 const packets = values.quick ? 300_000 : 1_000_000
@@ -50,7 +56,8 @@ function rate(turn: () => number): number {
   return count / (user + system) * 1e6
 }
 
-function measure(name: string, options: Omit<TrafficOptions, 'arena' | 'seed'>): Row {
+/** Medians of packets per second: of the generator, with or without its sink, and of the copy. */
+function measure(options: Omit<TrafficOptions, 'arena' | 'seed'>, isSunk: boolean): [number, number] {
   const arena = new Arena(64 << 20)
   const { i32 } = arena
   const { copy } = loadKernels(arena)
@@ -58,9 +65,9 @@ function measure(name: string, options: Omit<TrafficOptions, 'arena' | 'seed'>):
   const descriptors = arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
   const frame = arena.allocate('frame', 2048) + 2
   const length = typeof options.sizes === 'number' ? options.sizes : 60
-  const [alone, sunk] = [1, 2].map((seed) => createTraffic({ arena, seed, ...options }))
+  const traffic = createTraffic({ arena, seed: 1, ...options })
 
-  const turnOf = (traffic: typeof alone, isSunk: boolean) => (): number => {
+  const trafficTurn = (): number => {
     let count = 0
     for (const side of [0, 1] as const) {
       const came = traffic.ports[side].receive(pool, descriptors, 32)
@@ -80,16 +87,30 @@ function measure(name: string, options: Omit<TrafficOptions, 'arena' | 'seed'>):
     }
     return 32
   }
-  const turns = [turnOf(alone, false), turnOf(sunk, true), copyTurn]
-  const rates = turns.map(() => [] as number[])
-  for (const turn of turns) rate(turn)
-  for (let run = 0; run < runs; run++) turns.forEach((turn, index) => rates[index].push(rate(turn)))
-  const { received, lost, corrupted, foreign } = sunk.sink.totals
-  if (received !== sunk.sent.packets || lost + corrupted + foreign > 0) throw new Error(`${name}: the sink disagrees with the generator`)
-  return { name, packetsPerSecond: median(rates[0]), withSink: median(rates[1]), copy: median(rates[2]) }
+  rate(trafficTurn)
+  rate(copyTurn)
+  const rates: [number[], number[]] = [[], []]
+  for (let run = 0; run < runs; run++) {
+    rates[0].push(rate(trafficTurn))
+    rates[1].push(rate(copyTurn))
+  }
+  const { received, lost, corrupted, foreign } = traffic.sink.totals
+  if (isSunk && (received !== traffic.sent.packets || lost + corrupted + foreign > 0)) {
+    throw new Error('the sink disagrees with the generator')
+  }
+  return [median(rates[0]), median(rates[1])]
 }
 
-const rows = Object.entries(cases).map(([name, options]) => measure(name, options))
+if (values.case !== undefined) {
+  console.log(JSON.stringify(measure(cases[values.case], values.sink)))
+  process.exit()
+}
+
+const rows = Object.keys(cases).map((name): Row => {
+  const [alone, sunk] = [[], ['--sink']].map((more) => JSON.parse(execFileSync(process.execPath, [import.meta.filename, '--case', name,
+    '--runs', `${runs}`, ...values.quick ? ['--quick'] : [], ...more], { encoding: 'utf8' })) as [number, number])
+  return { name, packetsPerSecond: alone[0], withSink: sunk[0], copy: alone[1] }
+})
 const mega = (value: number): string => (value / 1e6).toFixed(2).padStart(8)
 console.log(`Mpackets per second of processor time, medians of ${runs} runs; Node ${process.version}, ` +
   `${cpus()[0]?.model ?? 'unknown processor'}\n`)
