@@ -147,6 +147,16 @@ ${EXIT_HELP}`)
       done(simulateCommand(options))
     })
 
+  for (const kind of ['runtime', 'switch'] as const) {
+    program.command(kind)
+      .description(`run one ${kind} of a cluster in this process (nfactor up starts them all)`)
+      .argument('<file>', 'configuration of the node, YAML or JSON')
+      .action(async (file: string) => {
+        const { nodeCommand } = await import('./node-command.ts')
+        done(await nodeCommand(kind, file))
+      })
+  }
+
   const bench = program.command('bench').description('measure NFactor on this machine')
     .helpCommand('help [command]', 'print the help of a command')
   for (const name of Object.keys(benches) as (keyof typeof benches)[]) {
