@@ -7,8 +7,10 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { fileUnwritable } from '../process/file-unwritable.ts'
 import { benchCommand, benches } from './bench-command.ts'
+import { addClusterCommands } from './cluster-program.ts'
 import { ExitStatus } from './exit-status.ts'
 import { reportError } from './error-report.ts'
+import { collect, wholeNumber } from './option-values.ts'
 
 const packageFile = new URL('../../package.json', import.meta.url)
 
@@ -147,15 +149,7 @@ ${EXIT_HELP}`)
       done(simulateCommand(options))
     })
 
-  for (const kind of ['runtime', 'switch'] as const) {
-    program.command(kind)
-      .description(`run one ${kind} of a cluster in this process (nfactor up starts them all)`)
-      .argument('<file>', 'configuration of the node, YAML or JSON')
-      .action(async (file: string) => {
-        const { nodeCommand } = await import('./node-command.ts')
-        done(await nodeCommand(kind, file))
-      })
-  }
+  addClusterCommands(program, done)
 
   const bench = program.command('bench').description('measure NFactor on this machine')
     .helpCommand('help [command]', 'print the help of a command')
@@ -177,16 +171,4 @@ function list(text: string): string[] {
   const names = text.split(',').map((name) => name.trim()).filter((name) => name !== '')
   if (names.length === 0) throw new InvalidArgumentError('Name at least one network function.')
   return names
-}
-
-function collect(text: string, before: readonly string[]): string[] {
-  return [...before, text]
-}
-
-function wholeNumber(text: string): number {
-  const value = Number(text)
-  if (!/^\d+$/.test(text) || value > 0xffffffff) {
-    throw new InvalidArgumentError('It must be a whole number up to 4294967295.')
-  }
-  return value
 }

@@ -55,8 +55,14 @@ export class ClusterFolder {
     }
   }
 
-  remove(): void {
+  clear(): void {
     rmSync(this.path, { recursive: true, force: true })
+  }
+
+  /** With what a supervisor without terminal has printed. */
+  remove(): void {
+    this.clear()
+    rmSync(this.detachedLog, { force: true })
   }
 
   get supervisorSocket(): string {
@@ -71,9 +77,9 @@ export class ClusterFolder {
     return join(this.path, 'run.json')
   }
 
-  /** The file of this process's own output when it has no terminal. */
-  get supervisorLog(): string {
-    return join(this.path, 'supervisor.log')
+  /** What a supervisor prints that has no terminal: beside the folder, which it makes itself. */
+  get detachedLog(): string {
+    return `${this.path}.log`
   }
 
   nodeFile(id: number): string {

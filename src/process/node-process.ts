@@ -43,6 +43,9 @@ export const NodeExit = { ended: 0, failed: 1, defect: 70, fenced: 75 } as const
 /** How long an orderly shutdown lets packets go out. */
 const DRAIN_MS = 500
 const FLOWS_MAX = 100_000
+/** How long a node waits for its links before it begins without, and how often it looks. */
+const LINK_MS = 2_000
+const LINK_POLL_MS = 2
 
 export class NodeProcess {
   readonly #config: NodeConfig
@@ -59,7 +62,9 @@ export class NodeProcess {
   #switch: SwitchNode | undefined
   #executor: Executor | undefined
   #cluster: ClusterConfig | undefined
+  #isBeginning = false
   #isFenced = false
+  #isStopped = false
   readonly #ended = Promise.withResolvers<number>()
 
   /** @param onDefect called with a report when the node has broken an invariant: the process is to end at once */
@@ -112,6 +117,7 @@ export class NodeProcess {
 
   /** Ends in good order: what is inside goes out first. */
   stop(): void {
+    this.#isStopped = true
     if (this.#executor === undefined) this.#ended.resolve(NodeExit.ended)
     else this.#executor.stop(DRAIN_MS)
   }
@@ -153,8 +159,11 @@ export class NodeProcess {
     }
     this.#cluster = next
     this.#attachLinks(next)
-    if (this.#node === undefined) this.#begin(next)
-    else this.#node.notifyClusterConfig(next, systemClock.now())
+    this.#node?.notifyClusterConfig(next, systemClock.now())
+    if (!this.#isBeginning) {
+      this.#isBeginning = true
+      this.#begin().catch((error: unknown) => { this.#ended.reject(error) })
+    }
     this.#executor?.wake()
     return { accepted: true, code: '' }
   }
@@ -180,8 +189,20 @@ export class NodeProcess {
     }
   }
 
-  #begin(cluster: ClusterConfig): void {
+  /**
+   * Makes the node once its links are up, or have had time to be: before, nobody hears of this life, and nobody sends packets to it that
+   * have no way to go.
+   */
+  async #begin(): Promise<void> {
+    for (const end = performance.now() + LINK_MS; performance.now() < end;) {
+      for (const port of this.#ports()) port.maintain(systemClock.now())
+      if ([...this.#links.values()].every(({ isUp }) => isUp) && this.#bypass?.isUp !== false) break
+      await new Promise((resolve) => { setTimeout(resolve, LINK_POLL_MS) })
+    }
+    if (this.#isFenced || this.#isStopped) return this.#ended.resolve(this.#isFenced ? NodeExit.fenced : NodeExit.ended)
     const config = this.#config
+    const cluster = this.#cluster
+    assert(cluster !== undefined, 'a node begins with a configuration')
     if (config.kind === 'runtime') this.#runtime = this.#makeRuntime(config, cluster)
     else this.#switch = this.#makeSwitch(config, cluster)
     const node = this.#node
