@@ -8,7 +8,8 @@
  *     egress: { type: af-packet, interface: eth2 }
  *     runtimes: 3
  *
- * Chain, limits, timeouts and policy are written as for nfactor run, and mean each runtime.
+ * Chain, limits, timeouts and policy are written as for nfactor run, and mean each runtime. A run takes such a file too, and what it
+ * says of these.
  */
 
 import { dirname, resolve } from 'node:path'
@@ -30,12 +31,9 @@ export const clusterSchema = runConfigSchema.extend({
   placement: placementSchema,
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
-}).describe('Configuration of nfactor up')
+}).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
 
 export type ClusterDocument = z.output<typeof clusterSchema>
-
-/** Keys that only cluster files have. */
-export const clusterKeys = ['name', 'runtimes', 'placement', 'ingress', 'egress'] as const
 
 export interface ClusterSpec {
   readonly name: string

@@ -38,6 +38,9 @@ export interface ExecutorOptions {
 const SLICE_US = 200
 /** Turns without a frame before the executor sleeps. With fewer, the next packet of a conversation finds it asleep. */
 const IDLE_TURNS = 200
+/** A yield that takes longer than this has given the core to somebody, and counts for so many turns. */
+const SHARED_US = 20
+const SHARED_TURNS = 50
 const MAINTAIN_US = 5_000
 /** What is due within this time is waited for awake: timers of the event loop count milliseconds. */
 const NEAR_US = 300
@@ -106,8 +109,7 @@ export class Executor {
       } else if (hasWorked) {
         idle = stubborn = 0
       } else {
-        idle++
-        yieldCore()
+        idle += this.#yield()
       }
       if (idle <= IDLE_TURNS || this.#isStopping) {
         await turn()
@@ -121,7 +123,19 @@ export class Executor {
       const ms = Math.max(1, Math.min(this.#dozeMsMax, Math.floor(dueUs / 1000)))
       const wasAsleep = await this.#doze(stubborn > STUBBORN_TURNS ? 1 : ms, stubborn > STUBBORN_TURNS)
       stubborn = wasAsleep ? stubborn : stubborn + 1
+      // Unless there is something now, back to sleep.
+      idle = IDLE_TURNS
     }
+  }
+
+  /**
+   * Lets another process have the core. Returns for how many idle turns that counts: where somebody else wanted it, who sleeps is
+   * sooner back at a frame's arrival than who competes.
+   */
+  #yield(): number {
+    const before = this.#clock.now()
+    yieldCore()
+    return this.#clock.now() - before > SHARED_US ? SHARED_TURNS : 1
   }
 
   /** Polls while there is more, for a slice at most. True if there was anything. */
