@@ -44,6 +44,10 @@ export async function statusCommand(options: ClusterCommandOptions & { readonly 
   }
 }
 
+/** What external ports have lost or refused, in words. */
+const portLosses = [['rxMissed', 'missed: they found no room before we came'], ['rxForeign', 'not let in: NFactor\'s own kind, from outside'],
+  ['rxOversize', 'too long to be taken'], ['rxInvalid', 'damaged'], ['txOversize', 'too long to be sent']] as const
+
 function statusLines(status: ClusterStatus): string[] {
   const head = ['NODE', 'STATE', 'LIFE', 'PID', 'BUSY', 'PACKETS/S', 'RECEIVED', 'DROPPED', 'FLOWS', 'RESTARTS']
   const rows = status.nodes.map((node) => [
@@ -53,9 +57,13 @@ function statusLines(status: ClusterStatus): string[] {
   const right = { align: 'right' } as const
   const drops = status.nodes.flatMap(({ name, status: own }) => Object.entries(own?.dropReasons ?? {}).map(([reason, count]) =>
     `  ${name}: ${countText(count)} dropped, ${reason}`))
+  const ports = status.nodes.flatMap(({ name, status: own }) => portLosses.flatMap(([key, text]) => {
+    const count = own?.external?.[key] ?? 0
+    return count > 0 ? [`  ${name}: ${countText(count)} ${text} (${own?.external?.name})`] : []
+  }))
   return [`cluster ${status.name}, ${status.isReady ? 'ready' : 'not ready'}, up ${status.uptimeSeconds} s, ` +
     `configuration ${status.configVersion}, chain ${status.chain.join(', ')}`,
-  ...tableLines([head, ...rows], [{}, {}, right, right, right, right, right, right, right, right]), ...drops]
+  ...tableLines([head, ...rows], [{}, {}, right, right, right, right, right, right, right, right]), ...drops, ...ports]
 }
 
 export async function flowsCommand(filter: readonly string[],

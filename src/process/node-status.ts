@@ -2,6 +2,7 @@
  * What a node process says of itself.
  */
 
+import type { LinkPort, PortStatistics } from '../ports/link-port.ts'
 import type { NodeConfig } from './node-config.ts'
 
 /** `PollWorkload`: counters since the process began; who polls makes rates of them. Paper §5.3, table 2. */
@@ -37,7 +38,7 @@ export interface NodeStatus {
   /** Steps of protocols that are open now. */
   readonly openSteps: Readonly<Record<string, number>>
   readonly links: readonly { readonly peer: number, readonly isUp: boolean, readonly lastEnd: string }[]
-  readonly external?: { readonly name: string, readonly isUp: boolean }
+  readonly external?: Pick<LinkPort, 'name' | 'isUp'> & PortStatistics
   /** What a generator or sink has counted. */
   readonly traffic?: Readonly<Record<string, unknown>>
   readonly moves?: Readonly<Record<string, unknown>>
