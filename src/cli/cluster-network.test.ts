@@ -10,63 +10,11 @@ import assert from 'node:assert/strict'
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { after, test } from 'node:test'
 import { networkSkip, TestNetwork } from '../ports/test-network.ts'
+import { clientProgram, parseDownloads, serverProgram, type Download } from './download-programs.ts'
 import { TestCluster } from './test-cluster.ts'
 
 const skip = networkSkip()
-const CHUNK_BYTES = 256 * 1024
 const MEGABYTE = 1_000_000
-
-/** Serves so many bytes of noise, in an even stream, and says their digest in a trailer; `/ping` answers at once. */
-const SERVER = `
-const { createServer } = require('node:http')
-const { createHash, randomBytes } = require('node:crypto')
-createServer((request, response) => {
-  const url = new URL(request.url, 'http://x')
-  if (url.pathname === '/ping') return response.end('pong')
-  let left = Number(url.searchParams.get('bytes'))
-  const hash = createHash('sha256')
-  response.writeHead(200, { 'Trailer': 'digest' })
-  const next = () => {
-    const chunk = randomBytes(Math.min(left, ${CHUNK_BYTES}))
-    left -= chunk.length
-    hash.update(chunk)
-    response.write(chunk)
-    if (left > 0) return setTimeout(next, Number(url.searchParams.get('pause')))
-    response.addTrailers({ digest: hash.digest('hex') })
-    response.end()
-  }
-  next()
-}).listen(8000, () => { console.log('ready') })`
-
-/** Downloads on so many connections, then says of each how it went. */
-const CLIENT = `
-const { get } = require('node:http')
-const { createHash } = require('node:crypto')
-const [host, connections, bytes, pause] = process.argv.slice(1)
-for (let i = 0; i < Number(connections); i++) {
-  const hash = createHash('sha256')
-  let received = 0, last = performance.now(), stall = 0
-  const fail = (error) => { console.log(JSON.stringify({ received, error: String(error.code || error.message) })) }
-  get({ host, port: 8000, path: '/noise?bytes=' + bytes + '&pause=' + pause, agent: false }, (response) => {
-    response.on('data', (chunk) => {
-      const now = performance.now()
-      stall = Math.max(stall, now - last)
-      last = now
-      received += chunk.length
-      hash.update(chunk)
-    })
-    response.on('error', fail)
-    response.on('end', () => { console.log(JSON.stringify({ received, same: response.trailers.digest === hash.digest('hex'), stall })) })
-  }).on('error', fail)
-}`
-
-interface Download {
-  readonly received: number
-  readonly same?: boolean
-  /** The longest time without data, milliseconds. */
-  readonly stall?: number
-  readonly error?: string
-}
 
 const children = new Set<ChildProcess>()
 after(() => { for (const child of children) child.kill('SIGKILL') })
@@ -107,12 +55,11 @@ runtimes: 2
 limits: { flows: 65536 }
 `)
   cluster.must('up', file, '--detach')
-  const web = start(server, SERVER)
+  const web = start(server, serverProgram)
   await new Promise((resolve) => { web.stdout?.once('data', resolve) })
 
   const download = async (host: string, connections: number, bytes: number, pauseMs: number): Promise<Download[]> =>
-    (await outputOf(start(client, CLIENT, host, String(connections), String(bytes), String(pauseMs))))
-      .trim().split('\n').map((line) => JSON.parse(line) as Download)
+    parseDownloads(await outputOf(start(client, clientProgram, host, String(connections), String(bytes), String(pauseMs))))
   const assertWhole = (downloads: readonly Download[], connections: number, bytes: number): void => {
     assert.deepEqual(downloads.map(({ received, same, error }) => ({ received, same, error })),
       Array.from({ length: connections }, () => ({ received: bytes, same: true, error: undefined })))

@@ -21,6 +21,14 @@ export function addClusterCommands(program: Command, done: (status: number) => v
       done(await upCommand(file, options))
     })
 
+  program.command('demo')
+    .description('show a cluster at work: flows move while packets go through, nodes are killed and come back; ends by itself')
+    .option('--json', 'print timings and verdicts as one JSON document')
+    .action(async (options) => {
+      const { demoCommand } = await import('./demo-command.ts')
+      done(await demoCommand(options))
+    })
+
   /** A command to a running cluster. */
   const toCluster = (name: string, about: string): Command => program.command(name).description(about)
     .option('-n, --name <name>', 'name of the cluster', DEFAULT_NAME)

@@ -63,7 +63,8 @@ export async function readCluster(file: string | undefined, settings: readonly s
   return spec
 }
 
-function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
+/** @param config what chain and settings of the content mean */
+export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
   const { name, runtimes, placement, chain, limits, timeouts, policy } = content
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
