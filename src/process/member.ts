@@ -41,6 +41,7 @@ export class Member {
   readonly #launcher: NodeLauncher
   #process: LaunchedNode | undefined
   #client: LineRpcClient | undefined
+  #polling: Promise<unknown> | undefined
 
   constructor(config: MemberConfig, folder: ClusterFolder, launcher: NodeLauncher) {
     this.config = config
@@ -125,25 +126,46 @@ export class Member {
     return await this.#client.call<T>(method, params, timeoutMs)
   }
 
-  /** Asks the node how it is. True if it is ready now and was not before. */
-  async poll(): Promise<boolean> {
-    const { incarnation, state } = this
+  /**
+   * Asks the node how it is. One question at a time: who asks meanwhile gets the same answer, and no news.
+   *
+   * @returns what the node has become, if that is news
+   */
+  async poll(): Promise<'ready' | 'silent' | undefined> {
+    if (this.#polling !== undefined) {
+      await this.#polling
+      return undefined
+    }
+    const polling = this.#polling = this.#ask()
+    try {
+      return await polling
+    } finally {
+      this.#polling = undefined
+    }
+  }
+
+  async #ask(): Promise<'ready' | 'silent' | undefined> {
+    const { incarnation } = this
     const before = this.status?.workload
     let status: NodeStatus
     try {
       status = await this.call<NodeStatus>('GetStatus', {}, SILENT_MS)
     } catch {
-      if (this.incarnation === incarnation && this.isAlive && this.state === 'ready') this.state = 'silent'
-      return false
+      if (this.incarnation !== incarnation || !this.isAlive || this.state !== 'ready') return undefined
+      this.state = 'silent'
+      return 'silent'
     }
-    if (this.incarnation !== incarnation || !this.isAlive) return false
+    if (this.incarnation !== incarnation || !this.isAlive) return undefined
     this.status = status
     if (before !== undefined) this.#rate(before, status.workload)
-    if (state === 'silent') this.state = 'ready'
-    if (!status.isReady || this.state !== 'starting') return false
+    if (this.state === 'silent') {
+      this.state = 'ready'
+      return 'ready'
+    }
+    if (!status.isReady || this.state !== 'starting') return undefined
     this.state = 'ready'
     this.bootMs = Math.round(performance.now() - this.startedMs)
-    return true
+    return 'ready'
   }
 
   #rate(before: NodeWorkload, now: NodeWorkload): void {

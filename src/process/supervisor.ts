@@ -234,11 +234,13 @@ export class Supervisor {
   // -- Looking -------------------------------------------------------------------------------------------------------
 
   async #poll(member: Member): Promise<void> {
-    const before = member.state
-    if (await member.poll()) {
-      this.events.add('node-ready', `${member.name} is ready after ${member.bootMs} ms`,
-        { node: member.name, incarnation: member.incarnation, ms: member.bootMs })
-    } else if (member.state === 'silent' && before !== 'silent') {
+    const wasSilent = member.state === 'silent'
+    const news = await member.poll()
+    if (news === 'ready') {
+      const { name: node, incarnation, bootMs: ms } = member
+      if (wasSilent) this.events.add('node-answers', `${node} answers again`, { node, incarnation })
+      else this.events.add('node-ready', `${node} is ready after ${ms} ms`, { node, incarnation, ms })
+    } else if (news === 'silent') {
       this.events.add('node-silent', `${member.name} does not answer`, { node: member.name })
     }
   }
