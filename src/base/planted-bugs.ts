@@ -30,6 +30,12 @@ export const plantedBugs = {
   'drop-ignored': 'a packet that a network function drops is forwarded',
   'load-for-runtime': 'the least-loaded policy returns the load for the runtime',
   'stale-epoch': 'a switch follows what is said of an epoch that is over (7, 21)',
+  'released-before-stored': 'an owner releases its packets itself, its replica only learns of them (12, 13)',
+  'step-not-stored': 'a replica releases a step and does not store it (12)',
+  'secured-without-go': 'a new replica releases packets before the switches say Go (9)',
+  'everything-resent': 'packets that a dead replica may have released are released again (13)',
+  'promote-unasked': 'a replica of a flow that was moving is promoted without asking its target (11)',
+  'bare-after-move': 'a flow that has moved gets no replica (11)',
 } as const
 
 export type PlantedBug = keyof typeof plantedBugs

@@ -6,7 +6,8 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import { planted, plantedBugs, type PlantedBug } from '../base/planted-bugs.ts'
 import { allFaultKinds, faultKinds, type FaultKind } from '../sim/fault-kinds.ts'
-import { addTo, faultsOfSeed, newSummary, phaseTable, type SimulationSummary } from '../sim/simulation-report.ts'
+import { addTo, faultsOfSeed, newSummary, phaseTable, replicationOfSeed, type SimulationSummary } from '../sim/simulation-report.ts'
+import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { simulate, type SimulationResult } from '../sim/simulation.ts'
 import { ExitStatus } from './exit-status.ts'
 
@@ -17,6 +18,7 @@ export interface SimulateOptions {
   readonly flows: number
   readonly packets: number
   readonly faults?: string
+  readonly replication?: string
   readonly follow?: number
   readonly plant?: string
   readonly listPlants?: boolean
@@ -52,6 +54,14 @@ function faultsOf(text: string | undefined): FaultKind[] | 'mixed' {
       `There are: ${allFaultKinds.join(', ')}; or all, none, mixed.`)
   }
   return names as FaultKind[]
+}
+
+const MODES: readonly string[] = ['none', 'async', 'commit']
+
+function replicationOf(text: string | undefined, seed: number): ReplicationMode {
+  if (text === undefined || text === 'mixed') return replicationOfSeed(seed)
+  if (MODES.includes(text)) return text as ReplicationMode
+  throw new CodedError('NF_USAGE', `--replication takes ${MODES.join(', ')} or mixed, not ${JSON.stringify(text)}`)
 }
 
 /** Adds seeds to a list of failing ones. They are replayed with the faults of their seed and the other options' defaults. */
@@ -92,7 +102,7 @@ export function simulateCommand(options: SimulateOptions): number {
   let result: SimulationResult | null = null
   for (let seed = from; seed <= to && performance.now() < deadline; seed++) {
     result = simulate({ seed, runtimes: options.runtimes, flows: options.flows, packets: options.packets, follow: options.follow,
-      faults: faults === 'mixed' ? faultsOfSeed(seed) : faults })
+      faults: faults === 'mixed' ? faultsOfSeed(seed) : faults, replication: replicationOf(options.replication, seed) })
     addTo(summary, result)
     if (result.violations.length > 0 && options.json !== true) {
       for (const { checker, detail } of result.violations.slice(0, 3)) console.log(`seed ${seed}: ${checker}: ${detail}`)

@@ -6,7 +6,12 @@ import { u32, u64 } from '../memory/struct.ts'
 import { fieldOf, message } from './message.ts'
 
 /** A flow that lives at, or is on its way to, `node`. `code` is an {@link AnnouncedPhase}. The tail is its alias keys. */
-export const AnnounceFlow = message(20, 'AnnounceFlow', { withKey: true, fields: { ownerIncarnation: u32 }, hasTail: true })
+export const AnnounceFlow = message(20, 'AnnounceFlow', { withKey: true, fields: { ownerIncarnation: u32, releaser: u32,
+  releaserIncarnation: u32 },
+  hasTail: true })
+export const AnnounceFlowReleaserIncarnation = fieldOf(AnnounceFlow, 'releaserIncarnation')
+/** Who releases its frames, 0: the owner does. */
+export const AnnounceFlowReleaser = fieldOf(AnnounceFlow, 'releaser')
 export const AnnounceFlowOwnerIncarnation = fieldOf(AnnounceFlow, 'ownerIncarnation')
 export const AnnouncedPhase = {
   /** The sender owns it and releases its packets. */

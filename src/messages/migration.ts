@@ -19,14 +19,28 @@ export const MoveRefusal = {
 } as const
 
 /** Make room for the flow. The tail is its alias keys, 11 words each. */
-export const PrepareFlow = message(9, 'PrepareFlow', { withKey: true, fields: { layout: u32, snapshotBytes: u32 }, hasTail: true })
+export const PrepareFlow = message(9, 'PrepareFlow', { withKey: true, fields: { layout: u32, snapshotBytes: u32, replica: u32 },
+  hasTail: true })
 export const PrepareFlowLayout = fieldOf(PrepareFlow, 'layout')
+/** The runtime that keeps the flow's replica, 0 for none. */
+export const PrepareFlowReplica = fieldOf(PrepareFlow, 'replica')
 export const PrepareFlowSnapshotBytes = fieldOf(PrepareFlow, 'snapshotBytes')
 /** `code`: a {@link MoveRefusal}. */
 export const PrepareFlowReply = message(10, 'PrepareFlowReply')
 
-/** Send the flow's packets to `node` from now on. */
-export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: { ownerIncarnation: u32 } })
+/**
+ * Send the flow's packets to `node` from now on. `releaser` releases its frames, 0: the owner does. `code` 1: its state is lost; 2: its
+ * owner before is dead, unless that is `buffersAt`.
+ */
+export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: { ownerIncarnation: u32, releaser: u32,
+  releaserIncarnation: u32, buffersAt: u32,
+  releaserNow: u32, releaserNowIncarnation: u32 } })
+export const RerouteFlowReleaserNowIncarnation = fieldOf(RerouteFlow, 'releaserNowIncarnation')
+/** Who has released its frames so far, although the switch may not have heard so; 0: the owner. */
+export const RerouteFlowReleaserNow = fieldOf(RerouteFlow, 'releaserNow')
+export const RerouteFlowBuffersAt = fieldOf(RerouteFlow, 'buffersAt')
+export const RerouteFlowReleaserIncarnation = fieldOf(RerouteFlow, 'releaserIncarnation')
+export const RerouteFlowReleaser = fieldOf(RerouteFlow, 'releaser')
 export const RerouteFlowOwnerIncarnation = fieldOf(RerouteFlow, 'ownerIncarnation')
 /** In-band, on the link to the owner before: behind the last packet that it gets. */
 export const RerouteFlowReply = message(12, 'RerouteFlowReply')
@@ -59,8 +73,12 @@ export const BufferedPacket = message(17, 'BufferedPacket', { hasTail: true })
 
 /** In-band: behind the last frame that this node releases of the flow. */
 export const Drained = message(18, 'Drained')
-/** From now on the new owner may release frames of the flow to this switch. */
-export const Go = message(19, 'Go')
+/**
+ * From now on the new releaser may release frames of the flow to this switch, which has accepted `released` from the one before. `code` 1:
+ * no, the flow lives on elsewhere at a higher epoch.
+ */
+export const Go = message(19, 'Go', { fields: { released: u32 } })
+export const GoReleased = fieldOf(Go, 'released')
 
 /** The record layout of the sender's chain, ahead of its first `PrepareFlow`. `flow` is its hash. The tail is JSON. */
 export const AnnounceChain = message(29, 'AnnounceChain', { hasTail: true })

@@ -23,9 +23,10 @@ import { createEngine, defaultPolicy, type EngineEvents, type EnginePolicy } fro
 import { Coordinator } from '../runtime/coordinator.ts'
 import { PeerSwitches } from '../runtime/peer-switches.ts'
 import {
-  ABSENT_OWN_BYTES, AbsentKind, COMPANION_BYTES, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf, type RuntimeContext,
-  type RuntimeLimits, type RuntimeTimes,
+  ABSENT_OWN_BYTES, AbsentKind, COMPANION_BYTES, COMPANION_REPLICA, companionOf, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf,
+  type RuntimeContext, type RuntimeLimits, type RuntimeTimes,
 } from '../runtime/runtime-context.ts'
+import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import type { ClusterNode, CommandResult, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
 import { DataLink } from './data-link.ts'
@@ -43,6 +44,10 @@ export interface RuntimeNodeOptions {
   readonly runtimeTimes?: Partial<RuntimeTimes>
   readonly sessions?: Partial<SessionSizes>
   readonly seed: number
+  /** Whether flows have replicas at other runtimes; `none` unless told. */
+  readonly replication?: ReplicationMode
+  /** In `async`: outputs of a flow between two copies of its record; 16 unless told. */
+  readonly replicateEvery?: number
   readonly config: ClusterConfig
   readonly ports: { readonly control: Port; readonly links: ReadonlyMap<number, Port> }
   readonly events?: EngineEvents
@@ -62,13 +67,14 @@ const EXPIRY_STEPS = 256
 const RECONSIDERED_PER_TURN = 64
 
 const STEPS = ['opening', 'closing', 'preparing', 'cancelling', 'rerouting', 'handing', 'aborting', 'takingBack', 'prepared', 'waiting',
-  'returning', 'inheriting', 'announcing', 'draining', 'claiming']
+  'returning', 'inheriting', 'securing', 'askingOwner', 'announcing', 'draining', 'claiming']
 
 export type RuntimeNode = ReturnType<typeof createRuntimeNode>
 
 export function createRuntimeNode(options: RuntimeNodeOptions) {
   const { arena, id, incarnation, clusterId, ports } = options
-  const { i32, u8 } = arena
+  const { i32, u8, u16 } = arena
+  const replicates = (options.replication ?? 'none') !== 'none'
   const openSteps: Record<string, number> = Object.fromEntries(STEPS.map((name) => [name, 0]))
   const anomalies: Record<string, number> = {}
   const drops: Record<string, number> = {}
@@ -147,7 +153,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     countHandedOver: (packets) => { own.handedOver += packets },
     step: (phase, by) => { openSteps[phase] += by },
   }
-  coordinator = new Coordinator(context)
+  coordinator = new Coordinator(context, { replication: options.replication ?? 'none', every: options.replicateEvery ?? 16,
+    release: sendTo })
   const { outgoing } = coordinator
   let config: ClusterConfig | null = null
   let view: ClusterView = { version: 0, runtimes: [], self: id }
@@ -169,6 +176,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   /** Sends what has come of a batch: each packet to the switch that its direction leaves by. */
   function sendOutput(): void {
     const count = engine.outputCount
+    const { protection } = coordinator as Coordinator
     for (let index = 0; index < count; index++) {
       const d = i32[engine.outputs + index]
       const record = i32[d + Descriptor.record]
@@ -179,8 +187,11 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
         const direction = ((i32[d + Descriptor.meta] >>> 16) & 1) ^ u8[record + FlowRecord.opener]
         target = u8[record + FlowRecord.outputs + direction]
       }
+      const isGuarded = replicates && record !== 0 && u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] !== 0
+      if (isGuarded && protection.steps.collect(record, d, target)) continue
       sendTo(target, i32[d + Descriptor.frame], i32[d + Descriptor.length])
     }
+    if (count > 0) protection.steps.commitSteps()
     engine.clearOutput()
   }
 
@@ -226,6 +237,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
 
   /** True while every link has room for all that a batch may send there. */
   function hasRoom(): boolean {
+    if (!(coordinator as Coordinator).protection.hasRoom) return false
     for (let i = 0; i < linkList.length; i++) {
       if ((linkList[i] as (typeof linkList)[number]).link.room < BATCH_PACKETS + BATCH_EXTRA_PACKETS) return false
     }
@@ -407,6 +419,9 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get pendingFrames() { return linkList.reduce((sum, { link }) => sum + link.pending, 0) },
     get slotsUsed() { return pool.used },
     /** Counts of moves out, in and of closings. */
+    replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
+    /** Flows of other runtimes whose replicas are here. */
+    get replicas() { return (coordinator as Coordinator).replicas.size },
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },
     /** Epoch of the flow at a record: for checkers. */
     epochOf: (record: number) => epochOf(context, record),

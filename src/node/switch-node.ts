@@ -275,6 +275,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       if (u8[entry + E_PHASE] === ACTIVE) toRuntime(d, u16[(entry + E_OWNER) >> 1])
       else virtualSwitch.packet(entry, d)
     } else if (u16[(entry + E_RELEASER) >> 1] === from) {
+      u32[(entry + Entry.released) >> 2]++
       toExternal(d, shown)
     } else if ((i32[d + META] & Meta.related) !== 0) {
       // An ICMP error may have been a flow of its own where it came in.

@@ -113,7 +113,7 @@ export class AliasClaims {
   }
 
   /** The home's word. */
-  reply(at: number): void {
+  reply(at: number, granted: (record: number) => void): void {
     const context = this.#context
     const { arena, engine } = context
     const claim = this.#claims.get(arena.f64[(at + MessageField.flow) >> 3])
@@ -122,8 +122,9 @@ export class AliasClaims {
       return context.anomaly('late-alias-reply')
     }
     this.#end(claim)
-    const granted = arena.u8[at + MessageField.code] === AliasRefusal.none && engine.addAlias(claim.record, key, claim.flip)
-    this.#answered(claim, granted)
+    const isGranted = arena.u8[at + MessageField.code] === AliasRefusal.none && engine.addAlias(claim.record, key, claim.flip)
+    if (isGranted) granted(claim.record)
+    this.#answered(claim, isGranted)
   }
 
   #answered({ record, nf, queue }: Claim, granted: boolean): void {
@@ -136,7 +137,11 @@ export class AliasClaims {
 
   #end(claim: Claim): void {
     this.#claims.delete(claim.flow)
-    if (claim.block !== 0) this.#context.absent.remove(claim.block)
+    const { absent, arena } = this.#context
+    // It may have become that of a flow on its way here that has the tuple.
+    const isOurs = claim.block !== 0 && arena.u8[claim.block + KeyBlock.kind] === AbsentKind.claimed &&
+      arena.f64[(claim.block + KeyBlock.flow) >> 3] === claim.flow
+    if (isOurs) absent.remove(claim.block)
     this.#context.step('claiming', -1)
   }
 

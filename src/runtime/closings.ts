@@ -28,13 +28,23 @@ interface Closing {
   isCancelled: boolean
 }
 
+export interface ClosingsHost {
+  /** A flow is about to end. */
+  ended(flow: number): void
+  /** True while packets of a flow are still to leave elsewhere. */
+  hasMore(flow: number): boolean
+}
+
 export class Closings {
   readonly #context: RuntimeContext
   readonly #closings = new Map<number, Closing>()
   readonly counts = { started: 0, ended: 0, cancelled: 0 }
 
-  constructor(context: RuntimeContext) {
+  readonly #host: ClosingsHost
+
+  constructor(context: RuntimeContext, host: ClosingsHost) {
     this.#context = context
+    this.#host = host
   }
 
   get size(): number {
@@ -120,12 +130,22 @@ export class Closings {
 
   #finish(closing: Closing): void {
     const context = this.#context
+    const { arena } = context
     this.#closings.delete(closing.flow)
     context.step('closing', -1)
     if (closing.isCancelled) return
+    if (closing.record !== 0 && this.#host.hasMore(closing.flow)) {
+      // A timer has put out a packet meanwhile, and its replica has not released it yet.
+      this.#tell(closing, FlowClosed, context.switches.all, 0)
+      context.engine.resumeFlow(closing.record)
+      arena.f64[(closing.record + FlowRecord.lastSeen) >> 3] = context.now
+      this.counts.cancelled++
+      return
+    }
     this.counts.ended++
     this.#tell(closing, FlowClosed, context.switches.all, 1)
     if (closing.record !== 0) {
+      this.#host.ended(closing.flow)
       context.engine.endFlow(closing.record)
     } else {
       context.absent.remove(closing.block)

@@ -11,35 +11,46 @@
 
 import { assert } from '../base/assert.ts'
 import { planted } from '../base/planted-bugs.ts'
-import { FlowPhase, FlowRecord } from '../flow/flow-record.ts'
+import { FlowPhase, FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
 import { KeyBlock } from '../flow/key-table.ts'
 import { copyFlowKey, flowKeysEqual } from '../flow/flow-key.ts'
-import { AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation,
-  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops,
-  WorkloadFlows, WorkloadPackets, WorkloadQueue } from '../messages/announcing.ts'
+import {
+  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, AnnounceFlowReleaserIncarnation,
+  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops, WorkloadFlows, WorkloadPackets,
+  WorkloadQueue,
+} from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
 import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
 import {
-  AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, InstallFlow, InstallFlowReply, PrepareFlow, PrepareFlowReply,
-  RerouteFlowReply,
+  AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, GoReleased, InstallFlow, InstallFlowReply, PrepareFlow,
+  PrepareFlowReply, RerouteFlowReply,
 } from '../messages/migration.ts'
+import {
+  AdoptFlow, AdoptFlowReply, AskFlow, AskFlowReply, CommitStep, ForgetFlow, MovingFlow, MovingFlowReply, ReleasePacket, RetireFlow,
+  RetireFlowConfigVersion, YieldFlow,
+} from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
-import { Bind, BindReleaser, FlowOpen, ReturnPacket } from '../messages/placement.ts'
+import { Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
-import { ALIAS_BYTES, AliasClaims, aliasCount, writeAliases } from './alias-claims.ts'
+import { ALIAS_BYTES, ALIAS_WORDS, AliasClaims, aliasCount, writeAliases } from './alias-claims.ts'
 import { Closings } from './closings.ts'
 import type { FlowManager } from './engine.ts'
 import { layoutHash, type ChainLayout } from './flow-snapshot.ts'
 import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves, type OutgoingMove } from './migration/outgoing-moves.ts'
+import { Protection, type ReplicationMode } from './replication/protection.ts'
+import { Replicas, type Replica } from './replication/replicas.ts'
 import {
-  AbsentBlock, AbsentKind, begin, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, writeKeyFrom,
-  type RuntimeContext,
+  AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey,
+  writeKeyFrom, type RuntimeContext,
 } from './runtime-context.ts'
+
+/** How far above the last epoch that it knows of a promoted replica begins: an owner may have tried so often since its last word. */
+const PROMOTION_EPOCHS = 8
 
 /** Result of asking a flow to go somewhere. */
 export type MoveAnswer = '' | 'unknown-runtime' | 'self' | 'no-such-flow'
@@ -51,6 +62,14 @@ interface Announcement {
   readonly since: number
   /** All flows have been told of; `AnnounceDone` waits for what is on its way here. */
   isTold: boolean
+}
+
+export interface CoordinatorOptions {
+  readonly replication: ReplicationMode
+  /** In `async`: outputs of a flow between two copies of its record. */
+  readonly every: number
+  /** Sends a frame to a switch and counts it. */
+  release(switchId: number, frame: number, length: number): void
 }
 
 export interface CoordinatorLoad {
@@ -66,6 +85,8 @@ export class Coordinator {
   readonly incoming: IncomingMoves
   readonly closings: Closings
   readonly claims: AliasClaims
+  readonly replicas: Replicas
+  readonly protection: Protection
   readonly #context: RuntimeContext
   readonly #scratch: number
   #runtimes = new Map<number, number>()
@@ -80,25 +101,49 @@ export class Coordinator {
   #stopping = 0
   #nextSweep = 0
   #nextWorkload = 0
+  /** Runtimes of the configuration that are to get no new flows. */
+  #draining = new Set<number>()
+  /** The configuration of which the switches are still to hear that we have taken it. */
+  #applying = 0
 
-  constructor(context: RuntimeContext) {
+  constructor(context: RuntimeContext, options: CoordinatorOptions) {
     this.#context = context
+    this.replicas = new Replicas(context, {
+      release: (switchId, frame, length) => { options.release(switchId, frame, length) },
+      // What is being taken back, or may yet be, lives here too.
+      owns: (flow, epoch) => this.outgoing.mayTakeBack(flow) || this.#owns(flow, epoch),
+      promote: (replica) => { this.#promote(replica) },
+      runtimes: () => this.#runtimes.keys(),
+    })
+    this.protection = new Protection(context, {
+      mode: options.replication, every: options.every,
+      candidates: () => this.#replicaCandidates(),
+      incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+      release: (switchId, frame, length) => { options.release(switchId, frame, length) },
+      isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow),
+    })
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
-    this.closings = new Closings(context)
+    this.closings = new Closings(context, {
+      ended: (flow) => { this.protection.ended(flow) },
+      hasMore: (flow) => this.protection.hasKept(flow),
+    })
     const hashOf = (key: number): number => {
       this.#find(key)
       return context.arena.i32[this.#scratch + Descriptor.hash]
     }
     this.claims = new AliasClaims(context, (key) => homeSwitchOf(context.arena.i32, key, this.#switches), hashOf)
     this.outgoing = new OutgoingMoves(context, (id) => this.#runtimes.get(id) ?? 0,
-      (flow) => this.closings.has(flow) || this.incoming.has(flow) || this.claims.has(flow))
+      (flow) => this.closings.has(flow) || this.incoming.has(flow) || this.claims.has(flow) || this.protection.securing.has(flow),
+      this.protection)
     this.incoming = new IncomingMoves(context, {
       isDraining: () => this.#isDraining,
       announce: (record, switchId) => { this.#announceFlow(switchId, record, true) },
       recordOf: (key) => this.#find(key),
       hashOf,
       layoutOf: (source, hash) => this.#layoutOf(source, hash),
-    })
+      hasReplica: (flow) => this.replicas.has(flow),
+      isThere: (runtime) => this.#runtimes.has(runtime),
+    }, this.protection)
     this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
   }
 
@@ -112,6 +157,43 @@ export class Coordinator {
     if (hash === this.#context.engine.layoutHash) return null
     const layout = this.#layouts.get(source)
     return layout !== undefined && layoutHash(layout) === hash ? layout : undefined
+  }
+
+  // -- Replication ---------------------------------------------------------------------------------------------------
+
+  /** Runtimes with the same chain that may keep a replica. */
+  #replicaCandidates(): number[] {
+    const { engine } = this.#context
+    return [...this.#runtimes.keys()].filter((id) => {
+      const layout = this.#layouts.get(id)
+      return layout !== undefined && !this.#draining.has(id) && layoutHash(layout) === engine.layoutHash
+    })
+  }
+
+  #owns(flow: number, epoch: number): boolean {
+    const context = this.#context
+    for (const record of context.engine.flows()) {
+      if (flowOf(context, record) === flow) return epochOf(context, record) >= epoch
+    }
+    return false
+  }
+
+  /** A flow whose owner is dead is ours now. */
+  #promote(replica: Replica): void {
+    const context = this.#context
+    const { arena, engine } = context
+    const record = engine.importFlow(replica.snapshot, context.now)
+    // Above whatever its owner may have told the switches since its last word to us.
+    setFlow(context, record, replica.flow, replica.epoch + PROMOTION_EPOCHS)
+    const companion = companionOf(context, record)
+    arena.u8.fill(0, companion, companion + COMPANION_BYTES)
+    arena.u8.set(replica.macs, companion)
+    for (let i = 0; i < replica.aliases.length; i += ALIAS_WORDS) {
+      arena.i32.set(replica.aliases.subarray(i, i + KEY_WORDS), this.#scratch + Descriptor.key)
+      engine.addAlias(record, this.#scratch + Descriptor.key, replica.aliases[i + KEY_WORDS] !== 0)
+    }
+    const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
+    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -168,10 +250,11 @@ export class Coordinator {
     const hash = arena.i32[d + Descriptor.hash]
     const block = context.absent.find(d + Descriptor.key, hash)
     const companion = companionOf(context, record)
+    const end = companion + COMPANION_BYTES
     const forward = switches.across(from, hash)
     arena.u8[record + FlowRecord.outputs] = forward
     arena.u8[record + FlowRecord.outputs + 1] = from
-    arena.u8.fill(0, companion, companion + MACS_BYTES + 4)
+    arena.u8.fill(0, companion, end)
     let opener = from
     if (block === 0) {
       assert(planted['ghost-actor'], 'an actor is made for an opening')
@@ -183,6 +266,7 @@ export class Coordinator {
       context.absent.remove(block)
       context.step('opening', -1)
     }
+    this.protection.opened(record)
     for (const id of switches.idsIn(switches.all)) if (id !== opener) this.#bind(record, id)
   }
 
@@ -192,20 +276,24 @@ export class Coordinator {
     const at = begin(context, channel, Bind, flowOf(context, record), epochOf(context, record), true)
     if (at === 0) return
     context.arena.u16[(at + MessageField.node) >> 1] = context.self
-    context.arena.u16[(at + BindReleaser) >> 1] = context.self
+    const replica = this.protection.releaserOf(flowOf(context, record))
+    context.arena.u16[(at + BindReleaser) >> 1] = replica || context.self
+    context.arena.u32[(at + BindReleaserIncarnation) >> 2] = replica === 0 ? context.incarnation : this.#runtimes.get(replica) ?? 0
     writeKey(context, at, record)
     ;(channel as MessageChannel).commit()
   }
 
   #idle(record: number): void {
     const flow = flowOf(this.#context, record)
-    if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow)) return
+    if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow) ||
+        this.protection.securing.has(flow) || this.protection.hasKept(flow)) return
     this.closings.start(record)
   }
 
   #paused(d: number, record: number): boolean {
     const flow = flowOf(this.#context, record)
     if (this.closings.cancel(flow)) return false
+    if (this.protection.take(flow, d)) return true
     if (this.incoming.moves.has(flow)) {
       this.incoming.take(flow, d)
       return true
@@ -230,12 +318,30 @@ export class Coordinator {
       case InstallFlow.type: return this.incoming.install(peer, at, bytes)
       case InstallFlowReply.type: return this.outgoing.installReply(flow, epoch, code)
       case AbortFlow.type: return this.incoming.abort(peer, at)
-      case AbortFlowReply.type: return this.outgoing.abortReply(flow, epoch)
+      case AbortFlowReply.type:
+        if (!this.protection.abortReply(flow, epoch)) this.outgoing.abortReply(flow, epoch)
+        return
       case BufferedPacket.type: return this.#bufferedPacket(at, bytes, flow, code)
       case Go.type:
-        if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch)) context.anomaly('late-go')
+        if (code !== 0) {
+          if (!this.incoming.superseded(flow, epoch) && !this.protection.superseded(flow, epoch)) context.anomaly('late-go')
+          return
+        }
+        if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch) &&
+            !this.protection.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
         return
-      case ClaimAliasReply.type: return this.claims.reply(at)
+      case ClaimAliasReply.type: return this.claims.reply(at, (record) => { this.protection.refresh(record) })
+      case AdoptFlow.type: return this.replicas.adopt(peer, at, bytes)
+      case AdoptFlowReply.type: return this.protection.adoptReply(peer, flow, epoch, code)
+      case CommitStep.type: return this.replicas.step(peer, at, bytes, flow, epoch)
+      case ReleasePacket.type: return this.replicas.releasePacket(peer, at, bytes, flow, epoch)
+      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2])
+      case ForgetFlow.type: return this.replicas.forget(peer, flow)
+      case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1])
+      case MovingFlowReply.type: return this.outgoing.movingReply(peer, flow)
+      case AskFlow.type: return this.replicas.asked(peer, flow, epoch, this.incoming.yields(flow, peer))
+      case AskFlowReply.type: return this.replicas.answer(peer, flow, code)
+      case YieldFlow.type: return this.#yielded(peer, flow, epoch)
       case AnnounceChain.type: return this.#chainAnnounced(peer, at, bytes)
       // Planted bug: the answer has come past the data.
       case RerouteFlowReply.type:
@@ -262,7 +368,15 @@ export class Coordinator {
     context.anomaly('unexpected-message')
   }
 
+  /** A target that holds a prepared flow for a dead source: what it buffers is asked for elsewhere, and else it may forget it. */
+  #yielded(target: number, flow: number, epoch: number): void {
+    const isAsked = [...this.replicas.values()].some((replica) => replica.flow === flow && replica.movingTo === target)
+    if (isAsked || this.protection.securing.get(flow)?.target === target) return
+    sendHead(this.#context, this.#context.control(target), AbortFlow, flow, epoch)
+  }
+
   #rerouteReply(switchId: number, flow: number, epoch: number): void {
+    if (this.protection.rerouteReply(switchId, flow, epoch)) return
     if (this.incoming.moves.has(flow)) this.incoming.rerouteReply(switchId, flow, epoch)
     else this.outgoing.rerouteReply(switchId, flow, epoch)
   }
@@ -282,7 +396,10 @@ export class Coordinator {
       // Its home takes the flow that is here for ended: what was to end it was lost with a node.
       context.anomaly('open-over-flow')
       const isBusy = isAlias || this.closings.has(old) || this.outgoing.moves.has(old) || this.incoming.has(old) || this.claims.has(old)
-      if (!isBusy) context.engine.endFlow(record)
+      if (!isBusy && !this.protection.securing.has(old)) {
+        this.protection.ended(old)
+        context.engine.endFlow(record)
+      }
     }
     const hash = arena.i32[this.#scratch + Descriptor.hash]
     let block = context.absent.find(key, hash)
@@ -312,7 +429,10 @@ export class Coordinator {
     const frame = at + BufferedPacket.bytes
     const length = bytes - BufferedPacket.bytes
     const from = context.arena.u16[(at + MessageField.node) >> 1]
-    if (code === 0) return this.outgoing.returnedPacket(flow, frame, length, from)
+    if (code === 0) {
+      if (!this.protection.returnedPacket(flow, frame, length, from)) this.outgoing.returnedPacket(flow, frame, length, from)
+      return
+    }
     const queue = new PacketQueue(context.arena)
     context.countTakenOver(1)
     if (queue.pushFrame(context.arena, context.engine.pool, frame, length, from)) context.run(queue)
@@ -338,12 +458,15 @@ export class Coordinator {
     const before = this.#runtimes
     this.#runtimes = runtimes
     this.#switches = config.switches
+    this.#draining = new Set(config.runtimes.filter(({ isDraining }) => isDraining).map(({ id }) => id))
     for (const [id, incarnation] of before) {
       if (runtimes.get(id) === incarnation) continue
       this.#layouts.delete(id)
       this.#layoutTold.delete(id)
       this.outgoing.fenced(id)
       this.incoming.fenced(id)
+      this.protection.fenced(id)
+      this.replicas.fenced(id)
     }
     const { gone, come } = context.switches.update(config.switches, config.version)
     this.claims.refuseWithout(config.switches.filter((entry) => entry.incarnation !== 0))
@@ -351,6 +474,7 @@ export class Coordinator {
       this.#stopping &= ~mask
       this.closings.withoutSwitches(mask)
       this.outgoing.withoutSwitches(mask)
+      this.protection.withoutSwitches(mask)
     }
     this.incoming.configured(gone.reduce((mask, bit) => mask | bit, 0))
     for (const id of come) {
@@ -363,9 +487,19 @@ export class Coordinator {
       context.step('announcing', -1)
     }
     if (this.#isDraining) this.#tellPlacing(come, true)
+    this.replicas.configured()
+    this.#applying = config.version
+    this.#sayApplied()
+  }
+
+  /** The switches hear that all that is to be said of those fenced has been said: not before every replica has been promoted. */
+  #sayApplied(): void {
+    const context = this.#context
+    if (this.#applying === 0 || this.replicas.isRecovering || this.protection.isClaiming) return
     for (const id of context.switches.idsIn(context.switches.all)) {
-      sendHead(context, context.control(id), ConfigApplied, 0, config.version)
+      sendHead(context, context.control(id), ConfigApplied, 0, this.#applying)
     }
+    this.#applying = 0
   }
 
   get isDraining(): boolean {
@@ -393,7 +527,7 @@ export class Coordinator {
   get isEmpty(): boolean {
     const { engine, absent } = this.#context
     return this.#isDraining && (this.#stopping === 0 || planted['drained-early']) && engine.table.size === 0 && absent.size === 0 &&
-      this.incoming.isIdle && this.closings.size === 0 && this.outgoing.moves.size === 0
+      this.incoming.isIdle && this.closings.size === 0 && this.outgoing.moves.size === 0 && this.replicas.size === 0
   }
 
   // -- Time ----------------------------------------------------------------------------------------------------------
@@ -403,14 +537,18 @@ export class Coordinator {
     const context = this.#context
     for (const id of this.#announcements.keys()) this.#announce(id)
     if (this.#layoutTold.size < this.#runtimes.size) this.#tellLayout()
-    this.outgoing.tick()
+    this.outgoing.tick([...this.#announcements.values()].every(({ isTold }) => isTold))
     this.incoming.tick()
+    this.replicas.work()
+    this.protection.tick()
+    this.#sayApplied()
     if (context.now >= this.#nextSweep) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
 
   nextDue(): number {
-    const soon = this.#announcements.size > 0 || this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
+    const soon = this.#applying !== 0 || this.protection.isWaiting || this.#announcements.size > 0 ||
+      this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
       this.#context.absent.size > 0 ? this.#nextSweep : Infinity)
   }
@@ -482,6 +620,7 @@ export class Coordinator {
       this.closings.repeatTo(switchId)
       this.outgoing.repeatTo(switchId)
       this.incoming.repeatTo(switchId)
+      this.protection.repeatTo(switchId)
       this.claims.repeatTo(switchId)
     }
     // A flow that was on its way here may be announced neither by its source, which has given it away, nor, so far, by us.
@@ -506,6 +645,10 @@ export class Coordinator {
     arena.u16[(at + MessageField.node) >> 1] = owner
     arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] =
       owner === context.self ? context.incarnation : this.#runtimes.get(owner) ?? 0
+    // What is being taken back was released by its replica for the last time.
+    const releaser = owner === context.self && move?.state !== 'takingBack' ? this.protection.releaserOf(flow) : 0
+    arena.u32[(at + AnnounceFlowReleaser) >> 2] = releaser
+    arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2] = this.#runtimes.get(releaser) ?? 0
     writeKey(context, at, record)
     writeAliases(context, at + AnnounceFlow.bytes, record)
     ;(channel as MessageChannel).commit()
@@ -515,7 +658,10 @@ export class Coordinator {
   #standing(record: number, flow: number, move: OutgoingMove | undefined): { epoch: number; owner: number; phase: number } {
     const { self } = this.#context
     if (move?.state === 'handing') return { epoch: move.before + 1, owner: move.target, phase: AnnouncedPhase.handedOver }
-    const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack'
+    const securing = this.protection.securing.get(flow)
+    // No switch has been told of the change yet.
+    if (securing?.isRerouted === false) return { epoch: securing.epoch - 1, owner: self, phase: AnnouncedPhase.owned }
+    const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack' || securing !== undefined
     return { epoch: epochOf(this.#context, record), owner: self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
   }
 

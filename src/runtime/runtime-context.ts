@@ -30,8 +30,10 @@ export const AbsentBlock = { macs: 64, switch: 76, since: 80 } as const
 export const ABSENT_OWN_BYTES = 24
 
 /** Bytes kept for each flow beside its record: Ethernet addresses, and when it came here or was last asked to go. */
-export const COMPANION_BYTES = 16
+export const COMPANION_BYTES = 24
 export const COMPANION_MOVED_MS = 12
+/** The runtime that keeps the flow's replica, u16, 0 for none. */
+export const COMPANION_REPLICA = 16
 
 export interface RuntimeLimits {
   /** Flows opening here or on their way here, at once. */
@@ -42,6 +44,8 @@ export interface RuntimeLimits {
   readonly closings: number
   /** Alias keys being claimed at once. */
   readonly claims: number
+  /** Flows of other runtimes whose replicas are kept here. */
+  readonly replicas: number
   /** Packets buffered for one flow that moves. */
   readonly bufferedPerFlow: number
   /** The same, of all flows. */
@@ -49,7 +53,7 @@ export interface RuntimeLimits {
 }
 
 export const defaultRuntimeLimits: RuntimeLimits = {
-  absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, bufferedPerFlow: 256, buffered: 8192,
+  absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, replicas: 1_000_000, bufferedPerFlow: 256, buffered: 8192,
 }
 
 export interface RuntimeTimes {

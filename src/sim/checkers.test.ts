@@ -33,7 +33,7 @@ class ToyProtocol {
 
   process(lie: Partial<ProcessedPacket> = {}, flow = 5, sequence = this.#count + 1): void {
     this.ledger.processed(flow, 0, sequence,
-      { runtime: 11, incarnation: 3, flowId: 9, epoch: 1, count: ++this.#count, before: this.#count - 1, ...lie })
+      { id: this.#id, runtime: 11, incarnation: 3, flowId: 9, epoch: 1, count: ++this.#count, before: this.#count - 1, ...lie })
   }
 
   get id(): number {

@@ -30,8 +30,9 @@ export const looseOrder: readonly FaultKind[] = ['link-loss', 'link-duplication'
 
 /** Reasons to drop a packet that a kind of fault may cause. */
 const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
-  crash: ['former-life', 'not-releaser', 'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer',
-    'alias-buffer', 'no-runtime', 'link-full', 'hold-ended', 'no-home'],
+  crash: ['former-life', 'source-fenced', 'step-incomplete', 'unknown-replica', 'secure-buffer', 'not-releaser',
+    'no-owner', 'fragment-timeout', 'hold-limit',
+    'hold-timeout', 'move-buffer', 'alias-buffer', 'no-runtime', 'link-full', 'hold-ended', 'no-home'],
   restart: ['not-releaser', 'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'alias-buffer', 'no-home', 'link-full'],
   partition: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer'],
   loss: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer'],

@@ -7,6 +7,7 @@
  *     one-owner      one runtime processes a flow in an epoch; epochs and flow ids do not go back
  *     state          a flow's state has seen exactly the packets that were processed, in order, also after moves
  *     alias          a translated packet finds its flow while that lives; no tuple belongs to two flows
+ *     commit         in `commit`: a flow's state has seen every packet that has left
  *     anomaly        nobody reports what only a bug can cause
  *     verdict        what a network function drops does not leave
  *     loss           each packet that did not leave is lost by a fault, dropped with a count, or in a node that crashed
@@ -19,7 +20,7 @@
 import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
 export type Checker = 'exactly-once' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
-  'convergence' | 'invariant' | 'alias' | 'anomaly'
+  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit'
 
 export interface Violation {
   readonly checker: Checker
@@ -43,6 +44,7 @@ interface FlowLife {
 }
 
 export interface ProcessedPacket {
+  readonly id: number
   readonly runtime: number
   readonly incarnation: number
   readonly flowId: number
@@ -65,6 +67,10 @@ export class Ledger {
   crashes = 0
   /** False where data links lose or reorder: order and continuity are not promised there. */
   readonly isOrdered: boolean
+  /** Packets that left again although once should have been enough, where that is permitted. */
+  repeated = 0
+  /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
+  mayRepeat = false
   /** Copies of packets made by faults of links. */
   duplicated = 0
   /** By packet id: copies whose fate is not known, and the fate of the last one that had one. */
@@ -78,7 +84,22 @@ export class Ledger {
   readonly #lastLeft = new Map<number, number>()
   #limit = 20
 
-  constructor(packets: number, isOrdered: boolean) {
+  /** True when nothing may leave whose effect a crash can undo. */
+  readonly #commits: boolean
+  /** By packet id: the life that processed it, and how many packets that had seen with it. */
+  readonly #processedBy: Float64Array
+  readonly #processedAs: Uint32Array
+  readonly #processedSince: Uint32Array
+  /** How often the state of a flow has begun, by flow id. */
+  readonly #beginnings = new Map<number, number>()
+  /** By flow id: how many packets its state had seen with the last of those that have left. */
+  readonly #leftAs = new Map<number, number>()
+
+  constructor(packets: number, isOrdered: boolean, commits = false) {
+    this.#commits = commits
+    this.#processedBy = new Float64Array(commits ? packets + 1 : 0)
+    this.#processedAs = new Uint32Array(commits ? packets + 1 : 0)
+    this.#processedSince = new Uint32Array(commits ? packets + 1 : 0)
     this.#copies = new Uint8Array(packets + 1)
     this.#fates = new Uint8Array(packets + 1)
     this.isOrdered = isOrdered
@@ -103,9 +124,20 @@ export class Ledger {
     const sequence = trailerSequence(frame, end)
     const what = `packet ${id} of flow ${flow}, side ${side}, number ${sequence}`
     if (this.#copies[id] > 0) this.left++
+    // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
+    else if (this.mayRepeat && this.crashes > 0) {
+      this.repeated++
+      return
+    }
     else if (this.#fates[id] === Fate.refused) this.violate('verdict', `${what} was dropped by a network function and has left`)
     else this.violate('exactly-once', `${what} ${this.#fates[id] === Fate.lost ? 'was lost and has left' : 'has left twice'}`)
     this.#settle(id, Fate.left)
+    if (this.#commits) {
+      const life = this.#processedBy[id]
+      // A state that has begun anew since has not seen it.
+      const isSame = this.#processedSince[id] === (this.#beginnings.get(life) ?? 0)
+      if (isSame) this.#leftAs.set(life, Math.max(this.#leftAs.get(life) ?? 0, this.#processedAs[id]))
+    }
     const key = flow * 2 + side
     const last = this.#lastLeft.get(key) ?? 0
     // An ICMP error is a flow of its own while the flow that it is about is not known.
@@ -165,11 +197,13 @@ export class Ledger {
   began(flowId: number): void {
     const life = this.#lives.get(flowId)
     if (life !== undefined) life.processed = 0
+    this.#leftAs.delete(flowId)
+    this.#beginnings.set(flowId, (this.#beginnings.get(flowId) ?? 0) + 1)
   }
 
   /** A network function has processed a packet. */
   processed(flow: number, side: number, sequence: number, packet: ProcessedPacket): void {
-    const { flowId, incarnation, epoch, count, before, runtime } = packet
+    const { flowId, incarnation, epoch, count, before, runtime, id } = packet
     const where = `flow ${flow} (id ${flowId}) at runtime ${runtime}.${incarnation}, epoch ${epoch}`
     const newest = this.#newest.get(flow) ?? 0
     if (flowId < newest) this.violate('one-owner', `${where} processes a packet although it lives as id ${newest}`)
@@ -183,6 +217,13 @@ export class Ledger {
       this.violate('one-owner', `${where} processes a packet after runtime ${life.owner} did at epoch ${life.epoch}`)
     }
     if (life.flow !== flow) this.violate('alias', `${where} processes a packet although it is flow ${life.flow}`)
+    if (this.#commits) {
+      const left = this.#leftAs.get(flowId) ?? 0
+      if (count <= left) this.violate('commit', `${where}: its state has seen ${count} packets, what has left had seen ${left}`)
+      this.#processedBy[id] = flowId
+      this.#processedAs[id] = count
+      this.#processedSince[id] = this.#beginnings.get(flowId) ?? 0
+    }
     life.owner = incarnation
     life.epoch = epoch
     life.processed++

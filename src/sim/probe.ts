@@ -48,7 +48,7 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
             else state.server = sequence
           }
           state.count++
-          ledger.processed(flow % ERROR_FLOWS, side, sequence, { ...place(state.o), count: state.count, before })
+          ledger.processed(flow % ERROR_FLOWS, side, sequence, { ...place(state.o), id, count: state.count, before })
           if (reconsiderOneIn > 0 && state.count % reconsiderOneIn === 0) context.reconsider()
           if (state.held > 0) {
             context.held.release()

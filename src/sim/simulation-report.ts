@@ -3,12 +3,13 @@
  */
 
 import { allFaultKinds, looseOrder, type FaultKind } from './fault-kinds.ts'
+import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import type { SimulationResult } from './simulation.ts'
 
 /** Every phase of the protocols that can be open, in the order of docs/protocol.md. */
 export const protocolPhases = [
   'asking', 'opening', 'placing', 'closing', 'preparing', 'cancelling', 'rerouting', 'handing', 'aborting', 'takingBack', 'prepared',
-  'returning', 'inheriting', 'waiting', 'drained', 'orphaned', 'learning', 'relearning', 'announcing', 'claiming', 'draining',
+  'returning', 'inheriting', 'waiting', 'drained', 'securing', 'orphaned', 'learning', 'relearning', 'announcing', 'claiming', 'draining',
 ] as const
 
 export interface SimulationSummary {
@@ -57,6 +58,13 @@ export function phaseTable(summary: SimulationSummary, faults: readonly FaultKin
 function short(count: number): string {
   if (count === 0) return '-'
   return count < 1000 ? `${count}` : count < 1e6 ? `${Math.floor(count / 1000)}k` : `${Math.floor(count / 1e6)}M`
+}
+
+/** How the flows of a random seed are replicated: not at all in half of them. */
+export function replicationOfSeed(seed: number): ReplicationMode {
+  // Those that hunt flows whose state is lost have no replicas.
+  if (seed % 8 === 2) return 'none'
+  return (['none', 'commit', 'none', 'async', 'commit', 'none'] as const)[(Math.imul(seed, 0x9e3779b1) >>> 16) % 6] ?? 'none'
 }
 
 /** Faults of a random seed: a few kinds, so that every pair meets sooner or later. */

@@ -16,6 +16,7 @@ import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/clust
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
 import { EventQueue } from './event-queue.ts'
 import { FaultInjector } from './fault-injector.ts'
@@ -34,6 +35,8 @@ export interface SimulationOptions {
   readonly flows?: number
   readonly faults?: readonly FaultKind[]
   readonly policy?: PlacementPolicyName
+  /** Whether flows have replicas. */
+  readonly replication?: ReplicationMode
   /** Packets per flow, at most. */
   readonly packets?: number
   /** Number of a flow whose life is recorded message by message. */
@@ -112,8 +115,8 @@ export class Simulation {
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
     const { seed, runtimes = 4, flows = 50, faults = [], policy = random.pick(['round-robin', 'least-loaded', 'rendezvous'] as const),
-      packets = 16 } = options
-    this.options = { seed, runtimes, flows, faults, policy, packets }
+      packets = 16, replication = 'none' } = options
+    this.options = { seed, runtimes, flows, faults, policy, packets, replication }
     this.random = random
     this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
     this.trace = new SimTrace(options.follow ?? 0)
@@ -124,7 +127,9 @@ export class Simulation {
       ({ id: 11 + i, incarnation: ++this.#incarnations, isDraining: false }))
     this.config = this.#first = { version: 1, clusterId: 7, switches, runtimes: entries }
     this.workload = new Workload(random, { flows, packetsMax: packets, spreadUs: 40_000, silenceUs: IDLE_S * 1e6 })
-    this.ledger = new Ledger(this.workload.packetsMax, !faults.some((kind) => looseOrder.includes(kind)))
+    this.ledger = new Ledger(this.workload.packetsMax, !faults.some((kind) => looseOrder.includes(kind)), replication === 'commit')
+    this.ledger.mayRepeat = replication === 'async' ||
+      (replication === 'commit' && faults.some((kind) => kind === 'restart' || looseOrder.includes(kind)))
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
@@ -173,7 +178,7 @@ export class Simulation {
         return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
       }
       one.node = createRuntimeNode({
-        ...common, incarnation: one.incarnation, chain: this.#chain(place),
+        ...common, incarnation: one.incarnation, chain: this.#chain(place), replication: this.options.replication, replicateEvery: 3,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
@@ -452,7 +457,7 @@ export class Simulation {
     // Packets in messages are lost only with a node.
     const inMessages = handedOver - takenOver
     const missing = ledger.sent + ledger.duplicated + emitted - ledger.left - ledger.lost - dropped - inside
-    if (missing !== inMessages || (ledger.crashes === 0 && inMessages !== 0)) {
+    if ((missing !== inMessages && ledger.repeated === 0) || (ledger.crashes === 0 && inMessages !== 0)) {
       ledger.violate('loss', `${ledger.sent} packets came, ${ledger.left} left, ${ledger.lost} were lost by faults, ${dropped} dropped, ` +
         `${inside} were in crashed nodes, ${inMessages} in their messages: ${missing - inMessages} are not accounted for` +
         ` (such as ${[...ledger.unaccounted()].slice(0, 3).join(', ')})`)

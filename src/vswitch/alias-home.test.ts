@@ -8,7 +8,7 @@ import { AnnounceDone } from '../messages/announcing.ts'
 import { FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { RerouteFlow, RerouteFlowOwnerIncarnation } from '../messages/migration.ts'
-import { Bind, BindReleaser, PlaceFlow } from '../messages/placement.ts'
+import { Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow } from '../messages/placement.ts'
 import { roundRobin } from './placement/round-robin.ts'
 import { ScriptedSwitch } from './scripted-switch.ts'
 
@@ -46,7 +46,8 @@ function other(): ScriptedSwitch {
   return one
 }
 
-const bindOf = (key: number) => ({ flow: FIRST + key - 5, epoch: 1, node: 11, key, halves: { [BindReleaser]: 11 } })
+const bindOf = (key: number) => ({ flow: FIRST + key - 5, epoch: 1, node: 11, key, halves: { [BindReleaser]: 11 },
+  words: { [BindReleaserIncarnation]: 111 } })
 const refused = (reason: number) => [`ClaimAliasReply 11 code ${reason}`]
 
 test('a claim is granted when every other switch has the alias', () => {

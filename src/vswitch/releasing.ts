@@ -3,8 +3,9 @@
  * its `Drained` has come, which may be ahead of the re-pointing; then the owner is told `Go`.
  */
 
-import { Go } from '../messages/migration.ts'
-import { sendHead, type SwitchContext } from './switch-context.ts'
+import { Go, GoReleased } from '../messages/migration.ts'
+import type { MessageChannel } from '../transport/message-channel.ts'
+import { begin, type SwitchContext } from './switch-context.ts'
 import { Entry, EntryFlag } from './switch-table.ts'
 
 export interface ReleasingHost {
@@ -12,15 +13,44 @@ export interface ReleasingHost {
   isThere(runtime: number): boolean
   /** True for a life of a runtime that is over. */
   isFenced(runtime: number, incarnation: number): boolean
+  /** True for a life of a runtime, by the lower 16 bits of its incarnation, that is not over as far as is known here. */
+  isLife(runtime: number, life: number): boolean
 }
+
+/** Last words about unknown flows that are kept; the oldest goes first. */
+const EARLY_MAX = 1024
 
 export class Releasing {
   readonly #context: SwitchContext
   readonly #host: ReleasingHost
+  /** Last words about flows that are not known here. */
+  readonly #early = new Map<number, { readonly runtime: number; readonly epoch: number }>()
 
   constructor(context: SwitchContext, host: ReleasingHost) {
     this.#context = context
     this.#host = host
+  }
+
+  /** A last word about a flow that is not known here: after a restart it may come ahead of who announces the flow. */
+  #keepEarly(runtime: number, flow: number, epoch: number): void {
+    this.#context.anomaly('unknown-flow')
+    if ((this.#early.get(flow)?.epoch ?? 0) > epoch) return
+    this.#early.delete(flow)
+    if (this.#early.size >= EARLY_MAX) {
+      this.#early.delete(this.#early.keys().next().value as number)
+      this.#context.anomaly('early-drained-limit')
+    }
+    this.#early.set(flow, { runtime, epoch })
+  }
+
+  /** An entry is this flow's now. */
+  known(entry: number, flow: number): void {
+    const early = this.#early.get(flow)
+    if (early === undefined) return
+    this.#early.delete(flow)
+    const { u16, u32 } = this.#context.arena
+    u32[(entry + Entry.drainedEpoch) >> 2] = early.epoch
+    u16[(entry + Entry.drainedBy) >> 1] = early.runtime
   }
 
   /** True while the releaser of an entry's flow is to send its last packet. */
@@ -43,8 +73,9 @@ export class Releasing {
     const releaser = arena.u16[(entry + Entry.releaser) >> 1]
     const epoch = arena.u32[(entry + Entry.epoch) >> 2]
     const hasDrained = arena.u16[(entry + Entry.drainedBy) >> 1] === releaser &&
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] >= epoch
-    const awaits = !(releaser === owner || hasDrained || !this.#host.isThere(releaser))
+      arena.u32[(entry + Entry.drainedEpoch) >> 2] === epoch
+    const next = arena.u16[(entry + Entry.nextReleaser) >> 1] || owner
+    const awaits = !(releaser === next || hasDrained || !this.#host.isThere(releaser))
     const awaited = this.awaitsDrained(entry)
     if (awaits !== awaited) context.step('drained', awaits ? 1 : -1)
     if (awaits) {
@@ -53,15 +84,21 @@ export class Releasing {
     }
     arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
     const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-    arena.u16[(entry + Entry.releaser) >> 1] = this.#host.isFenced(owner, incarnation) ? 0 : owner
+    const isOver = this.#host.isFenced(owner, incarnation) ||
+      (next !== owner && !this.#host.isLife(next, arena.u16[(entry + Entry.releaserLife) >> 1]))
+    arena.u16[(entry + Entry.releaser) >> 1] = isOver ? 0 : next
     this.go(entry)
+    if (next !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
   }
 
   /** Tells the owner that this switch accepts its packets. */
   go(entry: number): void {
     const { arena } = this.#context
-    sendHead(this.#context, this.#context.control(arena.u16[(entry + Entry.owner) >> 1]), Go,
-      arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+    const channel = this.#context.control(arena.u16[(entry + Entry.owner) >> 1])
+    const at = begin(this.#context, channel, Go, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
+    if (at === 0) return
+    arena.u32[(at + GoReleased) >> 2] = arena.u32[(entry + Entry.released) >> 2]
+    ;(channel as MessageChannel).commit()
   }
 
   /** In-band: a runtime has sent its last packet of a flow before the change of releaser at this epoch. */
@@ -69,10 +106,10 @@ export class Releasing {
     const context = this.#context
     const { arena } = context
     const entry = context.table.findFlow(flow)
-    if (entry === 0) return context.anomaly('unknown-flow')
+    if (entry === 0) return this.#keepEarly(runtime, flow, epoch)
     const awaits = this.awaitsDrained(entry)
     const note = arena.u32[(entry + Entry.drainedEpoch) >> 2]
-    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch >= arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
+    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch === arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
       // What is awaited has come, while a later word, of the owner, is noted already: that one is still needed.
       const by = arena.u16[(entry + Entry.drainedBy) >> 1]
       arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
@@ -82,7 +119,9 @@ export class Releasing {
       arena.u16[(entry + Entry.drainedBy) >> 1] = by
       return
     }
-    if (epoch < note) return
+    // Of two at one epoch, the releaser's is the one that may be needed.
+    const isOfReleaser = arena.u16[(entry + Entry.drainedBy) >> 1] === arena.u16[(entry + Entry.releaser) >> 1]
+    if (epoch < note || (epoch === note && isOfReleaser && runtime !== arena.u16[(entry + Entry.releaser) >> 1])) return
     arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
     arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
     if (this.awaitsDrained(entry)) this.release(entry)

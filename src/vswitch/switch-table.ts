@@ -8,6 +8,8 @@
  *     64 flow id f64 │ 72 epoch u32 │ 76 Ethernet addresses, 12 bytes │ 88 held: first, 92 last, 96 count u16,
  *     98 packets returned u16
  *     100 main entry (of an alias), 104 next alias │ 108 drained: epoch u32, 112 by u16 │ 116 owner's incarnation u32
+ *     120 next releaser u16, its life u16 │
+ *     124 frames accepted from this releaser u32
  *
  * An alias has an entry of its own, with its key and addresses; all else stands in its flow's entry. A second table finds
  * entries by
@@ -23,6 +25,7 @@ import { FlowTable } from '../flow/flow-table.ts'
 export const Entry = {
   key: 0, phase: 44, flags: 45, since: 48, hash: 56, owner: 60, releaser: 62, flow: 64, epoch: 72, macs: 76, heldFirst: 88,
   heldLast: 92, heldCount: 96, returns: 98, main: 100, nextAlias: 104, drainedEpoch: 108, drainedBy: 112, ownerIncarnation: 116,
+  nextReleaser: 120, releaserLife: 122, released: 124,
 } as const
 
 export const ENTRY_BYTES = 128

@@ -13,7 +13,7 @@ import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { messageKinds } from '../messages/message.ts'
 import { Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal,
+  Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal,
 } from '../messages/placement.ts'
 import { leastLoaded } from './placement/least-loaded.ts'
 import { rendezvous } from './placement/rendezvous.ts'
@@ -94,7 +94,7 @@ test('the home answers from the entry, whoever asks first', () => {
 test('a switch that is asking learns the owner from Bind and sends what it holds', () => {
   const one = learnt(2)
   one.external(5)
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 } })
+  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 }, words: { [BindReleaserIncarnation]: 111 } })
   assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11'])
   one.fromRuntime(5, 11)
   one.fromRuntime(5, 12)
@@ -104,8 +104,9 @@ test('a switch that is asking learns the owner from Bind and sends what it holds
 test('a Bind of an epoch or a flow that is over changes nothing', () => {
   const one = opened()
   one.control(12, RerouteFlow, rerouteTo(11, 2))
-  one.inBand(12, Bind, { flow: FIRST, epoch: 1, node: 12, key: 5, halves: { [BindReleaser]: 12 } })
-  one.inBand(12, Bind, { flow: FIRST - 1, epoch: 9, node: 12, key: 5, halves: { [BindReleaser]: 12 } })
+  one.inBand(12, Bind, { flow: FIRST, epoch: 1, node: 12, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
+  one.inBand(12, Bind, { flow: FIRST - 1, epoch: 9, node: 12, key: 5, halves: { [BindReleaser]: 12 },
+    words: { [BindReleaserIncarnation]: 112 } })
   assert.equal(one.entry(5)?.owner, 11)
   assert.equal(one.anomalies['stale-epoch'], 2)
 })

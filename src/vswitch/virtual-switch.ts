@@ -17,16 +17,20 @@ import { planted } from '../base/planted-bugs.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import {
-  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, StopPlacingReply,
-  Workload, WorkloadBusy, WorkloadFlows,
+  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, AnnounceFlowReleaserIncarnation,
+  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadFlows,
 } from '../messages/announcing.ts'
 import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
 import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
-import { Drained, Go, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal, ReturnPacket,
+  Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
+  RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
+} from '../messages/migration.ts'
+import {
+  Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceRefusal,
+  ReturnPacket,
 } from '../messages/placement.ts'
 import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -91,6 +95,7 @@ export class VirtualSwitch {
     this.#releasing = new Releasing(context, {
       isThere: (runtime) => this.#runtimes.has(runtime),
       isFenced: (runtime, incarnation) => !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0),
+      isLife: (runtime, life) => this.#isLife(runtime, life),
     })
     context.step('relearning', 1)
   }
@@ -151,8 +156,10 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena } = context
     if (planted['learn-from-data']) arena.u16[(entry + Entry.owner) >> 1] = arena.u16[(entry + Entry.releaser) >> 1] = runtime
-    if (arena.u16[(entry + Entry.releaser) >> 1] === runtime) context.toExternal(d, shown)
-    else if (arena.u8[entry + Entry.phase] === EntryPhase.learning) hold(context, entry, d)
+    if (arena.u16[(entry + Entry.releaser) >> 1] === runtime) {
+      arena.u32[(entry + Entry.released) >> 2]++
+      context.toExternal(d, shown)
+    } else if (arena.u8[entry + Entry.phase] === EntryPhase.learning) hold(context, entry, d)
     else context.drop(arena.i32[d + Descriptor.slot], 'not-releaser')
   }
 
@@ -200,6 +207,7 @@ export class VirtualSwitch {
     if (before === flow) return
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
+    this.#releasing.known(entry, flow)
     if (before !== 0) this.aliases.flowEnded(before)
   }
 
@@ -252,6 +260,16 @@ export class VirtualSwitch {
 
   #isLive(runtime: number, incarnation: number): boolean {
     return this.#runtimes.get(runtime)?.incarnation === incarnation
+  }
+
+  #isLife(runtime: number, life: number): boolean {
+    const newer = (life - (this.#newest.get(runtime) ?? 0)) & 0xffff
+    return newer === 0 ? this.#runtimes.has(runtime) : newer < 0x8000
+  }
+
+  /** A runtime, unless this life of it is over: then 0. */
+  #unlessFenced(runtime: number, incarnation: number): number {
+    return runtime !== 0 && !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0) ? 0 : runtime
   }
 
   #incarnationOf(runtime: number): number {
@@ -374,9 +392,12 @@ export class VirtualSwitch {
     const key = (at + MessageField.key) >> 2
     const entry = this.#entryFor(at, key, flow, epoch)
     if (entry === 0) return
-    arena.u16[(entry + Entry.releaser) >> 1] = arena.u16[(at + BindReleaser) >> 1]
+    const releaser = this.#unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const owner = arena.u16[(at + MessageField.node) >> 1]
     this.#setFlow(entry, flow)
+    this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
+    if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
+    arena.u16[(entry + Entry.releaser) >> 1] = releaser
     this.#own(entry, owner, this.#incarnationOf(owner), epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
@@ -471,6 +492,9 @@ export class VirtualSwitch {
       if (!isKnown) {
         this.#answerReroute(sender, sender, flow, epoch)
         sendHead(context, context.control(owner), Go, flow, epoch)
+      } else if (arena.u8[at + MessageField.code] !== 0) {
+        // Who takes it over from the dead comes too late: it lives on elsewhere.
+        sendHead(context, context.control(owner), Go, flow, epoch, 0, 1)
       }
       return
     }
@@ -478,18 +502,39 @@ export class VirtualSwitch {
     const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     this.#setFlow(entry, flow)
     // The owner has it without its state, so without its aliases.
-    if (arena.u8[at + MessageField.code] !== 0) {
+    if (arena.u8[at + MessageField.code] === 1) {
       table.removeAliases(entry)
       this.aliases.flowEnded(flow)
     }
-    if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) arena.u16[(entry + Entry.releaser) >> 1] = sender
+    // The replica's own word may be on its way here: it has released what there was, and its owner nothing.
+    const now = this.#unlessFenced(arena.u32[(at + RerouteFlowReleaserNow) >> 2], arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2])
+    if (now !== 0 && isKnown && arena.u16[(entry + Entry.releaser) >> 1] === previous) arena.u16[(entry + Entry.releaser) >> 1] = now
+    const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
+    this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
+    if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) {
+      // Who keeps a flow has nothing to send before the change; who gives it away goes on till then.
+      arena.u16[(entry + Entry.releaser) >> 1] = owner === sender ? releaser || owner : now || sender
+    }
     this.#own(entry, owner, incarnation, epoch)
-    const before = previous !== 0 && this.#isLive(previous, previousIncarnation) ? previous : sender
+    const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]
+    const before = previous !== 0 && !isDead && this.#isLive(previous, previousIncarnation) ? previous : sender
     this.#answerReroute(before, sender, flow, epoch)
     this.#releasing.release(entry)
     this.#flush(entry)
     if (!isKnown) this.aliases.flowKnown(flow, entry)
     this.#questions.askAgain()
+  }
+
+  /** Who is to release the flow's frames when the one who does now has sent its last: a replica, or with 0 the owner. */
+  #setNextReleaser(entry: number, replica: number, incarnation: number): void {
+    const { u16 } = this.#context.arena
+    const life = incarnation & 0xffff
+    const releaser = u16[(entry + Entry.releaser) >> 1]
+    const isOfEntry = releaser !== 0 && releaser === u16[(entry + Entry.nextReleaser) >> 1]
+    // Who has released so far, in a life that is over, has nothing more to say.
+    if (isOfEntry && !this.#isLife(releaser, u16[(entry + Entry.releaserLife) >> 1])) u16[(entry + Entry.releaser) >> 1] = 0
+    u16[(entry + Entry.nextReleaser) >> 1] = replica
+    u16[(entry + Entry.releaserLife) >> 1] = life
   }
 
   /** In-band, behind the last packet that went to the owner before. */
@@ -561,10 +606,11 @@ export class VirtualSwitch {
           !this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#wait(entry, EntryPhase.orphaned)
       const releaser = arena.u16[(entry + Entry.releaser) >> 1]
       // A newer life of it may be known here already.
-      const isNewer = releaser === owner && this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])
+      const isNewer = releaser === owner ? this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])
+        : arena.u16[(entry + Entry.releaserLife) >> 1] === (this.#incarnationOf(releaser) & 0xffff) && this.#runtimes.has(releaser)
       if (!fenced.has(releaser) || isNewer) continue
       if (this.#releasing.awaitsDrained(entry)) {
-        arena.u16[(entry + Entry.releaser) >> 1] = owner
+        arena.u16[(entry + Entry.releaser) >> 1] = 0
         this.#releasing.release(entry)
       } else {
         // Whoever claims the flow waits for nobody, even when the fenced one's next life is here.
@@ -634,7 +680,10 @@ export class VirtualSwitch {
       // The addresses of a frame that a runtime sent are not those of the flow.
       arena.u8.copyWithin(entry + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
       this.#setFlow(entry, flow)
-      arena.u16[(entry + Entry.releaser) >> 1] = owner
+      const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
+      const releaser = this.#unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)
+      this.#setNextReleaser(entry, releaser, life)
+      arena.u16[(entry + Entry.releaser) >> 1] = releaser || owner
       this.#own(entry, owner, arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2], epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)

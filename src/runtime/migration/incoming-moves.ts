@@ -14,18 +14,21 @@ import { CodedError } from '../../base/coded-error.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
+import { YieldFlow } from '../../messages/replication.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
-  AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
-  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReply, RerouteFlow, RerouteFlowOwnerIncarnation, SWITCHES_MAX,
+  AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply,
+  InstallFlowSwitches, MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow,
+  RerouteFlowOwnerIncarnation, SWITCHES_MAX,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import type { ChainLayout } from '../flow-snapshot.ts'
+import type { Protection } from '../replication/protection.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, companionOf, sendFrame, sendHead, setFlow, writeKeyFrom,
+  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, sendFrame, sendHead, setFlow, writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
 
@@ -35,7 +38,12 @@ export type IncomingState = 'prepared' | 'waiting' | 'returning' | 'inheriting'
 export interface IncomingMove {
   readonly flow: number
   epoch: number
-  readonly source: number
+  /** The runtime that it comes from; when that one is dead, the one that has its replica. */
+  source: number
+  /** The runtime that keeps the flow's replica, 0 for none. */
+  readonly replica: number
+  /** The record is refused: its source is dead, and the packets buffered here are for its replica. */
+  yields: boolean
   /** Hash of the record layout it comes in. */
   readonly layout: number
   state: IncomingState
@@ -67,6 +75,10 @@ export interface IncomingHost {
   hashOf(key: number): number
   /** The layout with this hash that a runtime has told, if it has and the chain can take flows from it. */
   layoutOf(source: number, hash: number): ChainLayout | null | undefined
+  /** True for a flow whose replica is kept here. */
+  hasReplica(flow: number): boolean
+  /** True for a runtime of the configuration. */
+  isThere(runtime: number): boolean
 }
 
 export class IncomingMoves {
@@ -80,8 +92,11 @@ export class IncomingMoves {
   /** Moves whose buffer is on its way back and waits for room. */
   #returning: IncomingMove[] = []
 
-  constructor(context: RuntimeContext, host: IncomingHost) {
+  readonly #protection: Protection
+
+  constructor(context: RuntimeContext, host: IncomingHost, protection: Protection) {
     this.#context = context
+    this.#protection = protection
     this.#host = host
     this.#scratchKey = context.arena.allocate('incoming alias', KEY_WORDS * 4) >> 2
   }
@@ -120,7 +135,8 @@ export class IncomingMoves {
         if (aliasBlock !== 0) aliasBlocks.push(aliasBlock)
       }
       this.moves.set(flow, {
-        flow, epoch, source, layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
+        flow, epoch, source, replica: arena.u32[(at + PrepareFlowReplica) >> 2], yields: false,
+        layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
         named: [], version: 0, awaited: 0, marked: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
       })
       context.step('prepared', 1)
@@ -135,8 +151,10 @@ export class IncomingMoves {
   #add(key: number, flow: number, epoch: number): number {
     const { absent, arena } = this.#context
     const hash = this.#host.hashOf(key)
-    if (absent.find(key, hash) !== 0) return 0
-    const block = absent.add(key, hash)
+    const found = absent.find(key, hash)
+    // A tuple that is another flow's is claimed here in vain.
+    if (found !== 0 && arena.u8[found + KeyBlock.kind] !== AbsentKind.claimed) return 0
+    const block = found !== 0 ? found : absent.add(key, hash)
     if (block === 0) return 0
     arena.u8[block + KeyBlock.kind] = AbsentKind.prepared
     arena.f64[(block + KeyBlock.flow) >> 3] = flow
@@ -174,7 +192,7 @@ export class IncomingMoves {
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const move = this.moves.get(flow)
-    if (move === undefined || move.source !== source || move.epoch !== epoch || move.state !== 'prepared') {
+    if (move === undefined || move.source !== source || move.epoch !== epoch || move.state !== 'prepared' || move.yields) {
       context.anomaly('unexpected-record')
       // The source must learn that the flow is still its own, unless it is here already.
       if (move === undefined || move.state === 'prepared') {
@@ -202,6 +220,7 @@ export class IncomingMoves {
     const companion = companionOf(context, record)
     arena.u8.copyWithin(companion, move.block + AbsentBlock.macs, move.block + AbsentBlock.macs + MACS_BYTES)
     arena.u32[(companion + COMPANION_MOVED_MS) >> 2] = (context.now / 1000) >>> 0 || 1
+    arena.u16[(companion + COMPANION_REPLICA) >> 1] = 0
     engine.pauseFlow(record)
     this.#removeBlocks(move)
     move.record = record
@@ -214,12 +233,25 @@ export class IncomingMoves {
     for (const id of context.switches.idsIn(context.switches.all)) {
       if (!move.named.includes(id) || context.switches.isNewerThan(move.version, id)) this.#host.announce(record, id)
     }
+    this.#unconfirmed.set(flow, { source, position: Infinity })
+    this.#protection.adoptEarly(record, source, () => { this.#confirm(source, flow, epoch) })
+    this.#begin(move)
+  }
+
+  /** Tells the source that the flow is here, and, if there is one to be had, has a replica. */
+  #confirm(source: number, flow: number, epoch: number): void {
+    const context = this.#context
     const channel = context.control(source)
     sendHead(context, channel, InstallFlowReply, flow, epoch)
-    if (channel?.position !== undefined && !planted['moved-on-early']) {
-      this.#unconfirmed.set(flow, { source, position: channel.position })
-    }
-    this.#begin(move)
+    if (channel?.position === undefined || planted['moved-on-early']) this.#unconfirmed.delete(flow)
+    else this.#unconfirmed.set(flow, { source, position: channel.position })
+  }
+
+  /** The source cannot take the flow back any more. */
+  #confirmed(flow: number): void {
+    this.#unconfirmed.delete(flow)
+    const move = this.moves.get(flow)
+    if (move !== undefined) this.#begin(move)
   }
 
   #installAliases({ record, aliases }: IncomingMove): void {
@@ -236,7 +268,16 @@ export class IncomingMoves {
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const move = this.moves.get(flow)
-    if (move === undefined || move.source !== source || move.state === 'waiting' ||
+    const isReplica = move !== undefined && move.yields && move.replica === source
+    if (isReplica) {
+      // Its replica's word is the source's; what switches said at another epoch does not count.
+      move.source = source
+      if (epoch > move.epoch + 1) {
+        move.epoch = epoch - 1
+        move.marked = 0
+      }
+    }
+    if (move === undefined || move.source !== source || move.state === 'waiting' || move.state === 'inheriting' ||
         (epoch !== move.epoch && epoch !== move.epoch + 1)) {
       if (move !== undefined) context.anomaly('unexpected-abort')
       sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
@@ -255,6 +296,10 @@ export class IncomingMoves {
       this.#become(move, 'returning')
       this.#returning.push(move)
     }
+    // Where the flow's replica is dead, a switch may take us for the one who releases.
+    if (this.#protection.isOn) {
+      for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
+    }
     this.#giveBack(move)
   }
 
@@ -264,6 +309,11 @@ export class IncomingMoves {
   rerouteReply(switchId: number, flow: number, epoch: number): void {
     const move = this.moves.get(flow)
     if (move?.state === 'inheriting') return
+    // Ahead of the replica's own word.
+    if (move !== undefined && move.yields && epoch > move.epoch + 1) {
+      move.epoch = epoch - 1
+      move.marked = 0
+    }
     if (move === undefined || epoch !== move.epoch + 1) return this.#context.anomaly('late-reroute-reply')
     move.marked |= this.#context.switches.bitOf(switchId)
     this.#giveBack(move)
@@ -284,9 +334,14 @@ export class IncomingMoves {
     // A source with a newer configuration knows better which switches there are.
     const isKnown = move.version <= context.configVersion
     const missing = move.named.some((id) => (context.switches.bitOf(id) & ~move.gone) !== 0)
+    // In the state that it has now, a replica of the flow must be the only one: the source takes nothing back any more.
+    if (move.state === 'waiting' && this.#protection.isOn && this.#unconfirmed.has(move.flow)) return
     if ((!isKnown || missing) && !planted['release-without-go']) return
     context.step(move.state, -1)
     this.moves.delete(move.flow)
+    if (move.state === 'waiting' && this.#protection.isOn && !planted['bare-after-move']) {
+      return this.#protection.secure(move.record, move.queue)
+    }
     if (move.state === 'inheriting') this.#open(move)
     else context.engine.resumeFlow(move.record)
     context.buffered -= move.queue.count
@@ -366,7 +421,7 @@ export class IncomingMoves {
   tick(): void {
     for (const move of [...this.#returning]) this.#giveBack(move)
     for (const [flow, { source, position }] of this.#unconfirmed) {
-      if (this.#context.control(source)?.hasReached?.(position) !== false) this.#unconfirmed.delete(flow)
+      if (position !== Infinity && this.#context.control(source)?.hasReached?.(position) !== false) this.#confirmed(flow)
     }
     if (!planted['target-forgets']) return
     for (const move of [...this.moves.values()]) {
@@ -379,9 +434,22 @@ export class IncomingMoves {
   /** A runtime is fenced: the record of what is prepared does not come, and the flow goes on here with a new one (PROTOCOL 19). */
   fenced(source: number): void {
     const { absent, switches, configVersion } = this.#context
-    for (const [flow, { source: from }] of this.#unconfirmed) if (from === source) this.#unconfirmed.delete(flow)
+    for (const [flow, { source: from }] of this.#unconfirmed) if (from === source) this.#confirmed(flow)
     for (const move of [...this.moves.values()]) {
-      if (move.source !== source || (move.state !== 'prepared' && move.state !== 'returning')) continue
+      const isSource = move.source === source
+      const isHeir = move.yields && move.replica === source
+      if ((!isSource && !isHeir) || (move.state !== 'prepared' && move.state !== 'returning')) continue
+      // Its replica is here, and about to be the flow itself.
+      if (move.replica === this.#context.self && this.#host.hasReplica(move.flow)) {
+        move.yields = true
+        continue
+      }
+      if (!isHeir && move.replica !== 0 && this.#host.isThere(move.replica)) {
+        // The flow goes on at its replica.
+        move.yields = true
+        sendHead(this.#context, this.#context.control(move.replica), YieldFlow, move.flow, move.epoch)
+        continue
+      }
       this.#become(move, 'inheriting')
       this.#returning = this.#returning.filter((other) => other !== move)
       for (const block of move.aliasBlocks) absent.remove(block)
@@ -392,6 +460,14 @@ export class IncomingMoves {
       move.version = configVersion
       for (const id of move.named) this.#inherit(move, id)
     }
+  }
+
+  /** A switch knows better: a flow that we would inherit lives on elsewhere. */
+  superseded(flow: number, epoch: number): boolean {
+    const move = this.moves.get(flow)
+    if (move?.state !== 'inheriting' || move.epoch !== epoch) return false
+    this.#forget(move, 'source-fenced')
+    return true
   }
 
   /** Tells a switch that a flow is ours now, and that its state, its aliases too, is gone. */
@@ -406,6 +482,24 @@ export class IncomingMoves {
     arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
     writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
     ;(channel as MessageChannel).commit()
+  }
+
+  /** A flow that was on its way here is here now, for its replica was: what was buffered for it, null for nothing. */
+  takeOver(flow: number): PacketQueue | null {
+    const move = this.moves.get(flow)
+    if (move === undefined || move.record !== 0) return null
+    const queue = new PacketQueue(this.#context.arena)
+    queue.takeAll(move.queue)
+    this.#forget(move, '')
+    return queue
+  }
+
+  /** A replica asks for a flow whose owner was moving it here: true if it is not installed, and its record refused from now on. */
+  yields(flow: number, replica: number): boolean {
+    const move = this.moves.get(flow)
+    if (move === undefined || (move.state !== 'prepared' && move.state !== 'returning') || move.replica !== replica) return false
+    move.yields = true
+    return true
   }
 
   /** A switch has come back knowing nothing: what it was to do is said again. */

@@ -15,15 +15,19 @@ import { FlowRecord, FlowFlag, FlowPhase } from '../../flow/flow-record.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal, PrepareFlow,
-  PrepareFlowLayout, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation,
+  AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal,
+  PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation,
+  RerouteFlowReleaser, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
+import { MovingFlow } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, aliasCount, writeAliases } from '../alias-claims.ts'
+import { sendRetire } from '../replication/replicas.ts'
+import type { Protection } from '../replication/protection.ts'
 import {
-  begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sendFrame, setFlow, writeKey, type RuntimeContext,
+  begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
 
 export type MoveState = 'preparing' | 'cancelling' | 'rerouting' | 'handing' | 'aborting' | 'takingBack'
@@ -36,6 +40,8 @@ export interface OutgoingMove {
   readonly before: number
   readonly target: number
   readonly startedAt: number
+  /** Its replica is being told that it moves. */
+  isMarking: boolean
   state: MoveState
   deadline: number
   /** Switches whose word is awaited: to RerouteFlow, or when taking back their `Go`. */
@@ -81,6 +87,9 @@ export class OutgoingMoves {
   readonly #context: RuntimeContext
   readonly #incarnationOf: (runtime: number) => number
   readonly #isBusy: (flow: number) => boolean
+  readonly #protection: Protection
+  /** What replicas were told of moves and have not answered yet, by flow. */
+  readonly #told = new Map<number, { readonly replica: number; readonly count: number }>()
   #orders: MoveOrder[] = []
   /** Moves at once; grows with success, halves with refusal and timeout. */
   #window = WINDOW_FIRST
@@ -90,9 +99,11 @@ export class OutgoingMoves {
 
   /**
    * @param incarnationOf incarnation of a runtime that is in the configuration, 0 for others
-   * @param isBusy true for flows that are closing or have just come
+   * @param isBusy true for flows that are closing, have just come or are being secured
    */
-  constructor(context: RuntimeContext, incarnationOf: (runtime: number) => number, isBusy: (flow: number) => boolean) {
+  constructor(context: RuntimeContext, incarnationOf: (runtime: number) => number, isBusy: (flow: number) => boolean,
+      protection: Protection) {
+    this.#protection = protection
     this.#context = context
     this.#incarnationOf = incarnationOf
     this.#isBusy = isBusy
@@ -125,6 +136,8 @@ export class OutgoingMoves {
     const moving = this.moves.has(flow)
     const flags = arena.u8[record + FlowRecord.flags] & FlowFlag.paused
     if (!(planted['busy-ignored'] && moving) && (moving || flags !== 0 || this.#isBusy(flow))) return 'busy'
+    // First it needs another replica.
+    if (this.#protection.isDead(flow)) return 'busy'
     const movedMs = arena.u32[(companionOf(context, record) + COMPANION_MOVED_MS) >> 2]
     if (movedMs !== 0 && ((now / 1000) >>> 0) - movedMs < context.times.residenceUs / 1000) return 'busy'
     const channel = context.control(target)
@@ -139,10 +152,11 @@ export class OutgoingMoves {
     writeAliases(context, at + PrepareFlow.bytes, record)
     arena.i32[(at + PrepareFlowLayout) >> 2] = engine.layoutHash
     arena.u32[(at + PrepareFlowSnapshotBytes) >> 2] = engine.chain.recordBytes
+    arena.u32[(at + PrepareFlowReplica) >> 2] = this.#protection.replicaOf(flow)
     ;(channel as MessageChannel).commit()
     this.#markMoved(record)
     const move: OutgoingMove = {
-      flow, record, before: epoch, target, startedAt: now, state: 'preparing', deadline: 0, pending: 0, passed: 0, markers: 0,
+      flow, record, before: epoch, target, startedAt: now, isMarking: false, state: 'preparing', deadline: 0, pending: 0, passed: 0, markers: 0,
       targetDone: false, returned: new PacketQueue(arena), held: new PacketQueue(arena),
     }
     this.moves.set(flow, move)
@@ -189,6 +203,46 @@ export class OutgoingMoves {
       this.#end(move)
       return
     }
+    const replica = this.#protection.replicaOf(flow)
+    if (replica === 0) return this.#startRerouting(move)
+    move.isMarking = true
+    this.#tellReplica(move.flow, replica, epoch, move.target)
+  }
+
+  /** Tells a flow's replica where it is about to move, 0 for nowhere. */
+  #tellReplica(flow: number, replica: number, epoch: number, target: number): void {
+    const before = this.#told.get(flow)
+    this.#told.set(flow, { replica, count: before?.replica === replica ? before.count + 1 : 1 })
+    sendHead(this.#context, this.#context.control(replica), MovingFlow, flow, epoch, 0, target)
+  }
+
+  /** The flow's replica knows that it moves. */
+  movingReply(replica: number, flow: number): void {
+    const told = this.#told.get(flow)
+    if (told?.replica !== replica) return
+    // Only the answer to the last word counts: others are of moves that are off.
+    if (told.count > 1) {
+      this.#told.set(flow, { replica, count: told.count - 1 })
+      return
+    }
+    this.#told.delete(flow)
+    const move = this.moves.get(flow)
+    if (move?.state === 'preparing' && move.isMarking) this.#startRerouting(move)
+  }
+
+  /** True for a flow whose record is on its way, or on its way back. */
+  mayTakeBack(flow: number): boolean {
+    const state = this.moves.get(flow)?.state
+    return state === 'handing' || state === 'takingBack'
+  }
+
+  /** The flow's replica hears that it stays. */
+  #tellReplicaStays(move: OutgoingMove, epoch: number): void {
+    const replica = this.#protection.replicaOf(move.flow)
+    if (replica !== 0) this.#tellReplica(move.flow, replica, epoch, 0)
+  }
+
+  #startRerouting(move: OutgoingMove): void {
     this.#become(move, 'rerouting')
     move.pending = this.#context.switches.all
     this.#reroute(move, move.pending)
@@ -208,12 +262,19 @@ export class OutgoingMoves {
     const context = this.#context
     const back = move.state === 'aborting' || move.state === 'takingBack'
     const owner = back ? context.self : move.target
+    const now = this.#protection.releaserOf(move.flow)
+    // Going back before anything has left, the flow keeps its replica.
+    const releaser = move.state === 'aborting' ? now : 0
     for (const id of context.switches.idsIn(mask)) {
       const channel = context.control(id)
       const at = begin(context, channel, RerouteFlow, move.flow, move.before + (back ? 2 : 1), true)
       if (at === 0) continue
       context.arena.u16[(at + MessageField.node) >> 1] = owner
       context.arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = back ? context.incarnation : this.#incarnationOf(owner)
+      context.arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
+      context.arena.u32[(at + RerouteFlowReleaserNow) >> 2] = back ? 0 : now
+      context.arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2] = back || now === 0 ? 0 : this.#incarnationOf(now)
+      context.arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#incarnationOf(releaser)
       writeKey(context, at, move.record)
       ;(channel as MessageChannel).commit()
     }
@@ -250,6 +311,13 @@ export class OutgoingMoves {
     const context = this.#context
     const { arena, engine } = context
     const channel = context.control(move.target)
+    if (this.#protection.isDead(move.flow)) {
+      // Its replica has died: it needs another before it goes anywhere.
+      this.#abort(move, false)
+      return true
+    }
+    // What has not left yet would be lost with us.
+    if (this.#protection.hasKept(move.flow)) return false
     if (!this.#fits(move.record, channel)) {
       // It has grown meanwhile.
       this.#countRefusal(MoveRefusal.tooLarge)
@@ -264,13 +332,17 @@ export class OutgoingMoves {
     arena.u8.set(snapshot, at + InstallFlow.bytes)
     ;(channel as MessageChannel).commit()
     engine.pauseFlow(move.record)
-    for (const id of context.switches.idsIn(context.switches.all)) {
-      const inBand = context.inBand(id)
-      const drained = begin(context, inBand, Drained, move.flow, move.before + 1, true)
-      if (drained !== 0) (inBand as MessageChannel).commit()
-    }
+    this.#sayDrained(move, move.before + 1)
     this.#become(move, 'handing')
     return true
+  }
+
+  /** Whoever releases the flow's frames has sent the last one. */
+  #sayDrained(move: OutgoingMove, epoch: number): void {
+    const context = this.#context
+    const releaser = this.#protection.releaserOf(move.flow)
+    if (releaser !== 0) return sendRetire(context, releaser, move.flow, epoch)
+    for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, move.flow, epoch)
   }
 
   #writeSwitches(at: number, mask: number): void {
@@ -304,6 +376,8 @@ export class OutgoingMoves {
   }
 
   #complete(move: OutgoingMove): void {
+    this.#told.delete(move.flow)
+    this.#protection.ended(move.flow)
     this.#context.engine.removeFlow(move.record)
     this.#end(move)
     this.counts.completed++
@@ -330,6 +404,8 @@ export class OutgoingMoves {
     if (targetIsGone) this.#context.engine.giveHeldAway(move.record)
     this.#become(move, 'takingBack')
     this.#goBack(move, targetIsGone)
+    // The switches may still await the replica's last word of the move that failed.
+    if (this.#protection.releaserOf(move.flow) !== 0) this.#sayDrained(move, move.before + 2)
   }
 
   #goBack(move: OutgoingMove, targetIsGone: boolean): void {
@@ -381,8 +457,13 @@ export class OutgoingMoves {
     // What a switch sent here before the move comes ahead of what it sent to the target.
     const isLate = move.returned.count > 0 && (context.switches.all & ~move.passed) !== 0
     if (move.state === 'aborting' && isLate && !planted['abort-without-buffer']) return
-    context.engine.resumeFlow(move.record)
     this.#end(move)
+    this.#tellReplicaStays(move, move.before + 2)
+    if (move.state === 'takingBack' && this.#protection.isOn) {
+      move.returned.takeAll(move.held)
+      return this.#protection.secure(move.record, move.returned, { isReleaser: true })
+    }
+    context.engine.resumeFlow(move.record)
     context.buffered -= move.returned.count + move.held.count
     context.run(move.returned)
     context.run(move.held)
@@ -451,8 +532,9 @@ export class OutgoingMoves {
     return isWorking ? this.#context.now + 100 : this.#nextDeadline
   }
 
-  tick(): void {
-    if (this.#ready.length > 0) {
+  /** @param mayHand false while a switch has yet to hear what it is to do about moves: none ends before it has */
+  tick(mayHand = true): void {
+    if (this.#ready.length > 0 && mayHand) {
       const ready = this.#ready
       this.#ready = []
       for (const move of ready) if (move.state === 'rerouting' && !this.#hand(move)) this.#ready.push(move)
@@ -485,6 +567,7 @@ export class OutgoingMoves {
     const channel = context.control(move.target)
     const at = begin(context, channel, AbortFlow, move.flow, move.before + 1, true)
     if (at !== 0) (channel as MessageChannel).commit()
+    this.#tellReplicaStays(move, move.before)
   }
 
   #late(move: OutgoingMove): void {
@@ -536,6 +619,7 @@ export class OutgoingMoves {
 
   /** Runtimes that are fenced. */
   fenced(runtime: number): void {
+    for (const [flow, { replica }] of this.#told) if (replica === runtime) this.#told.delete(flow)
     for (const move of [...this.moves.values()]) {
       if (move.target !== runtime) continue
       switch (move.state) {

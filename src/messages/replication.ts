@@ -1,0 +1,67 @@
+/**
+ * Replication messages. Paper §5.4.2; PROTOCOL 11-15, 19. From the runtime that owns a flow to the one that keeps its replica:
+ *
+ *     owner ── AdoptFlow ─▶ replica ── AdoptFlowReply ─▶ owner               the whole flow; in `commit` the replica releases from now on
+ *     owner ── ReleasePacket ... CommitStep ─▶ replica ── frames ─▶ switch    one step: its outputs, and the record behind it
+ *     owner ── MovingFlow ─▶ replica ── MovingFlowReply ─▶ owner              ahead of a move's step 2
+ *     owner ── RetireFlow ─▶ replica ══ Drained ═▶ every switch               behind the last step
+ *     owner ── ForgetFlow ─▶ replica
+ *
+ * and when an owner has died in the middle of a move:
+ *
+ *     replica ── AskFlow ─▶ every runtime ── AskFlowReply ─▶ replica;  target ── YieldFlow ─▶ replica
+ *
+ * There is no acknowledgement of a step of its own: a session hands over what it acknowledges first, and handing over a step is storing
+ * and releasing it.
+ */
+
+import { u32 } from '../memory/struct.ts'
+import { fieldOf, message } from './message.ts'
+
+/** What an {@link AdoptFlow} is about. */
+export const AdoptKind = {
+  settled: 0,
+  /** It has just opened, and nothing of it has left anywhere. */
+  opening: 1,
+  /** It has just moved to its owner, and its source may not know so yet: should the owner die, ask. */
+  tentative: 2,
+} as const
+
+/**
+ * Keep this flow's record. `code` is an {@link AdoptKind}. `node` 1: you release its frames. The tail is `aliases` alias keys of 12 words,
+ * then the snapshot.
+ */
+export const AdoptFlow = message(31, 'AdoptFlow', { withKey: true, fields: { layout: u32, aliases: u32 }, hasTail: true })
+export const AdoptFlowLayout = fieldOf(AdoptFlow, 'layout')
+export const AdoptFlowAliases = fieldOf(AdoptFlow, 'aliases')
+/** `code`: an {@link AdoptRefusal}. */
+export const AdoptFlowReply = message(32, 'AdoptFlowReply')
+export const AdoptRefusal = { none: 0, noRoom: 1, otherChain: 2, itself: 3, stale: 4 } as const
+
+/**
+ * A step: the flow's record behind it, `snapshotBytes` of the tail, padded to 8, and `frames` outputs, each as bytes u32, switch u32, the
+ * frame, padded to 8. Outputs that found no room came ahead as {@link ReleasePacket}.
+ */
+export const CommitStep = message(33, 'CommitStep', { fields: { snapshotBytes: u32, frames: u32 }, hasTail: true })
+export const CommitStepSnapshotBytes = fieldOf(CommitStep, 'snapshotBytes')
+export const CommitStepFrames = fieldOf(CommitStep, 'frames')
+/** An output of the next step. `node` is the switch that it leaves by. */
+export const ReleasePacket = message(34, 'ReleasePacket', { hasTail: true })
+
+/** Say `Drained` at this epoch on every link, behind what you have released, as soon as you know the configuration `configVersion`. */
+export const RetireFlow = message(35, 'RetireFlow', { fields: { configVersion: u32 } })
+export const RetireFlowConfigVersion = fieldOf(RetireFlow, 'configVersion')
+/** The flow has ended, or its replica is elsewhere. */
+export const ForgetFlow = message(36, 'ForgetFlow')
+
+/** The flow is about to move to `node` at `epoch`: should its owner die, ask before you promote yourself. `node` 0: it stays. */
+export const MovingFlow = message(37, 'MovingFlow')
+export const MovingFlowReply = message(38, 'MovingFlowReply')
+
+/** Have you installed this flow, at this epoch or a higher one? If not you refuse its record from now on. */
+export const AskFlow = message(39, 'AskFlow')
+/** `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. */
+export const AskFlowReply = message(40, 'AskFlowReply')
+/** The source of a move to here has died before its record came; you have its replica. */
+export const YieldFlow = message(41, 'YieldFlow')
+

@@ -1,0 +1,538 @@
+/**
+ * Protection: the owner's side of replication. Paper §5.4.2; PROTOCOL 12-15, 18, 19; docs/protocol.md, "Replication".
+ *
+ * A flow is guarded by a replica at another runtime. In `commit` its outputs go there with the record behind them, and leave from there;
+ * what the replica has not acknowledged is kept. In `async` the record goes there every few packets, and outputs leave from here.
+ *
+ *     (opened) ─▶ guarded ── its replica is fenced, it has come here, it was bare ──▶ securing ─▶ guarded
+ *
+ * Securing is a change of releaser: the flow is paused, a replica adopts it, every switch is told who releases from now on and says
+ * `Go` when the one before has sent its last. Then what that one never released is released, and what came meanwhile runs.
+ */
+
+import { planted } from '../../base/planted-bugs.ts'
+import {
+  AbortFlow, AbortFlowSwitches, Drained, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
+  RerouteFlowReleaserIncarnation,
+} from '../../messages/migration.ts'
+import { MessageField } from '../../messages/message.ts'
+import { AdoptFlow, AdoptKind, AdoptRefusal, ForgetFlow } from '../../messages/replication.ts'
+import { Descriptor } from '../../packet/descriptor.ts'
+import { PacketQueue } from '../../packet/packet-queue.ts'
+import type { MessageChannel } from '../../transport/message-channel.ts'
+import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
+import { KEY_WORDS } from '../../flow/flow-record.ts'
+import {
+  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sendHead, setFlow, writeKey, type RuntimeContext,
+} from '../runtime-context.ts'
+import { Steps, type Guard } from './steps.ts'
+import { sendRetire, writeAdoption } from './replicas.ts'
+
+export type ReplicationMode = 'none' | 'async' | 'commit'
+
+interface Securing {
+  readonly flow: number
+  readonly record: number
+  epoch: number
+  replica: number
+  isAsked: boolean
+  isAdopted: boolean
+  /** The switches have been told. */
+  isRerouted: boolean
+  readonly isPromotion: boolean
+  readonly isReleaser: boolean
+  /** Switches whose `Go` is awaited, and what each had accepted from the releaser before. */
+  pending: number
+  readonly released: Map<number, number>
+  /** Who guarded it before. */
+  readonly old: Guard | null
+  /** A runtime that buffers packets of the flow, 0 for none, and switches that it is to hear from. */
+  readonly target: number
+  targetDone: boolean
+  markers: number
+  readonly returned: PacketQueue
+  readonly held: PacketQueue
+}
+
+export interface ProtectionHost {
+  readonly mode: ReplicationMode
+  /** In `async`: outputs of a flow between two copies of its record. */
+  readonly every: number
+  /** Runtimes that can keep a replica now. */
+  candidates(): readonly number[]
+  incarnationOf(runtime: number): number
+  /** Sends a frame to a switch and counts it. */
+  release(switchId: number, frame: number, length: number): void
+  /** True for flows that move, close or claim. */
+  isBusy(flow: number): boolean
+}
+
+const BARE_PER_TURN = 16
+
+export class Protection {
+  readonly counts = { guarded: 0, bare: 0, secured: 0, resent: 0 }
+  readonly steps: Steps
+  readonly securing = new Map<number, Securing>()
+  readonly #context: RuntimeContext
+  readonly #host: ProtectionHost
+  readonly #guards = new Map<number, Guard>()
+  /** Flows without a replica, and guards that are dead, to be secured as soon as that can be. */
+  readonly #bare = new Map<number, number>()
+  readonly #adoptions = new Map<number, { readonly replica: number; done(): void }>()
+  /** Runtimes that have adopted a flow which has just come here, and is to be secured. */
+  readonly #early = new Map<number, number>()
+  #next = 0
+
+  constructor(context: RuntimeContext, host: ProtectionHost) {
+    this.#context = context
+    this.#host = host
+    this.steps = new Steps(context, {
+      mode: host.mode, every: host.every,
+      guardOf: (flow) => this.#guards.get(flow),
+      isSecuring: (flow) => this.securing.has(flow),
+      release: (switchId, frame, length) => { host.release(switchId, frame, length) },
+    })
+  }
+
+  get isOn(): boolean {
+    return this.#host.mode !== 'none'
+  }
+
+  /** False while so much waits for room in sessions that nothing more should be read. */
+  get hasRoom(): boolean {
+    return this.steps.hasRoom
+  }
+
+  /** True while something here waits for room, an acknowledgement or a runtime. */
+  get isWaiting(): boolean {
+    return this.steps.isWaiting || (this.#bare.size > 0 && this.#host.candidates().length > 0) ||
+      [...this.securing.values()].some(({ isAsked, replica }) => replica !== 0 && !isAsked)
+  }
+
+  /** True while a switch has yet to hear of a flow whose owner has died that it is ours. */
+  get isClaiming(): boolean {
+    for (const { isPromotion, isRerouted } of this.securing.values()) if (isPromotion && !isRerouted) return true
+    return false
+  }
+
+  /** The runtime that keeps the flow's replica, 0 for none. */
+  replicaOf(flow: number): number {
+    const guard = this.#guards.get(flow)
+    return guard === undefined || guard.isDead ? 0 : guard.replica
+  }
+
+  /** Who releases the frames of a flow, 0 for us. */
+  releaserOf(flow: number): number {
+    if (this.#host.mode !== 'commit') return 0
+    const securing = this.securing.get(flow)
+    if (securing !== undefined && !securing.isRerouted && securing.isReleaser) return 0
+    return securing?.isRerouted === true ? securing.replica : this.replicaOf(flow)
+  }
+
+  /** True while outputs of a flow have not been acknowledged. */
+  hasKept(flow: number): boolean {
+    const guard = this.#guards.get(flow)
+    return guard !== undefined && (guard.outputs.length > 0 || !guard.isAdopted)
+  }
+
+  isDead(flow: number): boolean {
+    return this.#guards.get(flow)?.isDead === true
+  }
+
+  // -- Flows come and go ---------------------------------------------------------------------------------------------
+
+  #choose(except = 0): number {
+    const candidates = this.#host.candidates().filter((id) => id !== except)
+    return candidates.length === 0 ? 0 : candidates[this.#next++ % candidates.length] as number
+  }
+
+  /** A flow has opened here. */
+  opened(record: number): void {
+    if (!this.isOn) return
+    const replica = this.#choose()
+    const flow = flowOf(this.#context, record)
+    if (replica === 0 || !this.#adopt(record, replica, AdoptKind.opening)) this.#leaveBare(flow, record)
+    else this.#guard(flow, record, replica, false)
+  }
+
+  #leaveBare(flow: number, record: number): void {
+    this.#bare.set(flow, record)
+    this.counts.bare++
+  }
+
+  #guard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
+    const context = this.#context
+    const guard: Guard = { flow, record, replica, isAdopted, isDead: false, outputs: [], counts: new Map(), since: 0 }
+    this.#guards.set(flow, guard)
+    this.counts.guarded++
+    context.arena.u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] = replica
+    return guard
+  }
+
+  /** Sends the whole flow to a runtime; false when there is no room. */
+  #adopt(record: number, replica: number, kind: number = AdoptKind.settled): boolean {
+    const context = this.#context
+    const { engine, arena } = context
+    const channel = context.control(replica)
+    const aliases: Int32Array[] = []
+    if (engine.aliases.size > 0) {
+      for (const block of engine.aliases.of(record)) {
+        const alias = new Int32Array(ALIAS_WORDS)
+        alias.set(arena.i32.subarray(block >> 2, (block >> 2) + KEY_WORDS))
+        alias[KEY_WORDS] = engine.aliases.isFlipped(block) ? 1 : 0
+        aliases.push(alias)
+      }
+    }
+    const bytes = aliases.length * ALIAS_BYTES + engine.exportBytes(record)
+    if (channel?.messageBytesMax !== undefined && AdoptFlow.bytes + bytes > channel.messageBytesMax) return false
+    const at = begin(context, channel, AdoptFlow, flowOf(context, record), epochOf(context, record), false, bytes)
+    if (at === 0) return false
+    arena.u8[at + MessageField.code] = kind
+    arena.u16[(at + MessageField.node) >> 1] = this.#host.mode === 'commit' ? 1 : 0
+    writeKey(context, at, record)
+    writeAdoption(context, at, aliases, engine.exportFlow(record))
+    ;(channel as MessageChannel).commit()
+    return true
+  }
+
+  /** The flow's aliases have changed. */
+  refresh(record: number): void {
+    const guard = this.#guards.get(flowOf(this.#context, record))
+    if (guard === undefined || guard.isDead) return
+    // No room: the next time it is secured.
+    if (!this.#adopt(record, guard.replica)) this.#context.anomaly('alias-not-replicated')
+  }
+
+  /** A flow that has just come here: a replica has it before its source forgets it. */
+  adoptEarly(record: number, source: number, done: () => void): void {
+    const replica = this.isOn ? this.#choose(source) : 0
+    if (replica === 0 || !this.#adopt(record, replica, AdoptKind.tentative)) return done()
+    const flow = flowOf(this.#context, record)
+    this.#adoptions.set(flow, { replica, done })
+    this.#early.set(flow, replica)
+  }
+
+  /** The flow has ended, or lives elsewhere now. */
+  ended(flow: number): void {
+    this.#bare.delete(flow)
+    this.#adoptions.delete(flow)
+    this.#early.delete(flow)
+    const guard = this.#guards.get(flow)
+    if (guard === undefined) return
+    for (const output of guard.outputs) {
+      if (output.state !== 'unsent') continue
+      this.steps.takeUnsent()
+      this.#context.drop(0, 'replica-behind')
+    }
+    this.steps.forget(guard)
+    this.#guards.delete(flow)
+    this.#clear(guard.record)
+    if (!guard.isDead) sendHead(this.#context, this.#context.control(guard.replica), ForgetFlow, flow, 0)
+  }
+
+  #clear(record: number): void {
+    this.#context.arena.u16[(companionOf(this.#context, record) + COMPANION_REPLICA) >> 1] = 0
+  }
+
+  // -- Securing ------------------------------------------------------------------------------------------------------
+
+  /**
+   * Gives a flow that is paused, or is paused now, a replica; then it runs.
+   *
+   * @param held packets to run then, counted as buffered
+   * @param options target: a runtime that buffers packets of the flow and is to hand them over; isPromotion: its owner has died, and no
+   *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives
+   */
+  secure(record: number, held: PacketQueue | null = null, { target = 0, isPromotion = false, isReleaser = false } = {}): void {
+    const context = this.#context
+    const flow = flowOf(context, record)
+    this.#bare.delete(flow)
+    const old = this.#guards.get(flow) ?? null
+    context.engine.pauseFlow(record)
+    const securing: Securing = {
+      flow, record, epoch: 0, replica: 0, isAsked: false, isAdopted: false, isRerouted: false, isPromotion, isReleaser,
+      pending: 0, released: new Map(), old, target,
+      targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
+    }
+    this.securing.set(flow, securing)
+    context.step('securing', 1)
+    this.#begin(securing, 0)
+  }
+
+  #begin(securing: Securing, except: number): void {
+    const context = this.#context
+    const { record, flow } = securing
+    securing.epoch = epochOf(context, record) + 1
+    setFlow(context, record, flow, securing.epoch)
+    const early = this.#early.get(flow) ?? 0
+    this.#early.delete(flow)
+    securing.replica = early !== 0 && early !== except && this.#host.candidates().includes(early) ? early : this.#choose(except)
+    securing.isAsked = securing.isAdopted = securing.isRerouted = false
+    this.#ask(securing)
+    if (securing.replica === 0) this.#changeReleaser(securing)
+  }
+
+  /** A replica has the flow, or there is none to be had: the switches hear who releases its frames from now on. */
+  #changeReleaser(securing: Securing): void {
+    const context = this.#context
+    const { old, flow, epoch, isReleaser } = securing
+    securing.isRerouted = true
+    securing.pending = securing.markers = context.switches.all
+    this.#reroute(securing, context.switches.all)
+    if (old !== null && !old.isDead && !isReleaser) sendRetire(context, old.replica, flow, epoch)
+    else this.#sayDrained(securing)
+    if (!securing.targetDone) this.#sendAbort(securing)
+    if (planted['secured-without-go']) securing.pending = 0
+    this.#finish(securing)
+  }
+
+  #sayDrained({ flow, epoch }: Securing): void {
+    const context = this.#context
+    for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
+  }
+
+  #ask(securing: Securing): void {
+    const { replica, record } = securing
+    if (replica === 0 || securing.isAsked) return
+    securing.isAsked = this.#adopt(record, replica)
+  }
+
+  #reroute({ record, flow, epoch, replica, isPromotion, target }: Securing, mask: number): void {
+    const context = this.#context
+    const { arena } = context
+    const releaser = this.#host.mode === 'commit' ? replica : 0
+    for (const id of context.switches.idsIn(mask)) {
+      const channel = context.control(id)
+      const at = begin(context, channel, RerouteFlow, flow, epoch, true)
+      if (at === 0) continue
+      arena.u16[(at + MessageField.node) >> 1] = context.self
+      if (isPromotion) arena.u8[at + MessageField.code] = 2
+      arena.u32[(at + RerouteFlowBuffersAt) >> 2] = target
+      arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
+      arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
+      arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#host.incarnationOf(releaser)
+      writeKey(context, at, record)
+      ;(channel as MessageChannel).commit()
+    }
+  }
+
+  /** The target of the dead owner's move hands over what it buffers when it has heard from these switches. */
+  #sendAbort({ flow, epoch, target, markers }: Securing): void {
+    const context = this.#context
+    const channel = context.control(target)
+    let at = begin(context, channel, AbortFlow, flow, epoch, true)
+    if (at === 0) return
+    at += AbortFlowSwitches
+    for (const id of context.switches.idsIn(markers)) context.arena.u8[at++] = id
+    ;(channel as MessageChannel).commit()
+  }
+
+  /** A switch says that we may go on; it has accepted `released` frames of the releaser before. */
+  go(switchId: number, flow: number, epoch: number, released: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined) return false
+    if (epoch !== securing.epoch) {
+      // Of an attempt that was given up: who had released so much is the same.
+      if (epoch < securing.epoch && !securing.released.has(switchId)) securing.released.set(switchId, released)
+      return true
+    }
+    if (!securing.released.has(switchId)) securing.released.set(switchId, released)
+    securing.pending &= ~this.#context.switches.bitOf(switchId)
+    this.#finish(securing)
+    return true
+  }
+
+  /** A switch knows better: a flow whose owner has died lives on elsewhere. */
+  superseded(flow: number, epoch: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined || !securing.isPromotion || securing.epoch !== epoch) return false
+    const context = this.#context
+    this.securing.delete(flow)
+    context.step('securing', -1)
+    this.ended(flow)
+    for (const queue of [securing.returned, securing.held]) {
+      for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
+        context.buffered--
+        context.drop(slot, 'source-fenced')
+      }
+    }
+    context.engine.removeFlow(securing.record)
+    if (securing.replica !== 0) sendHead(context, context.control(securing.replica), ForgetFlow, flow, 0)
+    return true
+  }
+
+  /** In-band: a switch had nobody to tell but us, so the target need not wait for it. */
+  rerouteReply(switchId: number, flow: number, epoch: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined) return false
+    const bit = this.#context.switches.bitOf(switchId)
+    if (epoch === securing.epoch && securing.isRerouted && !securing.targetDone && (securing.markers & bit) !== 0) {
+      securing.markers &= ~bit
+      this.#sendAbort(securing)
+    }
+    return true
+  }
+
+  /** The target has handed over all that it had. */
+  abortReply(flow: number, epoch: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined) return false
+    if (epoch === securing.epoch) {
+      securing.targetDone = true
+      this.#finish(securing)
+    }
+    return true
+  }
+
+  /** A packet that the target had. */
+  returnedPacket(flow: number, frame: number, length: number, switchId: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined) return false
+    const context = this.#context
+    context.countTakenOver(1)
+    if (securing.returned.pushFrame(context.arena, context.engine.pool, frame, length, switchId)) context.buffered++
+    else context.drop(0, 'no-slot')
+    return true
+  }
+
+  adoptReply(from: number, flow: number, epoch: number, refusal: number): void {
+    const context = this.#context
+    const adoption = this.#adoptions.get(flow)
+    if (adoption?.replica === from) {
+      this.#adoptions.delete(flow)
+      adoption.done()
+      return
+    }
+    const securing = this.securing.get(flow)
+    if (securing !== undefined) {
+      if (securing.replica !== from || epoch !== securing.epoch) return
+      if (refusal === AdoptRefusal.none) {
+        securing.isAdopted = true
+        this.#changeReleaser(securing)
+      } else {
+        this.#begin(securing, from)
+      }
+      return
+    }
+    const guard = this.#guards.get(flow)
+    if (guard === undefined || guard.replica !== from) return context.anomaly('late-adoption')
+    if (refusal === AdoptRefusal.none) guard.isAdopted = true
+    else this.#die(guard)
+  }
+
+  #finish(securing: Securing): void {
+    const context = this.#context
+    const { flow, record, replica, old, released, returned, held } = securing
+    if (!securing.isRerouted || securing.pending !== 0 || !securing.targetDone || (replica !== 0 && !securing.isAdopted)) return
+    this.securing.delete(flow)
+    context.step('securing', -1)
+    if (old !== null) {
+      this.steps.forget(old)
+      this.#guards.delete(flow)
+      this.#clear(record)
+      if (!old.isDead && old.replica !== replica) sendHead(context, context.control(old.replica), ForgetFlow, flow, 0)
+    }
+    if (replica === 0) this.#leaveBare(flow, record)
+    const guard = replica === 0 ? null : this.#guard(flow, record, replica, true)
+    context.engine.resumeFlow(record)
+    this.counts.secured++
+    if (old !== null) this.#resend(old, guard, released)
+    context.buffered -= returned.count + held.count
+    context.run(returned)
+    context.run(held)
+    if (guard !== null && this.#guards.get(flow) === guard) this.steps.send(guard)
+  }
+
+  /** Outputs that no switch has had from the replica before leave now. */
+  #resend(old: Guard, guard: Guard | null, released: ReadonlyMap<number, number>): void {
+    const context = this.#context
+    for (const { switchId, index, frame, state } of old.outputs) {
+      if (state === 'unsent') {
+        this.steps.takeUnsent()
+      } else if (index > (released.get(switchId) ?? Infinity) || planted['everything-resent']) {
+        // It was handed over to nobody.
+        context.countTakenOver(1)
+        this.counts.resent++
+      } else {
+        continue
+      }
+      if (guard === null) this.steps.releaseNow(switchId, frame)
+      else this.steps.keep(guard, switchId, frame)
+    }
+  }
+
+  /** A packet of a flow that is being secured. */
+  take(flow: number, d: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined) return false
+    const context = this.#context
+    if (securing.held.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
+      context.drop(context.arena.i32[d + Descriptor.slot], 'secure-buffer')
+    } else {
+      securing.held.push(d)
+      context.buffered++
+    }
+    return true
+  }
+
+  #die(guard: Guard): void {
+    guard.isDead = true
+    this.#bare.set(guard.flow, guard.record)
+  }
+
+  // -- Configuration, time -------------------------------------------------------------------------------------------
+
+  /** Runtimes that are fenced. */
+  fenced(runtime: number): void {
+    for (const [flow, { replica, done }] of [...this.#adoptions]) {
+      if (replica !== runtime) continue
+      this.#adoptions.delete(flow)
+      done()
+    }
+    for (const securing of [...this.securing.values()]) {
+      if (securing.target === runtime) securing.targetDone = true
+      if (securing.old?.replica === runtime) securing.old.isDead = true
+      if (securing.replica === runtime) this.#begin(securing, runtime)
+      else this.#finish(securing)
+    }
+    for (const guard of this.#guards.values()) if (guard.replica === runtime && !guard.isDead) this.#die(guard)
+  }
+
+  /** Switches that are gone: their word does not come. */
+  withoutSwitches(mask: number): void {
+    for (const securing of [...this.securing.values()]) {
+      securing.pending &= ~mask
+      securing.markers &= ~mask
+      if (securing.isRerouted && !securing.targetDone) this.#sendAbort(securing)
+      this.#finish(securing)
+    }
+  }
+
+  /** A switch has come back knowing nothing. */
+  repeatTo(switchId: number): void {
+    const bit = this.#context.switches.bitOf(switchId)
+    for (const securing of this.securing.values()) {
+      if (!securing.isRerouted) continue
+      securing.pending |= bit
+      this.#reroute(securing, bit)
+    }
+  }
+
+  tick(): void {
+    this.steps.tick()
+    for (const securing of this.securing.values()) this.#ask(securing)
+    if (this.#bare.size > 0) this.#secureBare()
+  }
+
+  #secureBare(): void {
+    if (this.#context.isStrained()) return
+    const hasCandidates = this.#host.candidates().length > 0
+    let left = BARE_PER_TURN
+    for (const [flow, record] of this.#bare) {
+      if (left-- === 0) return
+      // Without a runtime to keep a replica, flows whose replica has died run on without one.
+      if (!hasCandidates && this.#guards.get(flow)?.isDead !== true) continue
+      if (!this.#host.isBusy(flow)) this.secure(record)
+    }
+  }
+}

@@ -1,0 +1,366 @@
+/**
+ * Replicas: the flows of other runtimes whose records are kept here, and in `commit` whose frames are released here. Paper §5.4.2;
+ * PROTOCOL 11-15, 18, 19; docs/protocol.md, "Replication".
+ *
+ *     AdoptFlow ─▶ kept ── CommitStep: stored, its frames leave ──▶ kept ── ForgetFlow ─▶ (gone)
+ *                   │ the owner is fenced
+ *                   ├─ it was not moving ──▶ promoted: the flow is ours, and gets a replica of its own
+ *                   └─ it was ──▶ asking ── AskFlowReply of every runtime ──▶ promoted, or (gone): it lives on at its target
+ *
+ * A step is one message, so it is stored whole or not at all; frames that found no room in it came ahead and wait for it.
+ */
+
+import { CodedError } from '../../base/coded-error.ts'
+import { planted } from '../../base/planted-bugs.ts'
+import { KEY_WORDS } from '../../flow/flow-record.ts'
+import { MACS_BYTES, MessageField } from '../../messages/message.ts'
+import { Drained } from '../../messages/migration.ts'
+import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
+import {
+  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal, AskFlow, AskFlowReply, CommitStep,
+  CommitStepFrames, CommitStepSnapshotBytes, MovingFlowReply, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
+} from '../../messages/replication.ts'
+import { Descriptor } from '../../packet/descriptor.ts'
+import { PacketQueue } from '../../packet/packet-queue.ts'
+import type { MessageChannel } from '../../transport/message-channel.ts'
+import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
+import { begin, sendHead, type RuntimeContext } from '../runtime-context.ts'
+
+/** A flow of another runtime. */
+export interface Replica {
+  readonly flow: number
+  /** The highest epoch that its owner has told of. */
+  epoch: number
+  readonly owner: number
+  readonly key: Int32Array
+  readonly macs: Uint8Array
+  aliases: Int32Array
+  snapshot: Uint8Array
+  /** True when its frames leave from here. */
+  readonly releases: boolean
+  /** Outputs of the next step. */
+  readonly pending: PacketQueue
+  /** Its owner has just got it, and whoever gave it may yet take it back. */
+  readonly isTentative: boolean
+  /** Where its owner is moving it, 0 for nowhere, and the epoch of that move. */
+  movingTo: number
+  movingEpoch: number
+  /** Runtimes whose answer is awaited: the owner has died in the middle of a move. Null while it lives. */
+  asking: Set<number> | null
+  /** The target of that move, if it has said that it buffers the flow's packets. */
+  buffersAt: number
+}
+
+export interface ReplicasHost {
+  /** Sends a frame to a switch and counts it. */
+  release(switchId: number, frame: number, length: number): void
+  /** True when this runtime owns the flow, at this epoch or a higher one. */
+  owns(flow: number, epoch: number): boolean
+  /** Makes a replica the flow itself. */
+  promote(replica: Replica): void
+  /** The other runtimes that there are. */
+  runtimes(): Iterable<number>
+}
+
+const padded = (bytes: number): number => (bytes + 7) & ~7
+
+export class Replicas {
+  readonly counts = { adopted: 0, refused: 0, steps: 0, released: 0, promoted: 0, forgotten: 0 }
+  readonly #context: RuntimeContext
+  readonly #host: ReplicasHost
+  readonly #replicas = new Map<number, Replica>()
+  /** Replicas whose owners are fenced and that are still to be promoted. */
+  #orphans: Replica[] = []
+  /** Last words that wait for a configuration with the switches that they are for. */
+  #retiring: { readonly flow: number; readonly epoch: number; readonly configVersion: number }[] = []
+  /** Replicas about which other runtimes have been asked. */
+  #asking = 0
+
+  constructor(context: RuntimeContext, host: ReplicasHost) {
+    this.#context = context
+    this.#host = host
+  }
+
+  get size(): number {
+    return this.#replicas.size
+  }
+
+  /** True while flows of a fenced owner are still to be taken over, or asked about. */
+  get isRecovering(): boolean {
+    return this.#orphans.length > 0 || this.#asking > 0
+  }
+
+  values(): Iterable<Replica> {
+    return this.#replicas.values()
+  }
+
+  has(flow: number): boolean {
+    return this.#replicas.has(flow)
+  }
+
+  // -- Messages of the owner -----------------------------------------------------------------------------------------
+
+  adopt(owner: number, at: number, bytes: number): void {
+    const context = this.#context
+    const { arena } = context
+    const flow = arena.f64[(at + MessageField.flow) >> 3]
+    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
+    const refusal = this.#refusal(owner, at, flow, epoch)
+    if (refusal === AdoptRefusal.none) {
+      const before = this.#replicas.get(flow)
+      if (before !== undefined) this.#drop(before)
+      const key = (at + MessageField.key) >> 2
+      const tail = at + AdoptFlow.bytes
+      const aliasBytes = arena.u32[(at + AdoptFlowAliases) >> 2] * ALIAS_BYTES
+      const replica: Replica = {
+        flow, epoch, owner, key: arena.i32.slice(key, key + KEY_WORDS),
+        macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
+        aliases: arena.i32.slice(tail >> 2, (tail + aliasBytes) >> 2),
+        snapshot: arena.u8.slice(tail + aliasBytes, at + bytes), releases: arena.u16[(at + MessageField.node) >> 1] !== 0,
+        pending: new PacketQueue(arena), isTentative: arena.u8[at + MessageField.code] === AdoptKind.tentative, movingTo: 0,
+        movingEpoch: epoch, asking: null, buffersAt: 0,
+      }
+      this.#replicas.set(flow, replica)
+      this.counts.adopted++
+      if (replica.releases && arena.u8[at + MessageField.code] === AdoptKind.opening) this.#bind(replica)
+    } else {
+      this.counts.refused++
+    }
+    sendHead(context, context.control(owner), AdoptFlowReply, flow, epoch, refusal)
+  }
+
+  #refusal(owner: number, at: number, flow: number, epoch: number): number {
+    const { arena, engine, limits } = this.#context
+    const before = this.#replicas.get(flow)
+    if (arena.i32[(at + AdoptFlowLayout) >> 2] !== engine.layoutHash) return AdoptRefusal.otherChain
+    if (this.#host.owns(flow, 0)) return AdoptRefusal.itself
+    if (before !== undefined && before.epoch > epoch) return AdoptRefusal.stale
+    if (before === undefined && this.#replicas.size >= limits.replicas) return AdoptRefusal.noRoom
+    return owner === this.#context.self ? AdoptRefusal.itself : AdoptRefusal.none
+  }
+
+  /** Every switch hears, ahead of the first frame, that the frames of this flow come from here. */
+  #bind({ flow, epoch, owner, key, macs }: Replica): void {
+    const context = this.#context
+    const { arena } = context
+    for (const id of context.switches.idsIn(context.switches.all)) {
+      const channel = context.inBand(id)
+      const at = begin(context, channel, Bind, flow, epoch, true)
+      if (at === 0) continue
+      arena.u16[(at + MessageField.node) >> 1] = owner
+      arena.u16[(at + BindReleaser) >> 1] = context.self
+      arena.u32[(at + BindReleaserIncarnation) >> 2] = context.incarnation
+      arena.i32.set(key, (at + MessageField.key) >> 2)
+      arena.u8.set(macs, at + MessageField.macs)
+      ;(channel as MessageChannel).commit()
+    }
+  }
+
+  #find(owner: number, flow: number, epoch: number): Replica | null {
+    const replica = this.#replicas.get(flow)
+    if (replica === undefined || replica.owner !== owner || epoch < replica.epoch) {
+      this.#context.anomaly('unknown-replica')
+      return null
+    }
+    replica.epoch = epoch
+    return replica
+  }
+
+  /** An output of the next step. */
+  releasePacket(owner: number, at: number, bytes: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const replica = this.#find(owner, flow, epoch)
+    context.countTakenOver(1)
+    const length = bytes - ReleasePacket.bytes
+    const switchId = context.arena.u16[(at + MessageField.node) >> 1]
+    const isKept = replica?.pending.pushFrame(context.arena, context.engine.pool, at + ReleasePacket.bytes, length, switchId) === true
+    if (isKept) context.buffered++
+    else context.drop(0, replica === null ? 'unknown-replica' : 'no-slot')
+  }
+
+  step(owner: number, at: number, bytes: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const { arena } = context
+    const { u8, u32 } = arena
+    const replica = this.#find(owner, flow, epoch)
+    const frames = u32[(at + CommitStepFrames) >> 2]
+    const snapshotBytes = u32[(at + CommitStepSnapshotBytes) >> 2]
+    const tail = at + CommitStep.bytes
+    const end = at + bytes
+    context.countTakenOver(frames)
+    if (replica === null || tail + snapshotBytes > end) {
+      for (let i = 0; i < frames; i++) context.drop(0, 'unknown-replica')
+      return
+    }
+    if (replica.snapshot.length !== snapshotBytes) replica.snapshot = u8.slice(tail, tail + snapshotBytes)
+    else if (!planted['step-not-stored']) replica.snapshot.set(u8.subarray(tail, tail + snapshotBytes))
+    this.counts.steps++
+    this.#releasePending(replica)
+    for (let frame = tail + padded(snapshotBytes), i = 0; i < frames && frame + 8 <= end; i++) {
+      const length = u32[frame >> 2]
+      this.#host.release(u32[(frame + 4) >> 2], frame + 8, length)
+      this.counts.released++
+      frame += 8 + padded(length)
+    }
+  }
+
+  #releasePending({ pending }: Replica): void {
+    const context = this.#context
+    const { i32 } = context.arena
+    for (let slot = pending.shift(); slot !== 0; slot = pending.shift()) {
+      const d = slot >> 2
+      context.buffered--
+      this.#host.release(i32[d + Descriptor.switch], i32[d + Descriptor.frame], i32[d + Descriptor.length])
+      context.engine.pool.give(slot)
+      this.counts.released++
+    }
+  }
+
+  retire(owner: number, flow: number, epoch: number, configVersion: number): void {
+    // Another owner's replica of it may be here by now: what this one had to release is out all the same.
+    if (this.#replicas.get(flow)?.owner !== owner) this.#context.anomaly('unknown-replica')
+    if (configVersion <= this.#context.configVersion) this.#sayDrained(flow, epoch)
+    else this.#retiring.push({ flow, epoch, configVersion })
+  }
+
+  /** A new configuration: its switches may be waiting for a word. */
+  configured(): void {
+    const ready = this.#retiring.filter(({ configVersion }) => configVersion <= this.#context.configVersion)
+    this.#retiring = this.#retiring.filter((one) => !ready.includes(one))
+    for (const { flow, epoch } of ready) this.#sayDrained(flow, epoch)
+  }
+
+  #sayDrained(flow: number, epoch: number): void {
+    const context = this.#context
+    for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
+  }
+
+  forget(owner: number, flow: number): void {
+    const replica = this.#replicas.get(flow)
+    if (replica === undefined || replica.owner !== owner) return
+    this.counts.forgotten++
+    this.#drop(replica)
+  }
+
+  #drop(replica: Replica): void {
+    const context = this.#context
+    for (let slot = replica.pending.shift(); slot !== 0; slot = replica.pending.shift()) {
+      context.buffered--
+      context.drop(slot, 'step-incomplete')
+    }
+    this.#replicas.delete(replica.flow)
+    this.#orphans = this.#orphans.filter((other) => other !== replica)
+    if (replica.asking === null) return
+    context.step('askingOwner', -1)
+    this.#asking--
+  }
+
+  moving(owner: number, flow: number, epoch: number, target: number): void {
+    const context = this.#context
+    const replica = this.#replicas.get(flow)
+    if (replica === undefined || replica.owner !== owner) return context.anomaly('unknown-replica')
+    replica.movingTo = target
+    replica.movingEpoch = epoch
+    sendHead(context, context.control(owner), MovingFlowReply, flow, epoch, 0, target)
+  }
+
+  // -- The owner has died --------------------------------------------------------------------------------------------
+
+  /** A runtime is fenced: its flows go on here, unless they may live at the target of a move. */
+  fenced(runtime: number): void {
+    for (const replica of [...this.#replicas.values()]) {
+      if (replica.asking !== null) this.#answered(replica, runtime, 0)
+      else if (replica.owner === runtime) {
+        if ((replica.movingTo === 0 && !replica.isTentative) || planted['promote-unasked']) this.#orphans.push(replica)
+        else this.#ask(replica)
+      }
+    }
+    this.work()
+  }
+
+  #ask(replica: Replica): void {
+    const context = this.#context
+    replica.asking = new Set(this.#host.runtimes())
+    this.#asking++
+    context.step('askingOwner', 1)
+    for (const id of replica.asking) sendHead(context, context.control(id), AskFlow, replica.flow, replica.movingEpoch)
+    this.#answered(replica, 0, 0)
+  }
+
+  answer(runtime: number, flow: number, code: number): void {
+    const replica = this.#replicas.get(flow)
+    if (replica?.asking === undefined || replica.asking === null) return this.#context.anomaly('late-owner-reply')
+    this.#answered(replica, runtime, code)
+  }
+
+  #answered(replica: Replica, runtime: number, code: number): void {
+    const { asking } = replica
+    if (asking === null) return
+    asking.delete(runtime)
+    if (code === 2) replica.buffersAt = runtime
+    if (code === 1) {
+      // It lives on at its target: what we have released of it has been all.
+      this.#sayDrained(replica.flow, replica.movingEpoch)
+      this.#drop(replica)
+    } else if (asking.size === 0) {
+      replica.asking = null
+      this.#asking--
+      this.#context.step('askingOwner', -1)
+      this.#orphans.push(replica)
+      this.work()
+    }
+  }
+
+  /** Another replica asks who has a flow. */
+  asked(from: number, flow: number, epoch: number, isBuffered: boolean): void {
+    const context = this.#context
+    const replica = this.#replicas.get(flow)
+    const isHere = this.#host.owns(flow, epoch) || (replica !== undefined && replica.owner !== from && replica.epoch >= epoch)
+    sendHead(context, context.control(from), AskFlowReply, flow, epoch, isHere ? 1 : isBuffered ? 2 : 0)
+  }
+
+  /** Promotes what there is room for. */
+  work(): void {
+    const context = this.#context
+    while (this.#orphans.length > 0 && !context.isStrained()) {
+      const replica = this.#orphans[0] as Replica
+      this.#drop(replica)
+      this.counts.promoted++
+      try {
+        this.#host.promote(replica)
+      } catch (error) {
+        if (!(error instanceof CodedError)) throw error
+        context.anomaly('promotion-failed')
+      }
+    }
+  }
+}
+
+/** Writes an AdoptFlow's tail: aliases, snapshot. */
+export function writeAdoption(context: RuntimeContext, at: number, aliases: readonly Int32Array[], snapshot: Uint8Array): void {
+  const { arena } = context
+  let to = at + AdoptFlow.bytes
+  arena.u32[(at + AdoptFlowAliases) >> 2] = aliases.length
+  arena.i32[(at + AdoptFlowLayout) >> 2] = context.engine.layoutHash
+  for (const alias of aliases) {
+    arena.i32.set(alias, to >> 2)
+    to += ALIAS_WORDS * 4
+  }
+  arena.u8.set(snapshot, to)
+}
+
+/** Writes a key and addresses that are kept on the heap. */
+export function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, macs: Uint8Array): void {
+  arena.i32.set(key, (at + MessageField.key) >> 2)
+  arena.u8.set(macs, at + MessageField.macs)
+}
+
+
+/** Tells a replica that it is to release no more. */
+export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number): void {
+  const channel = context.control(replica)
+  const at = begin(context, channel, RetireFlow, flow, epoch, true)
+  if (at === 0) return
+  context.arena.u32[(at + RetireFlowConfigVersion) >> 2] = context.configVersion
+  ;(channel as MessageChannel).commit()
+}
