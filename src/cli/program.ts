@@ -7,8 +7,10 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { fileUnwritable } from '../process/file-unwritable.ts'
 import { benchCommand, benches } from './bench-command.ts'
+import { addClusterCommands } from './cluster-program.ts'
 import { ExitStatus } from './exit-status.ts'
 import { reportError } from './error-report.ts'
+import { collect, wholeNumber } from './option-values.ts'
 
 const packageFile = new URL('../../package.json', import.meta.url)
 
@@ -148,6 +150,8 @@ ${EXIT_HELP}`)
       done(simulateCommand(options))
     })
 
+  addClusterCommands(program, done)
+
   const bench = program.command('bench').description('measure NFactor on this machine')
     .helpCommand('help [command]', 'print the help of a command')
   for (const name of Object.keys(benches) as (keyof typeof benches)[]) {
@@ -168,16 +172,4 @@ function list(text: string): string[] {
   const names = text.split(',').map((name) => name.trim()).filter((name) => name !== '')
   if (names.length === 0) throw new InvalidArgumentError('Name at least one network function.')
   return names
-}
-
-function collect(text: string, before: readonly string[]): string[] {
-  return [...before, text]
-}
-
-function wholeNumber(text: string): number {
-  const value = Number(text)
-  if (!/^\d+$/.test(text) || value > 0xffffffff) {
-    throw new InvalidArgumentError('It must be a whole number up to 4294967295.')
-  }
-  return value
 }

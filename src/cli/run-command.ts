@@ -2,6 +2,7 @@
  * `nfactor run`: a capture through a chain.
  */
 
+import { clusterSchema } from '../process/cluster-file.ts'
 import { configError, resolveRunConfig } from '../process/run-config.ts'
 import { runCapture, type RunProgress } from '../process/run-capture.ts'
 import { reportWarning } from './error-report.ts'
@@ -27,7 +28,7 @@ const PROGRESS_MS = 200
 
 export async function runCommand(capture: string, options: RunCommandOptions): Promise<number> {
   const { chain, config: file, set: settings } = options
-  const { config, problems } = await resolveRunConfig({ file, chain, settings })
+  const { config, problems } = await resolveRunConfig({ file, chain, settings, schema: clusterSchema })
   if (config === undefined) throw configError(problems, options.config)
   const stop = new AbortController()
   const signals = listenForSignals(stop)

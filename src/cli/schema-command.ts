@@ -3,6 +3,7 @@
  */
 
 import { builtInNfs } from '../nfs/index.ts'
+import { clusterSchema } from '../process/cluster-file.ts'
 import { loadNf } from '../process/nf-loader.ts'
 import { runConfigJsonSchema } from '../process/run-config-schema.ts'
 import { ExitStatus } from './exit-status.ts'
@@ -10,7 +11,7 @@ import { ExitStatus } from './exit-status.ts'
 /** The schema as it is printed. */
 export async function schemaText(): Promise<string> {
   const definitions = await Promise.all(Object.keys(builtInNfs).map((name) => loadNf(name)))
-  return `${JSON.stringify(runConfigJsonSchema(definitions), null, 2)}\n`
+  return `${JSON.stringify(runConfigJsonSchema(definitions, clusterSchema), null, 2)}\n`
 }
 
 export async function schemaCommand(): Promise<number> {

@@ -4,13 +4,14 @@
 
 import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { CodedError } from '../base/coded-error.ts'
+import { Random } from '../base/random.ts'
 import { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
@@ -202,6 +203,52 @@ for (const role of ['server', 'client'] as const) {
 }
 
 for (const role of ['server', 'client'] as const) {
+  test(`as ${role}: an echo that is killed at any moment loses nothing`, { skip, timeout: 120_000 }, async () => {
+    const socket = newSocket()
+    const random = new Random(role.length)
+    const end = new End({ role, socket, keepsUnconsumed: true })
+    end.port.open()
+    let repeated = 0
+    for (let round = 0; round < 6; round++) {
+      const peer = new Peer({ port: { role: role === 'server' ? 'client' : 'server', socket, isReleaseManual: true }, does: 'echo' })
+      try {
+        await end.until('the link is up', () => end.port.isUp && end.port.room > 0)
+        end.sent = 0
+        const back: number[] = []
+        const frames = random.between(20_000, 100_000)
+        await end.until('the echo is in full swing', () => {
+          for (let i = 0; i < 200; i++) {
+            for (let n = random.below(40); n > 0 && end.sent - back.length < 500 && end.port.room > 0; n--) end.send(60)
+            end.port.flush()
+            back.push(...end.receive())
+          }
+          return back.length >= frames
+        })
+        const killed = peer.kill()
+        // While it dies there is more for it.
+        await end.until('the end is noticed', () => {
+          for (let n = 0; n < 20 && end.sent - back.length < 500 && end.port.room > 0; n++) end.send(60)
+          return !end.port.isUp
+        })
+        await killed
+        for (let got = end.receive(); got.length > 0; got = end.receive()) back.push(...got)
+        assert.deepEqual(back, numbers(0, back.length))
+        const taken = end.takeBack()
+        end.port.endTakeBack()
+        assert.deepEqual(taken.frames, numbers(taken.first - 1, end.sent))
+        assert.ok(taken.first - 1 <= back.length, `${back.length} came back, then from ${taken.first} of ${end.sent}`)
+        repeated += back.length - (taken.first - 1)
+        assert.ok(back.length - (taken.first - 1) <= 32, 'not more than a batch is there twice')
+      } finally {
+        await peer.kill()
+      }
+    }
+    if (process.env.NFACTOR_PORT_RATES !== undefined) console.log(`frames that came twice: ${repeated}`)
+    assert.equal(end.port.statistics.txLost, 0)
+    assert.equal(end.pool.used, 0)
+    end.port.close()
+  })
+
   for (const sleeps of ['loop', 'thread'] as const) {
     test(`as ${role}: both ends sleep and are woken by each other, the other one by its ${sleeps}`, { skip, timeout: 60_000 }, async () => {
       const socket = newSocket()
@@ -235,6 +282,59 @@ for (const role of ['server', 'client'] as const) {
     })
   }
 }
+
+test('whatever the two ends do, they find each other again, and nothing is left open', { skip }, () => {
+  const random = new Random(21)
+  const socket = newSocket()
+  const ends = (['server', 'client'] as const).map((role) => new End({ role, socket, keepsUnconsumed: true, ringSize: 64 }))
+  const used = (): [number, number] =>
+    [readdirSync('/proc/self/fd').length, readFileSync('/proc/self/maps', 'latin1').split('\n').length]
+  let before: [number, number] | undefined
+  let now = 1
+  const turn = (): void => {
+    for (const { port } of ends) port.maintain(now += 5000)
+  }
+  for (let round = 0; round < 300; round++) {
+    for (let i = random.below(12); i > 0; i--) {
+      const end = random.pick(ends)
+      const { port } = end
+      random.pick([
+        () => { port.open() },
+        () => { port.close() },
+        () => { port.sever() },
+        () => { if (port.canTakeBack) end.takeBack(random.chance(0.5) ? undefined : random.below(100)) },
+        () => { port.endTakeBack() },
+        () => { for (let n = random.below(80); n > 0; n--) end.send() },
+        () => { for (let n = random.below(4); n > 0; n--) end.receive() },
+        turn, turn, turn,
+      ])()
+    }
+    // From here on both want the link.
+    for (let i = 0; i < 50 && !ends.every(({ port }) => port.isUp && port.room > 0); i++) {
+      for (const end of ends) {
+        end.port.open()
+        while (end.receive().length > 0);
+        end.port.endTakeBack()
+      }
+      turn()
+    }
+    assert.ok(ends.every(({ port }) => port.isUp), ends.map(({ port }) => `${port.state} ${port.lastEnd}`).join(', '))
+    for (const { port } of ends) port.flush()
+    while (ends.some((end) => end.receive().length > 0));
+    for (const [from, to] of [[0, 1], [1, 0]]) {
+      ends[from].sent = 7
+      assert.ok(ends[from].send())
+      ends[from].port.flush()
+      assert.deepEqual(ends[to].receive(), [7])
+    }
+    for (const { pool } of ends) assert.equal(pool.used, 0)
+    if (round === 50) before = used()
+  }
+  const after = used()
+  assert.equal(after[0], before?.[0])
+  assert.ok(Math.abs(after[1] - (before?.[1] ?? 0)) < 40, `${before?.[1]} mappings, then ${after[1]}`)
+  for (const { port } of ends) port.close()
+})
 
 test('what is not taken back is counted as lost', { skip }, () => {
   const socket = newSocket()

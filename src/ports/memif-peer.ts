@@ -1,8 +1,9 @@
 /**
  * `node src/ports/memif-peer.ts JSON`: a process at the other end of a memif link, for tests and benches.
  *
- * It prints a line when the link is up and one per second or when `stopAfter` frames have been received; a frame's first word, at
- * byte 14, is its number. What it does: `sink` receives, `echo` sends back what it receives, `source` sends frames of `bytes` bytes.
+ * It prints a line when the port is open, when the link is up, one per second, and when `stopAfter` frames have been received; a
+ * frame's number is the word at byte 14. What it does: `sink` receives, `echo` sends back what it receives, `source` sends frames of
+ * `bytes` bytes.
  */
 
 import { setImmediate } from 'node:timers/promises'
@@ -47,6 +48,7 @@ async function main(options: MemifPeerOptions): Promise<void> {
   const say = (what: string): void => {
     process.stdout.write(`${JSON.stringify({ what, received, sent, at: performance.timeOrigin + performance.now() })}\n`)
   }
+  say('open')
   process.stdin.on('end', () => process.exit(0)).resume()
 
   function receive(): number {
@@ -57,6 +59,8 @@ async function main(options: MemifPeerOptions): Promise<void> {
       pool.give(i32[d + Descriptor.slot])
     }
     received += count
+    // What has been answered may be given back, and not before.
+    port.flush()
     if (count > 0) port.release(Math.min(port.receivedPosition, releaseUpTo))
     return count
   }

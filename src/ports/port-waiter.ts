@@ -33,9 +33,10 @@ function disarmAll(ports: readonly LinkPort[]): void {
 /**
  * Waits on the event loop until one of the ports has something to do or the time is over. Call `maintain` on them afterwards.
  *
+ * @param interrupted ends the wait as well, as if something had come
  * @returns true if there is something, false if it was the time
  */
-export async function waitForPorts(ports: readonly LinkPort[], timeoutMs: number): Promise<boolean> {
+export async function waitForPorts(ports: readonly LinkPort[], timeoutMs: number, interrupted?: Promise<void>): Promise<boolean> {
   if (!armAll(ports)) return true
   // The handles are used once: a port may close a descriptor, and another may get its number, as soon as somebody else runs.
   let handles: ReturnType<typeof watchInput>[] = []
@@ -43,6 +44,7 @@ export async function waitForPorts(ports: readonly LinkPort[], timeoutMs: number
   try {
     return await new Promise<boolean>((resolve) => {
       timer = setTimeout(() => { resolve(false) }, timeoutMs)
+      void interrupted?.then(() => { resolve(true) })
       handles = descriptorsOf(ports).map((fd) => watchInput(fd, () => { resolve(true) }))
     })
   } finally {

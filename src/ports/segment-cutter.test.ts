@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { Random } from '../base/random.ts'
 import { Arena } from '../memory/arena.ts'
 import { foldSum } from '../wire/checksum.ts'
+import { crc32c } from './crc32c.ts'
 import { loadFrameBytes } from './kernels/frame-bytes.ts'
 import { SegmentCutter } from './segment-cutter.ts'
 import { completeChecksum, locateTcp, pseudoHeaderSum, TcpPlace, VNET_HEADER_BYTES, writeSegmentationHeader } from './virtio-net-header.ts'
@@ -128,6 +129,19 @@ test('a checksum that was left undone is done', () => {
     assert.equal(completeChecksum(arena, bytes, frame, length, transport, length - 1), false)
     assert.equal(completeChecksum(arena, bytes, frame, length, 4, 20), false)
   }
+})
+
+test('SCTP has a checksum of another kind', () => {
+  // The check value of CRC-32C, and RFC 3720 B.4: 32 bytes of zeroes.
+  assert.equal(crc32c(new TextEncoder().encode('123456789'), 0, 9), 0xe3069283)
+  assert.equal(crc32c(new Uint8Array(40), 4, 32), 0x8a9136aa)
+  u8.fill(1, frame, frame + 100)
+  assert.ok(completeChecksum(arena, bytes, frame, 90, 34, 42))
+  const copy = u8.slice(frame + 34, frame + 90)
+  copy.fill(0, 8, 12)
+  assert.equal(view.getUint32(frame + 42, true), crc32c(copy, 0, 56))
+  assert.deepEqual([u8[frame + 41], u8[frame + 46]], [1, 1])
+  assert.equal(completeChecksum(arena, bytes, frame, 45, 34, 42), false)
 })
 
 test('random bytes are not taken for TCP where they do not hold one', () => {

@@ -24,6 +24,7 @@ export const Errno = {
 
 export const AF_UNIX = 1
 export const AF_PACKET = 17
+export const SOCK_DGRAM = 2
 export const SOCK_RAW = 3
 export const SOCK_SEQPACKET = 5
 export const SOCK_NONBLOCK = 0x800
@@ -31,6 +32,7 @@ export const SOCK_CLOEXEC = 0x80000
 export const SOL_SOCKET = 1
 export const SO_ERROR = 4
 export const MSG_DONTWAIT = 0x40
+const MSG_TRUNC = 0x20
 export const MSG_NOSIGNAL = 0x4000
 const MSG_CMSG_CLOEXEC = 0x40000000
 const SCM_RIGHTS = 1
@@ -82,6 +84,7 @@ interface Libc {
   setsockopt(fd: number, level: number, option: number, value: Pointer, bytes: number): Result
   getsockopt(fd: number, level: number, option: number, value: Pointer, bytes: Pointer): Result
   sendto(fd: number, buffer: number, bytes: number, flags: number, address: number, addressBytes: number): Result
+  recvfrom(fd: number, buffer: number, bytes: number, flags: number, address: number, addressBytes: number): Result
   sendmsg(fd: number, message: Pointer, flags: number): Result
   recvmsg(fd: number, message: Pointer, flags: number): Result
   memfd_create(name: string, flags: number): Result
@@ -109,6 +112,7 @@ const declarations: Record<keyof Libc, string> = {
   setsockopt: 'int setsockopt(int fd, int level, int option, void *value, uint32_t bytes)',
   getsockopt: 'int getsockopt(int fd, int level, int option, void *value, void *bytes)',
   sendto: 'intptr_t sendto(int fd, uintptr_t buffer, size_t bytes, int flags, uintptr_t address, uint32_t addressBytes)',
+  recvfrom: 'intptr_t recvfrom(int fd, uintptr_t buffer, size_t bytes, int flags, uintptr_t address, uintptr_t addressBytes)',
   sendmsg: 'intptr_t sendmsg(int fd, void *message, int flags)',
   recvmsg: 'intptr_t recvmsg(int fd, void *message, int flags)',
   memfd_create: 'int memfd_create(const char *name, unsigned int flags)',
@@ -257,6 +261,16 @@ export function takeSocketError(fd: number): number {
 /** Writes bytes: a datagram, where the socket has those. Returns how many, or a negative errno. */
 export function write(fd: number, bytes: ArrayBufferView): number {
   return check(load().write(fd, bytes, bytes.byteLength))
+}
+
+/** Sends a datagram from one place in our memory to the socket address at another. Returns its length, or a negative errno. Hot. */
+export function sendDatagram(fd: number, from: number, bytes: number, address: number, addressBytes: number): number {
+  return check(load().sendto(fd, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL, address, addressBytes))
+}
+
+/** Receives a datagram to a place in our memory. Returns its whole length, which may be more than `bytes`, or a negative errno. Hot. */
+export function receiveDatagram(fd: number, to: number, bytes: number): number {
+  return check(load().recvfrom(fd, to, bytes, MSG_DONTWAIT | MSG_TRUNC, 0, 0))
 }
 
 /** Tells a packet socket to send what its ring holds. */

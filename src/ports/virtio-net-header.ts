@@ -11,6 +11,7 @@ import type { Arena } from '../memory/arena.ts'
 import { checksumOf, foldSum } from '../wire/checksum.ts'
 import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { TCP_BYTES_MIN, TCP_CHECKSUM, TCP_DATA_OFFSET, TCP_FLAGS, TcpFlag } from '../wire/tcp.ts'
+import { crc32c } from './crc32c.ts'
 import type { FrameBytes } from './kernels/frame-bytes.ts'
 
 export const VNET_HEADER_BYTES = 10
@@ -28,16 +29,25 @@ export const Segmentation = { none: 0, tcp4: 1, udpFragments: 3, tcp6: 4, udp: 5
 
 const PROTOCOL_TCP = 6
 
+/** Where SCTP has its checksum, which is another one: no other protocol has one there. */
+const SCTP_CHECKSUM = 8
+
 /**
- * Finishes a checksum.
+ * Finishes a checksum: the Internet checksum, or SCTP's.
  *
  * @param start where the sum begins, and `field` where it goes, both from the start of the frame
  * @returns false if they do not lie in the frame
  */
 export function completeChecksum(
-  { u8 }: Arena, bytes: FrameBytes, frame: number, length: number, start: number, field: number,
+  { u8, view }: Arena, bytes: FrameBytes, frame: number, length: number, start: number, field: number,
 ): boolean {
   if (start < ETHERNET_BYTES || field < start || field + 2 > length) return false
+  if (field === start + SCTP_CHECKSUM) {
+    if (field + 4 > length) return false
+    view.setUint32(frame + field, 0)
+    view.setUint32(frame + field, crc32c(u8, frame + start, length - start), true)
+    return true
+  }
   // The field is part of the sum: it holds the pseudo header's. A zero would mean "no checksum" in UDP.
   const checksum = checksumOf(bytes.sumBytes(frame + start, length - start)) || 0xffff
   u8[frame + field] = checksum >> 8

@@ -105,9 +105,11 @@ export function strict(schema: z.ZodType): z.ZodType {
 
 /**
  * JSON Schema of the configuration file for editors, with the configuration of the given NFs.
+ *
+ * @param of the schema, or one that has more than that of a run
  */
-export function runConfigJsonSchema(builtIns: readonly AnyNfDefinition[]): JsonSchema {
-  const schema = z.toJSONSchema(runConfigSchema, { io: 'input' }) as unknown as {
+export function runConfigJsonSchema(builtIns: readonly AnyNfDefinition[], of: z.ZodType = runConfigSchema): JsonSchema {
+  const schema = z.toJSONSchema(of, { io: 'input' }) as unknown as {
     properties: { chain: { items: { anyOf: [JsonSchema, { properties: JsonSchema & { nf: JsonSchema } }] } } }
   }
   const { items } = schema.properties.chain

@@ -7,6 +7,7 @@
  */
 
 import { dirname, parse, resolve } from 'node:path'
+import type { z } from 'zod'
 import { CodedError, type ErrorCode } from '../base/coded-error.ts'
 import type { EngineLimits, IdleTimeouts } from '../base/limits.ts'
 import type { ChainMember } from '../nf/chain.ts'
@@ -29,6 +30,10 @@ export interface RunConfigSources {
   readonly chainPlace?: string
   /** Single settings, each `limits.flows=1000`, `timeouts.udp=60`, `policy.nonIp=drop` or `chain.NF.KEY=VALUE`. */
   readonly settings?: readonly string[] | undefined
+  /** Schema of a file that says more than a run's does. */
+  readonly schema?: z.ZodType<RunConfigDocument>
+  /** Where relative names of network functions in the file start; the file's own folder unless told. */
+  readonly folder?: string | undefined
 }
 
 /** An NF of the chain with its configuration as the NF gets it, and as it was given. */
@@ -78,7 +83,12 @@ interface ChainEntry {
  */
 export async function resolveRunConfig(
   sources: RunConfigSources,
-): Promise<{ readonly config: RunConfig | undefined; readonly problems: readonly PlacedProblem[] }> {
+): Promise<{
+  readonly config: RunConfig | undefined
+  readonly problems: readonly PlacedProblem[]
+  /** The file's content with its defaults, if it fits its schema. */
+  readonly content?: RunConfigDocument
+}> {
   // The YAML parser takes longer to load than a small capture to process.
   const document = sources.file === undefined ? undefined
     : (await import('./config-document.ts')).readConfigDocument(sources.file)
@@ -89,7 +99,7 @@ export async function resolveRunConfig(
   }
   const general = settings.filter(({ path }) => path[0] !== 'chain')
   const value = general.reduce<unknown>((whole, one) => withValue(whole, one.path, one.value), document?.value ?? {})
-  const checked = checkAgainst(runConfigSchema, value)
+  const checked = checkAgainst(sources.schema ?? runConfigSchema, value)
   if (checked.problems.length > 0) {
     const problems = checked.problems.map((problem) =>
       placed(problem, placeOfSetting(problem.path, general) ?? placeInFile(document, problem.path, problem.atKey)))
@@ -107,7 +117,7 @@ export async function resolveRunConfig(
     problems.push(...found)
   }
   const config = problems.length === 0 ? { chain, ...engineSettings(content) } : undefined
-  return { config, problems: inOrder(problems) }
+  return { config, problems: inOrder(problems), content }
 }
 
 /** As somebody reads the file. */
@@ -177,9 +187,9 @@ function strayProblems(setting: Setting, entries: readonly ChainEntry[]): Placed
 // -- Chain -----------------------------------------------------------------------------------------------------------
 
 function chainEntries(
-  fileChain: NonNullable<RunConfigDocument['chain']>, { file, chain }: RunConfigSources,
+  fileChain: NonNullable<RunConfigDocument['chain']>, { file, chain, folder: given }: RunConfigSources,
 ): ChainEntry[] {
-  const folder = file === undefined ? process.cwd() : dirname(resolve(file))
+  const folder = given ?? (file === undefined ? process.cwd() : dirname(resolve(file)))
   const fromFile = fileChain.map((entry, index): ChainEntry =>
     typeof entry === 'string'
       ? { nf: entry, config: undefined, folder, index }

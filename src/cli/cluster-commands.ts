@@ -1,0 +1,113 @@
+/**
+ * Commands to a running cluster: status, flows, migrate, drain, kill, events.
+ */
+
+import { ClusterFolder } from '../process/cluster-folder.ts'
+import type { ClusterEvent } from '../process/event-log.ts'
+import type { ClusterFlow, ClusterStatus, DrainResult } from '../process/supervisor.ts'
+import { callCluster } from '../process/supervisor-service.ts'
+import { ExitStatus } from './exit-status.ts'
+import { bytesText, countOf, countText } from './number-text.ts'
+import { tableLines } from './text-table.ts'
+
+export interface ClusterCommandOptions {
+  readonly name: string
+  readonly json?: boolean
+}
+
+/** How long draining may take, as the supervisor sees it, and a little more. */
+const DRAIN_CALL_MS = 40_000
+const WATCH_MS = 1000
+const FOLLOW_MS = 250
+
+function call<T>(options: ClusterCommandOptions, method: string, params: Record<string, unknown> = {}, timeoutMs?: number): Promise<T> {
+  return callCluster<T>(options.name, ClusterFolder.ofCluster(options.name), method, params, timeoutMs)
+}
+
+function print(options: ClusterCommandOptions, value: unknown, lines: readonly string[]): number {
+  process.stdout.write(options.json === true ? `${JSON.stringify(value)}\n` : lines.map((line) => `${line}\n`).join(''))
+  return ExitStatus.ok
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms) })
+
+export async function statusCommand(options: ClusterCommandOptions & { readonly watch?: boolean }): Promise<number> {
+  if (options.watch !== true) {
+    const status = await call<ClusterStatus>(options, 'Status')
+    return print(options, status, statusLines(status))
+  }
+  for (;;) {
+    const status = await call<ClusterStatus>(options, 'Status')
+    if (options.json !== true) process.stdout.write('\x1b[H\x1b[2J')
+    print(options, status, statusLines(status))
+    await sleep(WATCH_MS)
+  }
+}
+
+/** What external ports have lost or refused, in words. */
+const portLosses = [['rxMissed', 'missed: they found no room before we came'], ['rxForeign', 'not let in: NFactor\'s own kind, from outside'],
+  ['rxOversize', 'too long to be taken'], ['rxInvalid', 'damaged'], ['txOversize', 'too long to be sent']] as const
+
+function statusLines(status: ClusterStatus): string[] {
+  const head = ['NODE', 'STATE', 'LIFE', 'PID', 'BUSY', 'PACKETS/S', 'RECEIVED', 'DROPPED', 'FLOWS', 'RESTARTS']
+  const rows = status.nodes.map((node) => [
+    node.name, node.isDraining ? `${node.state}, draining` : node.state, String(node.incarnation), node.pid === 0 ? '' : String(node.pid),
+    `${Math.round(node.busy * 100)}%`, countText(node.packetsPerSecond), countText(node.workload?.received ?? 0),
+    countText(node.workload?.dropped ?? 0), countText(node.workload?.flows ?? 0), String(node.restarts)])
+  const right = { align: 'right' } as const
+  const drops = status.nodes.flatMap(({ name, status: own }) => Object.entries(own?.dropReasons ?? {}).map(([reason, count]) =>
+    `  ${name}: ${countText(count)} dropped, ${reason}`))
+  const ports = status.nodes.flatMap(({ name, status: own }) => portLosses.flatMap(([key, text]) => {
+    const count = own?.external?.[key] ?? 0
+    return count > 0 ? [`  ${name}: ${countText(count)} ${text} (${own?.external?.name})`] : []
+  }))
+  return [`cluster ${status.name}, ${status.isReady ? 'ready' : 'not ready'}, up ${status.uptimeSeconds} s, ` +
+    `configuration ${status.configVersion}, chain ${status.chain.join(', ')}`,
+  ...tableLines([head, ...rows], [{}, {}, right, right, right, right, right, right, right, right]), ...drops, ...ports]
+}
+
+export async function flowsCommand(filter: readonly string[],
+    options: ClusterCommandOptions & { readonly limit: number, readonly state?: boolean, readonly node?: string }): Promise<number> {
+  const { limit, state = false, node } = options
+  const list = await call<{ total: number, flows: ClusterFlow[] }>(options, 'Flows', { filter: filter.join(' '), limit, state, node })
+  const rows = list.flows.map((flow) => [flow.node, flow.protocol, flow.a, flow.b, flow.phase, String(flow.epoch),
+    flow.packets === undefined ? '' : countText(flow.packets), flow.bytes === undefined ? '' : bytesText(flow.bytes)])
+  const right = { align: 'right' } as const
+  const lines = tableLines([['NODE', 'PROTOCOL', 'A', 'B', 'PHASE', 'EPOCH', 'PACKETS', 'BYTES'], ...rows],
+    [{}, {}, {}, {}, {}, right, right, right])
+  const stateLines = state ? list.flows.map((flow) => `${flow.a} ${flow.b} ${JSON.stringify(flow.state)}`) : []
+  const shown = list.total > list.flows.length ? `, ${list.flows.length} shown` : ''
+  return print(options, list, [...lines, ...stateLines, `${countOf(list.total, 'flow')}${shown}`])
+}
+
+export async function migrateCommand(from: string, to: string, options: ClusterCommandOptions & { readonly number?: number }): Promise<number> {
+  const result = await call<{ from: string, to: string, number: number }>(options, 'Migrate', { from, to, number: options.number })
+  return print(options, result, [`${countOf(result.number, 'flow')} of ${result.from} ordered to ${result.to}`])
+}
+
+export async function drainCommand(node: string,
+    options: ClusterCommandOptions & { readonly undo?: boolean, readonly remove?: boolean }): Promise<number> {
+  const { undo = false, remove = false } = options
+  const result = await call<DrainResult>(options, 'Drain', { node, on: !undo, remove }, DRAIN_CALL_MS)
+  const empty = `${result.node} is empty: ${countOf(result.flowsBefore, 'flow')} left it in ${result.seconds} s`
+  const text = undo ? `${result.node} gets flows again` : `${empty}${remove ? '; it has left the cluster' : ''}`
+  return print(options, result, [text])
+}
+
+export async function killCommand(node: string, options: ClusterCommandOptions & { readonly signal: string }): Promise<number> {
+  const result = await call<{ node: string, pid: number, signal: string }>(options, 'Kill', { node, signal: options.signal })
+  return print(options, result, [`${result.node} (process ${result.pid}) got ${result.signal}`])
+}
+
+export async function eventsCommand(options: ClusterCommandOptions & { readonly follow?: boolean }): Promise<number> {
+  let after = 0
+  do {
+    const { events } = await call<{ events: ClusterEvent[] }>(options, 'Events', { after })
+    for (const event of events) {
+      process.stdout.write(options.json === true ? `${JSON.stringify(event)}\n` : `${event.time}  ${event.event.padEnd(18)}  ${event.text}\n`)
+      after = event.number
+    }
+    if (options.follow === true) await sleep(FOLLOW_MS)
+  } while (options.follow === true)
+  return ExitStatus.ok
+}

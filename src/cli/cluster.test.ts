@@ -1,0 +1,165 @@
+/**
+ * A cluster of processes from one command, with made traffic: nothing is lost while flows move and runtimes are drained; what is killed
+ * comes back as another life; nothing is left behind. No privilege is needed.
+ */
+
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { startTicksOf } from '../process/cluster-folder.ts'
+import type { ClusterStatus } from '../process/supervisor.ts'
+import { TestCluster } from './test-cluster.ts'
+
+const skip = process.platform === 'linux' ? false : 'ports to real links need Linux'
+
+interface SinkCounts {
+  readonly received: number
+  readonly [count: string]: unknown
+}
+
+const nodeOf = (status: ClusterStatus, name: string): ClusterStatus['nodes'][number] => {
+  const node = status.nodes.find((one) => one.name === name)
+  assert.ok(node !== undefined)
+  return node
+}
+
+/** What the sink has found wrong. */
+function wrongs(status: ClusterStatus): Record<string, unknown> {
+  const { lost, duplicated, reordered, corrupted, stale, foreign, unreadable, astray } = nodeOf(status, 'egress').status?.traffic as SinkCounts
+  return { lost, duplicated, reordered, corrupted, stale, foreign, unreadable, astray }
+}
+const nothingWrong = { lost: 0, duplicated: 0, reordered: 0, corrupted: 0, stale: 0, foreign: 0, unreadable: 0, astray: 0 }
+
+test('a cluster runs, moves flows and drains without a loss, and survives kills', { skip, timeout: 60_000 }, async (context) => {
+  const cluster = new TestCluster('small')
+  context.after(() => { cluster.close() })
+  const file = cluster.write('cluster.yaml', `
+name: small
+chain: [monitor, firewall]
+ingress: { type: generator, flows: 40, packetsPerSecond: 3000 }
+egress: { type: sink, flows: 40 }
+runtimes: 2
+limits: { flows: 4096, packets: 2048 }
+`)
+  cluster.must('up', file, '--detach')
+  const first = await cluster.status()
+  assert.ok(first.isReady)
+  assert.deepEqual(first.nodes.map(({ name, state, incarnation }) => [name, state, incarnation]),
+    [['ingress', 'ready', 1], ['egress', 'ready', 2], ['runtime-1', 'ready', 3], ['runtime-2', 'ready', 4]])
+  assert.equal(statSync(cluster.runFolder).mode & 0o777, 0o700)
+  for (const name of readdirSync(cluster.runFolder)) {
+    assert.equal(statSync(join(cluster.runFolder, name)).mode & 0o077, 0, `${name} is for its owner alone`)
+  }
+
+  await context.test('flows are placed on both runtimes', async () => {
+    await cluster.until('all flows are open', async () => (await cluster.flows('udp')).length === 40)
+    const flows = await cluster.flows('')
+    assert.deepEqual([...new Set(flows.map(({ node }) => node))].toSorted(), ['runtime-1', 'runtime-2'])
+    assert.match(cluster.must('flows', 'udp', '198.18.0.1:', '--state'), /runtime-\d +udp +198\.18\.0\.1:\d+ .*\n.*"monitor"/)
+  })
+
+  await context.test('they move there and back', async () => {
+    cluster.must('migrate', 'runtime-1', 'runtime-2')
+    await cluster.until('all are on runtime-2', async () => (await cluster.flows('')).every(({ node }) => node === 'runtime-2'))
+    await cluster.ask('Migrate', { from: 'runtime-2', to: 11, number: 15 })
+    await cluster.until('15 are back', async () => (await cluster.flows('')).filter(({ node }) => node === 'runtime-1').length === 15)
+  })
+
+  await context.test('a runtime is drained, and gets flows again', async () => {
+    const text = cluster.must('drain', 'runtime-2')
+    assert.match(text, /^runtime-2 is empty: 25 flows left it in [\d.]+ s\n$/)
+    assert.ok((await cluster.flows('')).every(({ node }) => node === 'runtime-1'))
+    assert.ok(nodeOf(await cluster.status(), 'runtime-2').isDraining)
+    const { status, stderr } = cluster.call('migrate', 'runtime-1', 'runtime-2', '--name', 'small')
+    assert.equal(status, 1)
+    assert.match(stderr, /^error NF_CLUSTER: .*NF_MOVE_DRAINING/)
+    cluster.must('drain', 'runtime-2', '--undo')
+    cluster.must('migrate', 'runtime-1', 'runtime-2', '20')
+    await cluster.until('it has flows', async () => (await cluster.flows('')).filter(({ node }) => node === 'runtime-2').length === 20)
+  })
+
+  await context.test('nothing was lost, doubled or reordered', async () => {
+    const status = await cluster.status()
+    assert.deepEqual(wrongs(status), nothingWrong)
+    assert.ok((nodeOf(status, 'egress').status?.traffic as SinkCounts).received > 1000)
+    for (const { name, status: own } of status.nodes) assert.deepEqual(own?.dropReasons, {}, name)
+  })
+
+  await context.test('a runtime that is killed comes back as another life', async () => {
+    const before = nodeOf(await cluster.status(), 'runtime-1')
+    cluster.must('kill', 'runtime-1')
+    const after = await cluster.until('it is ready again', async () => {
+      const node = nodeOf(await cluster.status(), 'runtime-1')
+      return node.state === 'ready' && node.incarnation > before.incarnation && node
+    })
+    assert.equal(after.restarts, 1)
+    await cluster.until('the cluster serves all flows', async () => (await cluster.flows('udp')).length === 40)
+    const events = (await cluster.events()).filter(({ node }) => node === 'runtime-1').map(({ event }) => event).slice(-4)
+    assert.deepEqual(events, ['node-killed', 'node-died', 'node-started', 'node-ready'])
+    assert.match(cluster.must('events'), /node-died +runtime-1 \(incarnation 3\) ended by SIGKILL\n/)
+  })
+
+  await context.test('so does a switch, which learns the flows from the runtimes', async () => {
+    cluster.must('kill', 'egress')
+    await cluster.until('it is ready again', async () => {
+      const node = nodeOf(await cluster.status(), 'egress')
+      return node.state === 'ready' && node.restarts === 1
+    })
+    const { received } = nodeOf(await cluster.status(), 'egress').status?.traffic as SinkCounts
+    await cluster.until('packets arrive', async () =>
+      (nodeOf(await cluster.status(), 'egress').status?.traffic as SinkCounts).received > received + 1000)
+  })
+
+  await context.test('a second one of that name is refused, and wrong commands are', () => {
+    for (const [args, error] of [
+      [['up', file], /^error NF_CLUSTER_RUNNING: /], [['up', file, '--detach'], /^error NF_CLUSTER_RUNNING: /],
+      [['kill', 'runtime-9', '--name', 'small'], /^error NF_CLUSTER: there is no node "runtime-9"\. Did you mean runtime-\d\?/],
+      [['drain', 'ingress', '--name', 'small'], /^error NF_CLUSTER: ingress is a switch/],
+      [['migrate', '11', '11', '3', '--name', 'small'], /^error NF_CLUSTER: .*NF_MOVE_SELF/],
+      [['status', '--name', 'other'], /^error NF_CLUSTER_NOT_RUNNING: /], [['down', '--name', 'other'], /^error NF_CLUSTER_NOT_RUNNING: /],
+    ] as const) {
+      const { status, stderr, stdout } = cluster.call(...args)
+      assert.equal(status, 1, args.join(' '))
+      assert.equal(stdout, '')
+      assert.match(stderr, error)
+    }
+  })
+
+  await context.test('a runtime leaves the cluster for good', async () => {
+    cluster.must('drain', 'runtime-2', '--remove')
+    const { state, pid } = nodeOf(await cluster.status(), 'runtime-2')
+    assert.deepEqual([state, pid], ['removed', 0])
+    assert.ok((await cluster.status()).isReady)
+  })
+
+  await context.test('nothing is left, also when the supervisor was killed', async () => {
+    const status = await cluster.status()
+    const pids = [status.pid, ...status.nodes.map(({ pid }) => pid)].filter((pid) => pid !== 0)
+    process.kill(status.pid, 'SIGKILL')
+    await cluster.until('it is gone', () => Promise.resolve(startTicksOf(status.pid) === 0), 5000)
+    assert.match(cluster.call('status', '--name', 'small').stderr, /^error NF_CLUSTER_NOT_RUNNING: the supervisor .*nfactor down --name small/)
+    assert.match(cluster.call('up', file).stderr, /^error NF_CLUSTER_RUNNING: /)
+    cluster.must('down')
+    assert.deepEqual(pids.filter((pid) => startTicksOf(pid) !== 0), [])
+    assert.ok(!existsSync(cluster.runFolder))
+  })
+})
+
+test('what cannot be started leaves nothing behind', { skip, timeout: 30_000 }, (context) => {
+  const cluster = new TestCluster('wrong')
+  context.after(() => { cluster.close() })
+  for (const [text, error] of [
+    ['name: wrong\nruntime: 2\n', /^error NF_CONFIG_INVALID: .*wrong\.yaml:2:1: there is no key "runtime"\. Did you mean runtimes\?/],
+    ['name: wrong\ningress: { type: tab }\n', /^error NF_CONFIG_INVALID: .*wrong\.yaml:2:\d+: ingress/],
+    ['name: wrong\nchain: [monitr]\n', /^error NF_NF_UNKNOWN: .*wrong\.yaml:2:9: .*Did you mean monitor\?/],
+    ['name: wrong\nruntimes: 1\ningress: { type: capture, input: none.pcap }\negress: { type: none }\n',
+      /^error NF_FILE_NOT_FOUND: ingress: .*none\.pcap/],
+  ] as const) {
+    const { status, stderr } = cluster.call('up', cluster.write('wrong.yaml', text))
+    assert.equal(status, 1)
+    assert.match(stderr, error)
+    assert.equal(stderr.trim().split('\n').length, 1, stderr)
+    assert.ok(!existsSync(cluster.runFolder))
+  }
+})

@@ -1,0 +1,100 @@
+/**
+ * Clusters for tests: `nfactor` as people call it, in a folder of the test's own, ended whatever happens.
+ */
+
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { callOnce } from '../process/line-rpc.ts'
+import type { ClusterEvent } from '../process/event-log.ts'
+import type { ClusterFlow, ClusterStatus } from '../process/supervisor.ts'
+
+const main = fileURLToPath(new URL('./main.ts', import.meta.url))
+
+export interface Answer {
+  readonly status: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export class TestCluster {
+  readonly folder = mkdtempSync(join(tmpdir(), 'nfactor-cluster-'))
+  readonly #environment: NodeJS.ProcessEnv
+  readonly #name: string
+  readonly #exit = (): void => { this.close() }
+
+  constructor(name: string) {
+    this.#name = name
+    const { NODE_TEST_CONTEXT: _, ...inherited } = process.env
+    this.#environment = { ...inherited, NFACTOR_DIR: join(this.folder, 'run') }
+    process.on('exit', this.#exit)
+  }
+
+  /** Writes a file into the test's folder; returns its path. */
+  write(name: string, text: string): string {
+    const path = join(this.folder, name)
+    writeFileSync(path, text)
+    return path
+  }
+
+  /** Calls `nfactor`. */
+  call(...args: string[]): Answer {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args],
+      { encoding: 'utf8', env: this.#environment, cwd: this.folder, timeout: 60_000 })
+    return { status, stdout, stderr }
+  }
+
+  /** The same for this cluster; it must succeed. */
+  must(command: string, ...args: string[]): string {
+    const { status, stdout, stderr } = this.call(command, ...args, ...command === 'up' ? [] : ['--name', this.#name])
+    assert.equal(status, 0, `nfactor ${command} ${args.join(' ')}\n${stdout}${stderr}${this.#logs()}`)
+    return stdout
+  }
+
+  get runFolder(): string {
+    return join(this.folder, 'run', this.#name)
+  }
+
+  /** A command to the supervisor without a process in between. */
+  ask<T>(method: string, params: Record<string, unknown> = {}): Promise<T> {
+    return callOnce<T>(join(this.runFolder, 'supervisor.sock'), method, params, 40_000)
+  }
+
+  status(): Promise<ClusterStatus> {
+    return this.ask<ClusterStatus>('Status')
+  }
+
+  async flows(filter: string): Promise<ClusterFlow[]> {
+    return (await this.ask<{ flows: ClusterFlow[] }>('Flows', { filter })).flows
+  }
+
+  async events(): Promise<ClusterEvent[]> {
+    return (await this.ask<{ events: ClusterEvent[] }>('Events')).events
+  }
+
+  /** Waits until something is so. */
+  async until<T>(what: string, look: () => Promise<T | undefined | false>, patienceMs = 10_000): Promise<T> {
+    for (const end = performance.now() + patienceMs; ;) {
+      const found = await look()
+      if (found !== undefined && found !== false) return found
+      if (performance.now() > end) throw new Error(`not in ${patienceMs} ms: ${what}\n${JSON.stringify(await this.status())}${this.#logs()}`)
+      await new Promise((resolve) => { setTimeout(resolve, 20) })
+    }
+  }
+
+  #logs(): string {
+    if (!existsSync(this.runFolder)) return ''
+    return spawnSync('tail', ['-n', '5', ...readdirSync(this.runFolder).filter((name) => name.endsWith('.log'))
+      .map((name) => join(this.runFolder, name))], { encoding: 'utf8' }).stdout
+  }
+
+  /** Ends what runs, and removes everything. */
+  close(): void {
+    process.off('exit', this.#exit)
+    if (existsSync(this.runFolder)) this.call('down', '--name', this.#name)
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}

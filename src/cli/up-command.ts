@@ -1,0 +1,106 @@
+/**
+ * `nfactor up` and `nfactor down`: a cluster of processes on this machine, from one file.
+ */
+
+import { spawn } from 'node:child_process'
+import { closeSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
+import { readCluster, type ClusterSpec } from '../process/cluster-file.ts'
+import { ClusterFolder } from '../process/cluster-folder.ts'
+import { childEnvironment, programPath } from '../process/node-launcher.ts'
+import type { ClusterStatus } from '../process/supervisor.ts'
+import { callCluster, endCluster, runCluster } from '../process/supervisor-service.ts'
+import { ExitStatus } from './exit-status.ts'
+
+export interface UpCommandOptions {
+  readonly name?: string
+  readonly runtimes?: number
+  readonly set?: readonly string[]
+  readonly detach?: boolean
+  readonly json?: boolean
+}
+
+const READY_MS = 60_000
+
+export async function upCommand(file: string | undefined, options: UpCommandOptions): Promise<number> {
+  const given = await readCluster(file, options.set ?? [])
+  const spec: ClusterSpec = { ...given, ...options.name !== undefined && { name: options.name },
+    ...options.runtimes !== undefined && { runtimes: options.runtimes } }
+  const folder = ClusterFolder.ofCluster(spec.name)
+  process.umask(0o077)
+  if (options.detach === true) return await detach(file, spec, folder, options)
+  const stop = new AbortController()
+  let status: number = ExitStatus.ok
+  const signals = [['SIGINT', ExitStatus.interrupted], ['SIGTERM', ExitStatus.terminated], ['SIGHUP', ExitStatus.terminated]] as const
+  for (const [signal, code] of signals) {
+    process.on(signal, () => {
+      status = code
+      stop.abort()
+    })
+  }
+  const began = performance.now()
+  await runCluster({
+    spec, folder, signal: stop.signal,
+    onReady: (supervisor) => {
+      void supervisor.status().then((report) => { print(report, performance.now() - began, options.json === true, '; Ctrl-C ends it') })
+    },
+  })
+  folder.remove()
+  return status
+}
+
+function print(status: ClusterStatus, ms: number, isJson: boolean, mend: string): void {
+  if (isJson) {
+    process.stdout.write(`${JSON.stringify({ ...status, readyMs: Math.round(ms) })}\n`)
+    return
+  }
+  const nodes = status.nodes.map(({ name }) => name).join(', ')
+  process.stdout.write(`cluster ${status.name} is ready after ${Math.round(ms)} ms: ${nodes} (chain ${status.chain.join(', ')})${mend}\n`)
+}
+
+/** The same in a process of its own, until that is ready. */
+async function detach(file: string | undefined, spec: ClusterSpec, folder: ClusterFolder, options: UpCommandOptions): Promise<number> {
+  const began = performance.now()
+  // The new supervisor makes the folder anew; what it says before that, it says here.
+  const log = folder.detachedLog
+  new ClusterFolder(resolve(folder.path, '..')).create()
+  const output = openSync(log, 'w', 0o600)
+  const args = [programPath, 'up', ...file === undefined ? [] : [resolve(file)], '--name', spec.name, '--runtimes', String(spec.runtimes),
+    ...(options.set ?? []).flatMap((one) => ['--set', one])]
+  const child = spawn(process.execPath, args, { stdio: ['ignore', output, output], detached: true, env: childEnvironment() })
+  closeSync(output)
+  let ended: number | null | undefined
+  child.on('error', () => { ended = 1 })
+  child.on('exit', (code) => { ended = code })
+  while (performance.now() - began < READY_MS) {
+    if (ended !== undefined) {
+      const said = readFileSync(log, 'utf8')
+      rmSync(log, { force: true })
+      throw failureOf(said)
+    }
+    const status = await callCluster<ClusterStatus>(spec.name, folder, 'Status').catch(() => undefined)
+    if (status?.pid === child.pid && status?.isReady === true) {
+      child.unref()
+      const mend = `; nfactor down${spec.name === 'default' ? '' : ` --name ${spec.name}`} ends it`
+      print(status, performance.now() - began, options.json === true, mend)
+      return ExitStatus.ok
+    }
+    await new Promise((next) => { setTimeout(next, 20) })
+  }
+  child.kill('SIGTERM')
+  throw new CodedError('NF_CLUSTER_START', `cluster ${spec.name} is not ready after ${READY_MS / 1000} s`, `See ${log}`)
+}
+
+function failureOf(log: string): CodedError {
+  const match = /^error (NF_[A-Z_]+): (.*)$/m.exec(log)
+  if (match !== null && Object.hasOwn(errorCodes, match[1])) return new CodedError(match[1] as ErrorCode, match[2])
+  return new CodedError('NF_CLUSTER_START', `the supervisor has ended: ${log.trim().split('\n').at(-1) ?? ''}`)
+}
+
+export async function downCommand(options: { readonly name: string, readonly json?: boolean }): Promise<number> {
+  const { killed } = await endCluster(options.name, ClusterFolder.ofCluster(options.name))
+  process.stdout.write(options.json === true ? `${JSON.stringify({ name: options.name, killed })}\n`
+    : `cluster ${options.name} has ended${killed > 0 ? `; ${killed} processes had to be killed` : ''}\n`)
+  return ExitStatus.ok
+}

@@ -1,0 +1,78 @@
+/**
+ * Cluster file: one cluster on one machine, in YAML or JSON. Everything has a default: without a file, a generator at the ingress
+ * switch sends through two runtimes to a sink at the egress switch.
+ *
+ *     name: web
+ *     chain: [monitor, firewall, http]
+ *     ingress: { type: af-packet, interface: eth1 }
+ *     egress: { type: af-packet, interface: eth2 }
+ *     runtimes: 3
+ *
+ * Chain, limits, timeouts and policy are written as for nfactor run, and mean each runtime. A run takes such a file too, and what it
+ * says of these.
+ */
+
+import { dirname, resolve } from 'node:path'
+import { z } from 'zod'
+import { externalPortSchema, type ExternalPortConfig } from './external-port-schema.ts'
+import { placementSchema } from './node-config.ts'
+import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } from './run-config.ts'
+import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
+
+const RUNTIMES_MAX = 64
+export const DEFAULT_CLUSTER_NAME = 'default'
+
+export const clusterNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/,
+  'a cluster has a name of 1 to 32 lower-case letters, digits and dashes')
+
+export const clusterSchema = runConfigSchema.extend({
+  name: clusterNameSchema.default(DEFAULT_CLUSTER_NAME).describe('Name of the cluster on this machine'),
+  runtimes: z.int().min(1).max(RUNTIMES_MAX).default(2).describe('How many runtimes'),
+  placement: placementSchema,
+  ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
+  egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
+}).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
+
+export type ClusterDocument = z.output<typeof clusterSchema>
+
+export interface ClusterSpec {
+  readonly name: string
+  readonly runtimes: number
+  readonly placement: ClusterDocument['placement']
+  readonly ingress: ExternalPortConfig
+  readonly egress: ExternalPortConfig | undefined
+  /** What each runtime runs: what its file holds, and the folder in which relative names start. */
+  readonly run: Pick<RunConfigDocument, 'chain' | 'limits' | 'timeouts' | 'policy'>
+  readonly folder: string
+  /** Names of the chain's network functions. */
+  readonly chain: readonly string[]
+}
+
+/** What is in a file, and what is wrong with it. */
+export async function resolveCluster(file: string | undefined, settings: readonly string[] = []):
+    Promise<{ readonly spec: ClusterSpec | undefined, readonly problems: readonly PlacedProblem[] }> {
+  const { config, problems, content } = await resolveRunConfig({ file, settings, schema: clusterSchema })
+  if (config === undefined || content === undefined) return { spec: undefined, problems }
+  return { spec: specOf(content as ClusterDocument, config, file), problems }
+}
+
+/** @throws CodedError for the first problem */
+export async function readCluster(file: string | undefined, settings: readonly string[] = []): Promise<ClusterSpec> {
+  const { spec, problems } = await resolveCluster(file, settings)
+  if (spec === undefined) throw configError(problems, file)
+  return spec
+}
+
+/** @param config what chain and settings of the content mean */
+export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
+  const { name, runtimes, placement, chain, limits, timeouts, policy } = content
+  const isDefault = content.ingress === undefined && content.egress === undefined
+  const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
+  const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
+  return {
+    name, runtimes, placement, ingress, egress,
+    run: { chain, limits, timeouts, policy },
+    folder: file === undefined ? process.cwd() : dirname(resolve(file)),
+    chain: config.chain.map(({ definition }) => definition.name),
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * The executor: slices between turns of the event loop, sleep and waking, ending in good order and at once.
+ */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { AssertionError } from '../base/assert.ts'
+import { PortStatistics, type LinkPort } from '../ports/link-port.ts'
+import { createEvent, clearEvent, close, signalEvent } from '../ports/sys.ts'
+import { systemClock } from '../ports/system-clock.ts'
+import { Executor } from './executor.ts'
+
+const skip = process.platform === 'linux' ? false : 'needs Linux'
+
+/** A port whose frames are counts of an event descriptor. */
+class EventPort implements LinkPort {
+  readonly name = 'event'
+  readonly isUp = true
+  readonly statistics = new PortStatistics()
+  readonly frameBytesMax = 1
+  readonly room = 0
+  readonly fd = createEvent()
+  maintained = 0
+  armed = 0
+  receive(): number { return 0 }
+  send(): boolean { return false }
+  sendReserved(): boolean { return false }
+  open(): void {}
+  close(): void { close(this.fd) }
+  flush(): void {}
+  maintain(): void { this.maintained++ }
+  arm(): boolean { return ++this.armed > 0 }
+  disarm(): void {}
+  waitDescriptors(list: number[]): void { list.push(this.fd) }
+  /** What a node does with a port, in `poll`. */
+  take(): number {
+    const isThere = clearEvent(this.fd) > 0
+    if (isThere) this.statistics.rxFrames++
+    return isThere ? 1 : 0
+  }
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms) })
+
+async function until(what: string, isTrue: () => boolean): Promise<void> {
+  const end = performance.now() + 5000
+  while (!isTrue()) {
+    assert.ok(performance.now() < end, what)
+    await sleep(1)
+  }
+}
+
+test('an idle executor sleeps, is woken by a frame, and ends', { skip }, async () => {
+  const port = new EventPort()
+  let taken = 0
+  const executor = new Executor({ node: { poll: () => (taken += port.take(), false), nextDue: () => Infinity }, ports: [port], dozeMsMax: 2000 })
+  const running = executor.run()
+  await until('it falls asleep', () => port.armed > 0)
+  const { polls } = executor.statistics
+  await sleep(20)
+  assert.ok(executor.statistics.polls - polls < 5, 'it sleeps')
+  const before = performance.now()
+  signalEvent(port.fd)
+  await until('the frame is taken', () => taken === 1)
+  assert.ok(performance.now() - before < 1000, 'not by the end of the sleep')
+  await until('it sleeps again', () => executor.statistics.sleeps >= 1 && port.armed > 1)
+  assert.ok(port.maintained > 0)
+  executor.stop()
+  await running
+  port.close()
+})
+
+test('what is due wakes a sleeper, and so does who has something to do', { skip }, async () => {
+  const port = new EventPort()
+  let due = Infinity
+  let polledAt = 0
+  const executor = new Executor({
+    node: { poll: (now) => (polledAt = now, port.take(), false), nextDue: () => due }, ports: [port], dozeMsMax: 5000 })
+  const running = executor.run()
+  await until('it falls asleep', () => port.armed > 0)
+  await sleep(5)
+  due = systemClock.now() + 10_000
+  executor.wake()
+  await until('it is polled when something is due', () => polledAt >= due)
+  due = Infinity
+  executor.stop()
+  await running
+  port.close()
+})
+
+test('events are handled while a node has work without end', { skip }, async () => {
+  const executor = new Executor({ node: { poll: () => true, nextDue: () => -Infinity }, ports: [] })
+  const running = executor.run()
+  const before = performance.now()
+  await sleep(5)
+  assert.ok(performance.now() - before < 500)
+  assert.ok(executor.statistics.busyPolls > 100)
+  executor.stop(10)
+  await running
+})
+
+test('stopping lets what is inside go out', { skip }, async () => {
+  let left = 2000
+  const executor = new Executor({ node: { poll: () => --left > 0, nextDue: () => Infinity }, ports: [], sliceUs: 1 })
+  executor.stop(5000)
+  await executor.run()
+  assert.ok(left <= 0)
+})
+
+test('a broken invariant ends the run', { skip }, async () => {
+  let polls = 0
+  const node = { poll(): boolean { if (++polls === 10) throw new AssertionError('two owners'); return true }, nextDue: () => Infinity }
+  await assert.rejects(new Executor({ node, ports: [] }).run(), AssertionError)
+  assert.equal(polls, 10)
+})

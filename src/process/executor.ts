@@ -1,0 +1,204 @@
+/**
+ * Executor: runs one node on this thread, in slices between turns of the event loop, so that commands are answered while packets
+ * flow. DESIGN: one thread per node.
+ *
+ *              frames come                       nothing for IDLE_TURNS turns
+ *     ┌─▶ slice: poll, flush, poll ... ─▶ event loop ─┬──────────────▶ doze: armed, on the ports' descriptors
+ *     │        (at most SLICE_US)                     │                     │ a frame, a command, or the node's next due time
+ *     └───────────────────────────────────────────────┴─────────────────────┘
+ *
+ * A turn that found nothing lets another process have the core: processes that poll on the same core without that are two hundred
+ * times slower. Ports that cannot be waited for (a generator) are looked at every millisecond once there has been nothing for long.
+ *
+ * A broken invariant ends `run` with the error: the process is to end at once.
+ */
+
+import type { Clock, TimeUs } from '../base/clock.ts'
+import type { LinkPort } from '../ports/link-port.ts'
+import { waitForPorts } from '../ports/port-waiter.ts'
+import { yieldCore } from '../ports/sys.ts'
+import { systemClock } from '../ports/system-clock.ts'
+
+/** What an executor runs: a node, as far as it matters here. */
+export interface Pollable {
+  poll(now: TimeUs): boolean
+  nextDue(): TimeUs
+}
+
+export interface ExecutorOptions {
+  readonly node: Pollable
+  readonly ports: readonly LinkPort[]
+  readonly clock?: Clock
+  /** The longest sleep, milliseconds; 50 unless told. */
+  readonly dozeMsMax?: number
+  /** Slice between two turns of the event loop, microseconds; 200 unless told. */
+  readonly sliceUs?: number
+}
+
+const SLICE_US = 200
+/** Turns without a frame before the executor sleeps. With fewer, the next packet of a conversation finds it asleep. */
+const IDLE_TURNS = 200
+/** A yield that takes longer than this has given the core to somebody, and counts for so many turns. */
+const SHARED_US = 20
+const SHARED_TURNS = 50
+const MAINTAIN_US = 5_000
+/** What is due within this time is waited for awake: timers of the event loop count milliseconds. */
+const NEAR_US = 300
+const DOZE_MS_MAX = 50
+/** Idle turns in a row that a port could not be armed, before the executor dozes by the clock alone. */
+const STUBBORN_TURNS = 16
+
+export interface ExecutorStatistics {
+  /** Calls of the node's `poll`, and those that brought frames or left work. */
+  polls: number
+  busyPolls: number
+  /** Time in polls that brought frames or left work, and time asleep, microseconds. */
+  busyUs: number
+  asleepUs: number
+  sleeps: number
+}
+
+export class Executor {
+  readonly statistics: ExecutorStatistics = { polls: 0, busyPolls: 0, busyUs: 0, asleepUs: 0, sleeps: 0 }
+  readonly #node: Pollable
+  readonly #ports: LinkPort[]
+  readonly #clock: Clock
+  readonly #dozeMsMax: number
+  readonly #sliceUs: number
+  #stopAt = Infinity
+  #isStopping = false
+  #maintainAt: TimeUs = -Infinity
+  #received = -1
+  #wake: (() => void) | undefined
+
+  constructor(options: ExecutorOptions) {
+    this.#node = options.node
+    this.#ports = [...options.ports]
+    this.#clock = options.clock ?? systemClock
+    this.#dozeMsMax = options.dozeMsMax ?? DOZE_MS_MAX
+    this.#sliceUs = options.sliceUs ?? SLICE_US
+  }
+
+  /** A port that has come later. */
+  addPort(port: LinkPort): void {
+    this.#ports.push(port)
+  }
+
+  /**
+   * Ends `run`: at once when nothing is on its way through the node any more, at the latest after `drainMs`.
+   */
+  stop(drainMs = 0): void {
+    this.#isStopping = true
+    this.#stopAt = Math.min(this.#stopAt, this.#clock.now() + drainMs * 1000)
+    this.wake()
+  }
+
+  /** Ends a sleep: there is something to do that no port tells of. */
+  wake(): void {
+    this.#wake?.()
+  }
+
+  /** Runs the node until `stop`. Rejects with what the node throws. */
+  async run(): Promise<void> {
+    let idle = 0
+    let stubborn = 0
+    for (;;) {
+      const hasWorked = this.#slice()
+      if (this.#isStopping && (!hasWorked || this.#clock.now() >= this.#stopAt)) {
+        if (this.#clock.now() >= this.#stopAt || ++idle > IDLE_TURNS) return
+      } else if (hasWorked) {
+        idle = stubborn = 0
+      } else {
+        idle += this.#yield()
+      }
+      if (idle <= IDLE_TURNS || this.#isStopping) {
+        await turn()
+        continue
+      }
+      const dueUs = this.#node.nextDue() - this.#clock.now()
+      if (dueUs < NEAR_US) {
+        await turn()
+        continue
+      }
+      const ms = Math.max(1, Math.min(this.#dozeMsMax, Math.floor(dueUs / 1000)))
+      const wasAsleep = await this.#doze(stubborn > STUBBORN_TURNS ? 1 : ms, stubborn > STUBBORN_TURNS)
+      stubborn = wasAsleep ? stubborn : stubborn + 1
+      // Unless there is something now, back to sleep.
+      idle = IDLE_TURNS
+    }
+  }
+
+  /**
+   * Lets another process have the core. Returns for how many idle turns that counts: where somebody else wanted it, who sleeps is
+   * sooner back at a frame's arrival than who competes.
+   */
+  #yield(): number {
+    const before = this.#clock.now()
+    yieldCore()
+    return this.#clock.now() - before > SHARED_US ? SHARED_TURNS : 1
+  }
+
+  /** Polls while there is more, for a slice at most. True if there was anything. */
+  #slice(): boolean {
+    const { statistics } = this
+    const start = this.#clock.now()
+    let now = start
+    let hasWorked = false
+    for (;;) {
+      const isMore = this.#node.poll(now)
+      const ports = this.#ports
+      let received = 0
+      for (let i = 0; i < ports.length; i++) {
+        ports[i].flush()
+        received += ports[i].statistics.rxFrames
+      }
+      const isBusy = isMore || received !== this.#received
+      this.#received = received
+      statistics.polls++
+      const before = now
+      now = this.#clock.now()
+      if (isBusy) {
+        statistics.busyPolls++
+        statistics.busyUs += now - before
+        hasWorked = true
+      }
+      if (now >= this.#maintainAt) this.#maintain(now)
+      if (!isBusy || now - start >= this.#sliceUs) return hasWorked
+    }
+  }
+
+  #maintain(now: TimeUs): void {
+    this.#maintainAt = now + MAINTAIN_US
+    for (const port of this.#ports) port.maintain(now)
+  }
+
+  /** Sleeps until something comes, is due, or somebody wakes us. False if a port would not let us. */
+  async #doze(ms: number, isByClock: boolean): Promise<boolean> {
+    const { statistics } = this
+    const start = this.#clock.now()
+    const woken = new Promise<void>((resolve) => { this.#wake = resolve })
+    try {
+      if (isByClock) {
+        await Promise.race([woken, new Promise((resolve) => { setTimeout(resolve, ms) })])
+      } else {
+        await waitForPorts(this.#ports, ms, woken)
+      }
+    } finally {
+      this.#wake = undefined
+    }
+    const now = this.#clock.now()
+    // A port that has something already gives the answer within microseconds.
+    const wasAsleep = isByClock || now - start >= 20
+    if (wasAsleep) {
+      statistics.sleeps++
+      statistics.asleepUs += now - start
+    }
+    this.#maintain(now)
+    return wasAsleep
+  }
+}
+
+/** A turn of the event loop. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => { setImmediate(resolve) })
+}

@@ -1,0 +1,49 @@
+/**
+ * Schema of external ports: what a switch's outer side is, in cluster and node files.
+ *
+ *     { type: af-packet, interface: eth1 }            a network interface
+ *     { type: tap, interface: nf0 }                   an interface whose other end is the switch
+ *     { type: capture, input: web.pcap, output: out.pcapng }
+ *     { type: generator, flows: 100 }, { type: sink } traffic from one switch to the other, checked there
+ */
+
+import { z } from 'zod'
+
+const interfaceName = z.string().regex(/^[^\s/:%]{1,15}$/, 'an interface has a name of 1 to 15 characters without spaces, / : and %')
+const namespace = z.string().min(1).optional().describe('Network namespace of the interface: a name that ip netns knows, or a path')
+const segments = z.enum(['pass', 'cut']).optional()
+  .describe('TCP segments that a card was to cut: passed whole (unless told), or cut before the chain')
+
+/** What generator and sink have to agree on. */
+const trafficFields = {
+  seed: z.int().min(0).max(0xffffffff).default(1).describe('The same on generator and sink'),
+  flows: z.int().min(1).max(2 ** 20).default(100).describe('Flows at once, the same on generator and sink'),
+}
+
+export const externalPortSchema = z.discriminatedUnion('type', [
+  z.strictObject({
+    type: z.literal('af-packet'), interface: interfaceName, namespace, segments,
+    frames: z.int().min(1).max(8192).optional().describe('Frames in each ring, 68 KiB each'),
+  }).describe('A network interface, through a packet socket'),
+  z.strictObject({
+    type: z.literal('tap'), interface: interfaceName, namespace, segments,
+    mtu: z.int().min(68).max(65_521).optional(),
+  }).describe('A network interface that the switch makes'),
+  z.strictObject({
+    type: z.literal('capture'),
+    input: z.string().optional().describe('Capture to play'),
+    output: z.string().optional().describe('Capture to write'),
+    speed: z.number().positive().optional().describe('How many times faster than recorded; as fast as possible unless told'),
+  }).describe('Capture files'),
+  z.strictObject({
+    type: z.literal('generator'), ...trafficFields,
+    packetsPerSecond: z.number().positive().default(10_000),
+    frameBytes: z.int().min(60).max(9000).default(60),
+    turns: z.int().min(1).optional().describe('Packets of a flow, then it ends; for ever unless told'),
+    packets: z.int().min(1).optional().describe('Packets in all; no limit unless told'),
+  }).describe('Makes UDP flows, for a sink at the other switch'),
+  z.strictObject({ type: z.literal('sink'), ...trafficFields }).describe('Checks what a generator at the other switch has made'),
+  z.strictObject({ type: z.literal('none') }).describe('Nothing'),
+])
+
+export type ExternalPortConfig = z.output<typeof externalPortSchema>

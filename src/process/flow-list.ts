@@ -1,0 +1,84 @@
+/**
+ * Flow list: the flows that a node knows, as people and programs see them (`ListFlows`).
+ */
+
+import { FlowRecord, keyVersion, keyVlanOuter } from '../flow/flow-record.ts'
+import type { Arena } from '../memory/arena.ts'
+import { formatAddress } from '../memory/struct.ts'
+import type { RuntimeNode } from '../node/runtime-node.ts'
+import type { SwitchNode } from '../node/switch-node.ts'
+import { ipProtocolName } from '../wire/ipv4.ts'
+import { flowLine } from './run-lines.ts'
+
+export interface ListedFlow {
+  /** Unique in the cluster for ever. */
+  readonly flow: number
+  /** Raised whenever the flow moves. */
+  readonly epoch: number
+  readonly phase: string
+  readonly owner: number
+  readonly protocol: string
+  readonly vlan: number
+  /** `address:port` of both endpoints. */
+  readonly a: string
+  readonly b: string
+  /** Of flows that live here. */
+  readonly packets?: number
+  readonly bytes?: number
+  /** What each network function knows of it. */
+  readonly state?: Readonly<Record<string, unknown>>
+}
+
+export interface FlowListOptions {
+  /** Text that must be in a flow's protocol or endpoints; several, separated by spaces, must all be. */
+  readonly filter: string
+  readonly limit: number
+  readonly isStateWanted: boolean
+}
+
+export interface FlowList {
+  /** How many fit, whatever the limit. */
+  readonly total: number
+  readonly flows: ListedFlow[]
+}
+
+export function listFlows(arena: Arena, node: RuntimeNode | SwitchNode, options: FlowListOptions): FlowList {
+  const words = options.filter.toLowerCase().split(/\s+/).filter((word) => word !== '')
+  const flows: ListedFlow[] = []
+  let total = 0
+  for (const { flow, epoch, phase, owner, key } of node.flows()) {
+    if (total >= options.limit && words.length === 0) {
+      total++
+      continue
+    }
+    const names = namesOf(arena, key)
+    const text = `${names.protocol} ${names.a} ${names.b}`
+    if (!words.every((word) => text.includes(word))) continue
+    if (total++ >= options.limit) continue
+    const record = key << 2
+    const isHere = node.kind === 'runtime' && owner === node.id && phase !== 'opening' && phase !== 'inheriting'
+    if (!isHere) {
+      flows.push({ flow, epoch, phase, owner, ...names })
+      continue
+    }
+    const { packets, bytes, state } = flowLine(node.engine, record, 'finished')
+    flows.push({ flow, epoch, phase, owner, ...names, packets, bytes, ...options.isStateWanted && { state } })
+  }
+  return { total, flows }
+}
+
+function namesOf(arena: Arena, key: number): { protocol: string, vlan: number, a: string, b: string } {
+  const { i32 } = arena
+  const tag = i32[key]
+  const ports = i32[key + 1]
+  const version = keyVersion(tag)
+  const endpoint = (offset: number, port: number): string => {
+    const word = key + (offset >> 2)
+    const address = formatAddress(version, i32[word], i32[word + 1], i32[word + 2], i32[word + 3])
+    return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
+  }
+  return {
+    protocol: ipProtocolName(i32[key + 2] & 255), vlan: keyVlanOuter(tag),
+    a: endpoint(FlowRecord.addressA, ports >>> 16), b: endpoint(FlowRecord.addressB, ports & 0xffff),
+  }
+}

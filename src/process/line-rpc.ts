@@ -1,0 +1,211 @@
+/**
+ * Line RPC: commands between processes of one machine, over a UNIX socket. A request and its reply are a line of JSON each.
+ *
+ *     ─▶ {"id": 7, "method": "SetMigrationTarget", "params": {"target": 12, "number": 100}}
+ *     ◀─ {"id": 7, "result": {"accepted": true, "code": ""}}       or    {"id": 7, "error": {"code": "NF_...", "message": "..."}}
+ *
+ * The socket is for its owner alone (mode 600, in a folder of mode 700). A line that is no request ends the connection; nothing that
+ * comes in can end the process.
+ */
+
+import { chmodSync, unlinkSync } from 'node:fs'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
+
+/** Longest line, bytes: a list of flows is cut before. */
+const LINE_BYTES_MAX = 64 << 20
+/** Longest request. */
+const REQUEST_BYTES_MAX = 1 << 20
+const CALL_MS = 10_000
+
+export type RpcParams = Readonly<Record<string, unknown>>
+export type RpcMethods = Readonly<Record<string, (params: RpcParams) => unknown>>
+
+/** Serves methods at a socket. A method may return a promise; what it throws is the caller's error. */
+export class LineRpcServer {
+  readonly path: string
+  readonly #methods: RpcMethods
+  readonly #sockets = new Set<Socket>()
+  readonly #server: Server
+
+  constructor(path: string, methods: RpcMethods) {
+    this.path = path
+    this.#methods = methods
+    this.#server = createServer((socket) => { this.#serve(socket) })
+  }
+
+  /** @throws CodedError `NF_PORT_BUSY`, `NF_PORT_FAILED` */
+  async open(): Promise<void> {
+    if (await isAnswered(this.path)) {
+      throw new CodedError('NF_PORT_BUSY', `somebody listens at ${this.path} already`, 'Stop that process first')
+    }
+    removeFile(this.path)
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', (cause) => {
+        reject(new CodedError('NF_PORT_FAILED', `cannot listen at ${this.path}: ${cause.message}`, '', { cause }))
+      })
+      this.#server.listen(this.path, resolve)
+    })
+    chmodSync(this.path, 0o600)
+  }
+
+  /** Answers that are on their way still go out. */
+  close(): void {
+    this.#server.close()
+    for (const socket of this.#sockets) socket.end()
+    removeFile(this.path)
+  }
+
+  #serve(socket: Socket): void {
+    this.#sockets.add(socket)
+    socket.on('close', () => { this.#sockets.delete(socket) })
+    socket.on('error', () => { socket.destroy() })
+    readLines(socket, REQUEST_BYTES_MAX, (line) => {
+      const request = parseObject(line)
+      if (request === undefined || typeof request.id !== 'number' || typeof request.method !== 'string') return socket.destroy()
+      void this.#answer(request.method, isObject(request.params) ? request.params : {}).then((answer) => {
+        if (socket.writable) socket.write(`${JSON.stringify({ id: request.id, ...answer })}\n`)
+      })
+    })
+  }
+
+  async #answer(name: string, params: RpcParams): Promise<object> {
+    const method = Object.hasOwn(this.#methods, name) ? this.#methods[name] : undefined
+    try {
+      if (method === undefined) throw new CodedError('NF_USAGE', `there is no method ${JSON.stringify(name)}`)
+      return { result: await method(params) ?? {} }
+    } catch (error) {
+      if (error instanceof CodedError) return { error: { code: error.code, message: error.message, mend: error.mend } }
+      return { error: { code: 'NF_INTERNAL', message: error instanceof Error ? error.stack : String(error) } }
+    }
+  }
+}
+
+/** A client that is connected to one socket, until it or the other side closes. */
+export class LineRpcClient {
+  readonly path: string
+  /** Called once when the connection ends, whoever ended it. */
+  onClose: (() => void) | undefined
+  readonly #socket: Socket
+  readonly #calls = new Map<number, { resolve(value: unknown): void, reject(error: Error): void, timer: NodeJS.Timeout }>()
+  #count = 0
+
+  private constructor(path: string, socket: Socket) {
+    this.path = path
+    this.#socket = socket
+    socket.on('error', () => { socket.destroy() })
+    socket.on('close', () => {
+      for (const call of this.#calls.values()) {
+        clearTimeout(call.timer)
+        call.reject(new CodedError('NF_NODE_GONE', `${path} has closed the connection`))
+      }
+      this.#calls.clear()
+      this.onClose?.()
+    })
+    readLines(socket, LINE_BYTES_MAX, (line) => { this.#take(line) })
+  }
+
+  /** @throws CodedError `NF_NODE_GONE` when nobody listens there */
+  static connect(path: string): Promise<LineRpcClient> {
+    return new Promise((resolve, reject) => {
+      const socket = connect(path)
+      const refuse = (cause: Error): void => { reject(new CodedError('NF_NODE_GONE', `nobody answers at ${path}`, '', { cause })) }
+      socket.once('error', refuse)
+      socket.once('connect', () => {
+        socket.off('error', refuse)
+        resolve(new LineRpcClient(path, socket))
+      })
+    })
+  }
+
+  get isOpen(): boolean {
+    return this.#socket.writable
+  }
+
+  /** @throws CodedError what the method threw, or `NF_NODE_GONE` when there is no answer */
+  call<T>(method: string, params: RpcParams = {}, timeoutMs = CALL_MS): Promise<T> {
+    return new Promise<unknown>((resolve, reject) => {
+      const id = ++this.#count
+      const timer = setTimeout(() => {
+        this.#calls.delete(id)
+        reject(new CodedError('NF_NODE_GONE', `${this.path} has not answered ${method} for ${timeoutMs} ms`))
+      }, timeoutMs)
+      this.#calls.set(id, { resolve, reject, timer })
+      if (this.#socket.destroyed) this.#socket.emit('close')
+      else this.#socket.write(`${JSON.stringify({ id, method, params })}\n`)
+    }) as Promise<T>
+  }
+
+  close(): void {
+    this.#socket.destroy()
+  }
+
+  #take(line: string): void {
+    const reply = parseObject(line)
+    const call = reply === undefined ? undefined : this.#calls.get(Number(reply.id))
+    if (reply === undefined || call === undefined) return
+    this.#calls.delete(Number(reply.id))
+    clearTimeout(call.timer)
+    if (!isObject(reply.error)) return call.resolve(reply.result)
+    const { code, message, mend } = reply.error
+    const isKnown = typeof code === 'string' && Object.hasOwn(errorCodes, code)
+    call.reject(new CodedError(isKnown ? code as ErrorCode : 'NF_INTERNAL', String(message), typeof mend === 'string' ? mend : ''))
+  }
+}
+
+/** One call over a connection of its own. */
+export async function callOnce<T>(path: string, method: string, params: RpcParams = {}, timeoutMs = CALL_MS): Promise<T> {
+  const client = await LineRpcClient.connect(path)
+  try {
+    return await client.call<T>(method, params, timeoutMs)
+  } finally {
+    client.close()
+  }
+}
+
+function isAnswered(path: string): Promise<boolean> {
+  return LineRpcClient.connect(path).then((client) => {
+    client.close()
+    return true
+  }, () => false)
+}
+
+function readLines(socket: Socket, bytesMax: number, take: (line: string) => void): void {
+  let chunks: string[] = []
+  let bytes = 0
+  socket.setEncoding('utf8')
+  socket.on('data', (text: string) => {
+    let rest = text
+    for (let end = rest.indexOf('\n'); end >= 0 && !socket.destroyed; end = rest.indexOf('\n')) {
+      const line = chunks.join('') + rest.slice(0, end)
+      chunks = []
+      bytes = 0
+      rest = rest.slice(end + 1)
+      take(line)
+    }
+    chunks.push(rest)
+    bytes += rest.length
+    if (bytes > bytesMax) socket.destroy()
+  })
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function parseObject(line: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(line)
+    return isObject(value) ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function removeFile(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch {
+    // There is none.
+  }
+}

@@ -1,0 +1,297 @@
+/**
+ * Node process: a runtime or a switch as a process. It opens its ports, waits for the first cluster configuration that knows it, and
+ * runs the node until it is told to end.
+ *
+ *     start ─▶ ports open, commands answered ─▶ NotifyClusterConfig with this life in it ─▶ node made, executor runs
+ *                                                                                          │
+ *         exit 0 ◀─ Shutdown, SIGTERM, SIGINT: what is inside goes out first ◀─────────────┤
+ *         exit 70 ◀─ a broken invariant: at once, with a report ◀──────────────────────────┤
+ *         exit 75 ◀─ a configuration without this life: fenced, at once ◀──────────────────┘
+ *
+ * Crash-only: nothing is kept on disk, and what a process leaves behind (sockets) the next life takes over.
+ *
+ * Commands, named as in the paper's table 2: GetStatus, PollWorkload, NotifyClusterConfig, SetMigrationTarget, Drain, ListFlows,
+ * Shutdown.
+ */
+
+import { assert } from '../base/assert.ts'
+import { CodedError } from '../base/coded-error.ts'
+import type { IdleTimeouts } from '../base/limits.ts'
+import { Arena } from '../memory/arena.ts'
+import type { ClusterConfig } from '../messages/cluster-config.ts'
+import type { CommandResult } from '../node/cluster-node.ts'
+import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
+import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import { DatagramPort } from '../ports/datagram-port.ts'
+import type { LinkPort } from '../ports/link-port.ts'
+import { systemClock } from '../ports/system-clock.ts'
+import { placementPolicies } from '../vswitch/placement/index.ts'
+import { ClusterFolder } from './cluster-folder.ts'
+import { checkAgainst } from './config-problem.ts'
+import { Executor } from './executor.ts'
+import { createExternalPort, type ExternalPort } from './external-port.ts'
+import { listFlows } from './flow-list.ts'
+import { LineRpcServer, type RpcParams } from './line-rpc.ts'
+import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
+import { NodeLink } from './node-link.ts'
+import type { NodeStatus, NodeWorkload } from './node-status.ts'
+import { configError, resolveRunConfig, type RunConfig } from './run-config.ts'
+
+/** Exit statuses that a supervisor knows. */
+export const NodeExit = { ended: 0, failed: 1, defect: 70, fenced: 75 } as const
+
+/** How long an orderly shutdown lets packets go out. */
+const DRAIN_MS = 500
+const FLOWS_MAX = 100_000
+/** How long a node waits for its links before it begins without, and how often it looks. */
+const LINK_MS = 2_000
+const LINK_POLL_MS = 2
+
+export class NodeProcess {
+  readonly #config: NodeConfig
+  readonly #onDefect: (report: string) => void
+  readonly #folder: ClusterFolder
+  readonly #arena = new Arena()
+  readonly #control: DatagramPort
+  readonly #links = new Map<number, NodeLink>()
+  readonly #rpc: LineRpcServer
+  #bypass: NodeLink | undefined
+  #external: ExternalPort | undefined
+  #run: RunConfig | undefined
+  #runtime: RuntimeNode | undefined
+  #switch: SwitchNode | undefined
+  #executor: Executor | undefined
+  #cluster: ClusterConfig | undefined
+  #isBeginning = false
+  #isFenced = false
+  #isStopped = false
+  readonly #ended = Promise.withResolvers<number>()
+
+  /** @param onDefect called with a report when the node has broken an invariant: the process is to end at once */
+  constructor(config: NodeConfig, onDefect: (report: string) => void) {
+    this.#config = config
+    this.#onDefect = onDefect
+    this.#folder = new ClusterFolder(config.folder)
+    this.#control = new DatagramPort({ arena: this.#arena, folder: config.folder, node: config.id })
+    this.#rpc = new LineRpcServer(this.#folder.nodeSocket(config.id), {
+      GetStatus: () => this.#status(),
+      PollWorkload: () => this.#workload(),
+      NotifyClusterConfig: (params) => this.#notifyClusterConfig(params),
+      SetMigrationTarget: (params) => this.#setMigrationTarget(params),
+      Drain: (params) => this.#drain(params),
+      ListFlows: (params) => this.#listFlows(params),
+      Shutdown: () => { setImmediate(() => { this.stop() }) },
+    })
+  }
+
+  /**
+   * Runs until the end.
+   *
+   * @returns the exit status
+   * @throws CodedError for what is wrong with configuration, ports or network functions
+   */
+  async run(): Promise<number> {
+    const config = this.#config
+    try {
+      if (config.kind === 'runtime') {
+        const { config: run, problems } = await resolveRunConfig({ file: config.run, folder: config.nfFolder })
+        if (run === undefined) throw configError(problems, config.run)
+        this.#run = run
+      } else {
+        this.#external = await createExternalPort(this.#arena, config.external, config.externalFolder)
+        this.#external.port.open()
+        if (config.bypass !== undefined) {
+          const role = config.id < config.bypass ? 'server' : 'client'
+          this.#bypass = new NodeLink({ arena: this.#arena, name: 'bypass', socket: this.#folder.bypassSocket(config.id, config.bypass), role })
+          this.#bypass.open()
+        }
+      }
+      this.#control.open()
+      await this.#rpc.open()
+      return await this.#ended.promise
+    } finally {
+      this.#rpc.close()
+      for (const port of this.#ports()) await port.close()
+    }
+  }
+
+  /** Ends in good order: what is inside goes out first. */
+  stop(): void {
+    this.#isStopped = true
+    if (this.#executor === undefined) this.#ended.resolve(NodeExit.ended)
+    else this.#executor.stop(DRAIN_MS)
+  }
+
+  /** What there is to say about this process when it fails: a line of JSON. */
+  report(error: unknown): string {
+    const { kind, id, name, incarnation } = this.#config
+    const node = this.#node
+    return JSON.stringify({
+      node: { kind, id, name, incarnation }, error: error instanceof Error ? error.stack : String(error),
+      configVersion: this.#cluster?.version ?? 0, packets: node?.packets, dropReasons: node?.dropReasons(), openSteps: node?.openSteps,
+      anomalies: node?.anomalies, slotsUsed: node?.slotsUsed,
+    })
+  }
+
+  get #node(): RuntimeNode | SwitchNode | undefined {
+    return this.#runtime ?? this.#switch
+  }
+
+  #ports(): LinkPort[] {
+    const others = [this.#external?.port, this.#bypass].filter((port) => port !== undefined)
+    return [this.#control, ...this.#links.values(), ...others]
+  }
+
+  // -- Commands ------------------------------------------------------------------------------------------------------
+
+  #notifyClusterConfig(params: RpcParams): CommandResult {
+    const { data, problems: [problem] } = checkAgainst(clusterConfigSchema, params.config)
+    if (problem !== undefined) throw new CodedError(problem.code, problem.message, problem.mend)
+    const next = data as ClusterConfig
+    const { kind, id, incarnation, clusterId } = this.#config
+    if (next.clusterId !== clusterId) return { accepted: false, code: 'NF_OTHER_CLUSTER' }
+    if (next.version <= (this.#cluster?.version ?? 0)) return { accepted: false, code: 'NF_CONFIG_OLD' }
+    const entries = kind === 'runtime' ? next.runtimes : next.switches
+    if (!entries.some((entry) => entry.id === id && entry.incarnation === incarnation)) {
+      // Whoever is fenced must not go on: others may have taken its flows over.
+      if (this.#cluster !== undefined) this.#fence()
+      return { accepted: false, code: 'NF_FENCED' }
+    }
+    this.#cluster = next
+    this.#attachLinks(next)
+    this.#node?.notifyClusterConfig(next, systemClock.now())
+    if (!this.#isBeginning) {
+      this.#isBeginning = true
+      this.#begin().catch((error: unknown) => { this.#ended.reject(error) })
+    }
+    this.#executor?.wake()
+    return { accepted: true, code: '' }
+  }
+
+  #fence(): void {
+    this.#isFenced = true
+    process.stderr.write(`${this.#config.name} (incarnation ${this.#config.incarnation}) has been fenced\n`)
+    setImmediate(() => { this.#executor?.stop(0) })
+  }
+
+  /** Links to nodes that have none yet. Those of nodes that have gone stay: their next life comes in by the same one. */
+  #attachLinks(next: ClusterConfig): void {
+    const { kind, id } = this.#config
+    const isSwitch = kind === 'switch'
+    for (const { id: peer } of isSwitch ? next.runtimes : next.switches) {
+      if (this.#links.has(peer)) continue
+      const socket = isSwitch ? this.#folder.linkSocket(id, peer) : this.#folder.linkSocket(peer, id)
+      const link = new NodeLink({ arena: this.#arena, name: `link ${id}-${peer}`, socket, role: isSwitch ? 'server' : 'client' })
+      link.open()
+      this.#links.set(peer, link)
+      this.#node?.attachLink(peer, link)
+      this.#executor?.addPort(link)
+    }
+  }
+
+  /**
+   * Makes the node once its links are up, or have had time to be: before, nobody hears of this life, and nobody sends packets to it that
+   * have no way to go.
+   */
+  async #begin(): Promise<void> {
+    for (const end = performance.now() + LINK_MS; performance.now() < end;) {
+      for (const port of this.#ports()) port.maintain(systemClock.now())
+      if ([...this.#links.values()].every(({ isUp }) => isUp) && this.#bypass?.isUp !== false) break
+      await new Promise((resolve) => { setTimeout(resolve, LINK_POLL_MS) })
+    }
+    if (this.#isFenced || this.#isStopped) return this.#ended.resolve(this.#isFenced ? NodeExit.fenced : NodeExit.ended)
+    const config = this.#config
+    const cluster = this.#cluster
+    assert(cluster !== undefined, 'a node begins with a configuration')
+    if (config.kind === 'runtime') this.#runtime = this.#makeRuntime(config, cluster)
+    else this.#switch = this.#makeSwitch(config, cluster)
+    const node = this.#node
+    assert(node !== undefined, 'a node has been made')
+    const executor = this.#executor = new Executor({ node, ports: this.#ports() })
+    executor.run().then(() => { this.#ended.resolve(this.#isFenced ? NodeExit.fenced : NodeExit.ended) },
+      (error: unknown) => { this.#onDefect(this.report(error)) })
+  }
+
+  #makeRuntime({ id, incarnation, clusterId, seed }: RuntimeConfig, config: ClusterConfig): RuntimeNode {
+    const run = this.#run
+    assert(run !== undefined, 'the chain has been loaded')
+    return createRuntimeNode({
+      arena: this.#arena, id, incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
+      timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy,
+      ports: { control: this.#control, links: this.#links },
+      events: {
+        nfFailed: (nf, error) => {
+          process.stderr.write(`network function ${nf} failed: ${error instanceof Error ? error.stack ?? '' : String(error)}\n`)
+        },
+      },
+    })
+  }
+
+  #makeSwitch({ id, incarnation, clusterId, seed, placement, limits }: SwitchConfig, config: ClusterConfig): SwitchNode {
+    const external = this.#external
+    assert(external !== undefined, 'the external port has been opened')
+    return createSwitchNode({
+      arena: this.#arena, id, incarnation, clusterId, seed, config, policy: placementPolicies[placement](), limits: defined(limits),
+      ports: { external: external.port, control: this.#control, links: this.#links, bypass: this.#bypass },
+    })
+  }
+
+  #setMigrationTarget({ target, number }: RpcParams): CommandResult {
+    return this.#asRuntime().setMigrationTarget(Number(target), Number(number))
+  }
+
+  #drain({ on }: RpcParams): CommandResult {
+    const result = this.#asRuntime().setDraining(on !== false, systemClock.now())
+    this.#executor?.wake()
+    return result
+  }
+
+  #asRuntime(): RuntimeNode {
+    if (this.#runtime !== undefined) return this.#runtime
+    throw new CodedError('NF_CLUSTER', `${this.#config.name} is no runtime, or has no configuration yet`)
+  }
+
+  #listFlows({ filter, limit, state }: RpcParams): unknown {
+    if (this.#node === undefined) return { total: 0, flows: [] }
+    return listFlows(this.#arena, this.#node, {
+      filter: typeof filter === 'string' ? filter : '', isStateWanted: state === true,
+      limit: Math.min(FLOWS_MAX, typeof limit === 'number' ? limit : 1000),
+    })
+  }
+
+  #workload(): NodeWorkload {
+    const { statistics } = this.#executor ?? {}
+    const packets = this.#node?.packets
+    return {
+      busyUs: statistics?.busyUs ?? 0, asleepUs: statistics?.asleepUs ?? 0, timeUs: systemClock.now(),
+      received: packets?.received ?? 0, forwarded: packets?.forwarded ?? 0, dropped: packets?.dropped ?? 0, buffered: packets?.buffered ?? 0,
+      flows: this.#runtime?.engine.slab.used ?? this.#switch?.entries ?? 0,
+      isEmpty: this.#runtime?.isEmpty ?? false,
+    }
+  }
+
+  #status(): NodeStatus {
+    const { kind, id, name, incarnation } = this.#config
+    const node = this.#node
+    const links = [...this.#links].map(([peer, link]) => ({ peer, isUp: link.isUp, lastEnd: link.lastEnd, ...link.statistics }))
+    const external = this.#external?.port
+    const isLinked = links.every(({ isUp }) => isUp) && this.#bypass?.isUp !== false
+    return {
+      kind, id, name, incarnation, pid: process.pid,
+      configVersion: this.#cluster?.version ?? 0,
+      isReady: node !== undefined && isLinked && external?.isUp !== false && (node.openSteps.announcing ?? 0) === 0,
+      workload: this.#workload(),
+      dropReasons: node?.dropReasons() ?? {}, anomalies: { ...node?.anomalies },
+      openSteps: Object.fromEntries(Object.entries(node?.openSteps ?? {}).filter(([, count]) => count > 0)),
+      links,
+      ...external !== undefined && { external: { name: external.name, isUp: external.isUp, ...external.statistics } },
+      ...this.#external?.traffic !== undefined && { traffic: this.#external.traffic() },
+      ...this.#runtime !== undefined && { moves: structuredClone(this.#runtime.moves) as unknown as Record<string, unknown> },
+    }
+  }
+}
+
+/** Without what is undefined. */
+function defined<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined)) as never
+}

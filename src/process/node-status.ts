@@ -1,0 +1,45 @@
+/**
+ * What a node process says of itself.
+ */
+
+import type { LinkPort, PortStatistics } from '../ports/link-port.ts'
+import type { NodeConfig } from './node-config.ts'
+
+/** `PollWorkload`: counters since the process began; who polls makes rates of them. Paper §5.3, table 2. */
+export interface NodeWorkload {
+  /** Time spent with packets and messages, and asleep, microseconds; and when this was. */
+  readonly busyUs: number
+  readonly asleepUs: number
+  readonly timeUs: number
+  readonly received: number
+  readonly forwarded: number
+  readonly dropped: number
+  readonly buffered: number
+  /** Flows of a runtime, entries of a switch. */
+  readonly flows: number
+  /** A draining runtime that may be let go. */
+  readonly isEmpty: boolean
+}
+
+/** `GetStatus`. */
+export interface NodeStatus {
+  readonly kind: NodeConfig['kind']
+  readonly id: number
+  readonly name: string
+  readonly incarnation: number
+  readonly pid: number
+  /** 0 while there is no configuration. */
+  readonly configVersion: number
+  /** Configured, with all links up. */
+  readonly isReady: boolean
+  readonly workload: NodeWorkload
+  readonly dropReasons: Readonly<Record<string, number>>
+  readonly anomalies: Readonly<Record<string, number>>
+  /** Steps of protocols that are open now. */
+  readonly openSteps: Readonly<Record<string, number>>
+  readonly links: readonly { readonly peer: number, readonly isUp: boolean, readonly lastEnd: string }[]
+  readonly external?: Pick<LinkPort, 'name' | 'isUp'> & PortStatistics
+  /** What a generator or sink has counted. */
+  readonly traffic?: Readonly<Record<string, unknown>>
+  readonly moves?: Readonly<Record<string, unknown>>
+}
