@@ -23,7 +23,7 @@ import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { AfPacketSocket } from './af-packet-socket.ts'
-import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
+import { loadFrameBytes, type FrameBytes } from './frame-bytes.ts'
 import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
 import { SegmentCutter } from './segment-cutter.ts'
 import * as sys from './sys.ts'
@@ -233,15 +233,15 @@ export class AfPacketPort implements LinkPort {
   /** Copies a frame out of the ring, and puts its VLAN tag back where it was. */
   #copyIn(at: number, status: number, from: number, length: number, frame: number): void {
     if ((status & STATUS_VLAN_VALID) === 0) {
-      this.#bytes.copyBytes(frame, from, length)
+      this.#bytes.copy(frame, from, length)
       return
     }
     const { u16, view } = this.#arena
-    this.#bytes.copyBytes(frame, from, ETHERNET_TYPE)
+    this.#bytes.copy(frame, from, ETHERNET_TYPE)
     const tpid = (status & STATUS_VLAN_TPID_VALID) !== 0 ? u16[(at + TP_VLAN_TPID) >> 1] : EtherType.vlan
     view.setUint16(frame + ETHERNET_TYPE, tpid)
     view.setUint16(frame + ETHERNET_TYPE + 2, u16[(at + TP_VLAN_TCI) >> 1])
-    this.#bytes.copyBytes(frame + ETHERNET_TYPE + VLAN_TAG_BYTES, from + ETHERNET_TYPE, length - ETHERNET_TYPE)
+    this.#bytes.copy(frame + ETHERNET_TYPE + VLAN_TAG_BYTES, from + ETHERNET_TYPE, length - ETHERNET_TYPE)
   }
 
   /** Takes segments of a frame that is cut here, as many as there are places and slots for. */
@@ -304,7 +304,7 @@ export class AfPacketPort implements LinkPort {
       return false
     }
     this.#clearHeader(at + TX_DATA)
-    this.#bytes.copyBytes(at + TX_DATA + VNET_HEADER_BYTES, frame, length)
+    this.#bytes.copy(at + TX_DATA + VNET_HEADER_BYTES, frame, length)
     this.#submit(at, length)
     return true
   }
@@ -339,7 +339,7 @@ export class AfPacketPort implements LinkPort {
     const header = at + TX_DATA
     const copy = header + VNET_HEADER_BYTES
     this.#clearHeader(header)
-    this.#bytes.copyBytes(copy, frame, length)
+    this.#bytes.copy(copy, frame, length)
     if (segmentBytes > 0) writeSegmentationHeader(this.#arena, this.#bytes, header, copy, place, segmentBytes)
     this.#submit(at, length)
     return true
