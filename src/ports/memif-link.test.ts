@@ -351,6 +351,19 @@ test('what is not taken back is counted as lost', { skip }, () => {
   other.port.close()
 })
 
+test('a socket in the abstract namespace', { skip }, () => {
+  const socket = `@nfactor-test-${process.pid}`
+  const ends = [new End({ role: 'client', socket, secret: 'mellon' }), new End({ role: 'server', socket, secret: 'mellon' })]
+  for (const { port } of ends) port.open()
+  connect(...ends)
+  assert.throws(() => { new End({ role: 'server', socket }).port.open() }, { code: 'NF_PORT_BUSY' })
+  assert.ok(ends[0].send())
+  ends[0].port.flush()
+  assert.deepEqual(ends[1].receive(), [0])
+  for (const { port } of ends) port.close()
+  assert.equal(existsSync(socket), false)
+})
+
 test('a second client is told that the place is taken', { skip }, () => {
   const socket = newSocket()
   const ends = (['server', 'client', 'client'] as const).map((role) => new End({ role, socket }))
