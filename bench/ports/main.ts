@@ -134,17 +134,20 @@ function benchAfPacket(): void {
     process.stdout.write(`AF_PACKET is left out: ${skip}\n`)
     return
   }
-  const network = new TestNetwork()
-  try {
-    const namespace = network.addNamespace()
-    network.addVeth(namespace, 'left', namespace, 'right')
-    const ends = ['left', 'right'].map((name) => {
-      const arena = new Arena(96 << 20)
-      return new End(arena, new AfPacketPort({ arena, interface: name, namespace }))
-    })
-    benchPair('AF_PACKET over a veth, both ends in one thread', ends[0], ends[1], values.quick ? 64_000 : 320_000)
-  } finally {
-    network.close()
+  for (const frameBytes of [undefined, 2048]) {
+    const network = new TestNetwork()
+    try {
+      const namespace = network.addNamespace()
+      network.addVeth(namespace, 'left', namespace, 'right')
+      const ends = ['left', 'right'].map((name) => {
+        const arena = new Arena(96 << 20)
+        return new End(arena, new AfPacketPort({ arena, interface: name, namespace, frameBytes }))
+      })
+      const what = `AF_PACKET, one thread${frameBytes === undefined ? '' : `, ring frames of ${frameBytes}`}`
+      benchPair(what, ends[0], ends[1], values.quick ? 64_000 : 320_000)
+    } finally {
+      network.close()
+    }
   }
 }
 
