@@ -7,7 +7,7 @@ import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descri
 import { PacketPool } from '../packet/packet-pool.ts'
 import { foldSum } from '../wire/checksum.ts'
 import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
-import { loadFrameBytes } from './frame-bytes.ts'
+import { loadFrameBytes } from './kernels/frame-bytes.ts'
 import { portContract, type PortPair } from './port-contract.ts'
 import { waitForPorts, waitForPortsBlocking } from './port-waiter.ts'
 import * as sys from './sys.ts'
@@ -174,7 +174,7 @@ test('AF_PACKET: datagrams that UDP has put together are received one by one', {
       const at = end.frame
       assert.equal(end.arena.view.getUint16(at + 16), frame.length - 14)
       assert.equal(end.arena.view.getUint16(at + 38), frame.length - 34)
-      assert.equal(foldSum(bytes.checksum16(at + 26, 8) + 17 + frame.length - 34 + bytes.checksum16(at + 34, frame.length - 34)), 0xffff)
+      assert.equal(foldSum(bytes.sumBytes(at + 26, 8) + 17 + frame.length - 34 + bytes.sumBytes(at + 34, frame.length - 34)), 0xffff)
       return frame.subarray(42)
     })
     assert.ok(Buffer.concat(payloads).equals(new Uint8Array(data.buffer)))

@@ -23,7 +23,7 @@ import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { AfPacketSocket, SEGMENT_FRAME_BYTES } from './af-packet-socket.ts'
-import { loadFrameBytes, type FrameBytes } from './frame-bytes.ts'
+import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
 import { SegmentCutter } from './segment-cutter.ts'
 import * as sys from './sys.ts'
@@ -250,15 +250,15 @@ export class AfPacketPort implements LinkPort {
   /** Copies a frame out of the ring, and puts its VLAN tag back where it was. */
   #copyIn(at: number, status: number, from: number, length: number, frame: number): void {
     if ((status & STATUS_VLAN_VALID) === 0) {
-      this.#bytes.copy(frame, from, length)
+      this.#bytes.copyBytes(frame, from, length)
       return
     }
     const { u16, view } = this.#arena
-    this.#bytes.copy(frame, from, ETHERNET_TYPE)
+    this.#bytes.copyBytes(frame, from, ETHERNET_TYPE)
     const tpid = (status & STATUS_VLAN_TPID_VALID) !== 0 ? u16[(at + TP_VLAN_TPID) >> 1] : EtherType.vlan
     view.setUint16(frame + ETHERNET_TYPE, tpid)
     view.setUint16(frame + ETHERNET_TYPE + 2, u16[(at + TP_VLAN_TCI) >> 1])
-    this.#bytes.copy(frame + ETHERNET_TYPE + VLAN_TAG_BYTES, from + ETHERNET_TYPE, length - ETHERNET_TYPE)
+    this.#bytes.copyBytes(frame + ETHERNET_TYPE + VLAN_TAG_BYTES, from + ETHERNET_TYPE, length - ETHERNET_TYPE)
   }
 
   /** Takes segments of a frame that is cut here, as many as there are places and slots for. */
@@ -321,7 +321,7 @@ export class AfPacketPort implements LinkPort {
       return false
     }
     this.#clearHeader(at + TX_DATA)
-    this.#bytes.copy(at + TX_DATA + VNET_HEADER_BYTES, frame, length)
+    this.#bytes.copyBytes(at + TX_DATA + VNET_HEADER_BYTES, frame, length)
     this.#submit(at, length)
     return true
   }
@@ -356,7 +356,7 @@ export class AfPacketPort implements LinkPort {
     const header = at + TX_DATA
     const copy = header + VNET_HEADER_BYTES
     this.#clearHeader(header)
-    this.#bytes.copy(copy, frame, length)
+    this.#bytes.copyBytes(copy, frame, length)
     if (segmentBytes > 0) writeSegmentationHeader(this.#arena, this.#bytes, header, copy, place, segmentBytes)
     this.#submit(at, length)
     return true

@@ -15,7 +15,7 @@ import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descri
 import { PacketPool } from '../packet/packet-pool.ts'
 import { foldSum } from '../wire/checksum.ts'
 import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
-import { loadFrameBytes } from './frame-bytes.ts'
+import { loadFrameBytes } from './kernels/frame-bytes.ts'
 import type { LinkPort } from './link-port.ts'
 import { MemifPort } from './memif-port.ts'
 import { networkSkip, TestNetwork, until } from './test-network.ts'
@@ -128,7 +128,7 @@ class Middle {
     const place = this.#place
     if (!locateTcp(this.arena, frame, length, place)) return
     seen.tcpFrames++
-    const sum = pseudoHeaderSum(this.#bytes, frame, place) + this.#bytes.checksum16(frame + place.transport, place.end - place.transport)
+    const sum = pseudoHeaderSum(this.#bytes, frame, place) + this.#bytes.sumBytes(frame + place.transport, place.end - place.transport)
     if (foldSum(sum) !== 0xffff) seen.wrongChecksums++
     if (length > 1518 && this.arena.u16[(frame - 2) >> 1] > 0) seen.segmentBytesSeen++
   }

@@ -13,7 +13,7 @@
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
-import { loadFrameBytes, type FrameBytes } from './frame-bytes.ts'
+import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { SEGMENT_BYTES_OFFSET, type PortStatistics } from './link-port.ts'
 import {
   DESCRIPTOR_BYTES, DESCRIPTOR_FLAG_NEXT, RING_DESCRIPTORS, RING_FLAG_MASK_INTERRUPT, RING_FLAGS, RING_HEAD, RING_TAIL,
@@ -149,7 +149,7 @@ export class MemifReceiver {
         } else {
           slot = pool.take(length)
           if (slot === 0) break
-          this.#bytes.copy(slot + SLOT_FRAME_OFFSET, buffer, length)
+          this.#bytes.copyBytes(slot + SLOT_FRAME_OFFSET, buffer, length)
         }
       } else {
         used = this.#chainOf(waiting)
@@ -220,7 +220,7 @@ export class MemifReceiver {
       const buffer = this.#locate(index, i32[at], at)
       // The sum was right a moment ago; the other side can change its mind.
       if (buffer === 0 || done + this.#foundBytes > length) return false
-      this.#bytes.copy(frame + done, buffer, this.#foundBytes)
+      this.#bytes.copyBytes(frame + done, buffer, this.#foundBytes)
       done += this.#foundBytes
       // DPDK, as a client, never clears this flag in the first buffer of a frame: it would chain frames when it comes round again.
       i32[at] &= ~DESCRIPTOR_FLAG_NEXT

@@ -12,7 +12,7 @@
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS as BATCH_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
-import { loadFrameBytes, type FrameBytes } from './frame-bytes.ts'
+import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PLAIN_FRAME_BYTES, SEGMENT_BYTES_OFFSET } from './link-port.ts'
 import {
   DESCRIPTOR_BYTES, DESCRIPTOR_FLAG_NEXT, RING_DESCRIPTORS, RING_FLAG_MASK_INTERRUPT, RING_FLAGS, RING_HEAD, RING_TAIL,
@@ -138,7 +138,7 @@ export class MemifSender {
     if (length > room) return this.#sendChained(frame, length, reserve, knowsSegments)
     const metadata = knowsSegments && length > PLAIN_FRAME_BYTES && (frame & 1) === 0
       ? this.#u16[(frame + SEGMENT_BYTES_OFFSET) >> 1] : 0
-    this.#bytes.copy(offset, frame, length)
+    this.#bytes.copyBytes(offset, frame, length)
     this.#fill(index, at, offset, length, 0, NOTE_FIRST, metadata)
     this.#produced = (this.#produced + 1) & 0xffff
     this.#free--
@@ -196,7 +196,7 @@ export class MemifSender {
       const offset = bufferBytes === 0 ? this.#offered(at) : buffers + index * bufferBytes
       if (offset === 0) break
       const bytes = Math.min(bufferBytes === 0 ? this.#offeredBytes : bufferBytes, length - done)
-      this.#bytes.copy(offset, frame + done, bytes)
+      this.#bytes.copyBytes(offset, frame + done, bytes)
       done += bytes
       this.#fill(index, at, offset, bytes, count + 1 < needed ? DESCRIPTOR_FLAG_NEXT : 0, count === 0 ? NOTE_FIRST : 0, metadata)
     }
@@ -283,7 +283,7 @@ export class MemifSender {
       this.#u16[(frame + SEGMENT_BYTES_OFFSET) >> 1] = this.#note(this.#takeBackAt, NOTE_METADATA)
       let done = 0
       for (let at = this.#takeBackAt; at !== end; at++) {
-        this.#bytes.copy(frame + done, this.#note(at, NOTE_OFFSET), this.#note(at, NOTE_BYTES))
+        this.#bytes.copyBytes(frame + done, this.#note(at, NOTE_OFFSET), this.#note(at, NOTE_BYTES))
         done += this.#note(at, NOTE_BYTES)
       }
       const d = descriptors + count * BATCH_WORDS

@@ -4,7 +4,7 @@ import { Random } from '../base/random.ts'
 import { Arena } from '../memory/arena.ts'
 import { foldSum } from '../wire/checksum.ts'
 import { crc32c } from './crc32c.ts'
-import { loadFrameBytes } from './frame-bytes.ts'
+import { loadFrameBytes } from './kernels/frame-bytes.ts'
 import { SegmentCutter } from './segment-cutter.ts'
 import { completeChecksum, locateTcp, pseudoHeaderSum, TcpPlace, VNET_HEADER_BYTES, writeSegmentationHeader } from './virtio-net-header.ts'
 
@@ -45,9 +45,9 @@ function build({ ipv6, tags, options, isTcp }: Shape, payload: number, random: R
 
 /** True if the checksum of the TCP or UDP header is right. */
 function isRight(at: number, length: number, ipv6: boolean, network: number, transport: number, isTcp: boolean): boolean {
-  const addresses = ipv6 ? bytes.checksum16(at + network + 8, 32) : bytes.checksum16(at + network + 12, 8)
-  const sum = addresses + (isTcp ? 6 : 17) + length - transport + bytes.checksum16(at + transport, length - transport)
-  return foldSum(sum) === 0xffff && (ipv6 || foldSum(bytes.checksum16(at + network, 20)) === 0xffff)
+  const addresses = ipv6 ? bytes.sumBytes(at + network + 8, 32) : bytes.sumBytes(at + network + 12, 8)
+  const sum = addresses + (isTcp ? 6 : 17) + length - transport + bytes.sumBytes(at + transport, length - transport)
+  return foldSum(sum) === 0xffff && (ipv6 || foldSum(bytes.sumBytes(at + network, 20)) === 0xffff)
 }
 
 test('what is cut has right headers, and put together it is what it was', () => {
@@ -123,7 +123,7 @@ test('a checksum that was left undone is done', () => {
     assert.ok(completeChecksum(arena, bytes, frame, length, transport, transport + 16))
     if (!shape.ipv6) {
       view.setUint16(frame + network + 10, 0)
-      view.setUint16(frame + network + 10, ~bytes.checksum16(frame + network, 20) & 0xffff)
+      view.setUint16(frame + network + 10, ~bytes.sumBytes(frame + network, 20) & 0xffff)
     }
     assert.ok(isRight(frame, length, shape.ipv6, network, transport, true))
     assert.equal(completeChecksum(arena, bytes, frame, length, transport, length - 1), false)

@@ -10,7 +10,7 @@
 import type { Arena } from '../memory/arena.ts'
 import { checksumOf, foldSum } from '../wire/checksum.ts'
 import { TCP_BYTES_MIN, TCP_CHECKSUM, TCP_DATA_OFFSET, TCP_FLAGS, TCP_SEQUENCE, TcpFlag } from '../wire/tcp.ts'
-import type { FrameBytes } from './frame-bytes.ts'
+import type { FrameBytes } from './kernels/frame-bytes.ts'
 
 const UDP_BYTES = 8
 const UDP_CHECKSUM = 6
@@ -70,8 +70,8 @@ export class SegmentCutter {
     const { u8, view } = this.#arena
     const length = this.nextLength
     const payload = length - this.#headers
-    this.#bytes.copy(to, this.#frame, this.#headers)
-    this.#bytes.copy(to + this.#headers, this.#frame + this.#headers + this.#done, payload)
+    this.#bytes.copyBytes(to, this.#frame, this.#headers)
+    this.#bytes.copyBytes(to + this.#headers, this.#frame + this.#headers + this.#done, payload)
     const network = to + this.#network
     const transport = to + this.#transport
     const bytes = length - this.#transport
@@ -80,7 +80,7 @@ export class SegmentCutter {
       view.setUint16(network + 2, length - this.#network)
       view.setUint16(network + 4, view.getUint16(network + 4) + this.#count)
       view.setUint16(network + 10, 0)
-      view.setUint16(network + 10, checksumOf(this.#bytes.checksum16(network, transport - network)))
+      view.setUint16(network + 10, checksumOf(this.#bytes.sumBytes(network, transport - network)))
     } else {
       view.setUint16(network + 4, length - this.#network - 40)
     }
@@ -93,9 +93,9 @@ export class SegmentCutter {
       view.setUint16(transport + 4, bytes)
     }
     const field = transport + (this.#isTcp ? TCP_CHECKSUM : UDP_CHECKSUM)
-    const addresses = isIpv4 ? this.#bytes.checksum16(network + 12, 8) : this.#bytes.checksum16(network + 8, 32)
+    const addresses = isIpv4 ? this.#bytes.sumBytes(network + 12, 8) : this.#bytes.sumBytes(network + 8, 32)
     view.setUint16(field, 0)
-    const sum = foldSum(addresses + (this.#isTcp ? PROTOCOL_TCP : PROTOCOL_UDP) + bytes) + this.#bytes.checksum16(transport, bytes)
+    const sum = foldSum(addresses + (this.#isTcp ? PROTOCOL_TCP : PROTOCOL_UDP) + bytes) + this.#bytes.sumBytes(transport, bytes)
     view.setUint16(field, checksumOf(sum) || 0xffff)
     this.#done += payload
     this.#count++

@@ -12,7 +12,7 @@ import { checksumOf, foldSum } from '../wire/checksum.ts'
 import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { TCP_BYTES_MIN, TCP_CHECKSUM, TCP_DATA_OFFSET, TCP_FLAGS, TcpFlag } from '../wire/tcp.ts'
 import { crc32c } from './crc32c.ts'
-import type { FrameBytes } from './frame-bytes.ts'
+import type { FrameBytes } from './kernels/frame-bytes.ts'
 
 export const VNET_HEADER_BYTES = 10
 export const VNET_FLAGS = 0
@@ -49,7 +49,7 @@ export function completeChecksum(
     return true
   }
   // The field is part of the sum: it holds the pseudo header's. A zero would mean "no checksum" in UDP.
-  const checksum = checksumOf(bytes.checksum16(frame + start, length - start)) || 0xffff
+  const checksum = checksumOf(bytes.sumBytes(frame + start, length - start)) || 0xffff
   u8[frame + field] = checksum >> 8
   u8[frame + field + 1] = checksum
   return true
@@ -115,7 +115,7 @@ export function locateTcp({ u8, view }: Arena, frame: number, length: number, pl
 
 /** Sum of the pseudo header of a TCP segment, folded (RFC 9293 §3.1, RFC 8200 §8.1). */
 export function pseudoHeaderSum(bytes: FrameBytes, frame: number, place: TcpPlace): number {
-  const addresses = place.isIpv6 ? bytes.checksum16(frame + place.network + 8, 32) : bytes.checksum16(frame + place.network + 12, 8)
+  const addresses = place.isIpv6 ? bytes.sumBytes(frame + place.network + 8, 32) : bytes.sumBytes(frame + place.network + 12, 8)
   return foldSum(addresses + PROTOCOL_TCP + place.end - place.transport)
 }
 
