@@ -19,7 +19,6 @@ export const modules = [
   },
   { folder: 'src/packet/kernels', entries: ['classify.as.ts'], target: 'classify-binary.ts', name: 'classifyBinary' },
   { folder: 'src/nfs', entries: ['fast-path.as.ts'], target: 'fast-path-binary.ts', name: 'fastPathBinary' },
-  { folder: 'src/ports/kernels', entries: ['frame-bytes.as.ts'], target: 'frame-bytes-binary.ts', name: 'frameBytesBinary' },
 ] as const
 
 export type KernelModule = (typeof modules)[number]

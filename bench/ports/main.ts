@@ -1,8 +1,7 @@
 /**
  * `node bench/ports/main.ts [--quick] [--runs N] [--json FILE]`: what ports cost, and how many frames per second they carry.
  *
- * - copy: nanoseconds to copy a frame from a buffer into a slot: the kernel of the ports, `copyWithin`, and the C library's `memcpy`
- *   called from here.
+ * - copy: nanoseconds to copy a frame from a buffer into a slot, by the kernel and by `copyWithin`.
  * - one thread: both ends of a memif link in this thread in turn; per frame, what sending and receiving costs.
  * - memif: a process that sends, a process that receives. With testpmd (if there is one) at either end, for comparison.
  * - AF_PACKET: both ends of a veth in this thread, in a namespace of the bench's own (as root).
@@ -17,10 +16,10 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { Arena } from '../../src/memory/arena.ts'
+import { loadKernels } from '../../src/memory/kernels/kernels.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
 import { PacketPool } from '../../src/packet/packet-pool.ts'
 import { AfPacketPort } from '../../src/ports/af-packet-port.ts'
-import { frameBytesTwin, loadFrameBytes } from '../../src/ports/kernels/frame-bytes.ts'
 import type { LinkPort } from '../../src/ports/link-port.ts'
 import type { MemifPeerOptions } from '../../src/ports/memif-peer.ts'
 import { MemifPort } from '../../src/ports/memif-port.ts'
@@ -53,11 +52,11 @@ function benchCopy(): void {
   const to = arena.allocate('to', 256 * 2112)
   const times = values.quick ? 200_000 : 1_000_000
   for (const bytes of [60, 300, 1500]) {
-    for (const [what, { copyBytes }] of [['copy: kernel', loadFrameBytes(arena)], ['copy: copyWithin', frameBytesTwin(arena)]] as const) {
+    for (const [what, { copy }] of [['copy: kernel', loadKernels(arena)], ['copy: copyWithin', loadKernels(arena, { wasm: false })]] as const) {
       const samples = Array.from({ length: runs }, () => {
         const began = performance.now()
         // From a place that is aligned otherwise than a slot's frame.
-        for (let i = 0; i < times; i++) copyBytes(to + (i & 255) * 2112 + 130, from + (i & 255) * 2048, bytes)
+        for (let i = 0; i < times; i++) copy(to + (i & 255) * 2112 + 130, from + (i & 255) * 2048, bytes)
         return (performance.now() - began) * 1e6 / times
       })
       report(what, bytes, 'ns', median(samples))
@@ -135,17 +134,20 @@ function benchAfPacket(): void {
     process.stdout.write(`AF_PACKET is left out: ${skip}\n`)
     return
   }
-  const network = new TestNetwork()
-  try {
-    const namespace = network.addNamespace()
-    network.addVeth(namespace, 'left', namespace, 'right')
-    const ends = ['left', 'right'].map((name) => {
-      const arena = new Arena(96 << 20)
-      return new End(arena, new AfPacketPort({ arena, interface: name, namespace }))
-    })
-    benchPair('AF_PACKET over a veth, both ends in one thread', ends[0], ends[1], values.quick ? 64_000 : 320_000)
-  } finally {
-    network.close()
+  for (const frameBytes of [undefined, 2048]) {
+    const network = new TestNetwork()
+    try {
+      const namespace = network.addNamespace()
+      network.addVeth(namespace, 'left', namespace, 'right')
+      const ends = ['left', 'right'].map((name) => {
+        const arena = new Arena(96 << 20)
+        return new End(arena, new AfPacketPort({ arena, interface: name, namespace, frameBytes }))
+      })
+      const what = `AF_PACKET, one thread${frameBytes === undefined ? '' : `, ring frames of ${frameBytes}`}`
+      benchPair(what, ends[0], ends[1], values.quick ? 64_000 : 320_000)
+    } finally {
+      network.close()
+    }
   }
 }
 

@@ -17,12 +17,12 @@ const skip = networkSkip()
 const network = new TestNetwork()
 after(() => { network.close() })
 
-function createPair(mtu: number): PortPair {
+function createPair(mtu: number, frameBytes?: number): PortPair {
   const namespace = network.addNamespace()
   network.addVeth(namespace, 'left', namespace, 'right', mtu)
   const ends = ['left', 'right'].map((name) => {
     const arena = new Arena(48 << 20)
-    const port = new AfPacketPort({ arena, interface: name, namespace, rxFrames: 240, txFrames: 60, reserved: 16 })
+    const port = new AfPacketPort({ arena, interface: name, namespace, rxFrames: 240, txFrames: 60, reserved: 16, frameBytes })
     port.open()
     return { arena, port }
   })
@@ -35,10 +35,10 @@ function createPair(mtu: number): PortPair {
   }
 }
 
-for (const mtu of [1500, 9000]) {
+for (const [mtu, frameBytes] of [[1500, undefined], [9000, undefined], [1500, 2048]]) {
   for (const [name, check] of Object.entries(portContract)) {
-    test(`AF_PACKET, MTU ${mtu}: ${name}`, { skip }, () => {
-      const pair = createPair(mtu)
+    test(`AF_PACKET, MTU ${mtu}${frameBytes === undefined ? '' : `, ring frames of ${frameBytes}`}: ${name}`, { skip }, () => {
+      const pair = createPair(mtu as number, frameBytes)
       try {
         check(pair)
       } finally {
@@ -60,8 +60,10 @@ class End {
   readonly descriptors = this.arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
   readonly frame = this.arena.allocate('frame', 1 << 17) + 2
   readonly port: AfPacketPort
+  readonly namespace: string
 
   constructor(name: string, namespace: string, options: Partial<AfPacketPortOptions> = {}) {
+    this.namespace = namespace
     this.port = new AfPacketPort({ arena: this.arena, interface: name, namespace, rxFrames: 240, txFrames: 60, ...options })
   }
 
@@ -104,6 +106,24 @@ async function createEnds(
 }
 
 const hex = (text: string): Uint8Array => Buffer.from(text.replaceAll(' ', ''), 'hex')
+
+test('AF_PACKET: frames too long for the ring are counted, both ways', { skip }, async () => {
+  const { left, right } = await createEnds(3000, { frameBytes: 2048 })
+  const big = new End('left', left.namespace)
+  big.port.open()
+  await until('it is up', big.turn, () => big.port.isUp)
+  const head = hex('020000000001 020000000002 88b6')
+  assert.equal(left.port.frameBytesMax, 2006)
+  assert.equal(left.port.send(left.frame, left.put(head, new Uint8Array(2006 - 13))), false)
+  assert.ok(left.port.send(left.frame, left.put(head, new Uint8Array(1900))))
+  assert.ok(big.port.send(big.frame, big.put(head, new Uint8Array(2500))))
+  const frames: Uint8Array[] = []
+  const turn = (): void => { left.turn(); big.turn(); frames.push(...right.receive()) }
+  await until('both have come', turn, () => frames.length + right.port.statistics.rxOversize === 2, 3000)
+  assert.deepEqual([frames.length, right.port.statistics.rxOversize, left.port.statistics.txOversize], [1, 1, 1])
+  assert.throws(() => new End('left', left.namespace, { frameBytes: 3000 }), { code: 'NF_CONFIG_INVALID' })
+  for (const { port } of [left, right, big]) port.close()
+})
 
 test('AF_PACKET: VLAN tags stay, and take no room from the frame', { skip }, async () => {
   const { left, right } = await createEnds()

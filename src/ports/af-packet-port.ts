@@ -22,7 +22,7 @@ import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
-import { AfPacketSocket } from './af-packet-socket.ts'
+import { AfPacketSocket, SEGMENT_FRAME_BYTES } from './af-packet-socket.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
 import { SegmentCutter } from './segment-cutter.ts'
@@ -39,9 +39,14 @@ export interface AfPacketPortOptions {
   readonly interface: string
   /** Network namespace that the interface is in: a name that `ip netns` knows, or a path. This thread's own unless told. */
   readonly namespace?: string
-  /** Frames in the rings, at least; each takes 68 KiB of memory that the kernel keeps. */
+  /** Frames in the rings, at least; the kernel keeps the memory of each. */
   readonly rxFrames?: number
   readonly txFrames?: number
+  /**
+   * Bytes of a frame in the rings: 69,632, which holds every segment; or a power of two from 2,048 to 65,536 where no segments come,
+   * as on links between nodes. Some 100 bytes of it are the ring's own.
+   */
+  readonly frameBytes?: number
   /** Frames that data leaves free in the transmit ring for NFactor's own messages. */
   readonly reserved?: number
   /**
@@ -53,6 +58,8 @@ export interface AfPacketPortOptions {
   readonly segments?: 'pass' | 'cut'
 }
 
+/** Longest segment that is to be cut: over IPv6, with a tag. */
+const SEGMENT_BYTES_MAX = 65_535 + 40 + ETHERNET_BYTES + VLAN_TAG_BYTES
 const RX_FRAMES = 510
 const TX_FRAMES = 255
 const RESERVED = 32
@@ -91,7 +98,7 @@ export class AfPacketPort implements LinkPort {
   readonly name: string
   readonly statistics = new PortStatistics()
   /** Longest frame: a TCP segment of 64 KiB, which will be cut. Anything else is bounded by the interface's MTU. */
-  readonly frameBytesMax = 65_535 + 40 + ETHERNET_BYTES + VLAN_TAG_BYTES
+  readonly frameBytesMax: number
   /** Why the port went down, for people. */
   lastEnd = ''
   readonly #arena: Arena
@@ -115,16 +122,22 @@ export class AfPacketPort implements LinkPort {
   #retryAt = -Infinity
 
   constructor(options: AfPacketPortOptions) {
-    const { arena, rxFrames = RX_FRAMES, txFrames = TX_FRAMES } = options
+    const { arena, rxFrames = RX_FRAMES, txFrames = TX_FRAMES, frameBytes = SEGMENT_FRAME_BYTES } = options
     this.name = options.name ?? options.interface
     for (const frames of [rxFrames, txFrames]) {
       if (!(Number.isInteger(frames) && frames >= 1 && frames <= 8192)) {
         throw new CodedError('NF_CONFIG_INVALID', `port ${this.name}: a ring of ${frames} frames is not possible, 1 to 8192 are`)
       }
     }
+    const isPowerOfTwo = Number.isInteger(frameBytes) && (frameBytes & (frameBytes - 1)) === 0 && frameBytes >= 2048 && frameBytes <= 65_536
+    if (!isPowerOfTwo && frameBytes !== SEGMENT_FRAME_BYTES) {
+      throw new CodedError('NF_CONFIG_INVALID',
+        `port ${this.name}: ring frames of ${frameBytes} bytes are not possible, ${SEGMENT_FRAME_BYTES} or a power of two from 2048 are`)
+    }
     this.#arena = arena
     this.#bytes = loadFrameBytes(arena)
-    this.#socket = new AfPacketSocket(arena, this.name, options.interface, options.namespace, rxFrames, txFrames)
+    this.#socket = new AfPacketSocket(arena, this.name, options.interface, options.namespace, rxFrames, txFrames, frameBytes)
+    this.frameBytesMax = Math.min(SEGMENT_BYTES_MAX, this.#socket.sendBytesMax)
     this.#reserved = Math.min(options.reserved ?? RESERVED, this.#socket.txFrames >> 1)
     this.#isCutting = options.segments === 'cut'
     this.#isOutside = options.leads !== 'inside'
@@ -177,8 +190,12 @@ export class AfPacketPort implements LinkPort {
     const statistics = this.statistics
     const length = i32[(at + TP_LENGTH) >> 2]
     const from = at + u16[(at + TP_MAC) >> 1]
-    // The kernel writes these; no check is needed for safety, but a frame cut short is of no use.
-    if (length !== i32[(at + TP_SNAP_LENGTH) >> 2] || length < ETHERNET_BYTES) {
+    // A frame cut short is of no use.
+    if (length !== i32[(at + TP_SNAP_LENGTH) >> 2]) {
+      statistics.rxOversize++
+      return 0
+    }
+    if (length < ETHERNET_BYTES) {
       statistics.rxInvalid++
       return 0
     }
@@ -319,7 +336,7 @@ export class AfPacketPort implements LinkPort {
     const place = this.#place
     let segmentBytes = 0
     if (length > plainBytesMax + tagBytes || length < ETHERNET_BYTES) {
-      if (length > this.frameBytesMax || !locateTcp(this.#arena, frame, length, place)) {
+      if (length > this.frameBytesMax || length < ETHERNET_BYTES || !locateTcp(this.#arena, frame, length, place)) {
         statistics.txOversize++
         return false
       }

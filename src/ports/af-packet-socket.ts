@@ -3,8 +3,8 @@
  *
  *     window in the arena │ receive ring: frames of 68 KiB │ transmit ring: the same │
  *
- * A frame has room for a segment of 64 KiB, its headers and those of the ring. Blocks are made so that one follows the other without
- * a gap. Source: packet(7), Documentation/networking/packet_mmap.rst.
+ * A frame has room for a segment of 64 KiB, its headers and those of the ring, unless it is told to be smaller. Blocks are made so
+ * that one follows the other without a gap. Source: packet(7), Documentation/networking/packet_mmap.rst.
  */
 
 import { CodedError } from '../base/coded-error.ts'
@@ -12,9 +12,12 @@ import type { Arena } from '../memory/arena.ts'
 import { ETHERNET_BYTES } from '../wire/ethernet.ts'
 import * as sys from './sys.ts'
 
-/** 17 pages. */
-const FRAME_BYTES = 69_632
-const FRAMES_PER_BLOCK = 15
+/** Bytes of a frame that holds every segment: 17 pages. */
+export const SEGMENT_FRAME_BYTES = 69_632
+/** Bytes of a block, at most: what the kernel can easily have in one piece. */
+const BLOCK_BYTES_MAX = 1 << 20
+/** What the ring itself takes of a frame that is sent: header, then the vnet header. */
+const TX_OVERHEAD = 42
 
 const ETH_P_ALL_BIG_ENDIAN = 0x0300
 const ARPHRD_ETHER = 1
@@ -47,6 +50,8 @@ export class AfPacketSocket {
   plainBytesMax = 0
   readonly rxFrames: number
   readonly txFrames: number
+  readonly frameBytes: number
+  readonly #framesPerBlock: number
   readonly #name: string
   readonly #interface: string
   readonly #namespace: string | undefined
@@ -55,28 +60,39 @@ export class AfPacketSocket {
   readonly #statistics = sys.scratch(8)
   #index = 0
 
-  constructor(arena: Arena, name: string, interfaceName: string, namespace: string | undefined, rxFrames: number, txFrames: number) {
+  constructor(
+    arena: Arena, name: string, interfaceName: string, namespace: string | undefined, rxFrames: number, txFrames: number,
+    frameBytes: number,
+  ) {
     this.#name = name
     this.#interface = interfaceName
     this.#namespace = namespace
-    this.rxFrames = Math.ceil(rxFrames / FRAMES_PER_BLOCK) * FRAMES_PER_BLOCK
-    this.txFrames = Math.ceil(txFrames / FRAMES_PER_BLOCK) * FRAMES_PER_BLOCK
+    this.frameBytes = frameBytes
+    // Whole frames and whole pages: a power of two, or a multiple of a page.
+    const perBlock = this.#framesPerBlock = Math.floor(BLOCK_BYTES_MAX / frameBytes)
+    this.rxFrames = Math.ceil(rxFrames / perBlock) * perBlock
+    this.txFrames = Math.ceil(txFrames / perBlock) * perBlock
     this.#window = arena.allocate(`port ${name}`, this.#bytes, sys.PAGE_BYTES)
     this.#address = sys.addressOf(arena.u8) + this.#window
   }
 
   get #bytes(): number {
-    return (this.rxFrames + this.txFrames) * FRAME_BYTES
+    return (this.rxFrames + this.txFrames) * this.frameBytes
+  }
+
+  /** Bytes of the longest frame that fits the transmit ring. */
+  get sendBytesMax(): number {
+    return this.frameBytes - TX_OVERHEAD
   }
 
   /** Arena offset of a frame in the receive ring. */
   rxFrame(index: number): number {
-    return this.#window + index * FRAME_BYTES
+    return this.#window + index * this.frameBytes
   }
 
   /** Arena offset of a frame in the transmit ring. */
   txFrame(index: number): number {
-    return this.#window + (this.rxFrames + index) * FRAME_BYTES
+    return this.#window + (this.rxFrames + index) * this.frameBytes
   }
 
   /** Throws a CodedError `NF_PORT_...`. */
@@ -115,9 +131,9 @@ export class AfPacketSocket {
     set(PACKET_IGNORE_OUTGOING, 1, 'PACKET_IGNORE_OUTGOING')
     const ring = (option: number, frames: number): void => {
       const request = sys.scratch(16)
-      request.setUint32(0, FRAMES_PER_BLOCK * FRAME_BYTES, true)
-      request.setUint32(4, frames / FRAMES_PER_BLOCK, true)
-      request.setUint32(8, FRAME_BYTES, true)
+      request.setUint32(0, this.#framesPerBlock * this.frameBytes, true)
+      request.setUint32(4, frames / this.#framesPerBlock, true)
+      request.setUint32(8, this.frameBytes, true)
       request.setUint32(12, frames, true)
       must(sys.setOption(fd, SOL_PACKET, option, request), ` cannot have a ring of ${frames} frames`, 'Lower the number of frames.')
     }
@@ -147,7 +163,7 @@ export class AfPacketSocket {
     const index = sys.interfaceIndex(this.fd, this.#interface)
     const flags = sys.interfaceFlags(this.fd, this.#interface)
     this.mtu = Math.max(0, sys.interfaceMtu(this.fd, this.#interface))
-    this.plainBytesMax = this.mtu + ETHERNET_BYTES
+    this.plainBytesMax = Math.min(this.mtu + ETHERNET_BYTES, this.sendBytesMax)
     this.isRunning = index === this.#index && flags >= 0 && (flags & (IFF_UP | IFF_RUNNING)) === (IFF_UP | IFF_RUNNING)
     return index === this.#index ? '' : `interface ${this.#interface} has gone`
   }

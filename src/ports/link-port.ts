@@ -47,7 +47,7 @@ export class PortStatistics {
   rxInvalid = 0
   /** Frames of NFactor's own EtherType from where nobody may send such. */
   rxForeign = 0
-  /** Frames too long for any slot. */
+  /** Frames too long for any slot, or for the ring that they came by. */
   rxOversize = 0
   /** Frames that found no room before we came to fetch them, as far as the kernel tells. */
   rxMissed = 0

@@ -182,7 +182,7 @@ export class MemifConnection {
       return 'a ring outside of its region'
     }
     if ((ring.isS2m ? this.#s2m : this.#m2s) !== null) return 'a ring that is there already'
-    if (this.#message.fd < 0) return 'a ring without event counter'
+    if (this.#message.fd < 0 || !sys.acceptEvent(this.#message.fd)) return 'a ring without event counter'
     if (ring.isS2m) {
       this.#s2m = ring
       this.receiveEvent = this.#takeFd()

@@ -215,7 +215,7 @@ for (const role of ['server', 'client'] as const) {
         await end.until('the link is up', () => end.port.isUp && end.port.room > 0)
         end.sent = 0
         const back: number[] = []
-        const frames = random.between(20_000, 100_000)
+        const frames = random.between(10_000, 40_000)
         await end.until('the echo is in full swing', () => {
           for (let i = 0; i < 200; i++) {
             for (let n = random.below(40); n > 0 && end.sent - back.length < 500 && end.port.room > 0; n--) end.send(60)
@@ -349,6 +349,19 @@ test('what is not taken back is counted as lost', { skip }, () => {
   end.port.close()
   assert.equal(end.port.statistics.txLost, 5)
   other.port.close()
+})
+
+test('a socket in the abstract namespace', { skip }, () => {
+  const socket = `@nfactor-test-${process.pid}`
+  const ends = [new End({ role: 'client', socket, secret: 'mellon' }), new End({ role: 'server', socket, secret: 'mellon' })]
+  for (const { port } of ends) port.open()
+  connect(...ends)
+  assert.throws(() => { new End({ role: 'server', socket }).port.open() }, { code: 'NF_PORT_BUSY' })
+  assert.ok(ends[0].send())
+  ends[0].port.flush()
+  assert.deepEqual(ends[1].receive(), [0])
+  for (const { port } of ends) port.close()
+  assert.equal(existsSync(socket), false)
 })
 
 test('a second client is told that the place is taken', { skip }, () => {

@@ -67,7 +67,7 @@ async function main(options: MemifPeerOptions): Promise<void> {
 
   function transmit(): number {
     let count = 0
-    for (; count < BATCH && sent < frames && port.room > 0; count++) {
+    for (const most = Math.min(BATCH, frames - sent, port.room); count < most; count++) {
       view.setUint32(source + 14, sent, true)
       if (!port.send(source, bytes)) break
       sent++

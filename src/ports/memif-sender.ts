@@ -192,9 +192,9 @@ export class MemifSender {
     for (let count = 0; count < needed; count++) {
       const index = (this.#produced + count) & this.#mask
       const at = descriptors + index * DESCRIPTOR_WORDS
-      // What a client offers was right before; it can change its mind.
+      // What a client offers was right before; it can change its mind. Then notes of old frames have been lost for nothing.
       const offset = bufferBytes === 0 ? this.#offered(at) : buffers + index * bufferBytes
-      if (offset === 0) return false
+      if (offset === 0) break
       const bytes = Math.min(bufferBytes === 0 ? this.#offeredBytes : bufferBytes, length - done)
       this.#bytes.copyBytes(offset, frame + done, bytes)
       done += bytes
@@ -202,6 +202,7 @@ export class MemifSender {
     }
     if (done < length) {
       this.isBroken = true
+      this.#noted = Math.min(this.#noted, this.#size - needed)
       return false
     }
     this.#produced = (this.#produced + needed) & 0xffff

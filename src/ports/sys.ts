@@ -6,11 +6,14 @@
  * buffers outside of the JavaScript heap (`scratch`), pointers to anything else are numbers: addresses of user space are below
  * 2^47. What an errno means to a person, `portError` says.
  *
+ * An errno is a hint: it is asked for in a second call, and in between V8 may have made calls of its own. That was seen. So nothing that
+ * matters while ports run hangs on one errno alone.
+ *
  * Sources: the manual pages of Linux, sections 2 and 7; numbers from the headers of x86-64 and arm64, where all of these agree.
  */
 
 import koffi from 'koffi'
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, openSync, readlinkSync } from 'node:fs'
 import { getSystemErrorMap } from 'node:util'
 import { assert } from '../base/assert.ts'
 import { CodedError, type ErrorCode } from '../base/coded-error.ts'
@@ -45,6 +48,7 @@ const MAP_NORESERVE = 0x4000
 
 const MFD_CLOEXEC = 1
 const MFD_ALLOW_SEALING = 2
+const F_SETFL = 4
 const F_ADD_SEALS = 1033
 const F_GET_SEALS = 1034
 export const F_SEAL_SHRINK = 2
@@ -311,11 +315,17 @@ export class MessageBuffer {
   /** The descriptor that came with the last message, which is the caller's to close; -1 for none. */
   fd = -1
 
-  /** Receives a message into `bytes`. Returns its length, 0 when the peer is gone, or a negative errno. */
+  /** Receives a message into `bytes`. Returns its length, 0 when the peer is gone, -EAGAIN when there is none, or another errno. */
   receive(socketFd: number): number {
     this.fd = -1
-    this.#header.setBigUint64(40, BigInt(this.#control.byteLength), true)
-    const length = check(load().recvmsg(socketFd, this.#header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC))
+    let length = 0
+    for (let attempt = 0; attempt < 3; attempt++) {
+      this.#header.setBigUint64(40, BigInt(this.#control.byteLength), true)
+      length = check(load().recvmsg(socketFd, this.#header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC))
+      if (length >= 0) break
+      // Another errno than this one would end the connection: once more, if there is something to read at all.
+      if (length === -Errno.EAGAIN || pollNow(socketFd) === 0) return -Errno.EAGAIN
+    }
     if (length < 0) return length
     if (Number(this.#header.getBigUint64(40, true)) >= CMSG_HEADER_BYTES + 4 &&
         this.#control.getInt32(8, true) === SOL_SOCKET && this.#control.getInt32(12, true) === SCM_RIGHTS) {
@@ -408,6 +418,16 @@ export function inNamespace<T>(namespace: string, action: () => T): T {
 /** An event counter that does not block. */
 export function createEvent(): number {
   return check(load().eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC))
+}
+
+/** True if a descriptor that somebody has sent is an event counter. It does not block afterwards. */
+export function acceptEvent(fd: number): boolean {
+  try {
+    if (readlinkSync(`/proc/self/fd/${fd}`) !== 'anon_inode:[eventfd]') return false
+  } catch {
+    return false
+  }
+  return check(load().fcntl(fd, F_SETFL, EFD_NONBLOCK)) === 0
 }
 
 const eventWord = scratch(8)
