@@ -6,8 +6,7 @@
  * buffers outside of the JavaScript heap (`scratch`), pointers to anything else are numbers: addresses of user space are below
  * 2^47. What an errno means to a person, `portError` says.
  *
- * An errno is a hint: it is asked for in a second call, and in between V8 may have made calls of its own. That was seen. So nothing that
- * matters while ports run hangs on one errno alone.
+ * An errno is a hint: it is asked for in a second call, and V8 may have made calls in between. Nothing that matters hangs on one alone.
  *
  * Sources: the manual pages of Linux, sections 2 and 7; numbers from the headers of x86-64 and arm64, where all of these agree.
  */
