@@ -146,6 +146,35 @@ limits: { flows: 4096, packets: 2048 }
   })
 })
 
+test('with replication, flows outlive the runtime that is killed', { skip, timeout: 60_000 }, async (context) => {
+  const cluster = new TestCluster('twice')
+  context.after(() => { cluster.close() })
+  cluster.must('up', cluster.write('cluster.yaml', `
+name: twice
+chain: [monitor]
+ingress: { type: generator, flows: 30, packetsPerSecond: 2000 }
+egress: { type: sink, flows: 30 }
+runtimes: 3
+replication: commit
+limits: { flows: 4096, packets: 2048 }
+`), '--detach')
+  await cluster.until('all flows are open', async () => (await cluster.flows('udp')).length === 30)
+  const before = (await cluster.flows('')).filter(({ node }) => node === 'runtime-2')
+  assert.ok(before.length > 0)
+  cluster.must('kill', 'runtime-2')
+  const after = await cluster.until('its flows live elsewhere', async () => {
+    const flows = (await cluster.flows('')).filter(({ flow }) => before.some((one) => one.flow === flow))
+    return flows.length === before.length && flows.every(({ phase, node }) => phase === 'active' && node !== 'runtime-2') && flows
+  })
+  // The same flows, which remember what was before.
+  for (const { flow, epoch, packets = 0 } of after) {
+    const was = before.find((one) => one.flow === flow)
+    assert.ok(epoch > (was?.epoch ?? Infinity) && packets >= (was?.packets ?? Infinity), `${flow}: ${packets} packets, ${was?.packets} before`)
+  }
+  const { duplicated, reordered, corrupted } = wrongs(await cluster.status())
+  assert.deepEqual({ duplicated, reordered, corrupted }, { duplicated: 0, reordered: 0, corrupted: 0 })
+})
+
 test('what cannot be started leaves nothing behind', { skip, timeout: 30_000 }, (context) => {
   const cluster = new TestCluster('wrong')
   context.after(() => { cluster.close() })

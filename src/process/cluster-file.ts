@@ -15,7 +15,7 @@
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { externalPortSchema, type ExternalPortConfig } from './external-port-schema.ts'
-import { placementSchema } from './node-config.ts'
+import { placementSchema, replicationSchema } from './node-config.ts'
 import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } from './run-config.ts'
 import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
 
@@ -29,6 +29,7 @@ export const clusterSchema = runConfigSchema.extend({
   name: clusterNameSchema.default(DEFAULT_CLUSTER_NAME).describe('Name of the cluster on this machine'),
   runtimes: z.int().min(1).max(RUNTIMES_MAX).default(2).describe('How many runtimes'),
   placement: placementSchema,
+  replication: replicationSchema,
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
 }).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
@@ -39,6 +40,7 @@ export interface ClusterSpec {
   readonly name: string
   readonly runtimes: number
   readonly placement: ClusterDocument['placement']
+  readonly replication: ClusterDocument['replication']
   readonly ingress: ExternalPortConfig
   readonly egress: ExternalPortConfig | undefined
   /** What each runtime runs: what its file holds, and the folder in which relative names start. */
@@ -65,12 +67,12 @@ export async function readCluster(file: string | undefined, settings: readonly s
 
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, chain, limits, timeouts, policy } = content
+  const { name, runtimes, placement, replication, chain, limits, timeouts, policy } = content
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, runtimes, placement, ingress, egress,
+    name, runtimes, placement, replication, ingress, egress,
     run: { chain, limits, timeouts, policy },
     folder: file === undefined ? process.cwd() : dirname(resolve(file)),
     chain: config.chain.map(({ definition }) => definition.name),

@@ -24,6 +24,9 @@ const incarnation = z.int().min(1).max(INCARNATION_LIMIT - 1)
 export const placementSchema = z.enum(Object.keys(placementPolicies) as [PlacementPolicyName, ...PlacementPolicyName[]])
   .default('round-robin').describe('Which runtime serves a new flow')
 
+export const replicationSchema = z.enum(['none', 'async', 'commit']).default('none')
+  .describe('Whether each flow has a replica at another runtime: none, some packets behind, or ahead of every packet that leaves')
+
 const nodeFields = {
   id: id.describe('Unique in the cluster, over switches and runtimes'),
   name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/).describe('What people call the node'),
@@ -37,6 +40,7 @@ export const nodeConfigSchema = z.discriminatedUnion('kind', [
   z.strictObject({
     kind: z.literal('runtime'), ...nodeFields,
     run: z.string().optional().describe('Configuration of nfactor run: chain, limits, timeouts, policy'),
+    replication: replicationSchema,
     nfFolder: z.string().optional().describe('Where relative names of network functions start'),
   }),
   z.strictObject({

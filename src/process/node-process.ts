@@ -212,12 +212,12 @@ export class NodeProcess {
       (error: unknown) => { this.#onDefect(this.report(error)) })
   }
 
-  #makeRuntime({ id, incarnation, clusterId, seed }: RuntimeConfig, config: ClusterConfig): RuntimeNode {
+  #makeRuntime({ id, incarnation, clusterId, seed, replication }: RuntimeConfig, config: ClusterConfig): RuntimeNode {
     const run = this.#run
     assert(run !== undefined, 'the chain has been loaded')
     return createRuntimeNode({
       arena: this.#arena, id, incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
-      timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy,
+      timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
       ports: { control: this.#control, links: this.#links },
       events: {
         nfFailed: (nf, error) => {
@@ -266,6 +266,7 @@ export class NodeProcess {
       busyUs: statistics?.busyUs ?? 0, asleepUs: statistics?.asleepUs ?? 0, timeUs: systemClock.now(),
       received: packets?.received ?? 0, forwarded: packets?.forwarded ?? 0, dropped: packets?.dropped ?? 0, buffered: packets?.buffered ?? 0,
       flows: this.#runtime?.engine.slab.used ?? this.#switch?.entries ?? 0,
+      replicas: this.#runtime?.replicas ?? 0,
       isEmpty: this.#runtime?.isEmpty ?? false,
     }
   }
@@ -286,7 +287,10 @@ export class NodeProcess {
       links,
       ...external !== undefined && { external: { name: external.name, isUp: external.isUp, ...external.statistics } },
       ...this.#external?.traffic !== undefined && { traffic: this.#external.traffic() },
-      ...this.#runtime !== undefined && { moves: structuredClone(this.#runtime.moves) as unknown as Record<string, unknown> },
+      ...this.#runtime !== undefined && {
+        moves: structuredClone(this.#runtime.moves) as unknown as Record<string, unknown>,
+        replication: { held: this.#runtime.replicas, ...structuredClone(this.#runtime.replication) },
+      },
     }
   }
 }

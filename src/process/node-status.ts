@@ -17,6 +17,8 @@ export interface NodeWorkload {
   readonly buffered: number
   /** Flows of a runtime, entries of a switch. */
   readonly flows: number
+  /** Replicas of other runtimes' flows that a runtime keeps. */
+  readonly replicas: number
   /** A draining runtime that may be let go. */
   readonly isEmpty: boolean
 }
@@ -42,4 +44,6 @@ export interface NodeStatus {
   /** What a generator or sink has counted. */
   readonly traffic?: Readonly<Record<string, unknown>>
   readonly moves?: Readonly<Record<string, unknown>>
+  /** Replicas of other runtimes' flows that are here, and what has happened to them and to own ones. */
+  readonly replication?: Readonly<Record<string, unknown>>
 }

@@ -63,6 +63,8 @@ const STEADY_MS = 30_000
 const SHUTDOWN_MS = 3_000
 const DRAIN_POLL_MS = 50
 const DRAIN_MS = 30_000
+/** A runtime without flows may go although it keeps replicas: their owners live, and will make others. It is given this long to lose them. */
+const REPLICAS_MS = 1_000
 const EGRESS_ID = 2
 const FIRST_RUNTIME_ID = 11
 
@@ -98,7 +100,7 @@ export class Supervisor {
       })),
       ...Array.from({ length: spec.runtimes }, (_, index): MemberConfig => ({
         kind: 'runtime', ...common, id: FIRST_RUNTIME_ID + index, name: `runtime-${index + 1}`, seed: FIRST_RUNTIME_ID + index,
-        run: folder.runFile, nfFolder: spec.folder,
+        run: folder.runFile, nfFolder: spec.folder, replication: spec.replication,
       })),
     ]
   }
@@ -341,11 +343,14 @@ export class Supervisor {
     const { incarnation } = member
     for (;;) {
       const status = await member.call<NodeStatus>('GetStatus')
-      if (status.workload.isEmpty) break
+      const { isEmpty, flows, replicas } = status.workload
+      if (isEmpty) break
+      const hasReplicasAlone = flows === 0 && replicas > 0 && Object.keys(status.openSteps).every((step) => step === 'draining')
+      if (hasReplicasAlone && performance.now() - began > REPLICAS_MS) break
       if (member.incarnation !== incarnation) throw new CodedError('NF_NODE_GONE', `${member.name} has died while it was drained`)
       if (!member.isDraining) throw new CodedError('NF_CLUSTER', `the draining of ${member.name} was called off`)
       if (performance.now() - began > DRAIN_MS) {
-        throw new CodedError('NF_CLUSTER', `${member.name} still has ${status.workload.flows} flows after ${DRAIN_MS / 1000} s`)
+        throw new CodedError('NF_CLUSTER', `${member.name} still has ${flows} flows after ${DRAIN_MS / 1000} s`)
       }
       await this.#moveAway(member, others(), status)
       await sleep(DRAIN_POLL_MS)
