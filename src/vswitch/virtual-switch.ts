@@ -547,11 +547,13 @@ export class VirtualSwitch {
     // The replica's own word may be on its way here: it has released what there was, and its owner nothing.
     const now = this.#unlessFenced(arena.u32[(at + RerouteFlowReleaserNow) >> 2], arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2])
     if (now !== 0 && isKnown && arena.u16[(entry + Entry.releaser) >> 1] === previous) arena.u16[(entry + Entry.releaser) >> 1] = now
+    // A replica that is dead has nothing more to send, and the owner never had.
+    const isReplicaDead = now === 0 && arena.u32[(at + RerouteFlowReleaserNow) >> 2] !== 0
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
     this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
     if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) {
       // Who keeps a flow has nothing to send before the change; who gives it away goes on till then.
-      arena.u16[(entry + Entry.releaser) >> 1] = owner === sender ? releaser || owner : now || sender
+      arena.u16[(entry + Entry.releaser) >> 1] = owner === sender || isReplicaDead ? releaser || owner : now || sender
     }
     this.#own(entry, owner, incarnation, epoch)
     const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]
