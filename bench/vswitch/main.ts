@@ -20,7 +20,9 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { CodedError } from '../../src/base/coded-error.ts'
 import { Arena } from '../../src/memory/arena.ts'
+import { AnnounceDone } from '../../src/messages/announcing.ts'
 import type { ClusterConfig as Config } from '../../src/messages/cluster-config.ts'
+import { createControlPlane } from '../../src/node/control-plane.ts'
 import { DataLink } from '../../src/node/data-link.ts'
 import { createSwitchNode } from '../../src/node/switch-node.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
@@ -113,13 +115,22 @@ async function compare(flows: number, chunks: number): Promise<{ rows: Row[]; ta
   const external = new TracePort(arena, trace)
   const link = new TracePort(arena, trace)
   const runtimePort = new TracePort(arena, null)
+  const control = new TracePort(arena, null)
   const node = createSwitchNode({
     arena, id: SWITCH, incarnation: 1, clusterId: 1, policy: roundRobin(), seed: 1, config: configOf(1, []),
     limits: { entries: Math.ceil(flows * 1.01) + 16, packets: 512, largePackets: 1 },
-    ports: { external, control: new TracePort(arena, null), links: new Map([[RUNTIME, link]]) },
+    ports: { external, control, links: new Map([[RUNTIME, link]]) },
   })
-  // A runtime that came later has nothing to announce.
   node.notifyClusterConfig(configOf(2, [{ id: RUNTIME, incarnation: 2, isDraining: false }]), 0)
+  const said = new TracePort(arena, null)
+  const plane = createControlPlane({ arena, clusterId: 1, self: RUNTIME, selfIncarnation: 2, port: said, onMessage: () => undefined })
+  plane.setPeers([{ id: SWITCH, incarnation: 1 }])
+  const channel = plane.channel(SWITCH)
+  if (channel === null) throw new Error('the runtime has no session to the switch')
+  arena.u8[channel.begin(AnnounceDone.bytes, true)] = AnnounceDone.type
+  channel.commit()
+  plane.transmit(1)
+  control.inbox.push(...said.outbox)
   const runtime = new DataLink({ arena, clusterId: 1, self: RUNTIME, selfIncarnation: 2, peer: SWITCH, port: runtimePort,
     isSwitch: false, onRefused: () => undefined,
     onMessage: () => {} })
