@@ -304,7 +304,12 @@ export class Supervisor {
       Promise<{ total: number, flows: ClusterFlow[] }> {
     const members = node === undefined ? this.#members.filter((member) => !member.isSwitch && member.isAlive) : [this.member(node)]
     const lists = await Promise.all(members.map(async (member) => ({
-      name: member.name, list: await member.call<FlowList>('ListFlows', { filter, limit, state: isStateWanted }),
+      name: member.name,
+      // A runtime may die while it is asked: its flows are elsewhere, or will be.
+      list: await member.call<FlowList>('ListFlows', { filter, limit, state: isStateWanted }).catch((error: unknown): FlowList => {
+        if (node === undefined && error instanceof CodedError && error.code === 'NF_NODE_GONE') return { total: 0, flows: [] }
+        throw error
+      }),
     })))
     const flows = lists.flatMap(({ name, list }) => list.flows.map((flow) => ({ ...flow, node: name })))
     return { total: lists.reduce((sum, { list }) => sum + list.total, 0), flows: flows.slice(0, limit) }
