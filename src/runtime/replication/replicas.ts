@@ -71,6 +71,8 @@ export class Replicas {
   readonly #replicas = new Map<number, Replica>()
   /** Replicas whose owners are fenced and that are still to be promoted. */
   #orphans: Replica[] = []
+  /** Owners that have moved a flow to whom it is kept for now, and may die before they ask for our last word of their time. */
+  readonly #replaced = new Map<number, { readonly owner: number; readonly epoch: number }>()
   /** Last words that wait for a configuration with the switches that they are for. */
   #retiring: { readonly flow: number; readonly epoch: number; readonly configVersion: number }[] = []
   /** Replicas about which other runtimes have been asked. */
@@ -108,7 +110,10 @@ export class Replicas {
     const refusal = this.#refusal(owner, at, flow, epoch)
     if (refusal === AdoptRefusal.none) {
       const before = this.#replicas.get(flow)
-      if (before !== undefined) this.#drop(before)
+      if (before !== undefined) {
+        if (before.owner !== owner) this.#replaced.set(flow, { owner: before.owner, epoch: before.movingEpoch })
+        this.#drop(before)
+      }
       const key = (at + MessageField.key) >> 2
       const tail = at + AdoptFlow.bytes
       const aliasBytes = arena.u32[(at + AdoptFlowAliases) >> 2] * ALIAS_BYTES
@@ -217,6 +222,7 @@ export class Replicas {
   }
 
   retire(owner: number, flow: number, epoch: number, configVersion: number): void {
+    this.#replaced.delete(flow)
     // Another owner's replica of it may be here by now: what this one had to release is out all the same.
     if (this.#replicas.get(flow)?.owner !== owner) this.#context.anomaly('unknown-replica')
     if (configVersion <= this.#context.configVersion) this.#sayDrained(flow, epoch)
@@ -237,7 +243,10 @@ export class Replicas {
 
   forget(owner: number, flow: number): void {
     const replica = this.#replicas.get(flow)
-    if (replica === undefined || replica.owner !== owner) return
+    if (replica === undefined || replica.owner !== owner) {
+      if (this.#replaced.get(flow)?.owner === owner) this.#replaced.delete(flow)
+      return
+    }
     this.counts.forgotten++
     this.#drop(replica)
   }
@@ -274,6 +283,11 @@ export class Replicas {
 
   /** A runtime is fenced: its flows go on here, unless they may live at the target of a move. */
   fenced(runtime: number): void {
+    for (const [flow, { owner, epoch }] of this.#replaced) {
+      if (owner !== runtime) continue
+      this.#replaced.delete(flow)
+      this.#sayDrained(flow, epoch)
+    }
     for (const replica of [...this.#replicas.values()]) {
       if (replica.asking !== null) this.#answered(replica, runtime, 0)
       else if (replica.owner === runtime) {
