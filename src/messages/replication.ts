@@ -45,6 +45,8 @@ export const AdoptRefusal = { none: 0, noRoom: 1, otherChain: 2, itself: 3, stal
 export const CommitStep = message(33, 'CommitStep', { fields: { snapshotBytes: u32, frames: u32 }, hasTail: true })
 export const CommitStepSnapshotBytes = fieldOf(CommitStep, 'snapshotBytes')
 export const CommitStepFrames = fieldOf(CommitStep, 'frames')
+/** Bytes of a part of that tail. */
+export const padded = (bytes: number): number => (bytes + 7) & ~7
 /** An output of the next step. `node` is the switch that it leaves by. */
 export const ReleasePacket = message(34, 'ReleasePacket', { hasTail: true })
 

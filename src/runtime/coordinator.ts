@@ -106,6 +106,8 @@ export class Coordinator {
   #nextWorkload = 0
   /** Runtimes of the configuration that are to get no new flows. */
   #draining = new Set<number>()
+  /** Runtimes that may keep replicas of flows here. */
+  #keepers: readonly number[] = []
   /** Switches that are still to hear that we have taken the configuration. */
   #applying = 0
 
@@ -120,7 +122,7 @@ export class Coordinator {
     })
     this.protection = new Protection(context, {
       mode: options.replication, every: options.every,
-      candidates: () => this.#replicaCandidates(),
+      candidates: () => this.#keepers,
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow),
@@ -166,10 +168,10 @@ export class Coordinator {
 
   // -- Replication ---------------------------------------------------------------------------------------------------
 
-  /** Runtimes with the same chain that may keep a replica. */
-  #replicaCandidates(): number[] {
+  /** Looks anew which runtimes have the same chain and may keep a replica. */
+  #findKeepers(): void {
     const { engine } = this.#context
-    return [...this.#runtimes.keys()].filter((id) => {
+    this.#keepers = [...this.#runtimes.keys()].filter((id) => {
       const layout = this.#layouts.get(id)
       return layout !== undefined && !this.#draining.has(id) && layoutHash(layout) === engine.layoutHash
     })
@@ -383,8 +385,7 @@ export class Coordinator {
 
   /** A target that holds a prepared flow for a dead source: what it buffers is asked for elsewhere, and else it may forget it. */
   #yielded(target: number, flow: number, epoch: number): void {
-    const isAsked = [...this.replicas.values()].some((replica) => replica.flow === flow && replica.movingTo === target)
-    if (isAsked || this.protection.securing.get(flow)?.target === target) return
+    if (this.replicas.movingTo(flow) === target || this.protection.securing.get(flow)?.target === target) return
     sendHead(this.#context, this.#context.control(target), AbortFlow, flow, epoch)
   }
 
@@ -461,8 +462,9 @@ export class Coordinator {
       return anomaly('malformed-message')
     }
     this.#layouts.delete(peer)
-    if (!isChainLayout(layout)) return anomaly('malformed-message')
-    if (engine.takesLayout(layout)) this.#layouts.set(peer, layout)
+    if (!isChainLayout(layout)) anomaly('malformed-message')
+    else if (engine.takesLayout(layout)) this.#layouts.set(peer, layout)
+    this.#findKeepers()
   }
 
   // -- Configuration -------------------------------------------------------------------------------------------------
@@ -475,10 +477,13 @@ export class Coordinator {
     this.#runtimes = runtimes
     this.#switches = config.switches
     this.#draining = new Set(config.runtimes.filter(({ isDraining }) => isDraining).map(({ id }) => id))
-    for (const [id, incarnation] of before) {
-      if (runtimes.get(id) === incarnation) continue
+    const fenced = [...before].filter(([id, incarnation]) => runtimes.get(id) !== incarnation).map(([id]) => id)
+    for (const id of fenced) {
       this.#layouts.delete(id)
       this.#layoutTold.delete(id)
+    }
+    this.#findKeepers()
+    for (const id of fenced) {
       this.outgoing.fenced(id)
       this.incoming.fenced(id)
       this.protection.fenced(id)

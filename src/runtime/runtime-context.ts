@@ -10,6 +10,7 @@ import type { KeyTable } from '../flow/key-table.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { HEAD_BYTES, MACS_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
+import { Drained } from '../messages/migration.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import type { Engine } from './engine.ts'
@@ -178,6 +179,11 @@ export function sendHead(context: RuntimeContext, channel: MessageChannel | null
   context.arena.u8[at + MessageField.code] = code
   context.arena.u16[(at + MessageField.node) >> 1] = node
   ;(channel as MessageChannel).commit()
+}
+
+/** In-band to every switch: the last frame of a flow that this node releases before `epoch` is ahead of this. PROTOCOL 9. */
+export function sayDrained(context: RuntimeContext, flow: number, epoch: number): void {
+  for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
 }
 
 /** Sends a frame inside a message; false when there is no room, or so little that it is to be kept for replies. */

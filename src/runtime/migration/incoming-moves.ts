@@ -18,7 +18,7 @@ import { SWITCHES_MAX } from '../../messages/cluster-config.ts'
 import { YieldFlow } from '../../messages/replication.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
-  AbortFlowReply, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowReply,
+  AbortFlowReply, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowReply,
   InstallFlowSwitches, MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow,
   RerouteFlowOwnerIncarnation,
 } from '../../messages/migration.ts'
@@ -29,7 +29,7 @@ import type { ChainLayout } from '../flow-snapshot.ts'
 import type { Protection } from '../replication/protection.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sendFrame, sendHead, setFlow,
+  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sayDrained, sendFrame, sendHead, setFlow,
   writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
@@ -220,9 +220,7 @@ export class IncomingMoves {
       if (!(error instanceof CodedError)) throw error
       this.counts.refused++
       // We release nothing: the switches need not wait for us when the flow goes back.
-      for (const id of context.switches.idsIn(context.switches.all)) {
-        sendHead(context, context.inBand(id), Drained, flow, epoch + 1)
-      }
+      sayDrained(context, flow, epoch + 1)
       sendHead(context, context.control(source), InstallFlowReply, flow, epoch,
         error.code === 'NF_LIMIT' ? MoveRefusal.noRoom : MoveRefusal.damaged)
       return
@@ -309,9 +307,7 @@ export class IncomingMoves {
       this.#returning.push(move)
     }
     // Where the flow's replica is dead, a switch may take us for the one who releases.
-    if (this.#protection.isOn) {
-      for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
-    }
+    if (this.#protection.isOn) sayDrained(context, flow, epoch)
     this.#giveBack(move)
   }
 

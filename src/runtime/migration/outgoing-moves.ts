@@ -15,7 +15,7 @@ import { FlowRecord, FlowFlag, FlowPhase } from '../../flow/flow-record.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AbortFlow, AbortFlowSwitches, BufferedPacket, Drained, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal,
+  AbortFlow, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal,
   PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation,
   RerouteFlowReleaser, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
@@ -27,7 +27,7 @@ import { ALIAS_BYTES, aliasCount, writeAliases } from '../alias-claims.ts'
 import { sendRetire } from '../replication/replicas.ts'
 import type { Protection } from '../replication/protection.ts'
 import {
-  begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sendFrame, sendHead, setFlow, writeKey, type RuntimeContext,
+  begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sayDrained, sendFrame, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
 
 export type MoveState = 'preparing' | 'cancelling' | 'rerouting' | 'handing' | 'aborting' | 'takingBack'
@@ -345,7 +345,7 @@ export class OutgoingMoves {
     const context = this.#context
     const releaser = this.#protection.releaserOf(move.flow)
     if (releaser !== 0) return sendRetire(context, releaser, move.flow, epoch)
-    for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, move.flow, epoch)
+    sayDrained(context, move.flow, epoch)
   }
 
   #writeSwitches(at: number, mask: number): void {

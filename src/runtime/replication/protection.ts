@@ -12,7 +12,7 @@
 
 import { planted } from '../../base/planted-bugs.ts'
 import {
-  AbortFlow, AbortFlowSwitches, Drained, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
+  AbortFlow, AbortFlowSwitches, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
   RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
@@ -23,7 +23,7 @@ import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import {
-  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sendHead, setFlow, writeKey, type RuntimeContext,
+  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
 import { Steps, type Guard } from './steps.ts'
 import { sendRetire, writeAdoption } from './replicas.ts'
@@ -105,8 +105,9 @@ export class Protection {
 
   /** True while something here waits for room, an acknowledgement or a runtime. */
   get isWaiting(): boolean {
-    return this.steps.isWaiting || (this.#bare.size > 0 && this.#host.candidates().length > 0) ||
-      [...this.securing.values()].some(({ isAsked, replica }) => replica !== 0 && !isAsked)
+    if (this.steps.isWaiting || (this.#bare.size > 0 && this.#host.candidates().length > 0)) return true
+    for (const { isAsked, replica } of this.securing.values()) if (replica !== 0 && !isAsked) return true
+    return false
   }
 
   /** True while a switch has yet to hear of a flow whose owner has died that it is ours. */
@@ -280,15 +281,10 @@ export class Protection {
     securing.pending = securing.markers = context.switches.all
     this.#reroute(securing, context.switches.all)
     if (old !== null && !old.isDead && !isReleaser) sendRetire(context, old.replica, flow, epoch)
-    else this.#sayDrained(securing)
+    else sayDrained(context, flow, epoch)
     if (!securing.targetDone) this.#sendAbort(securing)
     if (planted['secured-without-go']) securing.pending = 0
     this.#finish(securing)
-  }
-
-  #sayDrained({ flow, epoch }: Securing): void {
-    const context = this.#context
-    for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
   }
 
   #ask(securing: Securing): void {

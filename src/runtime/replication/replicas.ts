@@ -14,17 +14,16 @@ import { CodedError } from '../../base/coded-error.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
-import { Drained } from '../../messages/migration.ts'
 import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal, AskFlow, AskFlowReply, CommitStep,
-  CommitStepFrames, CommitStepSnapshotBytes, MovingFlowReply, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
+  CommitStepFrames, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
-import { begin, sendHead, type RuntimeContext } from '../runtime-context.ts'
+import { begin, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
 
 /** A flow of another runtime. */
 export interface Replica {
@@ -34,7 +33,7 @@ export interface Replica {
   readonly owner: number
   readonly key: Int32Array
   readonly macs: Uint8Array
-  aliases: Int32Array
+  readonly aliases: Int32Array
   snapshot: Uint8Array
   /** True when its frames leave from here. */
   readonly releases: boolean
@@ -62,15 +61,13 @@ export interface ReplicasHost {
   runtimes(): Iterable<number>
 }
 
-const padded = (bytes: number): number => (bytes + 7) & ~7
-
 export class Replicas {
   readonly counts = { adopted: 0, refused: 0, steps: 0, released: 0, promoted: 0, forgotten: 0 }
   readonly #context: RuntimeContext
   readonly #host: ReplicasHost
   readonly #replicas = new Map<number, Replica>()
   /** Replicas whose owners are fenced and that are still to be promoted. */
-  #orphans: Replica[] = []
+  readonly #orphans = new Set<Replica>()
   /** Owners that have moved a flow to whom it is kept for now, and may die before they ask for our last word of their time. */
   readonly #replaced = new Map<number, { readonly owner: number; readonly epoch: number }>()
   /** Last words that wait for a configuration with the switches that they are for. */
@@ -89,15 +86,16 @@ export class Replicas {
 
   /** True while flows of a fenced owner are still to be taken over, or asked about. */
   get isRecovering(): boolean {
-    return this.#orphans.length > 0 || this.#asking > 0
-  }
-
-  values(): Iterable<Replica> {
-    return this.#replicas.values()
+    return this.#orphans.size > 0 || this.#asking > 0
   }
 
   has(flow: number): boolean {
     return this.#replicas.has(flow)
+  }
+
+  /** Where the owner of a flow that is kept here is moving it, 0 for nowhere. */
+  movingTo(flow: number): number {
+    return this.#replicas.get(flow)?.movingTo ?? 0
   }
 
   // -- Messages of the owner -----------------------------------------------------------------------------------------
@@ -155,8 +153,7 @@ export class Replicas {
       arena.u16[(at + MessageField.node) >> 1] = owner
       arena.u16[(at + BindReleaser) >> 1] = context.self
       arena.u32[(at + BindReleaserIncarnation) >> 2] = context.incarnation
-      arena.i32.set(key, (at + MessageField.key) >> 2)
-      arena.u8.set(macs, at + MessageField.macs)
+      writeKeptKey(context, at, key, macs)
       ;(channel as MessageChannel).commit()
     }
   }
@@ -225,7 +222,7 @@ export class Replicas {
     this.#replaced.delete(flow)
     // Another owner's replica of it may be here by now: what this one had to release is out all the same.
     if (this.#replicas.get(flow)?.owner !== owner) this.#context.anomaly('unknown-replica')
-    if (configVersion <= this.#context.configVersion) this.#sayDrained(flow, epoch)
+    if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
   }
 
@@ -233,12 +230,7 @@ export class Replicas {
   configured(): void {
     const ready = this.#retiring.filter(({ configVersion }) => configVersion <= this.#context.configVersion)
     this.#retiring = this.#retiring.filter((one) => !ready.includes(one))
-    for (const { flow, epoch } of ready) this.#sayDrained(flow, epoch)
-  }
-
-  #sayDrained(flow: number, epoch: number): void {
-    const context = this.#context
-    for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
+    for (const { flow, epoch } of ready) sayDrained(this.#context, flow, epoch)
   }
 
   forget(owner: number, flow: number): void {
@@ -264,7 +256,7 @@ export class Replicas {
       context.drop(slot, 'step-incomplete')
     }
     this.#replicas.delete(replica.flow)
-    this.#orphans = this.#orphans.filter((other) => other !== replica)
+    this.#orphans.delete(replica)
     if (replica.asking === null) return
     context.step('askingOwner', -1)
     this.#asking--
@@ -286,12 +278,12 @@ export class Replicas {
     for (const [flow, { owner, epoch }] of this.#replaced) {
       if (owner !== runtime) continue
       this.#replaced.delete(flow)
-      this.#sayDrained(flow, epoch)
+      sayDrained(this.#context, flow, epoch)
     }
     for (const replica of [...this.#replicas.values()]) {
       if (replica.asking !== null) this.#answered(replica, runtime, 0)
       else if (replica.owner === runtime) {
-        if ((replica.movingTo === 0 && !replica.isTentative) || planted['promote-unasked']) this.#orphans.push(replica)
+        if ((replica.movingTo === 0 && !replica.isTentative) || planted['promote-unasked']) this.#orphans.add(replica)
         else this.#ask(replica)
       }
     }
@@ -309,8 +301,8 @@ export class Replicas {
 
   answer(runtime: number, flow: number, code: number): void {
     const replica = this.#replicas.get(flow)
-    if (replica?.asking === undefined || replica.asking === null) return this.#context.anomaly('late-owner-reply')
-    this.#answered(replica, runtime, code)
+    if (replica === undefined || replica.asking === null) this.#context.anomaly('late-owner-reply')
+    else this.#answered(replica, runtime, code)
   }
 
   #answered(replica: Replica, runtime: number, code: number): void {
@@ -320,13 +312,13 @@ export class Replicas {
     if (code === 2) replica.buffersAt = runtime
     if (code === 1) {
       // It lives on at its target: what we have released of it has been all.
-      this.#sayDrained(replica.flow, replica.movingEpoch)
+      sayDrained(this.#context, replica.flow, replica.movingEpoch)
       this.#drop(replica)
     } else if (asking.size === 0) {
       replica.asking = null
       this.#asking--
       this.#context.step('askingOwner', -1)
-      this.#orphans.push(replica)
+      this.#orphans.add(replica)
       this.work()
     }
   }
@@ -342,8 +334,8 @@ export class Replicas {
   /** Promotes what there is room for. */
   work(): void {
     const context = this.#context
-    while (this.#orphans.length > 0 && !context.isStrained()) {
-      const replica = this.#orphans[0] as Replica
+    for (const replica of this.#orphans) {
+      if (context.isStrained()) return
       this.#drop(replica)
       this.counts.promoted++
       try {
@@ -370,11 +362,10 @@ export function writeAdoption(context: RuntimeContext, at: number, aliases: read
 }
 
 /** Writes a key and addresses that are kept on the heap. */
-export function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, macs: Uint8Array): void {
+function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, macs: Uint8Array): void {
   arena.i32.set(key, (at + MessageField.key) >> 2)
   arena.u8.set(macs, at + MessageField.macs)
 }
-
 
 /** Tells a replica that it is to release no more. */
 export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number): void {

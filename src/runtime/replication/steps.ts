@@ -5,7 +5,7 @@
  */
 
 import { planted } from '../../base/planted-bugs.ts'
-import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, ReleasePacket } from '../../messages/replication.ts'
+import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { begin, epochOf, flowOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
@@ -49,14 +49,14 @@ export interface StepsHost {
 
 /** Outputs that wait for room in sessions before no more packets are read. */
 const BEHIND_MAX = 256
-const padded = (bytes: number): number => (bytes + 7) & ~7
 
 export class Steps {
   sent = 0
   readonly #context: RuntimeContext
   readonly #host: StepsHost
-  /** Guards with outputs that are kept. */
+  /** Guards with outputs that are kept, and those of them with a step that has not been sent. */
   readonly #kept = new Set<Guard>()
+  readonly #unsent = new Set<Guard>()
   #behind = 0
   /** Outputs of the batch: descriptor, record, switch. */
   readonly #collected: number[] = []
@@ -75,12 +75,13 @@ export class Steps {
 
   /** True while outputs are kept. */
   get isWaiting(): boolean {
-    return this.#kept.size > 0
+    return this.#kept.size > 0 || this.#unsent.size > 0
   }
 
   /** A guard is given up, and its outputs are no longer kept here: those that were never sent are no longer counted either. */
   forget(guard: Guard): void {
     this.#kept.delete(guard)
+    this.#unsent.delete(guard)
   }
 
   /** An output that was not sent is not here any more. */
@@ -99,7 +100,7 @@ export class Steps {
     if (guard === undefined || guard.isDead) return false
     if (++guard.since >= this.#host.every) {
       guard.since = 0
-      this.#kept.add(guard)
+      this.#unsent.add(guard)
       this.send(guard)
     }
     return false
@@ -124,7 +125,7 @@ export class Steps {
       this.keep(guard, switchId, bytes)
     }
     collected.length = 0
-    for (const guard of this.#kept) this.send(guard)
+    for (const guard of this.#unsent) this.send(guard)
   }
 
   /** Sends a frame that nobody guards. */
@@ -141,14 +142,13 @@ export class Steps {
     this.#behind++
     this.#context.buffered++
     this.#kept.add(guard)
+    this.#unsent.add(guard)
   }
 
   /** Sends what a guard has not sent, and the record behind it, as far as there is room. */
   send(guard: Guard): void {
-    if (guard.isDead || this.#host.isSecuring(guard.flow)) return
-    const isAsync = this.#host.mode === 'async'
+    if (!this.#unsent.has(guard) || guard.isDead || this.#host.isSecuring(guard.flow)) return
     const unsent = guard.outputs.filter(({ state }) => state === 'unsent')
-    if (unsent.length === 0 && !isAsync && !guard.outputs.some(({ state }) => state === 'ahead')) return
     const context = this.#context
     const { engine, arena } = context
     const channel = context.control(guard.replica)
@@ -189,7 +189,7 @@ export class Steps {
       output.state = 'sent'
     }
     this.sent++
-    if (isAsync) this.#kept.delete(guard)
+    this.#unsent.delete(guard)
   }
 
   #handed(): void {
@@ -200,8 +200,8 @@ export class Steps {
 
   /** Sends what has room, forgets what has been acknowledged. */
   tick(): void {
+    for (const guard of this.#unsent) this.send(guard)
     for (const guard of this.#kept) {
-      this.send(guard)
       const { outputs } = guard
       while (outputs.length > 0 && guard.isAdopted && !guard.isDead) {
         const { state, position } = outputs[0] as Output
