@@ -61,7 +61,7 @@ export const MovingFlow = message(37, 'MovingFlow')
 export const MovingFlowReply = message(38, 'MovingFlowReply')
 
 /** Have you installed this flow, at this epoch or a higher one? If not you refuse its record from now on. */
-export const AskFlow = message(39, 'AskFlow')
+export const AskFlow = message(39, 'AskFlow', { withKey: true })
 /** `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. */
 export const AskFlowReply = message(40, 'AskFlowReply')
 /** The source of a move to here has died before its record came; you have its replica. */

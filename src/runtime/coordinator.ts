@@ -116,7 +116,7 @@ export class Coordinator {
     this.replicas = new Replicas(context, {
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       // What is being taken back, or may yet be, lives here too.
-      owns: (flow, epoch) => this.outgoing.mayTakeBack(flow) || this.#owns(flow, epoch),
+      owns: (key, flow, epoch) => this.outgoing.mayTakeBack(flow) || this.#owns(key, flow, epoch),
       promote: (replica) => { this.#promote(replica) },
       runtimes: () => this.#runtimes.keys(),
     })
@@ -177,12 +177,10 @@ export class Coordinator {
     })
   }
 
-  #owns(flow: number, epoch: number): boolean {
+  #owns(key: number, flow: number, epoch: number): boolean {
     const context = this.#context
-    for (const record of context.engine.flows()) {
-      if (flowOf(context, record) === flow) return epochOf(context, record) >= epoch
-    }
-    return false
+    const record = this.#find(key)
+    return record !== 0 && flowOf(context, record) === flow && epochOf(context, record) >= epoch
   }
 
   /** A flow whose owner is dead is ours now. */
@@ -354,7 +352,7 @@ export class Coordinator {
       case ForgetFlow.type: return this.replicas.forget(peer, flow)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1])
       case MovingFlowReply.type: return this.outgoing.movingReply(peer, flow)
-      case AskFlow.type: return this.replicas.asked(peer, flow, epoch, this.incoming.yields(flow, peer))
+      case AskFlow.type: return this.replicas.asked(peer, at, flow, epoch, this.incoming.yields(flow, peer))
       case AskFlowReply.type: return this.replicas.answer(peer, flow, code)
       case YieldFlow.type: return this.#yielded(peer, flow, epoch)
       case AnnounceChain.type: return this.#chainAnnounced(peer, at, bytes)

@@ -53,8 +53,8 @@ export interface Replica {
 export interface ReplicasHost {
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
-  /** True when this runtime owns the flow, at this epoch or a higher one. */
-  owns(flow: number, epoch: number): boolean
+  /** True when this runtime owns the flow, with the key at a word index, at this epoch or a higher one. */
+  owns(key: number, flow: number, epoch: number): boolean
   /** Makes a replica the flow itself. */
   promote(replica: Replica): void
   /** The other runtimes that there are. */
@@ -136,7 +136,7 @@ export class Replicas {
     const { arena, engine, limits } = this.#context
     const before = this.#replicas.get(flow)
     if (arena.i32[(at + AdoptFlowLayout) >> 2] !== engine.layoutHash) return AdoptRefusal.otherChain
-    if (this.#host.owns(flow, 0)) return AdoptRefusal.itself
+    if (this.#host.owns((at + MessageField.key) >> 2, flow, 0)) return AdoptRefusal.itself
     if (before !== undefined && before.epoch > epoch) return AdoptRefusal.stale
     if (before === undefined && this.#replicas.size >= limits.replicas) return AdoptRefusal.noRoom
     return owner === this.#context.self ? AdoptRefusal.itself : AdoptRefusal.none
@@ -295,7 +295,13 @@ export class Replicas {
     replica.asking = new Set(this.#host.runtimes())
     this.#asking++
     context.step('askingOwner', 1)
-    for (const id of replica.asking) sendHead(context, context.control(id), AskFlow, replica.flow, replica.movingEpoch)
+    for (const id of replica.asking) {
+      const channel = context.control(id)
+      const at = begin(context, channel, AskFlow, replica.flow, replica.movingEpoch, true)
+      if (at === 0) continue
+      writeKeptKey(context, at, replica.key, replica.macs)
+      ;(channel as MessageChannel).commit()
+    }
     this.#answered(replica, 0, 0)
   }
 
@@ -324,10 +330,11 @@ export class Replicas {
   }
 
   /** Another replica asks who has a flow. */
-  asked(from: number, flow: number, epoch: number, isBuffered: boolean): void {
+  asked(from: number, at: number, flow: number, epoch: number, isBuffered: boolean): void {
     const context = this.#context
     const replica = this.#replicas.get(flow)
-    const isHere = this.#host.owns(flow, epoch) || (replica !== undefined && replica.owner !== from && replica.epoch >= epoch)
+    const isCovered = replica !== undefined && replica.owner !== from && replica.epoch >= epoch
+    const isHere = isCovered || this.#host.owns((at + MessageField.key) >> 2, flow, epoch)
     sendHead(context, context.control(from), AskFlowReply, flow, epoch, isHere ? 1 : isBuffered ? 2 : 0)
   }
 
