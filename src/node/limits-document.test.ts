@@ -22,7 +22,7 @@ function bounds(section: string): Map<string, string> {
 
 for (const [section, defaults, elsewhere] of [
   ['src/vswitch', { ...defaultSwitchLimits, ...defaultSwitchTimes }, ['packets', 'largePackets', 'sweepUs']],
-  ['src/runtime', { ...defaultRuntimeLimits, ...defaultRuntimeTimes }, ['workloadUs', 'replicas']],
+  ['src/runtime', { ...defaultRuntimeLimits, ...defaultRuntimeTimes }, ['workloadUs']],
   ['src/transport', defaultSessionSizes, []],
 ] as const) {
   test(`the bounds of ${section} are listed with their defaults`, () => {

@@ -534,6 +534,14 @@ test('short, long, unknown and misplaced messages are counted and ignored', () =
   assert.deepEqual(one.entry(5)?.owner, 12)
 })
 
+test('last words about unknown flows are bounded', () => {
+  const one = opened()
+  for (let flow = 1; flow <= 1024; flow++) one.inBand(12, Drained, { flow: 50_000 + flow, epoch: 1 })
+  assert.equal(one.anomalies['early-drained-limit'], undefined)
+  one.inBand(12, Drained, { flow: 49_000, epoch: 1 })
+  assert.equal(one.anomalies['early-drained-limit'], 1)
+})
+
 test('fuzz: whatever the messages, packets are all accounted for and steps end as often as they begin', () => {
   for (let seed = 1; seed <= 40; seed++) {
     const random = new Random(seed)

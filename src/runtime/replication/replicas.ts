@@ -103,6 +103,8 @@ export class Replicas {
   adopt(owner: number, at: number, bytes: number): void {
     const context = this.#context
     const { arena } = context
+    const aliasBytes = arena.u32[(at + AdoptFlowAliases) >> 2] * ALIAS_BYTES
+    if (AdoptFlow.bytes + aliasBytes > bytes) return context.anomaly('malformed-message')
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const refusal = this.#refusal(owner, at, flow, epoch)
@@ -114,7 +116,6 @@ export class Replicas {
       }
       const key = (at + MessageField.key) >> 2
       const tail = at + AdoptFlow.bytes
-      const aliasBytes = arena.u32[(at + AdoptFlowAliases) >> 2] * ALIAS_BYTES
       const replica: Replica = {
         flow, epoch, owner, key: arena.i32.slice(key, key + KEY_WORDS),
         macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
@@ -184,13 +185,13 @@ export class Replicas {
     const context = this.#context
     const { arena } = context
     const { u8, u32 } = arena
-    const replica = this.#find(owner, flow, epoch)
     const frames = u32[(at + CommitStepFrames) >> 2]
     const snapshotBytes = u32[(at + CommitStepSnapshotBytes) >> 2]
     const tail = at + CommitStep.bytes
-    const end = at + bytes
+    if (!this.#isWhole(tail + padded(snapshotBytes), frames, at + bytes)) return context.anomaly('malformed-message')
+    const replica = this.#find(owner, flow, epoch)
     context.countTakenOver(frames)
-    if (replica === null || tail + snapshotBytes > end) {
+    if (replica === null) {
       for (let i = 0; i < frames; i++) context.drop(0, 'unknown-replica')
       return
     }
@@ -198,12 +199,22 @@ export class Replicas {
     else if (!planted['step-not-stored']) replica.snapshot.set(u8.subarray(tail, tail + snapshotBytes))
     this.counts.steps++
     this.#releasePending(replica)
-    for (let frame = tail + padded(snapshotBytes), i = 0; i < frames && frame + 8 <= end; i++) {
+    for (let frame = tail + padded(snapshotBytes), i = 0; i < frames; i++) {
       const length = u32[frame >> 2]
       this.#host.release(u32[(frame + 4) >> 2], frame + 8, length)
       this.counts.released++
       frame += 8 + padded(length)
     }
+  }
+
+  /** True if the frames of a step end where its message does. */
+  #isWhole(frame: number, frames: number, end: number): boolean {
+    const { u32 } = this.#context.arena
+    for (let i = 0; i < frames; i++) {
+      if (frame + 8 > end) return false
+      frame += 8 + padded(u32[frame >> 2])
+    }
+    return frame === end
   }
 
   #releasePending({ pending }: Replica): void {

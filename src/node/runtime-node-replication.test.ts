@@ -1,0 +1,107 @@
+/** Replication at one runtime node whose peers are played: what it takes and refuses, and its bounds. docs/limits.md lists them. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { flowIdOf } from '../messages/cluster-config.ts'
+import { AnnounceChain } from '../messages/migration.ts'
+import { FlowOpen } from '../messages/placement.ts'
+import {
+  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow,
+  RetireFlow,
+} from '../messages/replication.ts'
+import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
+import { sideCounter } from '../testing/index.ts'
+
+const idOf = (number: number): number => flowIdOf(101, number)
+
+function among(options: Partial<RuntimeAmongScriptsOptions> = {}): RuntimeAmongScripts {
+  return new RuntimeAmongScripts({ chain: [{ definition: sideCounter(), config: {} }], replication: 'commit', ...options })
+}
+
+/** Runtime 12 wants a replica of a flow to be kept here. */
+function adopt(one: RuntimeAmongScripts, number: number, more: Words = {}): string[] {
+  one.say(12, AdoptFlow, { flow: idOf(number), epoch: 1, node: 1, key: number, code: AdoptKind.settled, tail: new Uint8Array(64), ...more,
+    words: { [AdoptFlowLayout]: one.node.engine.layoutHash, ...more.words } })
+  return one.turn(2).take()
+}
+
+/** The tail of a step: a snapshot of so many bytes, then frames for switch 1. */
+function stepOf(snapshotBytes: number, ...lengths: number[]): { words: Record<number, number>; tail: Uint8Array } {
+  const padded = (bytes: number): number => (bytes + 7) & ~7
+  const tail = new Uint8Array(padded(snapshotBytes) + lengths.reduce((sum, length) => sum + 8 + padded(length), 0))
+  const view = new DataView(tail.buffer)
+  let at = padded(snapshotBytes)
+  for (const length of lengths) {
+    view.setUint32(at, length, true)
+    view.setUint32(at + 4, 1, true)
+    at += 8 + padded(length)
+  }
+  return { words: { [CommitStepSnapshotBytes]: snapshotBytes, [CommitStepFrames]: lengths.length }, tail }
+}
+
+const refused = (refusal: number): string[] => [`AdoptFlowReply 12 code ${refusal}`]
+
+test('a replica is kept, releases its steps, says when it was the last, and is forgotten', () => {
+  const one = among()
+  assert.deepEqual(adopt(one, 1, { code: AdoptKind.opening }).sort(), ['=Bind 1', '=Bind 2', 'AdoptFlowReply 12'])
+  one.say(12, CommitStep, { flow: idOf(1), epoch: 1, ...stepOf(64, 60, 61) })
+  assert.deepEqual(one.turn(2).take(), ['packet out 1', 'packet out 1'])
+  one.say(12, RetireFlow, { flow: idOf(1), epoch: 2 })
+  assert.deepEqual(one.turn(2).take(), ['=Drained 1', '=Drained 2'])
+  assert.equal(one.node.replicas, 1)
+  one.say(12, ForgetFlow, { flow: idOf(1) }).turn()
+  assert.equal(one.node.replicas, 0)
+})
+
+test('replicas are bounded; one that makes no sense is refused with a reason, and changes nothing', () => {
+  const one = among({ runtimeLimits: { replicas: 2 } })
+  assert.deepEqual(adopt(one, 1, { words: { [AdoptFlowLayout]: 77 } }), refused(AdoptRefusal.otherChain))
+  one.sayInBand(1, FlowOpen, { flow: idOf(9), epoch: 1, node: 1, key: 9 }).packet(1, frameOf(9)).turn(2).take()
+  assert.deepEqual(adopt(one, 9), refused(AdoptRefusal.itself), 'it is our own flow')
+  assert.deepEqual(adopt(one, 1, { epoch: 5 }), ['AdoptFlowReply 12'])
+  assert.deepEqual(adopt(one, 1, { epoch: 4 }), refused(AdoptRefusal.stale))
+  assert.deepEqual(adopt(one, 2), ['AdoptFlowReply 12'])
+  assert.deepEqual(adopt(one, 3), refused(AdoptRefusal.noRoom))
+  assert.deepEqual(adopt(one, 1, { epoch: 6 }), ['AdoptFlowReply 12'], 'one that is there may be renewed')
+  assert.equal(one.node.replicas, 2)
+})
+
+test('steps and replicas whose parts are not in their message, or that nobody knows, are counted and ignored', () => {
+  const one = among()
+  adopt(one, 1)
+  assert.deepEqual(adopt(one, 2, { words: { [AdoptFlowAliases]: 99 } }), [])
+  const whole = stepOf(64, 60)
+  const wrong = [
+    { ...whole, words: { ...whole.words, [CommitStepFrames]: 2 } },
+    { ...whole, words: { ...whole.words, [CommitStepFrames]: 0 } },
+    { ...whole, words: { ...whole.words, [CommitStepSnapshotBytes]: 4000 } },
+    { ...whole, tail: whole.tail.subarray(0, whole.tail.length - 8) },
+  ]
+  for (const step of wrong) one.say(12, CommitStep, { flow: idOf(1), epoch: 1, ...step })
+  assert.deepEqual(one.turn(2).take(), [])
+  assert.equal(one.node.anomalies['malformed-message'], 1 + wrong.length)
+  one.say(12, CommitStep, { flow: idOf(7), epoch: 1, ...whole }).say(13, CommitStep, { flow: idOf(1), epoch: 1, ...whole })
+  assert.deepEqual(one.turn(2).take(), [])
+  assert.deepEqual(one.node.dropReasons(), { 'unknown-replica': 2 })
+})
+
+test('outputs that their replica does not take are bounded: then no more packets are read', () => {
+  const one = among({ limits: { packets: 1024 } })
+  one.say(12, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) }).turn(2)
+  one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(3)
+  assert.ok(one.take().includes('AdoptFlow 12 code 1'))
+  one.silent.add(12)
+  for (let n = 0; n < 1200; n++) {
+    one.packet(1, frameOf(1))
+    if (n % 16 === 0) one.turn()
+  }
+  one.turn(10)
+  const { received, buffered } = one.node.packets
+  assert.ok(buffered >= 256 && buffered < 256 + 64, `${buffered} wait`)
+  assert.ok(received < 1201)
+  one.silent.delete(12)
+  one.turn(60, 5000)
+  assert.equal(one.node.packets.received, 1201)
+  assert.equal(one.node.packets.handedOver, 1201)
+  assert.deepEqual(one.node.dropReasons(), {})
+})
