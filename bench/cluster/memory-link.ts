@@ -4,8 +4,8 @@
  */
 
 import type { Arena } from '../../src/memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
-import { SLOT_FRAME_OFFSET, type PacketPool } from '../../src/packet/packet-pool.ts'
+import { DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
+import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from '../../src/packet/packet-pool.ts'
 import type { Port } from '../../src/packet/port.ts'
 
 const SLOT_BYTES = 2048
@@ -58,11 +58,7 @@ export class MemoryPort implements Port {
       u16[frame >> 1] = ring.words[from] >>> 16
       for (let to = (frame + 2) >> 2; to < end; to++) i32[to] = ring.words[++from]
       const d = descriptors + count++ * DESCRIPTOR_WORDS
-      i32[d + Descriptor.frame] = frame
-      i32[d + Descriptor.length] = length
-      i32[d + Descriptor.wireLength] = length
-      i32[d + Descriptor.slot] = slot
-      i32[d + Descriptor.linkType] = 1
+      describeFrame(i32, d, slot, length)
     }
     return count
   }

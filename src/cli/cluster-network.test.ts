@@ -85,6 +85,7 @@ limits: { flows: 65536 }
       const [from, to] = moves % 2 === 0 ? ['runtime-1', 'runtime-2'] : ['runtime-2', 'runtime-1']
       await cluster.ask('Migrate', { from, to })
       await cluster.until('all flows have moved', async () => (await cluster.flows('tcp')).every(({ node }) => node === to))
+      // A flow stays 100 ms where it has come to; a request to move it sooner passes it over.
       await new Promise((resolve) => { setTimeout(resolve, 110) })
     }
     assert.ok(moves >= 4, `${moves} moves`)

@@ -18,16 +18,13 @@ import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
-import { EtherType, ETHERNET_BYTES, ETHERNET_SOURCE, ETHERNET_TYPE } from '../wire/ethernet.ts'
+import { ETHERNET_BYTES, ETHERNET_SOURCE, ETHERNET_TYPE, NFACTOR_TYPE_WORD } from '../wire/ethernet.ts'
 import { nodeMac, Stream } from '../transport/frame-header.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { Session, type SessionSizes } from '../transport/session.ts'
 
 const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
-/** The EtherType of in-band frames as two bytes read as one little-endian number. */
-const IN_BAND = (EtherType.nfactor >> 8) | ((EtherType.nfactor & 255) << 8)
-
 /** Where the incarnation is in an Ethernet address, and how it stands there, read as one little-endian number. */
 const MAC_LIFE = 2
 const lifeOf = (incarnation: number): number => ((incarnation >> 8) & 255) | ((incarnation & 255) << 8)
@@ -150,7 +147,7 @@ export class DataLink {
     const refusesOthers = this.#refusesOthers
     for (let index = 0, d = target; index < count; index++, d += DESCRIPTOR_WORDS) {
       const frame = i32[d + FRAME]
-      const isPlain = u16[(frame + ETHERNET_TYPE) >> 1] !== IN_BAND && (u16[(frame + lifeAt) >> 1] === life) === refusesOthers
+      const isPlain = u16[(frame + ETHERNET_TYPE) >> 1] !== NFACTOR_TYPE_WORD && (u16[(frame + lifeAt) >> 1] === life) === refusesOthers
       if (!isPlain && i32[d + LENGTH] >= ETHERNET_BYTES) return this.#sift(target, index, count)
     }
     return count
@@ -195,7 +192,7 @@ export class DataLink {
 
   #isInBandAt(d: number): boolean {
     const { i32, u16 } = this.#arena
-    return u16[(i32[d + FRAME] + ETHERNET_TYPE) >> 1] === IN_BAND && i32[d + LENGTH] >= ETHERNET_BYTES
+    return u16[(i32[d + FRAME] + ETHERNET_TYPE) >> 1] === NFACTOR_TYPE_WORD && i32[d + LENGTH] >= ETHERNET_BYTES
   }
 
   /** Hands over the in-band frames that are next. Between batches. True if there were any. */

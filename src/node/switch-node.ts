@@ -21,7 +21,7 @@ import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/
 import { DropReason, engineDropReasons } from '../packet/drop-reason.ts'
 import { FragmentOutcome, FragmentTracker } from '../packet/fragment-tracker.ts'
 import { loadClassifyKernel, UNPARSED } from '../packet/kernels/classify.ts'
-import { PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
+import { describeFrame, PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import type { Port } from '../packet/port.ts'
 import type { PlacementPolicy } from '../vswitch/placement/placement-policy.ts'
@@ -350,11 +350,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     const d = slot >> 2
     i32.fill(0, d, d + DESCRIPTOR_WORDS)
     u8.copyWithin(slot + SLOT_FRAME_OFFSET, at + ReturnPacket.bytes, at + bytes)
-    i32[d + FRAME] = slot + SLOT_FRAME_OFFSET
-    i32[d + LENGTH] = length
-    i32[d + Descriptor.wireLength] = length
-    i32[d + SLOT] = slot
-    i32[d + Descriptor.linkType] = 1
+    describeFrame(i32, d, slot, length)
     f64[(d + Descriptor.time) >> 1] = context.now
     let result = parser.parse(d)
     if (result === ParseResult.firstFragment) result = ParseResult.flow

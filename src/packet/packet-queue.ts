@@ -5,7 +5,7 @@
 
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from './descriptor.ts'
-import { SLOT_FRAME_OFFSET, type PacketPool } from './packet-pool.ts'
+import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from './packet-pool.ts'
 
 const NEXT = Descriptor.nextHeld
 const ARRIVAL = Descriptor.arrival
@@ -67,12 +67,8 @@ export class PacketQueue {
     const d = slot >> 2
     i32.fill(0, d, d + DESCRIPTOR_WORDS)
     arena.u8.copyWithin(slot + SLOT_FRAME_OFFSET, frame, frame + length)
-    i32[d + Descriptor.frame] = slot + SLOT_FRAME_OFFSET
-    i32[d + Descriptor.length] = length
-    i32[d + Descriptor.wireLength] = length
-    i32[d + Descriptor.slot] = slot
+    describeFrame(i32, d, slot, length)
     i32[d + Descriptor.switch] = from
-    i32[d + Descriptor.linkType] = 1
     this.#append(slot)
     return true
   }

@@ -19,9 +19,9 @@
 import type { TimeUs } from '../base/clock.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
-import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
+import { DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { describeFrame, FRAME_BYTES_MAX, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
+import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, NFACTOR_TYPE_WORD, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { AfPacketSocket, SEGMENT_FRAME_BYTES } from './af-packet-socket.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
@@ -83,16 +83,6 @@ const STATUS_SEND_REQUEST = 1
 const STATUS_SENDING = 2
 /** Where the data of a frame to be sent begins: the header without the address behind it. */
 const TX_DATA = 32
-
-/** NFactor's own EtherType, as two bytes read as one little-endian number. */
-const OWN_TYPE = (EtherType.nfactor >> 8) | ((EtherType.nfactor & 255) << 8)
-
-// PERF: a property of an imported object is not folded by the compiler.
-const FRAME = Descriptor.frame
-const LENGTH = Descriptor.length
-const WIRE_LENGTH = Descriptor.wireLength
-const SLOT = Descriptor.slot
-const LINK_TYPE = Descriptor.linkType
 
 export class AfPacketPort implements LinkPort {
   readonly name: string
@@ -199,7 +189,7 @@ export class AfPacketPort implements LinkPort {
       statistics.rxInvalid++
       return 0
     }
-    if (this.#isOutside && u16[(from + ETHERNET_TYPE) >> 1] === OWN_TYPE) {
+    if (this.#isOutside && u16[(from + ETHERNET_TYPE) >> 1] === NFACTOR_TYPE_WORD) {
       statistics.rxForeign++
       return 0
     }
@@ -238,11 +228,7 @@ export class AfPacketPort implements LinkPort {
 
   #describe(d: number, slot: number, length: number): void {
     const { i32 } = this.#arena
-    i32[d + FRAME] = slot + SLOT_FRAME_OFFSET
-    i32[d + LENGTH] = length
-    i32[d + WIRE_LENGTH] = length
-    i32[d + SLOT] = slot
-    i32[d + LINK_TYPE] = 1
+    describeFrame(i32, d, slot, length)
     this.statistics.rxFrames++
     this.statistics.rxBytes += length
   }

@@ -16,8 +16,8 @@ import { join } from 'node:path'
 import type { TimeUs } from '../base/clock.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import { DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { ETHERNET_BYTES } from '../wire/ethernet.ts'
 import { PortStatistics, type LinkPort } from './link-port.ts'
 import * as sys from './sys.ts'
@@ -92,11 +92,7 @@ export class DatagramPort implements LinkPort {
         continue
       }
       const d = descriptors + count++ * DESCRIPTOR_WORDS
-      i32[d + Descriptor.frame] = frame
-      i32[d + Descriptor.length] = length
-      i32[d + Descriptor.wireLength] = length
-      i32[d + Descriptor.slot] = slot
-      i32[d + Descriptor.linkType] = 1
+      describeFrame(i32, d, slot, length)
       statistics.rxFrames++
       statistics.rxBytes += length
     }

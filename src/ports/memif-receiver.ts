@@ -11,8 +11,8 @@
  */
 
 import type { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import { DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { describeFrame, FRAME_BYTES_MAX, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { SEGMENT_BYTES_OFFSET, type PortStatistics } from './link-port.ts'
 import {
@@ -21,12 +21,6 @@ import {
 import type { RingPlace } from './memif-sender.ts'
 import type { SharedRegions } from './shared-regions.ts'
 
-// PERF: a property of an imported object is not folded by the compiler.
-const FRAME = Descriptor.frame
-const LENGTH = Descriptor.length
-const WIRE_LENGTH = Descriptor.wireLength
-const SLOT = Descriptor.slot
-const LINK_TYPE = Descriptor.linkType
 /** Words of a descriptor in the ring. */
 const RING_WORDS = DESCRIPTOR_BYTES >> 2
 
@@ -172,11 +166,7 @@ export class MemifReceiver {
       if (slot !== 0) {
         const frame = slot + SLOT_FRAME_OFFSET
         u16[(frame + SEGMENT_BYTES_OFFSET) >> 1] = this.#knowsSegments ? i32[at + 3] : 0
-        i32[d + FRAME] = frame
-        i32[d + LENGTH] = length
-        i32[d + WIRE_LENGTH] = length
-        i32[d + SLOT] = slot
-        i32[d + LINK_TYPE] = 1
+        describeFrame(i32, d, slot, length)
         d += DESCRIPTOR_WORDS
         bytes += length
         count++

@@ -10,8 +10,8 @@
  */
 
 import type { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS as BATCH_WORDS } from '../packet/descriptor.ts'
-import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import { DESCRIPTOR_WORDS as BATCH_WORDS } from '../packet/descriptor.ts'
+import { describeFrame, FRAME_BYTES_MAX, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PLAIN_FRAME_BYTES, SEGMENT_BYTES_OFFSET } from './link-port.ts'
 import {
@@ -287,11 +287,7 @@ export class MemifSender {
         done += this.#note(at, NOTE_BYTES)
       }
       const d = descriptors + count * BATCH_WORDS
-      i32[d + Descriptor.frame] = frame
-      i32[d + Descriptor.length] = length
-      i32[d + Descriptor.wireLength] = length
-      i32[d + Descriptor.slot] = slot
-      i32[d + Descriptor.linkType] = 1
+      describeFrame(i32, d, slot, length)
       this.#takeBackAt = end & 0xffff
       this.#takeBackLeft--
     }

@@ -16,9 +16,9 @@ import { openSync, readSync } from 'node:fs'
 import type { TimeUs } from '../base/clock.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { FRAME_BYTES_MAX, LARGE_SLOT_BYTES, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
-import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
+import { DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { describeFrame, FRAME_BYTES_MAX, LARGE_SLOT_BYTES, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
+import { ETHERNET_BYTES, ETHERNET_TYPE, isVlanTag, NFACTOR_TYPE_WORD, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
 import * as sys from './sys.ts'
@@ -60,16 +60,6 @@ const ROOM = 4096
 const RETRY_US = 100_000
 /** How often the kernel's counters are read. */
 const COUNT_US = 100_000
-
-/** NFactor's own EtherType, as two bytes read as one little-endian number. */
-const OWN_TYPE = (EtherType.nfactor >> 8) | ((EtherType.nfactor & 255) << 8)
-
-// PERF: a property of an imported object is not folded by the compiler.
-const FRAME = Descriptor.frame
-const LENGTH = Descriptor.length
-const WIRE_LENGTH = Descriptor.wireLength
-const SLOT = Descriptor.slot
-const LINK_TYPE = Descriptor.linkType
 
 export class TapPort implements LinkPort {
   readonly name: string
@@ -180,7 +170,7 @@ export class TapPort implements LinkPort {
       this.#failed(length + header)
       return -1
     }
-    if (this.#isOutside && this.#arena.u16[(frame + ETHERNET_TYPE) >> 1] === OWN_TYPE) {
+    if (this.#isOutside && this.#arena.u16[(frame + ETHERNET_TYPE) >> 1] === NFACTOR_TYPE_WORD) {
       pool.give(slot)
       this.statistics.rxForeign++
       return 0
@@ -233,11 +223,7 @@ export class TapPort implements LinkPort {
 
   #describe(d: number, slot: number, length: number): void {
     const { i32 } = this.#arena
-    i32[d + FRAME] = slot + SLOT_FRAME_OFFSET
-    i32[d + LENGTH] = length
-    i32[d + WIRE_LENGTH] = length
-    i32[d + SLOT] = slot
-    i32[d + LINK_TYPE] = 1
+    describeFrame(i32, d, slot, length)
     this.statistics.rxFrames++
     this.statistics.rxBytes += length
   }

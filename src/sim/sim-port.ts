@@ -9,8 +9,8 @@
  */
 
 import type { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import { DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
 
 /** Where a port's frames go. */
@@ -91,11 +91,7 @@ export class SimPort implements Port {
       if (from !== undefined) from.load--
       const d = descriptors + count++ * DESCRIPTOR_WORDS
       u8.set(frame, slot + SLOT_FRAME_OFFSET)
-      i32[d + Descriptor.frame] = slot + SLOT_FRAME_OFFSET
-      i32[d + Descriptor.length] = frame.length
-      i32[d + Descriptor.wireLength] = frame.length
-      i32[d + Descriptor.slot] = slot
-      i32[d + Descriptor.linkType] = 1
+      describeFrame(i32, d, slot, frame.length)
     }
     if (this.#taken === this.#inbox.length && this.#taken > 0) {
       this.#inbox = []

@@ -4,8 +4,8 @@
  */
 
 import type { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
+import { DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
 
 export interface MemoryPortOptions {
@@ -62,11 +62,7 @@ export class MemoryPort implements Port {
       const d = descriptors + count * DESCRIPTOR_WORDS
       const frame = slot + SLOT_FRAME_OFFSET
       u8.copyWithin(frame, cell + FRAME, cell + FRAME + length)
-      i32[d + Descriptor.frame] = frame
-      i32[d + Descriptor.length] = length
-      i32[d + Descriptor.wireLength] = length
-      i32[d + Descriptor.slot] = slot
-      i32[d + Descriptor.linkType] = 1
+      describeFrame(i32, d, slot, length)
       ring.head++
     }
     return count

@@ -26,6 +26,9 @@ export const EtherType = {
   nfactor: 0x88b5,
 } as const
 
+/** NFactor's own EtherType as it stands in a frame, read as one little-endian number of 16 bits. */
+export const NFACTOR_TYPE_WORD = (EtherType.nfactor >> 8) | ((EtherType.nfactor & 255) << 8)
+
 /** PPP protocol numbers (RFC 1661, RFC 5072). */
 export const PppProtocol = { ipv4: 0x0021, ipv6: 0x0057 } as const
 

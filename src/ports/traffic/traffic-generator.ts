@@ -19,8 +19,8 @@
  */
 
 import { Random } from '../../base/random.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
-import { SLOT_FRAME_OFFSET, type PacketPool } from '../../packet/packet-pool.ts'
+import { DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
+import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from '../../packet/packet-pool.ts'
 import { DevicePort } from '../device-port.ts'
 import { systemClock } from '../system-clock.ts'
 import { TICKS_PER_US } from './latency-histogram.ts'
@@ -31,11 +31,6 @@ import { createTrafficSink, SINK_ROOM, type TrafficSink } from './traffic-sink.t
 import { createPatternTable, TAG_BYTES, TAG_OPTION_BYTES } from './traffic-tag.ts'
 
 // PERF: module constants fold, imported ones do not (see packet/descriptor.ts).
-const FRAME = Descriptor.frame
-const LENGTH = Descriptor.length
-const WIRE_LENGTH = Descriptor.wireLength
-const SLOT = Descriptor.slot
-const LINK_TYPE = Descriptor.linkType
 const WORDS = DESCRIPTOR_WORDS
 const FRAME_OFFSET = SLOT_FRAME_OFFSET
 const TAG = TAG_BYTES
@@ -292,11 +287,7 @@ export function createTraffic(options: TrafficOptions): Traffic {
       sent.packets++
       sent.bytes += length
       const d = descriptors + count++ * WORDS
-      i32[d + FRAME] = frame
-      i32[d + LENGTH] = length
-      i32[d + WIRE_LENGTH] = length
-      i32[d + SLOT] = packet
-      i32[d + LINK_TYPE] = 1
+      describeFrame(i32, d, packet, length)
     }
     return count
   }
