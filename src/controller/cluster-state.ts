@@ -79,6 +79,10 @@ const scale = z.strictObject({
   /** Of the chain that new runtimes run. */
   chain: count,
   starting: z.array(z.strictObject({ id: nodeId, incarnation: lived, chain: count, since: z.number() })),
+  /** Runtimes that people have drained: they stay, without flows. They count among the wanted. */
+  held: z.array(lived),
+  /** Runtimes that people have drained and that end when they are empty. */
+  leaving: z.array(lived),
 })
 
 const rollout = z.strictObject({

@@ -113,7 +113,9 @@ function strike(world: ControlSimulation): void {
       const to = 1 + random.below(3)
       controller.operate(random.pick([
         { kind: 'roll-out', to, isReversible: random.chance(0.7), onFailure: random.chance(0.5) ? 'pause' : 'roll-back' },
-        { kind: 'resume' }, { kind: 'roll-back' }, { kind: 'scale', desired: 1 + random.below(4) }] as const))
+        { kind: 'resume' }, { kind: 'roll-back' }, { kind: 'scale', desired: 1 + random.below(4) },
+        ...runtimes.flatMap(({ incarnation }) => [
+          { kind: 'drain', incarnation, isEnded: random.chance(0.5) }, { kind: 'undrain', incarnation }] as const)] as const))
       for (const one of runtimes) if (one instanceof ModelRuntime) one.nfErrors = one.chain === 3 && random.chance(0.5) ? 50 : 0
       break
     }

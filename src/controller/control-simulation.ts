@@ -361,12 +361,15 @@ export class ControlSimulation {
     if (scale.starting.length > 0) wrong.push(`starting ${scale.starting.map(({ id }) => id).join()}`)
     // A rollout that pauses keeps the one that it has more.
     const more = this.document('rollout')?.phase === 'paused' ? 1 : 0
-    if (config.runtimes.length < scale.desired || config.runtimes.length > scale.desired + more) {
-      wrong.push(`${config.runtimes.length} runtimes, ${scale.desired} wanted`)
+    const drained = config.runtimes.filter(({ isDraining }) => isDraining)
+    const held = drained.filter(({ incarnation }) => scale.held.includes(incarnation)).length
+    const wanted = Math.max(scale.desired, held + 1)
+    if (config.runtimes.length < wanted || config.runtimes.length > wanted + more) {
+      wrong.push(`${config.runtimes.length} runtimes, ${scale.desired} wanted, ${held} held`)
     }
     const open = [...this.#gone].filter((incarnation) => this.#isOpen(incarnation))
     if (open.length > 0) wrong.push(`not recovered: ${open.join()}`)
-    if (config.runtimes.some(({ isDraining }) => isDraining)) wrong.push('draining')
+    if (drained.length > held) wrong.push('draining')
     if (config.switches.some(({ incarnation }) => incarnation === 0)) wrong.push('a switch is missing')
     const processes = this.runtimes().map(({ incarnation }) => incarnation).sort().join()
     const meant = config.runtimes.map(({ incarnation }) => incarnation).sort().join()

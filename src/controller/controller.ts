@@ -31,7 +31,7 @@ import type { Hello, NodeLinks, Report } from './node-commands.ts'
 import { leaseBlocks, type BlockMemory } from './port-blocks.ts'
 import { assignReplicas, FAN_OUT, sameLists } from './replica-assignment.ts'
 import { decideRollout, defaultRolloutLimits, type RolloutLimits, type RolloutMemory } from './rollout.ts'
-import { carryOutStep, decideScaling, defaultScalingLimits, type ScalingLimits } from './scaling.ts'
+import { carryOutStep, decideScaling, defaultScalingLimits, isHeld, type ScalingLimits } from './scaling.ts'
 import { Draft, StateMirror } from './state-mirror.ts'
 import type { Store, StoreAnswer, StoreRequest } from './store.ts'
 
@@ -260,7 +260,7 @@ export class Controller {
     return this.#draft('founds the cluster')
       .put('cluster', '', { generation: 0, incarnation: 0, chains: {}, config: {
         version: 1, clusterId, runtimes: [], switches: switches.map((one) => ({ ...one, incarnation: 0 })) } })
-      .put('scale', '', { desired, isAutomatic, decision: 1, decidedAt: now, chain, starting: [] })
+      .put('scale', '', { desired, isAutomatic, decision: 1, decidedAt: now, chain, starting: [], held: [], leaving: [] })
       .put('replicas', '', { version: 0, of: {} })
   }
 
@@ -305,7 +305,7 @@ export class Controller {
     const { scale, runtimes, starting, rollout, now } = view
     // A new leader does not know the load before every runtime has reported, and that of one that is silent nobody knows.
     if (!scale.isAutomatic || runtimes.some(({ report }) => report === null)) return null
-    const isBusy = starting.length > 0 || runtimes.some(({ isDraining }) => isDraining) || openFences(view).length > 0 ||
+    const isBusy = starting.length > 0 || runtimes.some((one) => one.isDraining && !isHeld(view, one)) || openFences(view).length > 0 ||
       rollout?.phase === 'rolling' || rollout?.phase === 'rolling-back' || rollout?.phase === 'paused' ||
       runtimes.length + starting.length < scale.desired
     const demand = runtimes.reduce((sum, { report }) => sum + demandOf(report), 0)

@@ -80,7 +80,7 @@ export function runDay(shape: DayShape, limits: AutoscalerLimits): DayOutcome {
   const random = new Random(shape.seed)
   const runtimes: FluidRuntime[] = []
   let nextId = 1
-  let scale: ScaleDocument = { desired: 2, isAutomatic: true, decision: 1, decidedAt: 0, chain: 1, starting: [] }
+  let scale: ScaleDocument = { desired: 2, isAutomatic: true, decision: 1, decidedAt: 0, chain: 1, starting: [], held: [], leaving: [] }
   let memory: AutoscalerMemory | null = null
   let moves: MoveMemory = new Map()
   let wander = 0

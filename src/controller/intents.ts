@@ -16,10 +16,15 @@ export type Intent =
   | { readonly kind: 'pause' }
   | { readonly kind: 'resume' }
   | { readonly kind: 'roll-back' }
+  /** This runtime gets no new flows, and those that it has leave it; then it stays empty, or ends and one fewer is wanted. */
+  | { readonly kind: 'drain'; readonly incarnation: number; readonly isEnded: boolean }
+  /** It gets flows again. */
+  | { readonly kind: 'undrain'; readonly incarnation: number }
   /** This life ends for good. */
   | { readonly kind: 'fence'; readonly incarnation: number }
 
-export type IntentRefusal = 'not-leader' | 'out-of-limits' | 'rollout-under-way' | 'no-rollout' | 'same-version' | 'unknown-node'
+export type IntentRefusal = 'not-leader' | 'out-of-limits' | 'rollout-under-way' | 'no-rollout' | 'same-version' | 'unknown-node' |
+  'last-runtime'
 
 /** 'done': it is so. Otherwise why not, or the draft that makes it so. */
 export function carryOutIntent(intent: Intent, view: ClusterView, limits: AutoscalerLimits, draft: Draft): 'done' | IntentRefusal | Draft {
@@ -51,6 +56,31 @@ export function carryOutIntent(intent: Intent, view: ClusterView, limits: Autosc
     case 'roll-back':
       if (!isUnderWay) return rollout?.phase === 'rolled-back' ? 'done' : 'no-rollout'
       return rollout.phase === 'rolling-back' ? 'done' : draft.put('rollout', '', { ...rollout, phase: 'rolling-back', reason: 'ordered' })
+    case 'drain': {
+      const { incarnation, isEnded } = intent
+      const one = view.runtimes.find((runtime) => runtime.incarnation === incarnation)
+      if (one === undefined) return view.fences.some((gone) => gone.incarnation === incarnation) ? 'done' : 'unknown-node'
+      const isSo = one.isDraining && (isEnded ? scale.leaving : scale.held).includes(incarnation)
+      if (isSo) return 'done'
+      if (!view.runtimes.some((other) => other !== one && !other.isDraining)) return 'last-runtime'
+      // It has been counted out already if it was to end and is to stay now.
+      const counted = scale.leaving.includes(incarnation) ? -1 : 0
+      const fewer = Math.max(1, scale.desired - (isEnded ? 1 : counted))
+      return withDraining(draft, view, incarnation, true).put('scale', '', { ...scale,
+        held: isEnded ? without(scale.held, incarnation) : [...present(view, scale.held), incarnation],
+        leaving: isEnded ? [...present(view, scale.leaving), incarnation] : without(scale.leaving, incarnation),
+        ...fewer !== scale.desired && { desired: fewer, decision: scale.decision + 1, decidedAt: now } })
+    }
+    case 'undrain': {
+      const { incarnation } = intent
+      const one = view.runtimes.find((runtime) => runtime.incarnation === incarnation)
+      if (one === undefined) return 'unknown-node'
+      const wasLeaving = scale.leaving.includes(incarnation)
+      if (!one.isDraining && !wasLeaving && !scale.held.includes(incarnation)) return 'done'
+      return withDraining(draft, view, incarnation, false).put('scale', '', { ...scale,
+        held: without(scale.held, incarnation), leaving: without(scale.leaving, incarnation),
+        ...wasLeaving && { desired: scale.desired + 1, decision: scale.decision + 1, decidedAt: now } })
+    }
     case 'fence': {
       const { incarnation } = intent
       if (view.fences.some((one) => one.incarnation === incarnation)) return 'done'
@@ -58,4 +88,19 @@ export function carryOutIntent(intent: Intent, view: ClusterView, limits: Autosc
       return node === undefined ? 'unknown-node' : fence(draft, view, [{ node: node.id, incarnation, reason: 'dead' }])
     }
   }
+}
+
+function without(list: readonly number[], incarnation: number): number[] {
+  return list.filter((one) => one !== incarnation)
+}
+
+/** Those of the list that are there still. */
+function present({ runtimes }: ClusterView, list: readonly number[]): number[] {
+  return list.filter((one) => runtimes.some(({ incarnation }) => incarnation === one))
+}
+
+function withDraining(draft: Draft, { cluster }: ClusterView, incarnation: number, isDraining: boolean): Draft {
+  const { config } = cluster
+  return draft.put('cluster', '', { ...cluster, config: { ...config, version: config.version + 1,
+    runtimes: config.runtimes.map((one) => (one.incarnation === incarnation ? { ...one, isDraining } : one)) } })
 }

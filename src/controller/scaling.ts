@@ -12,7 +12,7 @@
  *
  * What is wanted stands in the store as a number, and what is being started too; so a controller that dies between any two steps leaves
  * nothing half done, and the number is reached once, whoever goes on. Dead runtimes are replaced in the same way: they are fenced, and
- * one is missing.
+ * one is missing. What people have drained stays empty as long as they like (`held`), and counts among the wanted.
  */
 
 import { plantedInControl as planted } from './control-bugs.ts'
@@ -40,6 +40,12 @@ export type ScalingStep =
   | { readonly kind: 'keep'; readonly runtime: RuntimeView }
   | { readonly kind: 'remove'; readonly runtime: RuntimeView }
 
+/** Whether a runtime was drained by people and stays. The old ones of a rollout go all the same. */
+export function isHeld(view: ClusterView, { incarnation, chain }: RuntimeView): boolean {
+  const goal = goalOf(view)
+  return view.scale.held.includes(incarnation) && (goal === null || chain === goal)
+}
+
 export function decideScaling(view: ClusterView, limits: ScalingLimits = defaultScalingLimits): ScalingStep | null {
   const { now, runtimes, starting, scale, rollout, cluster } = view
   const ready = starting.find(({ isReady, hasEnded }) => isReady && !hasEnded)
@@ -49,10 +55,13 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   if (failed !== undefined) return { kind: 'give-up', starting: failed }
   const goal = goalOf(view)
   const serving = runtimes.filter(({ isDraining }) => !isDraining)
-  const draining = runtimes.filter(({ isDraining }) => isDraining)
+  const held = runtimes.filter((one) => one.isDraining && isHeld(view, one))
+  const draining = runtimes.filter((one) => one.isDraining && !held.includes(one))
+  const wanted = Math.max(1, scale.desired - held.length)
   const leaving = goal === null ? [] : serving.filter(({ chain }) => chain !== goal)
   const isPaused = rollout?.phase === 'paused'
-  const kept = draining.find((one) => isReachable(one) && (isPaused || (serving.length + starting.length < scale.desired &&
+  const kept = draining.find((one) => isReachable(one) && !scale.leaving.includes(one.incarnation) &&
+    (isPaused || (serving.length + starting.length < wanted &&
     (goal === null || one.chain === goal))))
   if (kept !== undefined) return { kind: 'keep', runtime: kept }
   const empty = draining.find((one) => isReachable(one) && one.report !== null && serving.length > 0 &&
@@ -61,11 +70,11 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   if (empty !== undefined) return { kind: 'remove', runtime: empty }
   // During a rollout one more than wanted, while an old one is there to be replaced.
   const surge = leaving.length > 0 && draining.length === 0 ? 1 : 0
-  if (serving.length + starting.length < scale.desired + surge) {
+  if (serving.length + starting.length < wanted + surge) {
     const id = freeId(view, limits)
     return id === 0 || cluster.incarnation + 1 >= INCARNATION_LIMIT ? null : { kind: 'start', id, chain: chainToStart(view) }
   }
-  if (serving.length <= scale.desired || starting.length > 0 || draining.length > 0 || isPaused || serving.length < 2) return null
+  if (serving.length <= wanted || starting.length > 0 || draining.length > 0 || isPaused || serving.length < 2) return null
   const [least] = (leaving.length > 0 ? leaving : serving).filter(isReachable)
     .sort((a, b) => demandOf(a.report) - demandOf(b.report) || b.incarnation - a.incarnation)
   return least === undefined ? null : { kind: 'drain', runtime: least }
