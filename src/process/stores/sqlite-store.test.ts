@@ -12,8 +12,7 @@ import type { StoreAnswer, StoreRequest } from '../../controller/store.ts'
 import { LOG_MAX, SqliteFile, UnknownOutcome } from './sqlite-file.ts'
 import { SqliteStore } from './sqlite-store.ts'
 import { SqliteAsker } from './sqlite-thread.ts'
-import { countsThroughKills, deposedLeaderWritesNothing, leadPassesOnWhenKilled } from './testing/real-store-suite.ts'
-import { StoreWhileOpening } from './testing/store-while-opening.ts'
+import { countsThroughKills, deposedLeaderWritesNothing, holds, leadPassesOnWhenKilled } from './testing/real-store-suite.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nfactor-sqlite-'))
 after(() => { rmSync(folder, { recursive: true, force: true }) })
@@ -58,27 +57,13 @@ async function assertRefused(path: string, code: ErrorCode, text: RegExp): Promi
   })
 }
 
+const spec = (name: string) => ({ kind: 'sqlite' as const, path: join(folder, name) })
+
 describe('contract', { concurrency: 4 }, () => {
-  for (const [index, { name, run }] of storeContract.entries()) {
-    test(name, async () => {
-      const path = join(folder, `contract-${index}.db`)
-      const stores: StoreWhileOpening[] = []
-      const connect = (): StoreWhileOpening => {
-        const store = new StoreWhileOpening(SqliteStore.open(path))
-        stores.push(store)
-        return store
-      }
-      try {
-        await run({ connect, now: () => performance.now() * 1000, pass: (us) => sleep(us / 1000) })
-      } finally {
-        await Promise.all(stores.map((store) => store.close()))
-      }
-    })
-  }
+  for (const [index, one] of storeContract.entries()) test(one.name, () => holds(one, spec(`contract-${index}.db`)))
 })
 
 describe('several processes', { concurrency: true }, () => {
-  const spec = (name: string) => ({ kind: 'sqlite' as const, path: join(folder, name) })
   test('processes that are killed while they write leave whole transactions', () => countsThroughKills(spec('count.db')))
   test('a leader that is killed is followed by another', () => leadPassesOnWhenKilled(spec('lead.db')))
   test('a leader that stands still is deposed, and writes nothing', () => deposedLeaderWritesNothing(spec('deposed.db')))

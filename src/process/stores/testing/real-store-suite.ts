@@ -10,9 +10,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { defaultLeadershipLimits } from '../../../controller/leadership.ts'
 import { Draft } from '../../../controller/state-mirror.ts'
 import type { Store, StoreAnswer } from '../../../controller/store.ts'
+import type { StoreCase } from '../../../controller/store-contract.ts'
 import { childEnvironment } from '../../node-launcher.ts'
 import { Candidate, realNow } from './candidate.ts'
 import { openStore, type StoreSpec } from './store-spec.ts'
+import { StoreWhileOpening } from './store-while-opening.ts'
 
 /** For how long another may be waited for when a leader is gone, ms. */
 const HANDOVER_MS = defaultLeadershipLimits.leaseUs / 1000 + 1000
@@ -46,6 +48,21 @@ class Child {
     const closed = new Promise((resolve) => this.process.once('close', resolve))
     this.process.kill('SIGKILL')
     await closed
+  }
+}
+
+/** A case of the contract, over as many connections as it asks for. */
+export async function holds({ run }: StoreCase, spec: StoreSpec): Promise<void> {
+  const stores: StoreWhileOpening[] = []
+  const connect = (): StoreWhileOpening => {
+    const store = new StoreWhileOpening(openStore(spec))
+    stores.push(store)
+    return store
+  }
+  try {
+    await run({ connect, now: realNow, pass: (us) => sleep(us / 1000) })
+  } finally {
+    await Promise.all(stores.map((store) => store.close()))
   }
 }
 
