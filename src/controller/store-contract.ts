@@ -16,6 +16,8 @@ export interface StoreHarness {
 
 export interface StoreCase {
   readonly name: string
+  /** It waits for leases to end; where that takes real time, such cases may run beside each other. */
+  readonly isLong?: true
   run(harness: StoreHarness): Promise<void>
 }
 
@@ -24,7 +26,7 @@ type Without<T> = T extends unknown ? Omit<T, 'id'> : never
 
 /** Leases of the cases, µs: no shorter than what a networked store can grant. */
 const TTL_US = 2e6
-const PATIENCE = 400
+const PATIENCE = 2000
 const STEP_US = 5000
 
 /** An asker that waits for its answers. */
@@ -221,6 +223,7 @@ export const storeContract: readonly StoreCase[] = [
   },
   {
     name: 'entries live as long as their lease is kept, and go with it at once',
+    isLong: true,
     async run(harness) {
       const asker = new Asker(harness)
       const watcher = new Asker(harness)
@@ -228,8 +231,8 @@ export const storeContract: readonly StoreCase[] = [
       const { revision } = await asker.transact([], [{ key: 'l/a', value: '1', lease }, { key: 'l/b', value: '1', lease }])
       assert((await watcher.read()).entries.every((entry) => entry.lease === lease), 'entries name their lease')
       watcher.submit({ kind: 'watch', prefix: 'l/', after: revision })
-      for (let i = 0; i < 4; i++) {
-        await harness.pass(TTL_US / 2)
+      for (let i = 0; i < 6; i++) {
+        await harness.pass(TTL_US / 4)
         assert(await asker.keep(lease), 'a lease that is kept lives')
       }
       assert((await watcher.read('l/')).entries.length === 2, 'and so do its entries')
@@ -253,6 +256,107 @@ export const storeContract: readonly StoreCase[] = [
       await asker.revoke(lease)
       assert(plain((await asker.read()).entries) === 'b=2 c=1', 'only what is still under the lease goes')
       await asker.revoke(lease)
+      assert(!(await asker.keep(lease)), 'what was given back is not kept')
+      assert(!(await asker.transact([], [{ key: 'd', value: '1', lease }])).isDone, 'nothing is put under what was given back')
+    },
+  },
+  {
+    name: 'whoever has a lease, its end is seen by all; anybody may keep it',
+    isLong: true,
+    async run(harness) {
+      const owner = new Asker(harness)
+      const [keeper, watcher] = [new Asker(harness), new Asker(harness)]
+      const [left, kept] = [await owner.grant(), await owner.grant()]
+      const { revision } = await owner.transact([], [{ key: 'left', value: '', lease: left }, { key: 'kept', value: '', lease: kept }])
+      watcher.submit({ kind: 'watch', prefix: '', after: revision })
+      // The owner does nothing from now on.
+      for (let i = 0; i < 6; i++) {
+        await harness.pass(TTL_US / 4)
+        assert(await keeper.keep(kept), 'a lease that another keeps lives')
+      }
+      const [end] = await watcher.changes(1)
+      assert(end !== undefined && told(end.changes) === 'left=null', 'the one that is not kept has ended, alone')
+      assert(plain((await keeper.read()).entries) === 'kept=', 'the other has not')
+    },
+  },
+  {
+    name: 'keys and values are any text, and prefixes are meant literally',
+    async run(harness) {
+      const asker = new Asker(harness)
+      const texts = ['', '"', '\'; --', '\\n\n', 'λ', '\u{1f600}', ' ', 'x'.repeat(200_000)]
+      await asker.transact([], texts.map((value, index) => ({ key: `p/${index}`, value })))
+      const found = (await asker.read('p/')).entries
+      assert(found.length === texts.length && found.every(({ value }, index) => value === texts[index]), 'values come back as they were')
+      const keys = ['%', '%a', '_', 'a', 'aé', 'A', 'a\u{1f600}', '*', 'a?', 'ab']
+      await asker.transact([], keys.map((key) => ({ key: `k${key}`, value: '' })))
+      for (const prefix of [...keys.map((key) => `k${key}`), 'k', 'K']) {
+        const expected = keys.map((key) => `k${key}`).filter((key) => key.startsWith(prefix)).sort()
+        const { entries } = await asker.read(prefix)
+        assert(entries.map(({ key }) => key).sort().join(' ') === expected.join(' '), 'what begins so, and nothing else')
+      }
+    },
+  },
+  {
+    name: 'a reading is of one moment, while others write',
+    async run(harness) {
+      const [writer, reader] = [new Asker(harness), new Asker(harness)]
+      await writer.transact([], [{ key: 'a', value: '0' }, { key: 'b', value: '0' }])
+      let isOver = false
+      const writing = (async () => {
+        for (let i = 1; i <= 40; i++) await writer.transact([], [{ key: 'a', value: `${i}` }, { key: 'b', value: `${i}` }])
+        isOver = true
+      })()
+      let last = 0
+      while (!isOver) {
+        const { entries, revision } = await reader.read()
+        const [a, b] = entries as [StoreEntry, StoreEntry]
+        assert(a.value === b.value && a.revision === b.revision, 'both are of the same transaction')
+        assert(revision >= last && a.revision <= revision, 'the store never goes back')
+        last = revision
+      }
+      await writing
+    },
+  },
+  {
+    name: 'what a watch tells is what a reading shows, leases and large transactions included',
+    async run(harness) {
+      const [asker, watcher] = [new Asker(harness), new Asker(harness)]
+      const { revision } = await watcher.read()
+      watcher.submit({ kind: 'watch', prefix: 'm/', after: revision })
+      const lease = await asker.grant()
+      const many = Array.from({ length: 100 }, (_, index) => ({ key: `m/${index}`, value: `${index}`, lease: index % 2 === 0 ? lease : 0 }))
+      const made = await asker.transact(many.map(({ key }) => ({ key, revision: 0 })), many)
+      assert(made.isDone, 'a hundred changes are carried out')
+      const mirror = new Map<string, StoreEntry>()
+      const [step] = await watcher.changes(1)
+      assert(step?.revision === made.revision && step.changes.length === 100, 'and told as one step')
+      for (const { key, value, lease = 0 } of step.changes) mirror.set(key, { key, value: value ?? '', revision: step.revision, lease })
+      const { entries } = await asker.read('m/')
+      assert(entries.length === mirror.size, 'nothing is missing')
+      for (const entry of entries) {
+        const known = mirror.get(entry.key)
+        assert(known?.value === entry.value && known.revision === entry.revision && known.lease === entry.lease, 'entry by entry')
+      }
+      await asker.revoke(lease)
+      const [end] = await watcher.changes(1)
+      assert(end?.changes.length === 50 && end.changes.every(({ value }) => value === null), 'the end of a lease is one step')
+    },
+  },
+  {
+    name: 'several watches of one asker are apart',
+    async run(harness) {
+      const [asker, watcher] = [new Asker(harness), new Asker(harness)]
+      const { revision } = await asker.transact([], [{ key: 'x', value: '' }])
+      const [a, b] = ['a', 'b'].map((prefix) => watcher.submit({ kind: 'watch', prefix, after: revision }))
+      await asker.transact([], [{ key: 'a', value: '1' }, { key: 'b', value: '1' }])
+      const both = await watcher.changes(2)
+      assert(both.map(({ id, changes }) => `${id === a ? 'a' : 'b'}: ${told(changes)}`).sort().join(', ') === 'a: a=1, b: b=1', 'each its own')
+      watcher.submit({ kind: 'unwatch', watch: a as number })
+      await watcher.read()
+      await asker.transact([], [{ key: 'a', value: '2' }])
+      await asker.transact([], [{ key: 'b', value: '2' }])
+      const [rest] = await watcher.changes(1)
+      assert(rest?.id === b && told(rest.changes) === 'b=2', 'the end of one is not that of the other')
     },
   },
 ]

@@ -6,7 +6,8 @@
  * taken with `poll`. An answer may never come (a lost connection, a store that is down): then nobody knows whether the request was
  * carried out, and the asker looks again. Transactions are atomic, and all requests are linearizable.
  *
- *     revision   one number for the whole store, raised by one by every transaction that changes something
+ *     revision   one number for the whole store, raised by every transaction that changes something (by more than one, where a store has
+ *                users besides us)
  *     entry      {key, value, the revision of its last change, its lease}
  *     lease      a number that lives as long as it is kept alive; entries under it go with it, in one transaction
  */
@@ -28,7 +29,7 @@ export interface Comparison {
   readonly revision: number
 }
 
-/** `value` null: remove (what is not there is removed already). */
+/** `value` null: remove (what is not there is removed already). A transaction changes a key at most once. */
 export interface Change {
   readonly key: string
   readonly value: string | null
