@@ -67,7 +67,9 @@ describe('one etcd', { skip: noEtcd }, () => {
       if (one.isLong === true) test(`contract: ${one.name}`, () => holds(one, spec(`long/${index}/`)))
     }
     test('processes that are killed while they write leave whole transactions', () => countsThroughKills(spec('count/')))
-    test('a leader that is killed is followed by another', () => leadPassesOnWhenKilled(spec('lead/')))
+    test('a leader that is killed is followed by another', async (t) => {
+      for (const gap of await leadPassesOnWhenKilled(spec('lead/'))) t.diagnostic(`nobody led for ${Math.round(gap)} ms`)
+    })
     test('a leader that stands still is deposed, and writes nothing', () => deposedLeaderWritesNothing(spec('deposed/')))
   })
 

@@ -65,7 +65,9 @@ describe('contract', { concurrency: 4 }, () => {
 
 describe('several processes', { concurrency: true }, () => {
   test('processes that are killed while they write leave whole transactions', () => countsThroughKills(spec('count.db')))
-  test('a leader that is killed is followed by another', () => leadPassesOnWhenKilled(spec('lead.db')))
+  test('a leader that is killed is followed by another', async (t) => {
+    for (const gap of await leadPassesOnWhenKilled(spec('lead.db'))) t.diagnostic(`nobody led for ${Math.round(gap)} ms`)
+  })
   test('a leader that stands still is deposed, and writes nothing', () => deposedLeaderWritesNothing(spec('deposed.db')))
 })
 
