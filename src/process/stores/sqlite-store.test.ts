@@ -202,6 +202,7 @@ test('a file that was put in the place of an open one makes no second store', ()
   const fresh = new Direct(path)
   assert.deepEqual(kinds(fresh.put(1, 'a', '2')), ['transacted'])
   assert.deepEqual(kinds(old.put(2, 'a', '3')), ['failed'])
+  assert.deepEqual(kinds(old.ask({ kind: 'read', id: 3, prefix: '' })), ['failed'])
   assert.equal(old.problem, 'NF_STORE_FAILED')
   old.file.close()
   fresh.file.close()
@@ -275,5 +276,16 @@ test('a commit that fails is answered by nothing, and an error after a commit ta
   asker.submit(put)
   assert.deepEqual(kinds(answers.splice(0)), ['watch-ended', 'transacted'])
   file.changesAfter = changesAfter
+  // A file that can no longer be looked at ends what is to be told of it; one that is only locked does not.
+  asker.submit({ kind: 'watch', id: 3, prefix: '', after: 1 })
+  assert.equal(problem, undefined)
+  const { isChanged } = file
+  file.isChanged = () => { throw Object.assign(new Error('locked'), { code: 'ERR_SQLITE_ERROR', errcode: 5 }) }
+  asker.tick()
+  assert.deepEqual(answers, [])
+  file.isChanged = () => { throw Object.assign(new Error('damaged'), { code: 'ERR_SQLITE_ERROR', errcode: 11 }) }
+  asker.tick()
+  assert.deepEqual(answers, [{ kind: 'watch-ended', id: 3 }])
+  file.isChanged = isChanged
   file.close()
 })
