@@ -234,8 +234,13 @@ export class EtcdGateway {
           if (isOver || line === '') continue
           clearTimeout(timer)
           const message = (parse(line) as { result?: unknown } | undefined)?.result
-          if (message === undefined) stop(false)
-          else onMessage(message)
+          try {
+            if (message === undefined) stop(false)
+            else onMessage(message)
+          } catch {
+            // It is nothing that etcd says.
+            stop(false)
+          }
         }
         if (rest.length > REPLY_MAX) stop(false)
       })

@@ -67,7 +67,9 @@ describe('one etcd', { skip: noEtcd }, () => {
       if (one.isLong === true) test(`contract: ${one.name}`, () => holds(one, spec(`long/${index}/`)))
     }
     test('processes that are killed while they write leave whole transactions', () => countsThroughKills(spec('count/')))
-    test('a leader that is killed is followed by another', () => leadPassesOnWhenKilled(spec('lead/')))
+    test('a leader that is killed is followed by another', async (t) => {
+      for (const gap of await leadPassesOnWhenKilled(spec('lead/'))) t.diagnostic(`nobody led for ${Math.round(gap)} ms`)
+    })
     test('a leader that stands still is deposed, and writes nothing', () => deposedLeaderWritesNothing(spec('deposed/')))
   })
 
@@ -244,12 +246,15 @@ describe('who may', { skip: noEtcd, concurrency: true }, () => {
 
 describe('without etcd', () => {
   /** Answers readings as etcd does, so that the store opens, and transactions as it is told. */
-  async function scripted(onTransaction: (respond: (status: number, text: string) => void, cut: () => void) => void): Promise<Server> {
+  async function scripted(
+    onTransaction: (respond: (status: number, text: string) => void, cut: () => void) => void,
+    onWatch: (response: ServerResponse) => void = () => {},
+  ): Promise<Server> {
     const server = createServer((request, response) => {
       request.resume().on('end', () => {
         const respond = (status: number, text: string): void => { response.writeHead(status).end(text) }
         if (request.url === '/v3/kv/txn') onTransaction(respond, () => { request.socket.destroy() })
-        else if (request.url === '/v3/watch') tellMuch(response)
+        else if (request.url === '/v3/watch') onWatch(response)
         else respond(200, '{"header":{"revision":"1"}}')
       })
     })
@@ -271,7 +276,7 @@ describe('without etcd', () => {
   const left = Promise.withResolvers<void>()
 
   test('a watch whose answers nobody takes ends', { timeout: 30_000 }, async () => {
-    const server = await scripted(() => {})
+    const server = await scripted(() => {}, tellMuch)
     const { port } = server.address() as AddressInfo
     const store = await EtcdStore.open({ endpoints: [`http://127.0.0.1:${port}`] })
     store.submit({ kind: 'watch', id: 3, prefix: '', after: 1 })
@@ -286,6 +291,18 @@ describe('without etcd', () => {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
     }
+  })
+
+  test('a watch that is told nonsense, or nothing, ends', async () => {
+    const told = ['', '{"result":{"created":true}}\n', '{"result":{"events":[{}]}}\n', 'no JSON\n', '{"error":{"grpc_code":14}}\n', null]
+    let line: string | null = null
+    const server = await scripted(() => {}, (response) => { if (line !== null) response.end(line) })
+    const { port } = server.address() as AddressInfo
+    const store = await EtcdStore.open({ endpoints: [`http://127.0.0.1:${port}`], timeoutMs: 300 })
+    for (line of told) assert.deepEqual(await ask(store, { kind: 'watch', id: 3, prefix: '', after: 1 }), { kind: 'watch-ended', id: 3 })
+    await store.close()
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
   })
 
   async function answerTo(onTransaction: Parameters<typeof scripted>[0]): Promise<StoreAnswer | undefined> {

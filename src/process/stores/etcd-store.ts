@@ -131,6 +131,7 @@ export class EtcdStore implements Store {
         return undefined
       }).then((answer) => {
         this.#pending--
+        if (answer !== undefined) this.#defect = undefined
         if (answer !== undefined && this.#isOpen) this.#answers.push(answer)
       })
     }
@@ -218,7 +219,7 @@ export class EtcdStore implements Store {
         stream.end()
         end()
       } else {
-        if (created && revisionOf(header) < after) void this.#endIfInFuture(id, after, stream, end)
+        if (created && revisionOf(header) < after) void this.#endIfInFuture(id, after, stream, end).catch(end)
         this.#tell(id, events)
       }
     }, end)

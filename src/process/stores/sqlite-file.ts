@@ -12,7 +12,8 @@
  * anyway. The revision only rises with transactions that are on the disk.
  *
  * Two things would make two stores out of one, and every write looks for them: another file under the name (somebody has
- * deleted ours), and leases of another boot (somebody shares or copies the file over machines). Then nothing is carried out.
+ * deleted ours; readings look too), and leases of another boot (somebody shares or copies the file over machines). Then nothing
+ * is carried out.
  */
 
 import { linkSync, openSync, closeSync, accessSync, constants, statfsSync, statSync, unlinkSync } from 'node:fs'
@@ -225,10 +226,13 @@ export class SqliteFile {
     return result
   }
 
+  #checkPlace(): void {
+    if (placeOf(this.#path) === this.#place) return
+    throw this.#wrong('NF_STORE_FAILED', 'its file has been taken away', 'Stop all controllers before a store is put back or removed')
+  }
+
   #write<T>(isDurable: boolean, action: (nowUs: number) => T): T {
-    if (placeOf(this.#path) !== this.#place) {
-      throw this.#wrong('NF_STORE_FAILED', 'another file is there now', 'Stop all controllers before a store is put back')
-    }
+    this.#checkPlace()
     if (isDurable !== this.#isDurable) this.#db.exec(`PRAGMA synchronous = ${isDurable ? 'FULL' : 'NORMAL'}`)
     this.#isDurable = isDurable
     return this.#transaction(() => {
@@ -303,6 +307,7 @@ export class SqliteFile {
   }
 
   read(prefix: string): { readonly revision: number; readonly entries: readonly StoreEntry[] } {
+    this.#checkPlace()
     return this.#read(() => {
       const entries: StoreEntry[] = []
       for (const row of this.#sql('SELECT key, value, revision, lease FROM entry WHERE key >= ? ORDER BY key').iterate(prefix)) {

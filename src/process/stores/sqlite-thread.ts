@@ -93,6 +93,7 @@ export class SqliteAsker {
     } catch (error) {
       // Others may be writing, and it is tried again. What a request meets it says itself.
       this.#problem = toProblem(this.#path, error)
+      if (this.#problem.code !== 'NF_STORE_BUSY') this.#endWatches()
     }
   }
 
@@ -106,6 +107,10 @@ export class SqliteAsker {
     this.#answers.push({ kind: 'watch-ended', id })
   }
 
+  #endWatches(): void {
+    for (const id of [...this.#watches.keys()]) this.#endWatch(id)
+  }
+
   /** Never throws: what has been carried out stays so. */
   #catchUp(): void {
     if (this.#watches.size === 0) return
@@ -116,7 +121,7 @@ export class SqliteAsker {
       this.#problem = toProblem(this.#path, error)
     }
     if (more === undefined) {
-      for (const id of [...this.#watches.keys()]) this.#endWatch(id)
+      this.#endWatches()
       return
     }
     for (const step of more.steps) for (const watch of this.#watches.values()) this.#tell(watch, step)

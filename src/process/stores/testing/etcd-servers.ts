@@ -24,6 +24,8 @@ interface Member {
 export interface EtcdServersOptions {
   readonly members?: number
   readonly args?: readonly string[]
+  /** It waits for the disk, as in earnest. */
+  readonly isDurable?: boolean
   /** How to reach it, besides endpoints; `https` if there is TLS. */
   readonly access?: Omit<EtcdStoreOptions, 'endpoints'>
 }
@@ -40,7 +42,7 @@ export class EtcdServers {
   }
 
   /** Started, and ready to serve. */
-  static async start({ members: count = 1, args = [], access = {} }: EtcdServersOptions = {}): Promise<EtcdServers> {
+  static async start({ members: count = 1, args = [], isDurable = false, access = {} }: EtcdServersOptions = {}): Promise<EtcdServers> {
     const folder = mkdtempSync(join(tmpdir(), 'nfactor-etcd-'))
     const ports = await freePorts(2 * count)
     const peer = (index: number): string => `http://127.0.0.1:${ports[2 * index + 1]}`
@@ -51,7 +53,7 @@ export class EtcdServers {
         endpoint, log: join(folder, `m${index}.log`),
         args: ['--name', `m${index}`, '--data-dir', join(folder, `m${index}`), '--listen-client-urls', endpoint,
           '--advertise-client-urls', endpoint, '--listen-peer-urls', peer(index), '--initial-advertise-peer-urls', peer(index),
-          '--initial-cluster', initial, '--unsafe-no-fsync', ...args],
+          '--initial-cluster', initial, ...isDurable ? [] : ['--unsafe-no-fsync'], ...args],
       }
     })
     const servers = new EtcdServers(members, folder, access)

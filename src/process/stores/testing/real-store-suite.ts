@@ -113,8 +113,8 @@ export async function countsThroughKills(spec: StoreSpec): Promise<void> {
   }
 }
 
-/** Of three processes one leads; it is killed; another leads in time, and so on. */
-export async function leadPassesOnWhenKilled(spec: StoreSpec): Promise<void> {
+/** Of three processes one leads; it is killed; another leads in time, and so on. How long nobody led, in ms. */
+export async function leadPassesOnWhenKilled(spec: StoreSpec): Promise<number[]> {
   const children = Array.from({ length: 3 }, () => new Child('./candidate.ts', spec))
   const leaders = (): Child[] => children.filter(({ process: { signalCode }, lines }) => signalCode === null && (lines.at(-1) ?? 0) > 0)
   try {
@@ -122,14 +122,16 @@ export async function leadPassesOnWhenKilled(spec: StoreSpec): Promise<void> {
       for (const child of children) child.assertAlive()
       return leaders().length > 0 && children.every(({ lines }) => lines.length > 0)
     }, 'one leads')
+    const gaps: number[] = []
     for (let term = 1; term <= 2; term++) {
       const [leader] = leaders() as [Child]
       assert.equal(leader.lines.at(-1), term)
       await leader.kill()
-      await until(() => leaders().length > 0, `after term ${term} another leads within ${HANDOVER_MS} ms`, HANDOVER_MS)
+      gaps.push(await until(() => leaders().length > 0, `after term ${term} another leads within ${HANDOVER_MS} ms`, HANDOVER_MS))
     }
     const terms = children.flatMap(({ lines }) => lines.filter((term) => term > 0))
     assert.deepEqual(terms.sort(), [1, 2, 3], 'every term has one leader')
+    return gaps
   } finally {
     for (const child of children) await child.kill()
   }
