@@ -38,6 +38,7 @@ export const errorCodes = {
   NF_CLUSTER_RUNNING: 'A cluster of this name is running already.',
   NF_CLUSTER_NOT_RUNNING: 'No cluster of this name is running.',
   NF_CLUSTER_START: 'A cluster could not be started; the message says which node failed, and how.',
+  NF_NOT_LEADER: 'A controller was asked for what only the leading one can do.',
   NF_NODE_GONE: 'A process of a cluster does not answer, or has ended.',
   NF_EXISTS: 'A file that would be created exists already.',
   NF_BENCH: 'A benchmark could not be run, or its variants disagree.',

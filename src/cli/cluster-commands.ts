@@ -1,11 +1,11 @@
 /**
- * Commands to a running cluster: status, flows, migrate, drain, kill, events.
+ * Commands to a running cluster: status, flows, migrate, drain, scale, kill, events.
  */
 
+import { CodedError } from '../base/coded-error.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
-import type { ClusterEvent } from '../process/event-log.ts'
-import type { ClusterFlow, ClusterStatus, DrainResult } from '../process/supervisor.ts'
-import { callCluster } from '../process/supervisor-service.ts'
+import { ClusterClient } from '../process/cluster-client.ts'
+import type { ClusterStatus } from '../process/operator.ts'
 import { ExitStatus } from './exit-status.ts'
 import { bytesText, countOf, countText } from './number-text.ts'
 import { tableLines } from './text-table.ts'
@@ -15,13 +15,11 @@ export interface ClusterCommandOptions {
   readonly json?: boolean
 }
 
-/** How long draining may take, as the supervisor sees it, and a little more. */
-const DRAIN_CALL_MS = 40_000
 const WATCH_MS = 1000
 const FOLLOW_MS = 250
 
-function call<T>(options: ClusterCommandOptions, method: string, params: Record<string, unknown> = {}, timeoutMs?: number): Promise<T> {
-  return callCluster<T>(options.name, ClusterFolder.ofCluster(options.name), method, params, timeoutMs)
+function clusterOf({ name }: ClusterCommandOptions): ClusterClient {
+  return new ClusterClient(name, ClusterFolder.ofCluster(name))
 }
 
 function print(options: ClusterCommandOptions, value: unknown, lines: readonly string[]): number {
@@ -33,11 +31,11 @@ const sleep = (ms: number): Promise<void> => new Promise((resolve) => { setTimeo
 
 export async function statusCommand(options: ClusterCommandOptions & { readonly watch?: boolean }): Promise<number> {
   if (options.watch !== true) {
-    const status = await call<ClusterStatus>(options, 'Status')
+    const status = await clusterOf(options).status()
     return print(options, status, statusLines(status))
   }
   for (;;) {
-    const status = await call<ClusterStatus>(options, 'Status')
+    const status = await clusterOf(options).status()
     if (options.json !== true) process.stdout.write('\x1b[H\x1b[2J')
     print(options, status, statusLines(status))
     await sleep(WATCH_MS)
@@ -69,7 +67,7 @@ function statusLines(status: ClusterStatus): string[] {
 export async function flowsCommand(filter: readonly string[],
     options: ClusterCommandOptions & { readonly limit: number, readonly state?: boolean, readonly node?: string }): Promise<number> {
   const { limit, state = false, node } = options
-  const list = await call<{ total: number, flows: ClusterFlow[] }>(options, 'Flows', { filter: filter.join(' '), limit, state, node })
+  const list = await clusterOf(options).flows(filter.join(' '), limit, state, node)
   const rows = list.flows.map((flow) => [flow.node, flow.protocol, flow.a, flow.b, flow.phase, String(flow.epoch),
     flow.packets === undefined ? '' : countText(flow.packets), flow.bytes === undefined ? '' : bytesText(flow.bytes)])
   const right = { align: 'right' } as const
@@ -81,28 +79,38 @@ export async function flowsCommand(filter: readonly string[],
 }
 
 export async function migrateCommand(from: string, to: string, options: ClusterCommandOptions & { readonly number?: number }): Promise<number> {
-  const result = await call<{ from: string, to: string, number: number }>(options, 'Migrate', { from, to, number: options.number })
+  const result = await clusterOf(options).migrate(from, to, options.number)
   return print(options, result, [`${countOf(result.number, 'flow')} of ${result.from} ordered to ${result.to}`])
 }
 
 export async function drainCommand(node: string,
     options: ClusterCommandOptions & { readonly undo?: boolean, readonly remove?: boolean }): Promise<number> {
   const { undo = false, remove = false } = options
-  const result = await call<DrainResult>(options, 'Drain', { node, on: !undo, remove }, DRAIN_CALL_MS)
+  const result = await clusterOf(options).drain(node, !undo, remove)
   const empty = `${result.node} is empty: ${countOf(result.flowsBefore, 'flow')} left it in ${result.seconds} s`
   const text = undo ? `${result.node} gets flows again` : `${empty}${remove ? '; it has left the cluster' : ''}`
   return print(options, result, [text])
 }
 
+export async function scaleCommand(runtimes: string, options: ClusterCommandOptions): Promise<number> {
+  const number = Number(runtimes)
+  if (runtimes !== 'auto' && !(Number.isInteger(number) && number > 0)) {
+    throw new CodedError('NF_USAGE', `${JSON.stringify(runtimes)} is no number of runtimes`, 'Say a number from 1 on, or auto')
+  }
+  const result = await clusterOf(options).scale(runtimes === 'auto' ? 'auto' : number)
+  const text = result.isAutomatic ? `as many runtimes as the load demands, ${result.desired} now` : countOf(result.desired, 'runtime')
+  return print(options, result, [text])
+}
+
 export async function killCommand(node: string, options: ClusterCommandOptions & { readonly signal: string }): Promise<number> {
-  const result = await call<{ node: string, pid: number, signal: string }>(options, 'Kill', { node, signal: options.signal })
+  const result = await clusterOf(options).kill(node, options.signal)
   return print(options, result, [`${result.node} (process ${result.pid}) got ${result.signal}`])
 }
 
 export async function eventsCommand(options: ClusterCommandOptions & { readonly follow?: boolean }): Promise<number> {
   let after = 0
   do {
-    const { events } = await call<{ events: ClusterEvent[] }>(options, 'Events', { after })
+    const events = await clusterOf(options).events(after)
     for (const event of events) {
       process.stdout.write(options.json === true ? `${JSON.stringify(event)}\n` : `${event.time}  ${event.event.padEnd(18)}  ${event.text}\n`)
       after = event.number

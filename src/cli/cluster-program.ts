@@ -9,7 +9,7 @@ const DEFAULT_NAME = 'default'
 
 export function addClusterCommands(program: Command, done: (status: number) => void): void {
   program.command('up')
-    .description('run a cluster on this machine: switches, runtimes, and a supervisor that takes commands')
+    .description('run a cluster on this machine: controllers, switches and runtimes')
     .argument('[file]', 'configuration of the cluster, YAML or JSON; without one, a generator sends through two runtimes to a sink')
     .option('-n, --name <name>', 'name of the cluster (default: the file\'s, or default)')
     .option('-r, --runtimes <number>', 'how many runtimes (default: the file\'s, or 2)', wholeNumber)
@@ -34,7 +34,7 @@ export function addClusterCommands(program: Command, done: (status: number) => v
     .option('-n, --name <name>', 'name of the cluster', DEFAULT_NAME)
     .option('--json', name === 'events' ? 'print a JSON line for each' : 'print one JSON document')
 
-  toCluster('down', 'end a cluster: its supervisor, or what one that was killed has left')
+  toCluster('down', 'end a cluster, also one whose supervisor was killed')
     .action(async (options) => {
       const { downCommand } = await import('./up-command.ts')
       done(await downCommand(options))
@@ -70,6 +70,23 @@ export function addClusterCommands(program: Command, done: (status: number) => v
       const { drainCommand } = await import('./cluster-commands.ts')
       done(await drainCommand(node, options))
     })
+  toCluster('scale', 'say how many runtimes there are to be')
+    .argument('<runtimes>', 'a number, or auto: as the load demands')
+    .action(async (runtimes: string, options) => {
+      const { scaleCommand } = await import('./cluster-commands.ts')
+      done(await scaleCommand(runtimes, options))
+    })
+  toCluster('update', 'bring flows, batch by batch, to another version of the chain')
+    .argument('[file]', 'configuration with the chain, limits, timeouts and policy as they are to be')
+    .option('-s, --set <key=value>', 'one setting, more than once if need be: chain.NAME.KEY=VALUE', collect, [])
+    .addOption(new Option('--on-failure <what>', 'what a failure does').choices(['pause', 'roll-back']).default('pause'))
+    .addOption(new Option('--pause', 'leave both versions as they are for now').conflicts(['resume', 'rollBack']))
+    .addOption(new Option('--resume', 'go on with a paused update').conflicts(['pause', 'rollBack']))
+    .addOption(new Option('--roll-back', 'go back to the version before').conflicts(['pause', 'resume']))
+    .action(async (file: string | undefined, options) => {
+      const { updateCommand } = await import('./update-command.ts')
+      done(await updateCommand(file, options))
+    })
   toCluster('kill', 'kill the process of a node, to see what follows')
     .argument('<node>', 'name or id of a node')
     .option('--signal <signal>', 'another signal', 'SIGKILL')
@@ -82,6 +99,14 @@ export function addClusterCommands(program: Command, done: (status: number) => v
     .action(async (options) => {
       const { eventsCommand } = await import('./cluster-commands.ts')
       done(await eventsCommand(options))
+    })
+
+  program.command('controller')
+    .description('run one controller of a cluster in this process (nfactor up starts them all)')
+    .argument('<file>', 'what the supervisor has written for it')
+    .action(async (file: string) => {
+      const { controllerCommand } = await import('./node-command.ts')
+      done(await controllerCommand(file))
     })
 
   for (const kind of ['runtime', 'switch'] as const) {

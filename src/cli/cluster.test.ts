@@ -7,8 +7,8 @@ import assert from 'node:assert/strict'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { startTicksOf } from '../process/cluster-folder.ts'
-import type { ClusterStatus } from '../process/supervisor.ts'
+import { ClusterFolder, isRunning } from '../process/cluster-folder.ts'
+import type { ClusterStatus } from '../process/operator.ts'
 import { TestCluster } from './test-cluster.ts'
 
 const skip = process.platform === 'linux' ? false : 'ports to real links need Linux'
@@ -45,8 +45,9 @@ limits: { flows: 4096, packets: 2048 }
   cluster.must('up', file, '--detach')
   const first = await cluster.status()
   assert.ok(first.isReady)
-  assert.deepEqual(first.nodes.map(({ name, state, incarnation }) => [name, state, incarnation]),
-    [['ingress', 'ready', 1], ['egress', 'ready', 2], ['runtime-1', 'ready', 3], ['runtime-2', 'ready', 4]])
+  assert.deepEqual(first.nodes.map(({ name, state }) => [name, state]),
+    [['ingress', 'ready'], ['egress', 'ready'], ['runtime-1', 'ready'], ['runtime-2', 'ready']])
+  assert.equal(new Set(first.nodes.map(({ incarnation }) => incarnation)).size, 4)
   assert.equal(statSync(cluster.runFolder).mode & 0o777, 0o700)
   for (const name of readdirSync(cluster.runFolder)) {
     assert.equal(statSync(join(cluster.runFolder, name)).mode & 0o077, 0, `${name} is for its owner alone`)
@@ -86,25 +87,25 @@ limits: { flows: 4096, packets: 2048 }
     for (const { name, status: own } of status.nodes) assert.deepEqual(own?.dropReasons, {}, name)
   })
 
-  await context.test('a runtime that is killed comes back as another life', async () => {
-    const before = nodeOf(await cluster.status(), 'runtime-1')
+  await context.test('a runtime that is killed is replaced by another', async () => {
     cluster.must('kill', 'runtime-1')
-    const after = await cluster.until('it is ready again', async () => {
-      const node = nodeOf(await cluster.status(), 'runtime-1')
-      return node.state === 'ready' && node.incarnation > before.incarnation && node
+    const runtimes = await cluster.until('another is ready', async () => {
+      const { isReady, nodes } = await cluster.status()
+      const names = nodes.filter(({ kind }) => kind === 'runtime').map(({ name }) => name)
+      return isReady && !names.includes('runtime-1') && names
     })
-    assert.equal(after.restarts, 1)
+    assert.deepEqual(runtimes, ['runtime-2', 'runtime-3'])
     await cluster.until('the cluster serves all flows', async () => (await cluster.flows('udp')).length === 40)
-    const events = (await cluster.events()).filter(({ node }) => node === 'runtime-1').map(({ event }) => event).slice(-4)
-    assert.deepEqual(events, ['node-killed', 'node-died', 'node-started', 'node-ready'])
-    assert.match(cluster.must('events'), /node-died +runtime-1 \(incarnation 3\) ended by SIGKILL\n/)
+    const events = (await cluster.events()).filter(({ node }) => node === 'runtime-1').map(({ event }) => event)
+    assert.deepEqual(events.filter((event) => event !== 'node-silent').slice(-4), ['node-killed', 'node-died', 'node-fenced', 'recovered'])
+    assert.match(cluster.must('events'), /node-died +runtime-1 \(incarnation \d\) ended by SIGKILL\n/)
   })
 
   await context.test('so does a switch, which learns the flows from the runtimes', async () => {
     cluster.must('kill', 'egress')
     await cluster.until('it is ready again', async () => {
-      const node = nodeOf(await cluster.status(), 'egress')
-      return node.state === 'ready' && node.restarts === 1
+      const { isReady, nodes } = await cluster.status()
+      return isReady && nodes.find(({ name }) => name === 'egress')?.restarts === 1
     })
     const { received } = nodeOf(await cluster.status(), 'egress').status?.traffic as SinkCounts
     await cluster.until('packets arrive', async () =>
@@ -116,7 +117,7 @@ limits: { flows: 4096, packets: 2048 }
       [['up', file], /^error NF_CLUSTER_RUNNING: /], [['up', file, '--detach'], /^error NF_CLUSTER_RUNNING: /],
       [['kill', 'runtime-9', '--name', 'small'], /^error NF_CLUSTER: there is no node "runtime-9"\. Did you mean runtime-\d\?/],
       [['drain', 'ingress', '--name', 'small'], /^error NF_CLUSTER: ingress is a switch/],
-      [['migrate', '11', '11', '3', '--name', 'small'], /^error NF_CLUSTER: .*NF_MOVE_SELF/],
+      [['migrate', '12', '12', '3', '--name', 'small'], /^error NF_CLUSTER: .*NF_MOVE_SELF/],
       [['status', '--name', 'other'], /^error NF_CLUSTER_NOT_RUNNING: /], [['down', '--name', 'other'], /^error NF_CLUSTER_NOT_RUNNING: /],
     ] as const) {
       const { status, stderr, stdout } = cluster.call(...args)
@@ -126,22 +127,53 @@ limits: { flows: 4096, packets: 2048 }
     }
   })
 
-  await context.test('a runtime leaves the cluster for good', async () => {
+  await context.test('there can be more runtimes, and one leaves the cluster for good', async () => {
+    assert.equal(cluster.must('scale', '3'), '3 runtimes\n')
+    await cluster.until('there are three', async () => {
+      const { isReady, nodes } = await cluster.status()
+      return isReady && nodes.filter(({ kind }) => kind === 'runtime').length === 3
+    })
     cluster.must('drain', 'runtime-2', '--remove')
-    const { state, pid } = nodeOf(await cluster.status(), 'runtime-2')
-    assert.deepEqual([state, pid], ['removed', 0])
-    assert.ok((await cluster.status()).isReady)
+    await cluster.until('two are left', async () => {
+      const { isReady, desired, nodes } = await cluster.status()
+      return isReady && desired === 2 && nodes.map(({ name }) => name).join() === 'ingress,egress,runtime-1,runtime-3'
+    })
+  })
+
+  await context.test('a runtime that stands still is fenced, and another takes its place', async () => {
+    const { incarnation } = nodeOf(await cluster.status(), 'runtime-1')
+    cluster.must('kill', 'runtime-1', '--signal', 'SIGSTOP')
+    await cluster.until('it is fenced', async () => (await cluster.events()).some((one) =>
+      one.event === 'node-fenced' && one.incarnation === incarnation && one.reason === 'dead'))
+    await cluster.until('the cluster serves all flows', async () => {
+      const { isReady, nodes } = await cluster.status()
+      return isReady && nodes.every((one) => one.incarnation !== incarnation) && (await cluster.flows('udp')).length === 40
+    })
+    assert.ok(!new ClusterFolder(cluster.runFolder).livingProcesses().some((one) => one.incarnation === incarnation))
+  })
+
+  await context.test('a controller that is killed comes back, and knows what was', async () => {
+    const before = await cluster.status()
+    const controller = new ClusterFolder(cluster.runFolder).livingProcesses().find(({ kind }) => kind === 'controller')
+    process.kill(controller?.pid ?? 0, 'SIGKILL')
+    const { received } = nodeOf(before, 'egress').status?.traffic as SinkCounts
+    const after = await cluster.until('another life of it leads', async () => {
+      const status = await cluster.status()
+      return status.term > before.term && status.isReady && status
+    })
+    const lives = ({ nodes }: ClusterStatus): unknown => nodes.map(({ name, incarnation }) => [name, incarnation])
+    assert.deepEqual(lives(after), lives(before))
+    assert.ok((nodeOf(after, 'egress').status?.traffic as SinkCounts).received > received)
   })
 
   await context.test('nothing is left, also when the supervisor was killed', async () => {
-    const status = await cluster.status()
-    const pids = [status.pid, ...status.nodes.map(({ pid }) => pid)].filter((pid) => pid !== 0)
-    process.kill(status.pid, 'SIGKILL')
-    await cluster.until('it is gone', () => Promise.resolve(startTicksOf(status.pid) === 0), 5000)
-    assert.match(cluster.call('status', '--name', 'small').stderr, /^error NF_CLUSTER_NOT_RUNNING: the supervisor .*nfactor down --name small/)
-    assert.match(cluster.call('up', file).stderr, /^error NF_CLUSTER_RUNNING: /)
+    const processes = new ClusterFolder(cluster.runFolder).livingProcesses()
+    assert.deepEqual(processes.map(({ name }) => name).toSorted(), ['controller-1', 'egress', 'ingress', 'runtime-2', 'runtime-3', 'supervisor'])
+    for (const { kind, pid } of processes) if (kind === 'supervisor' || kind === 'controller') process.kill(pid, 'SIGKILL')
+    await cluster.until('they are gone', () => Promise.resolve(new ClusterFolder(cluster.runFolder).livingProcesses().length === 4), 5000)
+    assert.match(cluster.call('status', '--name', 'small').stderr, /^error NF_CLUSTER_NOT_RUNNING: the controllers .*nfactor down --name small/)
     cluster.must('down')
-    assert.deepEqual(pids.filter((pid) => startTicksOf(pid) !== 0), [])
+    assert.deepEqual(processes.filter(isRunning), [])
     assert.ok(!existsSync(cluster.runFolder))
   })
 })

@@ -19,8 +19,9 @@ import { clusterSchema, specOf, type ClusterSpec } from '../process/cluster-file
 import { ClusterFolder } from '../process/cluster-folder.ts'
 import { DemoNetwork } from '../process/demo-network.ts'
 import { resolveRunConfig, type RunConfig } from '../process/run-config.ts'
-import type { ClusterStatus, Supervisor } from '../process/supervisor.ts'
-import { runCluster } from '../process/supervisor-service.ts'
+import type { ClusterClient } from '../process/cluster-client.ts'
+import type { ClusterStatus } from '../process/operator.ts'
+import { runCluster } from '../process/supervisor.ts'
 import { clientProgram, parseDownloads, serverProgram, type Download } from './download-programs.ts'
 import { ExitStatus } from './exit-status.ts'
 import { bytesText, countOf, countText } from './number-text.ts'
@@ -79,18 +80,18 @@ class Demo {
     const spec = await this.#spec()
     const stop = new AbortController()
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop.abort() })
-    const ready = Promise.withResolvers<Supervisor>()
+    const ready = Promise.withResolvers<ClusterClient>()
     process.umask(0o077)
-    const cluster = runCluster({ spec, folder: new ClusterFolder(join(this.#home, 'c')), signal: stop.signal, onReady: ready.resolve })
-    const supervisor = await Promise.race([ready.promise, cluster.then(() => undefined)])
-    if (supervisor === undefined) return ExitStatus.interrupted
+    const running = runCluster({ spec, folder: new ClusterFolder(join(this.#home, 'c')), signal: stop.signal, onReady: ready.resolve })
+    const cluster = await Promise.race([ready.promise, running.then(() => undefined)])
+    if (cluster === undefined) return ExitStatus.interrupted
     try {
-      const show = this.#network === undefined ? this.#showGenerator(supervisor) : this.#showDownloads(supervisor, this.#network)
-      await Promise.race([show, cluster])
+      const show = this.#network === undefined ? this.#showGenerator(cluster) : this.#showDownloads(cluster, this.#network)
+      await Promise.race([show, running])
       if (stop.signal.aborted) return ExitStatus.interrupted
     } finally {
       stop.abort()
-      await cluster
+      await running
     }
     return this.#verdict()
   }
@@ -135,8 +136,8 @@ class Demo {
 
   // -- What is shown -------------------------------------------------------------------------------------------------
 
-  async #showDownloads(supervisor: Supervisor, network: DemoNetwork): Promise<void> {
-    await this.#sayReady(supervisor)
+  async #showDownloads(cluster: ClusterClient, network: DemoNetwork): Promise<void> {
+    await this.#sayReady(cluster)
     const server = this.#start(network.server, serverProgram)
     await new Promise((resolve) => { server.stdout?.once('data', resolve) })
     const whole = (downloads: readonly Download[]): boolean =>
@@ -145,27 +146,27 @@ class Demo {
 
     this.#say(`the client begins ${countOf(CONNECTIONS, 'download')} of ${bytesText(DOWNLOAD_BYTES)}`)
     let going = this.#download(network, DOWNLOAD_BYTES, PAUSE_MS)
-    await this.#until('flows', async () => (await supervisor.flows('tcp', 100, false)).total >= CONNECTIONS)
-    await this.#moveAndDrain(supervisor)
+    await this.#until('flows', async () => (await cluster.flows('tcp', 100)).total >= CONNECTIONS)
+    await this.#moveAndDrain(cluster)
     let downloads = await going
     this.#timings['longest stall while flows moved'] = stall(downloads)
     this.#promise(`all downloads whole, no connection reset, longest stall ${stall(downloads)} ms`, whole(downloads))
 
     this.#say('the same again, and a switch is killed')
     going = this.#download(network, DOWNLOAD_BYTES, PAUSE_MS)
-    await this.#until('flows', async () => (await supervisor.flows('tcp', 100, false)).total >= CONNECTIONS)
-    await this.#killAndWait(supervisor, 'egress')
+    await this.#until('flows', async () => (await cluster.flows('tcp', 100)).total >= CONNECTIONS)
+    await this.#killAndWait(cluster, 'egress')
     downloads = await going
     this.#timings['longest stall while a switch was dead'] = stall(downloads)
     this.#promise(`all downloads whole behind a switch that was killed, longest stall ${stall(downloads)} ms`, whole(downloads))
 
     this.#say('the same again, and the runtime that serves most of it is killed')
     going = this.#download(network, DOWNLOAD_BYTES, PAUSE_MS)
-    await this.#until('flows', async () => (await supervisor.flows('tcp', 100, false)).total >= CONNECTIONS)
+    await this.#until('flows', async () => (await cluster.flows('tcp', 100)).total >= CONNECTIONS)
     await sleep(500)
-    const { nodes } = await supervisor.status()
+    const { nodes } = await cluster.status()
     const busiest = nodes.filter(({ kind }) => kind === 'runtime').toSorted((a, b) => (b.workload?.flows ?? 0) - (a.workload?.flows ?? 0))[0]
-    await this.#killAndWait(supervisor, busiest.name)
+    await this.#killAndWait(cluster, busiest.name)
     downloads = await going
     this.#timings['longest stall when a runtime was killed'] = stall(downloads)
     this.#promise(`all downloads whole although their runtime was killed, longest stall ${stall(downloads)} ms`, whole(downloads))
@@ -174,56 +175,56 @@ class Demo {
     server.kill('SIGKILL')
   }
 
-  async #showGenerator(supervisor: Supervisor): Promise<void> {
-    await this.#sayReady(supervisor)
-    await this.#until('flows', async () => (await supervisor.flows('udp', 1000, false)).total >= 100)
-    await this.#moveAndDrain(supervisor)
-    const { received, lost, duplicated, reordered, corrupted } = trafficOf(await supervisor.status())
+  async #showGenerator(cluster: ClusterClient): Promise<void> {
+    await this.#sayReady(cluster)
+    await this.#until('flows', async () => (await cluster.flows('udp', 1000)).total >= 100)
+    await this.#moveAndDrain(cluster)
+    const { received, lost, duplicated, reordered, corrupted } = trafficOf(await cluster.status())
     this.#promise(`${countText(received)} packets, ${lost} lost, ${duplicated} doubled, ${reordered} out of order`,
       received > 0 && lost + duplicated + reordered + corrupted === 0)
-    await this.#killAndWait(supervisor, 'egress')
-    await this.#killAndWait(supervisor, 'runtime-1')
-    const before = trafficOf(await supervisor.status()).received
+    await this.#killAndWait(cluster, 'egress')
+    await this.#killAndWait(cluster, 'runtime-1')
+    const before = trafficOf(await cluster.status()).received
     await sleep(1000)
-    this.#promise('packets pass after a switch and a runtime were killed', trafficOf(await supervisor.status()).received > before + 2000)
+    this.#promise('packets pass after a switch and a runtime were killed', trafficOf(await cluster.status()).received > before + 2000)
   }
 
-  async #sayReady(supervisor: Supervisor): Promise<void> {
-    const { nodes, chain } = await supervisor.status()
+  async #sayReady(cluster: ClusterClient): Promise<void> {
+    const { nodes, chain } = await cluster.status()
     for (const { name, bootMs } of nodes) this.#timings[`${name} from start to ready`] = bootMs
     this.#say(`the cluster is ready: ${nodes.map(({ name, bootMs }) => `${name} after ${bootMs} ms`).join(', ')}; chain ${chain.join(', ')}`)
   }
 
-  async #moveAndDrain(supervisor: Supervisor): Promise<void> {
+  async #moveAndDrain(cluster: ClusterClient): Promise<void> {
     const names = ['runtime-1', 'runtime-2'] as const
     const took: number[] = []
     for (let move = 0; move < MOVES; move++) {
       const [from, to] = move % 2 === 0 ? names : names.toReversed()
       const began = performance.now()
-      await supervisor.migrate(from, to)
-      await this.#until('all flows have moved', async () => (await supervisor.flows('', 10_000, false)).flows.every(({ node }) => node !== from))
+      await cluster.migrate(from, to)
+      await this.#until('all flows have moved', async () => (await cluster.flows('', 10_000)).flows.every(({ node }) => node !== from))
       took.push(performance.now() - began)
       await sleep(120)
     }
     this.#timings['all flows moved, longest'] = Math.round(Math.max(...took))
     this.#say(`all flows have moved ${MOVES} times between the runtimes, in ${took.map((ms) => `${Math.round(ms)}`).join(', ')} ms`)
-    const { flowsBefore, seconds } = await supervisor.drain('runtime-1')
+    const { flowsBefore, seconds } = await cluster.drain('runtime-1')
     this.#timings['runtime drained'] = Math.round(seconds * 1000)
     this.#say(`runtime-1 is drained: ${countOf(flowsBefore, 'flow')} left it in ${Math.round(seconds * 1000)} ms`)
-    await supervisor.drain('runtime-1', false)
+    await cluster.drain('runtime-1', false)
   }
 
-  async #killAndWait(supervisor: Supervisor, node: string): Promise<void> {
+  async #killAndWait(cluster: ClusterClient, node: string): Promise<void> {
     await this.#timed(`${node} ready again after SIGKILL`, async () => {
-      const { incarnation } = supervisor.member(node)
-      const { pid } = supervisor.kill(node, 'SIGKILL')
+      const incarnation = (await cluster.status()).nodes.find(({ name }) => name === node)?.incarnation
+      const { pid } = await cluster.kill(node)
       this.#say(`${node} (process ${pid}) is killed with SIGKILL`)
-      await this.#until(`${node} is back`, async () => {
-        const found = (await supervisor.status()).nodes.find(({ name }) => name === node)
-        return found?.state === 'ready' && found.incarnation > incarnation
+      await this.#until(`${node} is replaced`, async () => {
+        const { isReady, nodes } = await cluster.status()
+        return isReady && nodes.every((one) => one.incarnation !== incarnation)
       })
     })
-    this.#say(`${node} is back after ${this.#timings[`${node} ready again after SIGKILL`]} ms, as another life`)
+    this.#say(`${node} is replaced after ${this.#timings[`${node} ready again after SIGKILL`]} ms, by another life`)
   }
 
   // -- Programs ------------------------------------------------------------------------------------------------------

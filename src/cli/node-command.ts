@@ -1,10 +1,17 @@
 /**
- * `nfactor runtime` and `nfactor switch`: one node of a cluster as a process. A supervisor starts them; for people who build their own.
+ * `nfactor runtime`, `nfactor switch`, `nfactor controller`: one process of a cluster. Controllers start the nodes, a supervisor the
+ * controllers; for people who build their own.
  */
 
 import { writeSync } from 'node:fs'
+import { CodedError } from '../base/coded-error.ts'
+import { ClusterFolder } from '../process/cluster-folder.ts'
+import { readConfigDocument } from '../process/config-document.ts'
+import { ControllerProcess } from '../process/controller-process.ts'
+import { processLauncher } from '../process/node-launcher.ts'
 import { NodeExit, NodeProcess } from '../process/node-process.ts'
 import { readNodeConfig, type NodeConfig } from '../process/node-config.ts'
+import { readIdentity, type ControllerConfig } from '../process/supervisor.ts'
 
 export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promise<number> {
   const config = readNodeConfig(file, kind)
@@ -14,6 +21,18 @@ export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promi
   process.on('uncaughtException', (error) => { endAtOnce(node.report(error)) })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { node.stop() })
   return await node.run()
+}
+
+export async function controllerCommand(file: string): Promise<number> {
+  const config = readConfigDocument(file).value as ControllerConfig | null
+  if (config?.kind !== 'controller') throw new CodedError('NF_CONFIG_INVALID', `${file} is not for a controller`)
+  const { id, name } = config
+  const folder = new ClusterFolder(config.folder)
+  process.umask(0o077)
+  process.title = `nfactor ${name}`
+  const controller = await ControllerProcess.open({ id, name, folder, identity: readIdentity(folder), launcher: processLauncher })
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { controller.stop() })
+  return await controller.run()
 }
 
 /** A defect: what comes after it would be wrong. */

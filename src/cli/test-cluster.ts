@@ -8,9 +8,10 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { callOnce } from '../process/line-rpc.ts'
+import { ClusterClient } from '../process/cluster-client.ts'
+import { ClusterFolder } from '../process/cluster-folder.ts'
 import type { ClusterEvent } from '../process/event-log.ts'
-import type { ClusterFlow, ClusterStatus } from '../process/supervisor.ts'
+import type { ClusterFlow, ClusterStatus } from '../process/operator.ts'
 
 const main = fileURLToPath(new URL('./main.ts', import.meta.url))
 
@@ -58,9 +59,9 @@ export class TestCluster {
     return join(this.folder, 'run', this.#name)
   }
 
-  /** A command to the supervisor without a process in between. */
+  /** A command to the controllers without a process in between. */
   ask<T>(method: string, params: Record<string, unknown> = {}): Promise<T> {
-    return callOnce<T>(join(this.runFolder, 'supervisor.sock'), method, params, 40_000)
+    return new ClusterClient(this.#name, new ClusterFolder(this.runFolder)).call<T>(method, params, 40_000)
   }
 
   status(): Promise<ClusterStatus> {

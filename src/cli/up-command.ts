@@ -5,12 +5,14 @@
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
+import { CodedError } from '../base/coded-error.ts'
 import { readCluster, type ClusterSpec } from '../process/cluster-file.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
 import { childEnvironment, programPath } from '../process/node-launcher.ts'
-import type { ClusterStatus } from '../process/supervisor.ts'
-import { callCluster, endCluster, runCluster } from '../process/supervisor-service.ts'
+import { ClusterClient } from '../process/cluster-client.ts'
+import { callOnce } from '../process/line-rpc.ts'
+import type { ClusterStatus } from '../process/operator.ts'
+import { endCluster, printedError, runCluster } from '../process/supervisor.ts'
 import { ExitStatus } from './exit-status.ts'
 
 export interface UpCommandOptions {
@@ -42,8 +44,8 @@ export async function upCommand(file: string | undefined, options: UpCommandOpti
   const began = performance.now()
   await runCluster({
     spec, folder, signal: stop.signal,
-    onReady: (supervisor) => {
-      void supervisor.status().then((report) => { print(report, performance.now() - began, options.json === true, '; Ctrl-C ends it') })
+    onReady: (client) => {
+      void client.status().then((report) => { print(report, performance.now() - began, options.json === true, '; Ctrl-C ends it') })
     },
   })
   folder.remove()
@@ -79,8 +81,9 @@ async function detach(file: string | undefined, spec: ClusterSpec, folder: Clust
       rmSync(log, { force: true })
       throw failureOf(said)
     }
-    const status = await callCluster<ClusterStatus>(spec.name, folder, 'Status').catch(() => undefined)
-    if (status?.pid === child.pid && status?.isReady === true) {
+    const supervisor = await callOnce<{ pid: number, isReady: boolean }>(folder.supervisorSocket, 'Status').catch(() => undefined)
+    if (supervisor?.pid === child.pid && supervisor?.isReady === true) {
+      const status = await new ClusterClient(spec.name, folder).status()
       child.unref()
       const mend = `; nfactor down${spec.name === 'default' ? '' : ` --name ${spec.name}`} ends it`
       print(status, performance.now() - began, options.json === true, mend)
@@ -93,9 +96,7 @@ async function detach(file: string | undefined, spec: ClusterSpec, folder: Clust
 }
 
 function failureOf(log: string): CodedError {
-  const match = /^error (NF_[A-Z_]+): (.*)$/m.exec(log)
-  if (match !== null && Object.hasOwn(errorCodes, match[1])) return new CodedError(match[1] as ErrorCode, match[2])
-  return new CodedError('NF_CLUSTER_START', `the supervisor has ended: ${log.trim().split('\n').at(-1) ?? ''}`)
+  return printedError(log) ?? new CodedError('NF_CLUSTER_START', `the supervisor has ended: ${log.trim().split('\n').at(-1) ?? ''}`)
 }
 
 export async function downCommand(options: { readonly name: string, readonly json?: boolean }): Promise<number> {

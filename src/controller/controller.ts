@@ -133,6 +133,21 @@ export class Controller {
     return this.#term
   }
 
+  /** What it sees now, leader or not; undefined before the cluster has been founded. */
+  view(now: TimeUs): ClusterView | undefined {
+    return viewOf(this.#mirror, { judgements: this.#detector.judge(now), reports: this.#reports, ended: this.#ended }, this.#term, now)
+  }
+
+  /** Who leads, as the store has it; empty if nobody does. */
+  get leader(): string {
+    return this.#mirror.get('leader')?.name ?? ''
+  }
+
+  /** Gives up its lease, so that another need not wait for its end. */
+  resign(now: TimeUs): void {
+    this.#leadership.resign(now, (request) => { this.#store.submit(request, now) })
+  }
+
   /** Reports go to every controller. */
   receive(report: Report, now: TimeUs): void {
     const { node, incarnation, pausedUs, words } = report

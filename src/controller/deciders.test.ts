@@ -33,7 +33,7 @@ const gateway = (id: number, more: Partial<SwitchView> = {}): SwitchView => ({
 function view(runtimes: readonly RuntimeView[], more: Partial<ClusterView> & { scale?: ScaleDocument } = {}): ClusterView {
   const switches = more.switches ?? [gateway(1), gateway(2)]
   return {
-    now: 100e6, term: 4, scale: { desired: runtimes.length, isAutomatic: true, decision: 1, decidedAt: 0, chain: 1, starting: [], held: [], leaving: [] },
+    now: 100e6, term: 4, scale: scale(runtimes.length),
     cluster: { generation: 3, incarnation: 500, chains: Object.fromEntries(runtimes.map(({ incarnation, chain }) => [incarnation, chain])),
       config: { version: 5, clusterId: 1,
         switches: switches.map(({ id, incarnation }) => ({ id, incarnation, side: 'ingress', isHome: true })),

@@ -3,6 +3,7 @@
  */
 
 import type { TimeUs } from '../base/clock.ts'
+import type { PeerWord } from '../controller/failure-detector.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 
 /**
@@ -56,6 +57,8 @@ export interface ClusterNode {
   readonly openSteps: Readonly<Record<string, number>>
   /** Data frames that have been received and not been counted yet. */
   readonly pendingFrames: number
+  /** When it has last heard each of the others, on the control network. */
+  peerWords(now: TimeUs): PeerWord[]
   /** Packet slots in use. */
   readonly slotsUsed: number
   /** The flows that it knows. For checkers and people, not for the packet path. */

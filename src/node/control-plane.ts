@@ -4,6 +4,7 @@
 
 import type { TimeUs } from '../base/clock.ts'
 import { BATCH_PACKETS } from '../base/limits.ts'
+import type { PeerWord } from '../controller/failure-detector.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
@@ -115,6 +116,12 @@ export function createControlPlane(options: ControlPlaneOptions) {
     session: (peer: number): Session | undefined => sessions.get(peer),
     /** True while any session's reserve is more than half used. */
     get isStrained() { return list.some((session) => session.isStrained) },
+    /** What it has heard of each peer of the configuration: for failure detectors. */
+    words: (now: TimeUs): PeerWord[] => list.filter((session) => session.peerIncarnation !== 0 && session.lastHeard !== 0)
+      .map((session) => {
+        const heardAgoUs = Math.max(0, now - session.lastHeard)
+        return { peer: session.peer, heardAgoUs, owedUs: session.isSilent ? heardAgoUs : 0 }
+      }),
     /** Ids of peers that have not answered for a while although something waits for them. */
     silentPeers: (): number[] => list.filter((session) => session.isSilent).map((session) => session.peer),
   }

@@ -424,6 +424,9 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get packets() { return packets() },
     dropReasons,
     openSteps, anomalies, flows,
+    peerWords: control.words,
+    /** Moves out that are ordered or under way. */
+    get movesOpen() { return outgoing.ordered + outgoing.moves.size },
     /** True when a draining runtime may be let go. */
     get isEmpty() { return (coordinator as Coordinator).isEmpty },
     get pendingFrames() { return linkList.reduce((sum, { link }) => sum + link.pending, 0) },

@@ -465,6 +465,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     get packets() { return packets() },
     dropReasons: () => ({ ...drops }),
     openSteps, anomalies, flows,
+    peerWords: control.words,
     /** Entries in the table, aliases included. */
     get entries() { return table.size },
     get pendingFrames() { return links.reduce((sum, { link }) => sum + link.pending, 0) },

@@ -20,6 +20,7 @@ import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } fro
 import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
 
 const RUNTIMES_MAX = 64
+const CONTROLLERS_MAX = 7
 export const DEFAULT_CLUSTER_NAME = 'default'
 
 export const clusterNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/,
@@ -30,6 +31,18 @@ export const clusterSchema = runConfigSchema.extend({
   runtimes: z.int().min(1).max(RUNTIMES_MAX).default(2).describe('How many runtimes'),
   placement: placementSchema,
   replication: replicationSchema,
+  scale: z.strictObject({
+    min: z.int().min(1).max(RUNTIMES_MAX).default(1).describe('How many runtimes at least'),
+    max: z.int().min(1).max(RUNTIMES_MAX).default(16).describe('How many runtimes at most'),
+  }).refine(({ min, max }) => min <= max, 'min is more than max').optional()
+    .describe('The number of runtimes follows the load; without it there are as many as were asked for'),
+  patience: z.number().min(0.05).max(60).optional()
+    .describe('Seconds that a node may stand still before it is taken for dead: 0.5 with replication, 2 without'),
+  controllers: z.int().min(1).max(CONTROLLERS_MAX).default(1).describe('How many controllers; one of them leads'),
+  etcd: z.strictObject({
+    endpoints: z.array(z.url()).min(1).describe('http://HOST:PORT of its members'),
+    prefix: z.string().optional().describe('Of all keys; the cluster\'s own by default'),
+  }).optional().describe('Where controllers keep what they decide; without it in a file of the cluster\'s folder'),
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
 }).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
@@ -41,6 +54,10 @@ export interface ClusterSpec {
   readonly runtimes: number
   readonly placement: ClusterDocument['placement']
   readonly replication: ClusterDocument['replication']
+  readonly scale: ClusterDocument['scale']
+  readonly patience: number
+  readonly controllers: number
+  readonly etcd: ClusterDocument['etcd']
   readonly ingress: ExternalPortConfig
   readonly egress: ExternalPortConfig | undefined
   /** What each runtime runs: what its file holds, and the folder in which relative names start. */
@@ -67,12 +84,14 @@ export async function readCluster(file: string | undefined, settings: readonly s
 
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, replication, chain, limits, timeouts, policy } = content
+  const { name, runtimes, placement, replication, scale, controllers, etcd, chain, limits, timeouts, policy } = content
+  const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, runtimes, placement, replication, ingress, egress,
+    name, placement, replication, scale, patience, controllers, etcd, ingress, egress,
+    runtimes: Math.min(scale?.max ?? RUNTIMES_MAX, Math.max(scale?.min ?? 1, runtimes)),
     run: { chain, limits, timeouts, policy },
     folder: file === undefined ? process.cwd() : dirname(resolve(file)),
     chain: config.chain.map(({ definition }) => definition.name),

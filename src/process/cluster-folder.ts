@@ -2,12 +2,14 @@
  * Cluster folder: where the processes of one cluster on this machine meet. Sockets, node files, logs; for its owner alone (mode 700,
  * files 600), and removed when the cluster ends.
  *
- *     supervisor.sock        commands of people           1.json, 1.log, 1.sock      node 1: its file, what it printed, its commands
- *     processes.json         what has been started        control-1                  node 1 on the control network
- *     events.jsonl           what has happened            link-1-11, bypass-1-2      links
+ *     supervisor.sock        whoever holds the cluster    1.json, 1.log, 1.sock      node 1: its file, what it printed, its commands
+ *     cluster.json           what the cluster is          control-1                  node 1 on the control network
+ *     run-1.json ...         versions of the chain        link-1-11, bypass-1-2      links
+ *     store.db               the controllers' store       controller-1.json, .log, .sock
+ *     events.jsonl           what has happened            processes/                 what has been started
  */
 
-import { chmodSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import { join, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
@@ -17,7 +19,13 @@ const LONGEST_NAME = '/link-255-255'
 const SOCKET_PATH_MAX = 107
 
 export interface ProcessEntry {
+  readonly kind: 'supervisor' | 'controller' | 'switch' | 'runtime'
+  readonly id: number
   readonly name: string
+  /** Of runtimes; 0 for others. */
+  readonly incarnation: number
+  /** Milliseconds since the Unix epoch. */
+  readonly startedAt: number
   readonly pid: number
   /** When the process began, in the kernel's ticks since boot: with it, a pid names one process for ever. */
   readonly startTicks: number
@@ -49,6 +57,7 @@ export class ClusterFolder {
       const stats = lstatSync(this.path)
       if (!stats.isDirectory() || stats.uid !== userInfo().uid) throw new Error('it belongs to somebody else')
       chmodSync(this.path, 0o700)
+      mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
     } catch (cause) {
       throw new CodedError('NF_FILE_UNWRITABLE', `the cluster's folder ${this.path} cannot be made: ${(cause as Error).message}`,
         'Name another one in the environment variable NFACTOR_DIR', { cause })
@@ -73,8 +82,56 @@ export class ClusterFolder {
     return join(this.path, 'events.jsonl')
   }
 
-  get runFile(): string {
-    return join(this.path, 'run.json')
+  get clusterFile(): string {
+    return join(this.path, 'cluster.json')
+  }
+
+  get storeFile(): string {
+    return join(this.path, 'store.db')
+  }
+
+  /** The highest term in which processes were started or ended. */
+  get termFile(): string {
+    return join(this.path, 'term')
+  }
+
+  get #processes(): string {
+    return join(this.path, 'processes')
+  }
+
+  /** What runtimes run, by version of the chain. */
+  runFile(version: number): string {
+    return join(this.path, `run-${version}.json`)
+  }
+
+  controllerFile(id: number): string {
+    return join(this.path, `controller-${id}.json`)
+  }
+
+  controllerLog(id: number): string {
+    return join(this.path, `controller-${id}.log`)
+  }
+
+  controllerSocket(id: number): string {
+    return join(this.path, `controller-${id}.sock`)
+  }
+
+  /** Nodes that have, or had, a socket for commands. */
+  nodeIds(): number[] {
+    return this.#namesIn(this.path).flatMap((name) => /^(\d+)\.sock$/.exec(name)?.[1] ?? []).map(Number)
+  }
+
+  /** Controllers that were ever started. */
+  controllerIds(): number[] {
+    return this.#namesIn(this.path).flatMap((name) => /^controller-(\d+)\.json$/.exec(name)?.[1] ?? []).map(Number)
+  }
+
+  #namesIn(path: string): string[] {
+    try {
+      return readdirSync(path)
+    } catch {
+      return []
+    }
   }
 
   /** What a supervisor prints that has no terminal: beside the folder, which it makes itself. */
@@ -108,19 +165,39 @@ export class ClusterFolder {
     renameSync(`${path}.new`, path)
   }
 
-  writeProcesses(entries: readonly ProcessEntry[]): void {
-    this.write(join(this.path, 'processes.json'), `${JSON.stringify(entries)}\n`)
-  }
-
-  /** What was started by the last supervisor and is alive still. */
-  livingProcesses(): ProcessEntry[] {
+  /**
+   * Claims the start of one life for the caller: false if somebody has claimed it before. What is written then names the process.
+   */
+  claimLife(name: string, incarnation: number): boolean {
     try {
-      const entries = JSON.parse(readFileSync(join(this.path, 'processes.json'), 'utf8')) as ProcessEntry[]
-      return entries.filter(({ pid, startTicks }) => startTicksOf(pid) === startTicks)
+      writeFileSync(join(this.#processes, `${name}-${incarnation}.json`), '', { flag: 'wx', mode: 0o600 })
+      return true
     } catch {
-      return []
+      return false
     }
   }
+
+  /** Notes a process that has been started; one of the same name and incarnation is over. */
+  noteProcess(entry: ProcessEntry): void {
+    this.write(join(this.#processes, `${entry.name}-${entry.incarnation}.json`), `${JSON.stringify(entry)}\n`)
+  }
+
+  /** All that was started for this cluster, whoever did, and is alive. */
+  livingProcesses(): ProcessEntry[] {
+    return this.#namesIn(this.#processes).filter((name) => name.endsWith('.json')).flatMap((name) => {
+      try {
+        return [JSON.parse(readFileSync(join(this.#processes, name), 'utf8')) as ProcessEntry]
+      } catch {
+        // Claimed, and not started yet.
+        return []
+      }
+    }).filter(isRunning)
+  }
+}
+
+/** Whether a process that was noted is alive. */
+export function isRunning({ pid, startTicks }: ProcessEntry): boolean {
+  return startTicks !== 0 && startTicksOf(pid) === startTicks
 }
 
 /** When a process began, in ticks since boot; 0 if there is none. */

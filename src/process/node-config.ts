@@ -5,7 +5,7 @@
  *     { kind: switch, id: 1, incarnation: 1, folder: /run/user/1000/nfactor/web, external: { type: tap, interface: nf0 } }
  *     { kind: runtime, id: 11, incarnation: 3, folder: ..., run: run.json }
  *
- * Which other nodes there are, and which life of each is meant, comes with `NotifyClusterConfig`.
+ * Which other nodes there are, and which life of each is meant, comes from a controller, or whoever else says `NotifyClusterConfig`.
  */
 
 import { dirname, resolve } from 'node:path'
@@ -30,7 +30,6 @@ export const replicationSchema = z.enum(['none', 'async', 'commit']).default('no
 const nodeFields = {
   id: id.describe('Unique in the cluster, over switches and runtimes'),
   name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/).describe('What people call the node'),
-  incarnation: incarnation.describe('This life of the node: unique in the cluster for ever'),
   clusterId: z.int().min(1).max(0xffffffff).describe('Nodes with another one are not heard'),
   folder: z.string().min(1).describe('Folder of the cluster\'s sockets, for its owner alone'),
   seed: z.int().min(0).max(0xffffffff).default(1),
@@ -39,12 +38,15 @@ const nodeFields = {
 export const nodeConfigSchema = z.discriminatedUnion('kind', [
   z.strictObject({
     kind: z.literal('runtime'), ...nodeFields,
+    incarnation: incarnation.describe('This life of the node: unique in the cluster for ever'),
+    chainVersion: z.int().min(0).default(0).describe('Version of the chain, as controllers count'),
     run: z.string().optional().describe('Configuration of nfactor run: chain, limits, timeouts, policy'),
     replication: replicationSchema,
     nfFolder: z.string().optional().describe('Where relative names of network functions start'),
   }),
   z.strictObject({
     kind: z.literal('switch'), ...nodeFields,
+    incarnation: incarnation.optional().describe('This life of the node; without it a controller gives it one'),
     external: externalPortSchema,
     externalFolder: z.string().default('.').describe('Where relative names of capture files start'),
     /** The switch on the other side: frames that are not IP go there. */

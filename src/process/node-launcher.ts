@@ -1,11 +1,12 @@
 /**
- * Node launcher: how a supervisor starts the processes of nodes. Here as children on this machine; containers can be another one.
+ * Node launcher: how controllers and supervisors start processes. Here as children on this machine; containers can be another one.
  */
 
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
 import type { NodeConfig } from './node-config.ts'
 
 export interface LaunchedNode {
@@ -23,8 +24,8 @@ export interface NodeEnd {
 }
 
 export interface NodeLauncher {
-  /** @param file where the node's configuration is, @param log where its output goes */
-  launch(kind: NodeConfig['kind'], file: string, log: string): LaunchedNode
+  /** @param file where the configuration of the process is, @param log where its output goes */
+  launch(kind: NodeConfig['kind'] | 'controller', file: string, log: string): LaunchedNode
 }
 
 /** The program that this process runs: TypeScript in a source tree, JavaScript in a package. */
@@ -64,4 +65,13 @@ function lastLinesOf(log: string): string {
   } catch {
     return ''
   }
+}
+
+/** What the process said before it ended, as an error of ours. */
+export function startError(name: string, end: NodeEnd): CodedError {
+  const line = end.lastLines.split('\n').findLast((one) => /^error NF_[A-Z_]+: /.test(one))
+  const match = line === undefined ? null : /^error (NF_[A-Z_]+): (.*)$/.exec(line)
+  if (match !== null && Object.hasOwn(errorCodes, match[1])) return new CodedError(match[1] as ErrorCode, `${name}: ${match[2]}`)
+  const how = end.signal === null ? `with status ${end.status}` : `by ${end.signal}`
+  return new CodedError('NF_CLUSTER_START', `${name} ended ${how} before it was ready: ${end.lastLines.split('\n').at(-1) ?? ''}`)
 }

@@ -11,12 +11,15 @@
  * Crash-only: nothing is kept on disk, and what a process leaves behind (sockets) the next life takes over.
  *
  * Commands, named as in the paper's table 2: GetStatus, PollWorkload, NotifyClusterConfig, SetMigrationTarget, Drain, ListFlows,
- * Shutdown.
+ * Shutdown. Controllers use two others, `Report` and `Command`: `controller/node-commands.ts`. A switch that was started without an
+ * incarnation answers `Report` with a hello until it is given one.
  */
 
+import { randomUUID } from 'node:crypto'
 import { assert } from '../base/assert.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { IdleTimeouts } from '../base/limits.ts'
+import type { Hello, NodeCommand, Report } from '../controller/node-commands.ts'
 import { Arena } from '../memory/arena.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
@@ -34,6 +37,7 @@ import { listFlows } from './flow-list.ts'
 import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 import { NodeLink } from './node-link.ts'
+import { NodeReporter } from './node-reporter.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
 import { configError, resolveRunConfig, type RunConfig } from './run-config.ts'
 
@@ -46,6 +50,11 @@ const FLOWS_MAX = 100_000
 /** How long a node waits for its links before it begins without, and how often it looks. */
 const LINK_MS = 2_000
 const LINK_POLL_MS = 2
+/** The rhythm by which a node sees that it has stood still. */
+const RHYTHM_MS = 20
+
+/** The answer to `Report`. */
+export type ReportAnswer = { readonly hello: Hello } | { readonly report: Report }
 
 export class NodeProcess {
   readonly #config: NodeConfig
@@ -55,6 +64,11 @@ export class NodeProcess {
   readonly #control: DatagramPort
   readonly #links = new Map<number, NodeLink>()
   readonly #rpc: LineRpcServer
+  readonly #reporter = new NodeReporter()
+  /** Tells this process from others of the same node. */
+  readonly #nonce = randomUUID()
+  #incarnation: number
+  #pausedUs = 0
   #bypass: NodeLink | undefined
   #external: ExternalPort | undefined
   #run: RunConfig | undefined
@@ -63,6 +77,7 @@ export class NodeProcess {
   #executor: Executor | undefined
   #cluster: ClusterConfig | undefined
   #isBeginning = false
+  #isDraining = false
   #isFenced = false
   #isStopped = false
   readonly #ended = Promise.withResolvers<number>()
@@ -70,6 +85,7 @@ export class NodeProcess {
   /** @param onDefect called with a report when the node has broken an invariant: the process is to end at once */
   constructor(config: NodeConfig, onDefect: (report: string) => void) {
     this.#config = config
+    this.#incarnation = config.incarnation ?? 0
     this.#onDefect = onDefect
     this.#folder = new ClusterFolder(config.folder)
     this.#control = new DatagramPort({ arena: this.#arena, folder: config.folder, node: config.id })
@@ -77,6 +93,8 @@ export class NodeProcess {
       GetStatus: () => this.#status(),
       PollWorkload: () => this.#workload(),
       NotifyClusterConfig: (params) => this.#notifyClusterConfig(params),
+      Report: ({ controller }) => this.#report(String(controller)),
+      Command: ({ command }) => this.#command(command as NodeCommand),
       SetMigrationTarget: (params) => this.#setMigrationTarget(params),
       Drain: (params) => this.#drain(params),
       ListFlows: (params) => this.#listFlows(params),
@@ -92,6 +110,7 @@ export class NodeProcess {
    */
   async run(): Promise<number> {
     const config = this.#config
+    const rhythm = this.#watchPauses()
     try {
       if (config.kind === 'runtime') {
         const { config: run, problems } = await resolveRunConfig({ file: config.run, folder: config.nfFolder })
@@ -110,6 +129,7 @@ export class NodeProcess {
       await this.#rpc.open()
       return await this.#ended.promise
     } finally {
+      clearInterval(rhythm)
       this.#rpc.close()
       for (const port of this.#ports()) await port.close()
     }
@@ -124,10 +144,10 @@ export class NodeProcess {
 
   /** What there is to say about this process when it fails: a line of JSON. */
   report(error: unknown): string {
-    const { kind, id, name, incarnation } = this.#config
+    const { kind, id, name } = this.#config
     const node = this.#node
     return JSON.stringify({
-      node: { kind, id, name, incarnation }, error: error instanceof Error ? error.stack : String(error),
+      node: { kind, id, name, incarnation: this.#incarnation }, error: error instanceof Error ? error.stack : String(error),
       configVersion: this.#cluster?.version ?? 0, packets: node?.packets, dropReasons: node?.dropReasons(), openSteps: node?.openSteps,
       anomalies: node?.anomalies, slotsUsed: node?.slotsUsed,
     })
@@ -147,8 +167,13 @@ export class NodeProcess {
   #notifyClusterConfig(params: RpcParams): CommandResult {
     const { data, problems: [problem] } = checkAgainst(clusterConfigSchema, params.config)
     if (problem !== undefined) throw new CodedError(problem.code, problem.message, problem.mend)
-    const next = data as ClusterConfig
-    const { kind, id, incarnation, clusterId } = this.#config
+    return this.#configure(data as ClusterConfig)
+  }
+
+  /** A configuration: of this cluster, and newer than what there is. */
+  #configure(next: ClusterConfig): CommandResult {
+    const { kind, id, clusterId } = this.#config
+    const incarnation = this.#incarnation
     if (next.clusterId !== clusterId) return { accepted: false, code: 'NF_OTHER_CLUSTER' }
     if (next.version <= (this.#cluster?.version ?? 0)) return { accepted: false, code: 'NF_CONFIG_OLD' }
     const entries = kind === 'runtime' ? next.runtimes : next.switches
@@ -160,6 +185,7 @@ export class NodeProcess {
     this.#cluster = next
     this.#attachLinks(next)
     this.#node?.notifyClusterConfig(next, systemClock.now())
+    this.#followDraining()
     if (!this.#isBeginning) {
       this.#isBeginning = true
       this.#begin().catch((error: unknown) => { this.#ended.reject(error) })
@@ -168,9 +194,69 @@ export class NodeProcess {
     return { accepted: true, code: '' }
   }
 
+  // -- Controllers ---------------------------------------------------------------------------------------------------
+
+  #watchPauses(): NodeJS.Timeout {
+    let last = performance.now()
+    return setInterval(() => {
+      const now = performance.now()
+      this.#pausedUs = Math.max(this.#pausedUs, (now - last - RHYTHM_MS) * 1000)
+      last = now
+    }, RHYTHM_MS)
+  }
+
+  #report(controller: string): ReportAnswer {
+    const { id, kind } = this.#config
+    if (this.#incarnation === 0) return { hello: { node: id, nonce: this.#nonce } }
+    // A runtime that is not in the configuration yet is ready to be in it: its chain is loaded, its ports are open.
+    const isReady = kind === 'runtime' && (this.#cluster === undefined || this.#isLinked)
+    const node = {
+      runtime: this.#runtime, switch: this.#switch, statistics: this.#executor?.statistics,
+      takePausedUs: () => {
+        const us = Math.round(this.#pausedUs)
+        this.#pausedUs = 0
+        return us
+      },
+    }
+    return { report: this.#reporter.report(controller, kind, id, this.#incarnation, node, isReady, systemClock.now()) }
+  }
+
+  #command(command: NodeCommand): CommandResult {
+    const verdict = this.#reporter.judge(command)
+    if (verdict === 'lower-term') return { accepted: false, code: 'NF_TERM_OLD' }
+    if (verdict !== 'take') return { accepted: false, code: verdict === 'older' ? 'NF_COMMAND_OLD' : 'NF_COMMAND_REPEATED' }
+    switch (command.kind) {
+      case 'configure':
+        return this.#configure(command.config)
+      case 'move': {
+        const runtime = this.#asRuntime()
+        this.#reporter.beginOrder(runtime)
+        const result = runtime.setMigrationTarget(command.target, command.flows)
+        this.#executor?.wake()
+        return result
+      }
+      case 'welcome':
+        if (this.#incarnation === 0 && command.nonce === this.#nonce) this.#incarnation = command.incarnation
+        return { accepted: true, code: '' }
+      case 'set-replicas':
+      case 'recover':
+      case 'grant-block':
+        // Runtimes choose replicas and promote them by the configuration itself: what is said here is so already.
+        return { accepted: true, code: '' }
+    }
+  }
+
+  /** A runtime that the configuration drains says when it is empty. */
+  #followDraining(): void {
+    const isDraining = this.#cluster?.runtimes.find(({ id }) => id === this.#config.id)?.isDraining ?? false
+    if (this.#runtime === undefined || isDraining === this.#isDraining) return
+    this.#isDraining = isDraining
+    this.#runtime.setDraining(isDraining, systemClock.now())
+  }
+
   #fence(): void {
     this.#isFenced = true
-    process.stderr.write(`${this.#config.name} (incarnation ${this.#config.incarnation}) has been fenced\n`)
+    process.stderr.write(`${this.#config.name} (incarnation ${this.#incarnation}) has been fenced\n`)
     setImmediate(() => { this.#executor?.stop(0) })
   }
 
@@ -207,16 +293,26 @@ export class NodeProcess {
     else this.#switch = this.#makeSwitch(config, cluster)
     const node = this.#node
     assert(node !== undefined, 'a node has been made')
+    this.#followDraining()
     const executor = this.#executor = new Executor({ node, ports: this.#ports() })
     executor.run().then(() => { this.#ended.resolve(this.#isFenced ? NodeExit.fenced : NodeExit.ended) },
       (error: unknown) => { this.#onDefect(this.report(error)) })
   }
 
-  #makeRuntime({ id, incarnation, clusterId, seed, replication }: RuntimeConfig, config: ClusterConfig): RuntimeNode {
+  /** It is there, and all links to nodes of the configuration are up. */
+  get #isLinked(): boolean {
+    if (this.#node === undefined || this.#cluster === undefined) return false
+    const { switches, runtimes } = this.#cluster
+    const peers = this.#config.kind === 'switch' ? runtimes : switches.filter(({ incarnation }) => incarnation !== 0)
+    const isBypassed = switches.some(({ id, incarnation }) => id !== this.#config.id && incarnation === 0)
+    return peers.every(({ id }) => this.#links.get(id)?.isUp === true) && (isBypassed || this.#bypass?.isUp !== false)
+  }
+
+  #makeRuntime({ id, clusterId, seed, replication }: RuntimeConfig, config: ClusterConfig): RuntimeNode {
     const run = this.#run
     assert(run !== undefined, 'the chain has been loaded')
     return createRuntimeNode({
-      arena: this.#arena, id, incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
+      arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
       timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
       ports: { control: this.#control, links: this.#links },
       events: {
@@ -227,11 +323,12 @@ export class NodeProcess {
     })
   }
 
-  #makeSwitch({ id, incarnation, clusterId, seed, placement, limits }: SwitchConfig, config: ClusterConfig): SwitchNode {
+  #makeSwitch({ id, clusterId, seed, placement, limits }: SwitchConfig, config: ClusterConfig): SwitchNode {
     const external = this.#external
     assert(external !== undefined, 'the external port has been opened')
     return createSwitchNode({
-      arena: this.#arena, id, incarnation, clusterId, seed, config, policy: placementPolicies[placement](), limits: defined(limits),
+      arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, policy: placementPolicies[placement](),
+      limits: defined(limits),
       ports: { external: external.port, control: this.#control, links: this.#links, bypass: this.#bypass },
     })
   }
@@ -272,15 +369,15 @@ export class NodeProcess {
   }
 
   #status(): NodeStatus {
-    const { kind, id, name, incarnation } = this.#config
+    const { kind, id, name } = this.#config
     const node = this.#node
     const links = [...this.#links].map(([peer, link]) => ({ peer, isUp: link.isUp, lastEnd: link.lastEnd, ...link.statistics }))
     const external = this.#external?.port
-    const isLinked = links.every(({ isUp }) => isUp) && this.#bypass?.isUp !== false
     return {
-      kind, id, name, incarnation, pid: process.pid,
+      kind, id, name, incarnation: this.#incarnation, pid: process.pid,
+      ...this.#config.kind === 'runtime' && { chainVersion: this.#config.chainVersion },
       configVersion: this.#cluster?.version ?? 0,
-      isReady: node !== undefined && isLinked && external?.isUp !== false && (node.openSteps.announcing ?? 0) === 0,
+      isReady: this.#isLinked && external?.isUp !== false && (node?.openSteps.announcing ?? 0) === 0,
       workload: this.#workload(),
       dropReasons: node?.dropReasons() ?? {}, anomalies: { ...node?.anomalies },
       openSteps: Object.fromEntries(Object.entries(node?.openSteps ?? {}).filter(([, count]) => count > 0)),

@@ -30,6 +30,8 @@ export interface NodeStatus {
   readonly name: string
   readonly incarnation: number
   readonly pid: number
+  /** Of a runtime: version of the chain that it runs. */
+  readonly chainVersion?: number
   /** 0 while there is no configuration. */
   readonly configVersion: number
   /** Configured, with all links up. */

@@ -1,0 +1,298 @@
+/**
+ * Controller process: watches the nodes of a cluster on this machine, brings the cluster to where it should be, and takes the commands of
+ * people. What it decides and how is `src/controller`; here are its store, its connections to the nodes, the launcher, and a clock.
+ *
+ *     nodes ◀─ Report, Command ─ node watch ─▶ controller ◀─▶ store (SQLite in the folder, or etcd)
+ *                                                  │
+ *     processes of nodes ◀───── local launcher ◀───┘──▶ observer ─▶ events
+ *
+ * Crash-only: it may be killed at any moment. Nodes go on without it; the next one, or another that stands by, finds the nodes by their
+ * sockets, and what was decided in the store.
+ */
+
+import { randomUUID } from 'node:crypto'
+import { CodedError, type ErrorCode } from '../base/coded-error.ts'
+import { Controller, defaultControllerLimits, type ControllerLimits } from '../controller/controller.ts'
+import { isReachable, type ClusterView, type RuntimeView, type SwitchView } from '../controller/cluster-view.ts'
+import type { Intent, IntentRefusal } from '../controller/intents.ts'
+import type { Store } from '../controller/store.ts'
+import { systemClock } from '../ports/system-clock.ts'
+import type { ClusterFolder, ProcessEntry } from './cluster-folder.ts'
+import { foundingOf, FIRST_RUNTIME_ID, runtimeMember, runtimeName, switchMembers, type ClusterIdentity } from './cluster-members.ts'
+import { ClusterObserver } from './cluster-observer.ts'
+import { EventLog } from './event-log.ts'
+import { LineRpcServer } from './line-rpc.ts'
+import { LocalLauncher } from './local-launcher.ts'
+import { startError, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
+import { NodeExit } from './node-process.ts'
+import { NodeWatch } from './node-watch.ts'
+import { operatorMethods } from './operator.ts'
+import { EtcdStore } from './stores/etcd-store.ts'
+import { SqliteStore } from './stores/sqlite-store.ts'
+
+export interface ControllerProcessOptions {
+  readonly id: number
+  readonly name: string
+  readonly folder: ClusterFolder
+  readonly identity: ClusterIdentity
+  readonly launcher: NodeLauncher
+}
+
+const POLL_MS = 10
+const HEARTBEAT_MS = 50
+/** An intent that is not carried out for so long is not going to be. */
+const INTENT_MS = 10_000
+const FAN_OUT = 255
+const BEGIN_MS = 10_000
+
+/** What an intent that was refused means to people. */
+const REFUSALS: Readonly<Record<IntentRefusal, readonly [ErrorCode, string, string]>> = {
+  'not-leader': ['NF_NOT_LEADER', 'this controller does not lead', 'Ask another one'],
+  'out-of-limits': ['NF_CLUSTER', 'that is out of the cluster\'s limits', 'The keys scale.min and scale.max set them'],
+  'rollout-under-way': ['NF_CLUSTER', 'an update is under way', 'Wait for its end, or roll it back: nfactor update --roll-back'],
+  'no-rollout': ['NF_CLUSTER', 'no update is under way', ''],
+  'same-version': ['NF_CLUSTER', 'the cluster has that version', ''],
+  'unknown-node': ['NF_CLUSTER', 'that node has left the cluster meanwhile', 'See nfactor status'],
+  'last-runtime': ['NF_CLUSTER', 'there is no other runtime for its flows', 'Add one first: nfactor scale'],
+}
+
+export class ControllerProcess {
+  readonly id: number
+  readonly name: string
+  readonly folder: ClusterFolder
+  readonly identity: ClusterIdentity
+  readonly events: EventLog
+  readonly watch: NodeWatch
+  readonly launcher: LocalLauncher
+  /** Why a node could not be started, the last time it was tried. */
+  startFailure: CodedError | undefined
+  readonly #store: (Store & { close(): unknown }) | undefined
+  readonly #rpc: LineRpcServer
+  readonly #observer: ClusterObserver
+  readonly #life = randomUUID()
+  readonly #beganAt = Date.now()
+  readonly #intents = new Map<number, (outcome: 'done' | IntentRefusal) => void>()
+  readonly #bootMs = new Map<number, number>()
+  readonly #ended = Promise.withResolvers<number>()
+  #controller: Controller | undefined
+  #term = 0
+
+  private constructor(options: ControllerProcessOptions, store: Store & { close(): unknown }) {
+    const { id, name, folder, identity, launcher } = options
+    this.id = id
+    this.name = name
+    this.folder = folder
+    this.identity = identity
+    this.#store = store
+    this.events = new EventLog(folder.eventsFile)
+    this.watch = new NodeWatch({
+      folder, controller: name,
+      onReport: (report) => { this.#controller?.receive(report, systemClock.now()) },
+      onHello: (hello) => { if (this.#mayBegin()) this.#controller?.hello(hello, systemClock.now()) },
+    })
+    this.launcher = new LocalLauncher({
+      folder, launcher, switches: switchMembers(identity, folder),
+      runtime: (node, incarnation, chain) => runtimeMember(identity, folder, node, incarnation, chain),
+      onStarted: (entry) => { this.#started(entry) },
+      onEnded: (entry, end) => { this.#processEnded(entry, end) },
+    })
+    this.#observer = new ClusterObserver((event, text, fields) => { this.events.add(event, text, fields) },
+      (node) => this.nameOf(node), (node) => this.#bootMsOf(node))
+    this.#controller = new Controller({
+      name, life: this.#life, founding: foundingOf(identity), limits: limitsOf(identity),
+      onIntent: (intent, outcome) => {
+        this.#intents.get(intent)?.(outcome)
+        this.#intents.delete(intent)
+      },
+    }, store, this.watch, this.launcher)
+    this.#rpc = new LineRpcServer(folder.controllerSocket(id), operatorMethods(this))
+  }
+
+  /** @throws CodedError when its store or its socket cannot be had */
+  static async open(options: ControllerProcessOptions): Promise<ControllerProcess> {
+    const { spec: { etcd, name } } = options.identity
+    const store = etcd === undefined ? await SqliteStore.open(options.folder.storeFile)
+      : await EtcdStore.open({ endpoints: etcd.endpoints, prefix: etcd.prefix ?? `nfactor/${name}/` })
+    return new ControllerProcess(options, store)
+  }
+
+  /** Runs until it is told to end. Its nodes go on. */
+  async run(): Promise<number> {
+    await this.#rpc.open()
+    const poll = setInterval(() => { this.#poll() }, POLL_MS)
+    const heartbeat = setInterval(() => { this.watch.tick() }, HEARTBEAT_MS)
+    try {
+      return await this.#ended.promise
+    } finally {
+      clearInterval(poll)
+      clearInterval(heartbeat)
+      this.#controller?.resign(systemClock.now())
+      this.#rpc.close()
+      this.watch.close()
+      await this.#store?.close()
+    }
+  }
+
+  stop(): void {
+    this.#ended.resolve(NodeExit.ended)
+  }
+
+  // -- For the operator ----------------------------------------------------------------------------------------------
+
+  get isLeader(): boolean {
+    return this.#term !== 0
+  }
+
+  get term(): number {
+    return this.#term
+  }
+
+  /** Name of the controller that leads, as far as this one knows. */
+  get leader(): string {
+    return this.#controller?.leader ?? ''
+  }
+
+  /** @throws CodedError `NF_NOT_LEADER` where it does not lead, or does not know the cluster yet */
+  leaderView(): ClusterView {
+    const view = this.isLeader ? this.view() : undefined
+    if (view === undefined) throw new CodedError('NF_NOT_LEADER', `${this.name} does not lead`, 'Ask another controller')
+    return view
+  }
+
+  view(): ClusterView | undefined {
+    return this.#controller?.view(systemClock.now())
+  }
+
+  /** Asks for something, and waits until it stands in the store. @throws CodedError why not */
+  async intend(intent: Intent): Promise<void> {
+    if (!this.isLeader || this.#controller === undefined) throw refusalOf('not-leader')
+    const id = this.#controller.operate(intent)
+    const outcome = await new Promise<'done' | IntentRefusal | undefined>((resolve) => {
+      const timer = setTimeout(() => {
+        this.#intents.delete(id)
+        resolve(undefined)
+      }, INTENT_MS)
+      this.#intents.set(id, (value) => {
+        clearTimeout(timer)
+        resolve(value)
+      })
+    })
+    if (outcome === undefined) {
+      throw new CodedError('NF_CLUSTER', `nothing has come of ${intent.kind} for ${INTENT_MS / 1000} s`, 'Is the store there?')
+    }
+    if (outcome !== 'done') throw refusalOf(outcome)
+  }
+
+  nameOf(id: number): string {
+    if (id >= FIRST_RUNTIME_ID) return runtimeName(id)
+    return switchMembers(this.identity, this.folder).find((one) => one.id === id)?.name ?? `node ${id}`
+  }
+
+  /** The process of a node that there is now. */
+  processOf({ id, incarnation }: Pick<SwitchView | RuntimeView, 'id' | 'incarnation'>): ProcessEntry | undefined {
+    const node = this.watch.node(id)
+    const entry = node?.incarnation === incarnation ? this.launcher.processes.get(node.pid) : undefined
+    return entry ?? [...this.launcher.processes.values()].find((one) => one.kind === 'runtime' && one.incarnation === incarnation)
+  }
+
+  bootMs(pid: number): number {
+    return this.#bootMs.get(pid) ?? 0
+  }
+
+  // -- Turns ---------------------------------------------------------------------------------------------------------
+
+  #poll(): void {
+    const controller = this.#controller
+    if (controller === undefined) return
+    const now = systemClock.now()
+    this.launcher.tick()
+    controller.poll(now)
+    const { term } = controller
+    if (term !== this.#term) {
+      this.#term = term
+      if (term !== 0) {
+        this.#observer.begin()
+        this.events.add('leader', `${this.name} leads, in term ${term}`, { controller: this.name, term })
+      }
+    }
+    if (term === 0) return
+    this.launcher.startSwitches(term)
+    const view = controller.view(now)
+    if (view === undefined) return
+    this.#endStrangers(view, term)
+    this.#observer.observe(view)
+  }
+
+  /**
+   * Whether switches may be let in. The first ones wait for the first runtimes, so that these share the first flows; but not for ever.
+   */
+  #mayBegin(): boolean {
+    const view = this.view()
+    if (view === undefined || view.fences.length > 0 || view.switches.some(({ incarnation }) => incarnation !== 0)) return true
+    return view.runtimes.length >= view.scale.desired || Date.now() - this.#beganAt > BEGIN_MS
+  }
+
+  /** Switches whose life is over: they have been told, and may not be able to hear. */
+  #endStrangers({ switches, cluster }: ClusterView, term: number): void {
+    for (const entry of this.launcher.processes.values()) {
+      if (entry.kind !== 'switch') continue
+      const incarnation = this.watch.incarnationOf(entry.pid)
+      const isMeant = incarnation === 0 || incarnation > cluster.incarnation || switches.some((one) => one.incarnation === incarnation)
+      if (!isMeant) this.launcher.stop(term, entry)
+    }
+  }
+
+  #started(entry: ProcessEntry): void {
+    const { name: node, incarnation, pid } = entry
+    this.events.add('node-started', `${node} starts${incarnation === 0 ? '' : ` as incarnation ${incarnation}`}`, { node, incarnation, pid })
+  }
+
+  #processEnded(entry: ProcessEntry, end: NodeEnd | undefined): void {
+    const { id, name: node, pid } = entry
+    const incarnation = entry.incarnation || this.watch.incarnationOf(pid)
+    if (incarnation !== 0) this.#controller?.ended(id, incarnation)
+    this.#bootMs.delete(pid)
+    // The end of a process that nobody waits for any more is no news.
+    if (end?.status === NodeExit.ended || end?.status === NodeExit.fenced || !this.isLeader) return
+    const how = end === undefined ? '' : end.signal === null ? ` with status ${end.status}` : ` by ${end.signal}`
+    const isDefect = end?.status === NodeExit.defect
+    this.events.add(isDefect ? 'node-defect' : 'node-died', `${node}${incarnation === 0 ? '' : ` (incarnation ${incarnation})`} ended${how}`, {
+      node, incarnation, pid, status: end?.status ?? null, signal: end?.signal ?? null,
+      ...end?.signal === null && { output: end.lastLines.slice(-2000) } })
+    if (end?.status === NodeExit.failed) this.startFailure = startError(node, end)
+  }
+
+  #bootMsOf(id: number): number {
+    const node = this.watch.node(id)
+    const entry = node === undefined ? undefined : this.launcher.processes.get(node.pid)
+    if (entry === undefined) return 0
+    const ms = Date.now() - entry.startedAt
+    this.#bootMs.set(entry.pid, ms)
+    return ms
+  }
+}
+
+function limitsOf({ spec: { patience, scale } }: ClusterIdentity): Partial<ControllerLimits> {
+  const { detector, leadership, autoscaler, scaling, rollout } = defaultControllerLimits
+  const pauseUs = patience * 1e6
+  return {
+    detector: { ...detector, heartbeatUs: HEARTBEAT_MS * 1000, tickUs: 4 * POLL_MS * 1000, pauseUs,
+      pauseUsMax: Math.max(2 * pauseUs, detector.pauseUsMax) },
+    leadership: { ...leadership, leaseUs: 1.5e6, renewUs: 300_000 },
+    autoscaler: { ...autoscaler, ...scale === undefined ? { runtimesMax: 64 } : { runtimesMin: scale.min, runtimesMax: scale.max } },
+    rollout: { ...rollout, bakeUs: 2e6 },
+    scaling: { ...scaling, firstId: FIRST_RUNTIME_ID },
+    // Runtimes give their flows to all others in turn.
+    fanOut: FAN_OUT,
+  }
+}
+
+function refusalOf(refusal: IntentRefusal): CodedError {
+  const [code, message, mend] = REFUSALS[refusal]
+  return new CodedError(code, message, mend)
+}
+
+/** Whether the process of a node is there and answers. */
+export function answers(one: SwitchView | RuntimeView): boolean {
+  return isReachable(one) && one.report !== null
+}

@@ -1,0 +1,157 @@
+/**
+ * Local launcher: starts and ends the processes of a cluster's nodes on this machine, for whichever controller leads.
+ *
+ * What has been started stands in the cluster's folder, a file per life, so that every controller sees the same processes, whoever started
+ * them, and a controller that was killed leaves nothing that its successor does not know. A life of a runtime is started once: the
+ * file is made by one alone. The highest term in which anybody has acted stands there too: a lower one is refused.
+ *
+ *     a process dies ─▶ back-off 0.1 s, 0.2 s ... 10 s while they die young ─▶ the next
+ *     a life that is fenced ─▶ it hears of that and ends by itself, or after GRACE_MS is killed
+ */
+
+import { readFileSync } from 'node:fs'
+import type { Launched, Launcher } from '../controller/launcher.ts'
+import { acceptsTerm } from '../controller/node-commands.ts'
+import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import type { MemberConfig, RuntimeMember, SwitchMember } from './cluster-members.ts'
+import type { NodeEnd, NodeLauncher } from './node-launcher.ts'
+
+export interface LocalLauncherOptions {
+  readonly folder: ClusterFolder
+  readonly launcher: NodeLauncher
+  readonly switches: readonly SwitchMember[]
+  runtime(id: number, incarnation: number, chain: number): RuntimeMember
+  onStarted(entry: ProcessEntry): void
+  /** `end`: how, if this process had started it. */
+  onEnded(entry: ProcessEntry, end: NodeEnd | undefined): void
+}
+
+const GRACE_MS = 2_000
+const BACKOFF_MS = 100
+const BACKOFF_MS_MAX = 10_000
+/** A process that has been up for so long is started again without delay when it dies. */
+const STEADY_MS = 30_000
+/** How often the folder is read for processes that others have started. */
+const SCAN_MS = 200
+
+export class LocalLauncher implements Launcher {
+  readonly #options: LocalLauncherOptions
+  readonly #known = new Map<number, ProcessEntry>()
+  /** Those that this process has started: it hears of their ends, and how. */
+  readonly #own = new Set<number>()
+  /** By name of a switch, or `runtime` for all of them. */
+  readonly #backoff = new Map<string, { delayMs: number, dueAt: number }>()
+  readonly #stopAt = new Map<number, number>()
+  readonly #starts = new Map<string, number>()
+  #scanAt = 0
+
+  constructor(options: LocalLauncherOptions) {
+    this.#options = options
+  }
+
+  /** The processes that are there, by pid. */
+  get processes(): ReadonlyMap<number, ProcessEntry> {
+    return this.#known
+  }
+
+  /** How often a node of this name has been started by this controller. */
+  startsOf(name: string): number {
+    return this.#starts.get(name) ?? 0
+  }
+
+  startRuntime(term: number, { id, incarnation, chain }: Launched & { readonly chain: number }): void {
+    if (!this.#isDue('runtime') || !this.#accepts(term)) return
+    const member = this.#options.runtime(id, incarnation, chain)
+    if (this.#options.folder.claimLife(member.name, incarnation)) this.#start(member, incarnation)
+  }
+
+  stopRuntime(term: number, { incarnation }: Launched): void {
+    for (const entry of this.#known.values()) {
+      if (entry.kind === 'runtime' && entry.incarnation === incarnation) this.stop(term, entry)
+    }
+  }
+
+  /** Ends a process that has no place in the cluster any more. */
+  stop(term: number, { pid }: ProcessEntry): void {
+    const now = Date.now()
+    const at = this.#stopAt.get(pid) ?? now + GRACE_MS
+    this.#stopAt.set(pid, at)
+    if (now >= at && this.#accepts(term)) this.kill(pid, 'SIGKILL')
+  }
+
+  /** Starts the switches that have no process. */
+  startSwitches(term: number): void {
+    for (const member of this.#options.switches) {
+      const isThere = [...this.#known.values()].some(({ kind, id }) => kind === 'switch' && id === member.id)
+      if (!isThere && this.#isDue(member.name) && this.#accepts(term)) this.#start(member, 0)
+    }
+  }
+
+  running(): readonly Launched[] {
+    return [...this.#known.values()].filter(({ kind }) => kind === 'runtime').map(({ id, incarnation }) => ({ id, incarnation }))
+  }
+
+  /** Signals one of the processes; false if there is none of this pid. */
+  kill(pid: number, signal: NodeJS.Signals): boolean {
+    const entry = this.#known.get(pid)
+    if (entry === undefined || !isRunning(entry)) return false
+    process.kill(pid, signal)
+    return true
+  }
+
+  /** To be called every few milliseconds: notices ends, and what others have started. */
+  tick(): void {
+    const now = Date.now()
+    if (now >= this.#scanAt) {
+      this.#scanAt = now + SCAN_MS
+      for (const entry of this.#options.folder.livingProcesses()) {
+        if (entry.kind === 'runtime' || entry.kind === 'switch') this.#known.set(entry.pid, entry)
+      }
+    }
+    for (const entry of [...this.#known.values()]) if (!this.#own.has(entry.pid) && !isRunning(entry)) this.#ended(entry, undefined)
+  }
+
+  #ended(entry: ProcessEntry, end: NodeEnd | undefined): void {
+    if (!this.#known.delete(entry.pid)) return
+    this.#stopAt.delete(entry.pid)
+    this.#own.delete(entry.pid)
+    const key = entry.kind === 'runtime' ? 'runtime' : entry.name
+    const wasSteady = Date.now() - entry.startedAt > STEADY_MS
+    const before = this.#backoff.get(key)?.delayMs
+    const delayMs = wasSteady || before === undefined ? BACKOFF_MS : Math.min(BACKOFF_MS_MAX, before * 2)
+    this.#backoff.set(key, { delayMs, dueAt: Date.now() + delayMs })
+    this.#options.onEnded(entry, end)
+  }
+
+  #isDue(key: string): boolean {
+    return Date.now() >= (this.#backoff.get(key)?.dueAt ?? 0)
+  }
+
+  #accepts(term: number): boolean {
+    const { folder } = this.#options
+    let highest = 0
+    try {
+      highest = Number(readFileSync(folder.termFile, 'utf8'))
+    } catch {
+      // Nobody has acted yet.
+    }
+    if (!acceptsTerm(highest, term)) return false
+    if (term !== highest) folder.write(folder.termFile, `${term}`)
+    return true
+  }
+
+  #start(member: MemberConfig, incarnation: number): void {
+    const { folder, launcher } = this.#options
+    const { id, kind, name } = member
+    const file = folder.nodeFile(id)
+    folder.write(file, `${JSON.stringify(member)}\n`)
+    const launched = launcher.launch(kind, file, folder.nodeLog(id))
+    const entry: ProcessEntry = { kind, id, name, incarnation, startedAt: Date.now(), pid: launched.pid, startTicks: startTicksOf(launched.pid) }
+    this.#starts.set(name, this.startsOf(name) + 1)
+    this.#known.set(entry.pid, entry)
+    this.#own.add(entry.pid)
+    folder.noteProcess(entry)
+    this.#options.onStarted(entry)
+    void launched.ended.then((end) => { this.#ended(entry, end) })
+  }
+}
