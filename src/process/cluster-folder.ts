@@ -57,7 +57,6 @@ export class ClusterFolder {
       const stats = lstatSync(this.path)
       if (!stats.isDirectory() || stats.uid !== userInfo().uid) throw new Error('it belongs to somebody else')
       chmodSync(this.path, 0o700)
-      mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
     } catch (cause) {
       throw new CodedError('NF_FILE_UNWRITABLE', `the cluster's folder ${this.path} cannot be made: ${(cause as Error).message}`,
         'Name another one in the environment variable NFACTOR_DIR', { cause })
@@ -170,6 +169,7 @@ export class ClusterFolder {
    */
   claimLife(name: string, incarnation: number): boolean {
     try {
+      mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
       writeFileSync(join(this.#processes, `${name}-${incarnation}.json`), '', { flag: 'wx', mode: 0o600 })
       return true
     } catch {
@@ -179,6 +179,7 @@ export class ClusterFolder {
 
   /** Notes a process that has been started; one of the same name and incarnation is over. */
   noteProcess(entry: ProcessEntry): void {
+    mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
     this.write(join(this.#processes, `${entry.name}-${entry.incarnation}.json`), `${JSON.stringify(entry)}\n`)
   }
 
