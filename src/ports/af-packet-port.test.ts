@@ -3,8 +3,6 @@ import { spawnSync } from 'node:child_process'
 import { after, test } from 'node:test'
 import { CodedError } from '../base/coded-error.ts'
 import { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { PacketPool } from '../packet/packet-pool.ts'
 import { foldSum } from '../wire/checksum.ts'
 import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
 import { loadFrameBytes } from './kernels/frame-bytes.ts'
@@ -12,6 +10,7 @@ import { portContract, type PortPair } from './port-contract.ts'
 import { waitForPorts, waitForPortsBlocking } from './port-waiter.ts'
 import * as sys from './sys.ts'
 import { networkSkip, TestNetwork, until } from './test-network.ts'
+import { hex, TestPortEnd } from './test-port-end.ts'
 
 const skip = networkSkip()
 const network = new TestNetwork()
@@ -54,62 +53,26 @@ const CHILD = `
   try { new AfPacketPort({ arena: new Arena(64 << 20), interface: 'lo', rxFrames: 15, txFrames: 15 }).open() }
   catch (error) { console.log(error.toLine()) }`
 
-class End {
-  readonly arena = new Arena(48 << 20)
-  readonly pool = new PacketPool(this.arena, 256, 8)
-  readonly descriptors = this.arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
-  readonly frame = this.arena.allocate('frame', 1 << 17) + 2
-  readonly port: AfPacketPort
-  readonly namespace: string
-
-  constructor(name: string, namespace: string, options: Partial<AfPacketPortOptions> = {}) {
-    this.namespace = namespace
-    this.port = new AfPacketPort({ arena: this.arena, interface: name, namespace, rxFrames: 240, txFrames: 60, ...options })
-  }
-
-  /** Puts bytes where frames are sent from. */
-  put(...parts: readonly Uint8Array[]): number {
-    let at = this.frame
-    for (const part of parts) {
-      this.arena.u8.set(part, at)
-      at += part.length
-    }
-    return at - this.frame
-  }
-
-  receive(max = 32): Uint8Array[] {
-    const { i32, u8 } = this.arena
-    const count = this.port.receive(this.pool, this.descriptors, max)
-    return Array.from({ length: count }, (_, i) => {
-      const d = this.descriptors + i * DESCRIPTOR_WORDS
-      this.pool.give(i32[d + Descriptor.slot])
-      return u8.slice(i32[d + Descriptor.frame], i32[d + Descriptor.frame] + i32[d + Descriptor.length])
-    })
-  }
-
-  turn = (): void => {
-    this.port.flush()
-    this.port.maintain(performance.now() * 1000)
-  }
+/** A port, with what it takes to use it. */
+function createEnd(name: string, namespace: string, options: Partial<AfPacketPortOptions> = {}): TestPortEnd<AfPacketPort> {
+  return new TestPortEnd((arena) => new AfPacketPort({ arena, interface: name, namespace, rxFrames: 240, txFrames: 60, ...options }))
 }
 
 /** Two ports on a veth, up. */
 async function createEnds(
   mtu = 1500, options: Partial<AfPacketPortOptions> = {},
-): Promise<{ namespace: string, left: End, right: End }> {
+): Promise<{ namespace: string, left: TestPortEnd<AfPacketPort>, right: TestPortEnd<AfPacketPort> }> {
   const namespace = network.addNamespace()
   network.addVeth(namespace, 'left', namespace, 'right', mtu)
-  const [left, right] = [new End('left', namespace, options), new End('right', namespace, options)]
+  const [left, right] = [createEnd('left', namespace, options), createEnd('right', namespace, options)]
   for (const { port } of [left, right]) port.open()
   await until('both are up', () => { left.turn(); right.turn() }, () => left.port.isUp && right.port.isUp)
   return { namespace, left, right }
 }
 
-const hex = (text: string): Uint8Array => Buffer.from(text.replaceAll(' ', ''), 'hex')
-
 test('AF_PACKET: frames too long for the ring are counted, both ways', { skip }, async () => {
-  const { left, right } = await createEnds(3000, { frameBytes: 2048 })
-  const big = new End('left', left.namespace)
+  const { namespace, left, right } = await createEnds(3000, { frameBytes: 2048 })
+  const big = createEnd('left', namespace)
   big.port.open()
   await until('it is up', big.turn, () => big.port.isUp)
   const head = hex('020000000001 020000000002 88b6')
@@ -121,7 +84,7 @@ test('AF_PACKET: frames too long for the ring are counted, both ways', { skip },
   const turn = (): void => { left.turn(); big.turn(); frames.push(...right.receive()) }
   await until('both have come', turn, () => frames.length + right.port.statistics.rxOversize === 2, 3000)
   assert.deepEqual([frames.length, right.port.statistics.rxOversize, left.port.statistics.txOversize], [1, 1, 1])
-  assert.throws(() => new End('left', left.namespace, { frameBytes: 3000 }), { code: 'NF_CONFIG_INVALID' })
+  assert.throws(() => createEnd('left', namespace, { frameBytes: 3000 }), { code: 'NF_CONFIG_INVALID' })
   for (const { port } of [left, right, big]) port.close()
 })
 
@@ -151,7 +114,7 @@ test('AF_PACKET: datagrams that UDP has put together are received one by one', {
   network.addVeth(host, 'eth0', namespace, 'left')
   network.addAddresses(host, 'eth0', '10.8.0.1/24')
   network.run(host, 'ip', 'neigh', 'add', '10.8.0.2', 'lladdr', '02:00:00:00:00:09', 'dev', 'eth0')
-  const end = new End('left', namespace)
+  const end = createEnd('left', namespace)
   end.port.open()
   await until('it is up', end.turn, () => end.port.isUp)
   const socket = sys.inNamespace(host, () => sys.socket(2, 2, 0))
@@ -249,7 +212,7 @@ test('AF_PACKET: a frame wakes who sleeps, and so does the end of the interface,
 test('AF_PACKET: what is missing is said in one line', { skip }, () => {
   const namespace = network.addNamespace()
   const fails = (code: string, text: RegExp, name: string, where: string): void => {
-    assert.throws(() => { new End(name, where, { rxFrames: 15, txFrames: 15 }).port.open() }, (error) => {
+    assert.throws(() => { createEnd(name, where, { rxFrames: 15, txFrames: 15 }).port.open() }, (error) => {
       assert.ok(error instanceof CodedError)
       assert.equal(error.code, code)
       assert.match(error.toLine(), text)
@@ -261,7 +224,7 @@ test('AF_PACKET: what is missing is said in one line', { skip }, () => {
   fails('NF_PORT_INTERFACE', /interface lo is not an Ethernet interface/, 'lo', namespace)
   fails('NF_PORT_INTERFACE', /namespace none cannot be opened/, 'eth0', 'none')
   fails('NF_PORT_INTERFACE', /ENODEV/, 'a-name-that-is-far-too-long', namespace)
-  assert.throws(() => new End('left', namespace, { rxFrames: 0 }), { code: 'NF_CONFIG_INVALID' })
+  assert.throws(() => createEnd('left', namespace, { rxFrames: 0 }), { code: 'NF_CONFIG_INVALID' })
 })
 
 const OWN_NAMESPACE = `
