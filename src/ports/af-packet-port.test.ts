@@ -6,8 +6,8 @@ import { Arena } from '../memory/arena.ts'
 import { foldSum } from '../wire/checksum.ts'
 import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
 import { loadFrameBytes } from './kernels/frame-bytes.ts'
+import { interfaceContract, openEnds } from './interface-contract.ts'
 import { portContract, type PortPair } from './port-contract.ts'
-import { waitForPorts, waitForPortsBlocking } from './port-waiter.ts'
 import * as sys from './sys.ts'
 import { networkSkip, TestNetwork, until } from './test-network.ts'
 import { hex, TestPortEnd } from './test-port-end.ts'
@@ -58,20 +58,14 @@ function createEnd(name: string, namespace: string, options: Partial<AfPacketPor
   return new TestPortEnd((arena) => new AfPacketPort({ arena, interface: name, namespace, rxFrames: 240, txFrames: 60, ...options }))
 }
 
-/** Two ports on a veth, up. */
-async function createEnds(
-  mtu = 1500, options: Partial<AfPacketPortOptions> = {},
-): Promise<{ namespace: string, left: TestPortEnd<AfPacketPort>, right: TestPortEnd<AfPacketPort> }> {
-  const namespace = network.addNamespace()
-  network.addVeth(namespace, 'left', namespace, 'right', mtu)
-  const [left, right] = [createEnd('left', namespace, options), createEnd('right', namespace, options)]
-  for (const { port } of [left, right]) port.open()
-  await until('both are up', () => { left.turn(); right.turn() }, () => left.port.isUp && right.port.isUp)
-  return { namespace, left, right }
+const subject = { network, createEnd }
+for (const [name, check] of Object.entries(interfaceContract)) {
+  test(`AF_PACKET: ${name}`, { skip }, async () => { await check(subject) })
 }
 
 test('AF_PACKET: frames too long for the ring are counted, both ways', { skip }, async () => {
-  const { namespace, left, right } = await createEnds(3000, { frameBytes: 2048 })
+  const createSmall: typeof createEnd = (name, namespace) => createEnd(name, namespace, { frameBytes: 2048 })
+  const { namespace, left, right } = await openEnds({ network, createEnd: createSmall }, {}, 3000)
   const big = createEnd('left', namespace)
   big.port.open()
   await until('it is up', big.turn, () => big.port.isUp)
@@ -86,26 +80,6 @@ test('AF_PACKET: frames too long for the ring are counted, both ways', { skip },
   assert.deepEqual([frames.length, right.port.statistics.rxOversize, left.port.statistics.txOversize], [1, 1, 1])
   assert.throws(() => createEnd('left', namespace, { frameBytes: 3000 }), { code: 'NF_CONFIG_INVALID' })
   for (const { port } of [left, right, big]) port.close()
-})
-
-test('AF_PACKET: VLAN tags stay, and take no room from the frame', { skip }, async () => {
-  const { left, right } = await createEnds()
-  const addresses = hex('020000000001 020000000002')
-  for (const tags of ['8100 a123', '88a8 0005', '88a8 0005 8100 6007']) {
-    // The first tag comes on top of the MTU.
-    const longest = 1500 + 4 - hex(tags).length
-    for (const payload of [50, longest]) {
-      const length = left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(payload).fill(7))
-      assert.ok(left.port.send(left.frame, length), `${tags}, ${payload} bytes`)
-      const frames: Uint8Array[] = []
-      const turn = (): void => { left.turn(); frames.push(...right.receive()) }
-      await until(`${payload} bytes behind ${tags} arrive`, turn, () => frames.length > 0, 3000)
-      assert.deepEqual(frames, [left.arena.u8.slice(left.frame, left.frame + length)])
-    }
-    assert.equal(left.port.send(left.frame, left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(longest + 1))), false)
-  }
-  assert.equal(left.port.statistics.txOversize, 3)
-  for (const { port } of [left, right]) port.close()
 })
 
 test('AF_PACKET: datagrams that UDP has put together are received one by one', { skip }, async () => {
@@ -147,66 +121,6 @@ test('AF_PACKET: datagrams that UDP has put together are received one by one', {
     sys.close(socket)
     end.port.close()
   }
-})
-
-test('AF_PACKET: an interface goes down, goes away and comes back', { skip }, async () => {
-  const { namespace, left, right } = await createEnds()
-  const turn = (): void => { left.turn(); right.turn() }
-  const length = left.put(hex('020000000001 020000000002 88b6'), new Uint8Array(60).fill(9))
-  const pass = async (): Promise<void> => {
-    const frames: Uint8Array[] = []
-    await until('a frame passes', () => { left.port.send(left.frame, length); turn(); frames.push(...right.receive()) },
-      () => frames.length > 0)
-  }
-  await pass()
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'down')
-  await until('both are down', turn, () => !left.port.isUp && !right.port.isUp)
-  assert.equal(left.port.send(left.frame, length), false)
-  assert.equal(left.port.room, 0)
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'up')
-  await until('both are up', turn, () => left.port.isUp && right.port.isUp)
-  await pass()
-  network.run(namespace, 'ip', 'link', 'del', 'left')
-  await until('both are down', turn, () => !left.port.isUp && !right.port.isUp)
-  assert.match(left.port.lastEnd, /interface left/)
-  network.addVeth(namespace, 'left', namespace, 'right')
-  await until('both are up', turn, () => left.port.isUp && right.port.isUp)
-  await pass()
-  assert.equal(left.port.statistics.connections, 3)
-  while (right.receive().length > 0);
-  assert.equal(right.pool.used, 0)
-  for (const { port } of [left, right]) port.close()
-})
-
-test('AF_PACKET: nobody outside can speak as NFactor, but nodes among themselves', { skip }, async () => {
-  for (const leads of ['outside', 'inside'] as const) {
-    const { left, right } = await createEnds(1500, { leads })
-    for (const type of ['88b5', '88b6']) {
-      left.port.send(left.frame, left.put(hex('020000000001 020000000002'), hex(type), new Uint8Array(60)))
-    }
-    const frames: Uint8Array[] = []
-    await until('the other one comes', () => { left.turn(); frames.push(...right.receive()) }, () => frames.some((frame) => frame[13] === 0xb6))
-    assert.equal(frames.length, leads === 'outside' ? 1 : 2)
-    assert.equal(right.port.statistics.rxForeign, leads === 'outside' ? 1 : 0)
-    for (const { port } of [left, right]) port.close()
-  }
-})
-
-test('AF_PACKET: a frame wakes who sleeps, and so does the end of the interface, once', { skip }, async () => {
-  const { namespace, left, right } = await createEnds()
-  const length = left.put(hex('020000000001 020000000002 88b6'), new Uint8Array(60).fill(9))
-  while (right.receive().length > 0);
-  assert.equal(await waitForPorts([right.port], 50), false)
-  setTimeout(() => { left.port.send(left.frame, length); left.port.flush() }, 20)
-  assert.equal(await waitForPorts([left.port, right.port], 5000), true)
-  assert.equal(waitForPortsBlocking([left.port, right.port], 5000), true)
-  assert.equal(right.receive().length, 1)
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'down')
-  assert.equal(await waitForPorts([right.port], 5000), true)
-  right.turn()
-  assert.equal(right.port.isUp, false)
-  assert.equal(await waitForPorts([right.port], 50), false)
-  for (const { port } of [left, right]) port.close()
 })
 
 test('AF_PACKET: what is missing is said in one line', { skip }, () => {

@@ -11,8 +11,9 @@ import { Arena } from '../memory/arena.ts'
 import { buildFrame, checksumFault, layersOf, type FrameOptions } from '../testing/packet-builder.ts'
 import { foldSum, sumBytes } from '../wire/checksum.ts'
 import { AfXdpPort, type AfXdpPortOptions } from './af-xdp-port.ts'
+import type { AfXdpMode } from './af-xdp-socket.ts'
+import { interfaceContract, openEnds, receiveFrames, type Ends, type InterfaceSubject } from './interface-contract.ts'
 import { portContract } from './port-contract.ts'
-import { waitForPorts, waitForPortsBlocking } from './port-waiter.ts'
 import * as sys from './sys.ts'
 import { run, TestNetwork, until } from './test-network.ts'
 import { hex, TestPortEnd } from './test-port-end.ts'
@@ -59,55 +60,16 @@ function createEnd(name: string, namespace: string, options: Partial<AfXdpPortOp
   return new TestPortEnd((arena) => new AfXdpPort({ arena, interface: name, namespace, ...RINGS, ...options }))
 }
 
-/** Two ports on a veth, up. */
-async function createEnds(
-  options: Partial<AfXdpPortOptions> = {}, queues = 1,
-): Promise<{ namespace: string, left: End, right: End, close: () => void }> {
-  const namespace = network.addNamespace()
-  network.addVeth(namespace, 'left', namespace, 'right', 1500, queues)
-  const [left, right] = [createEnd('left', namespace, options), createEnd('right', namespace, options)]
-  for (const { port } of [left, right]) port.open()
-  await until('both are up', () => { left.turn(); right.turn() }, () => left.port.isUp && right.port.isUp)
-  return { namespace, left, right, close: () => { for (const { port } of [left, right]) port.close() } }
+for (const mode of MODES) {
+  const subject: InterfaceSubject = { network, createEnd: (name, namespace, options) => createEnd(name, namespace, { mode, ...options }) }
+  for (const [name, check] of Object.entries(interfaceContract)) {
+    test(`AF_XDP, ${mode}: ${name}`, { skip }, async () => { await check(subject) })
+  }
 }
 
-/** What comes in at one end, until there are so many frames. */
-async function receive(from: End, to: End, count: number): Promise<Uint8Array[]> {
-  const frames: Uint8Array[] = []
-  await until(`${count} frames arrive`, () => { from.turn(); frames.push(...to.receive()) }, () => frames.length >= count, 3000)
-  return frames
+async function createEnds(mode: AfXdpMode = 'zero-copy'): Promise<Ends<AfXdpPort>> {
+  return await openEnds({ network, createEnd: (name, namespace, options) => createEnd(name, namespace, { mode, ...options }) })
 }
-
-const HEAD = hex('020000000001 020000000002 88b6')
-
-test('AF_XDP: VLAN tags stay, and the first takes no room from the frame', { skip }, async () => {
-  const { left, right, close } = await createEnds()
-  const addresses = hex('020000000001 020000000002')
-  for (const tags of ['8100 a123', '88a8 0005', '88a8 0005 8100 6007']) {
-    const longest = 1500 + 4 - hex(tags).length
-    for (const payload of [50, longest]) {
-      const length = left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(payload).fill(7))
-      assert.ok(left.port.send(left.frame, length), `${tags}, ${payload} bytes`)
-      assert.deepEqual(await receive(left, right, 1), [left.arena.u8.slice(left.frame, left.frame + length)])
-    }
-    assert.equal(left.port.send(left.frame, left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(longest + 1))), false)
-  }
-  assert.equal(left.port.statistics.txOversize, 3)
-  close()
-})
-
-test('AF_XDP: nobody outside can speak as NFactor, but nodes among themselves', { skip }, async () => {
-  for (const leads of ['outside', 'inside'] as const) {
-    const { left, right, close } = await createEnds({ leads })
-    for (const type of ['88b5', '88b6']) {
-      assert.ok(left.port.send(left.frame, left.put(hex('020000000001 020000000002'), hex(type), new Uint8Array(60))))
-    }
-    const frames = await receive(left, right, leads === 'outside' ? 1 : 2)
-    assert.deepEqual(frames.map((frame) => frame[13]), leads === 'outside' ? [0xb6] : [0xb5, 0xb6])
-    assert.equal(right.port.statistics.rxForeign, leads === 'outside' ? 1 : 0)
-    close()
-  }
-})
 
 /** Where a frame has its checksum of TCP or UDP, and what it would hold if that were not finished. */
 function unfinished(frame: Uint8Array): { field: number, sum: number } {
@@ -121,7 +83,7 @@ test('AF_XDP: a checksum that the sender has left to its card is finished, any o
   const view = (frame: Uint8Array): DataView => new DataView(frame.buffer, frame.byteOffset)
   const pass = async (frame: Uint8Array): Promise<Uint8Array> => {
     assert.ok(left.port.send(left.frame, left.put(frame)))
-    const [got] = await receive(left, right, 1)
+    const [got] = await receiveFrames(left, right, 1)
     return got
   }
   const ipv6 = { source: 'fd00::1', destination: 'fd00::2' }
@@ -168,7 +130,7 @@ test('AF_XDP: a segment that another port has left whole is cut', { skip }, asyn
     const length = left.put(buildFrame(one))
     left.arena.u16[(left.frame - 2) >> 1] = segmentBytes
     assert.ok(left.port.send(left.frame, length))
-    const frames = await receive(left, right, expected)
+    const frames = await receiveFrames(left, right, expected)
     assert.equal(frames.length, expected)
     for (const frame of frames) assert.equal(checksumFault(frame), '')
     assert.ok(Buffer.concat(frames.map((frame) => frame.subarray(layersOf(frame).transport + 20))).equals(payload))
@@ -184,12 +146,12 @@ test('AF_XDP: a segment that another port has left whole is cut', { skip }, asyn
 
 test('AF_XDP: what finds no room is counted, and so is what is too long', { skip }, async () => {
   for (const mode of MODES) {
-    const { left, right, close } = await createEnds({ mode })
-    for (let i = 0; i < 300; i++) assert.ok(left.port.send(left.frame, left.put(HEAD, new Uint8Array(60))))
+    const { left, right, close } = await createEnds(mode)
+    for (let i = 0; i < 300; i++) assert.ok(left.port.send(left.frame, left.put(hex('020000000001 020000000002 88b6'), new Uint8Array(60))))
     left.turn()
     right.port.maintain(0)
     assert.equal(right.port.statistics.rxMissed, 300 - 256, mode)
-    assert.equal((await receive(left, right, 256)).length, 256)
+    assert.equal((await receiveFrames(left, right, 256)).length, 256)
     assert.deepEqual([right.port.statistics.rxOversize, left.port.statistics.txFull, right.pool.used], [0, 0, 0])
     close()
   }
@@ -215,7 +177,7 @@ test('AF_XDP: datagrams that UDP has put together come one by one, or are counte
       assert.equal(sys.write(socket, sys.scratch(30_300)), 30_300)
       if (mode === 'copy') {
         // The kernel lets nobody send such over a veth whose other end has a program of the driver's.
-        const frames = await receive(end, end, 31)
+        const frames = await receiveFrames(end, end, 31)
         for (const frame of frames) assert.equal(checksumFault(frame), '')
       } else {
         await until('it is counted', end.turn, () => end.port.statistics.rxOversize === 1, 3000)
@@ -244,7 +206,7 @@ test('AF_XDP: frames come by every queue of the interface', { skip }, async (con
       socket.close() }))`
   const program = `for (let n = 0; n < 40; n++) { ${send} }`
   assert.equal(spawnSync('ip', ['netns', 'exec', host, process.execPath, '-e', program], { encoding: 'utf8', timeout: 10_000 }).stderr, '')
-  const frames = await receive(end, end, 400)
+  const frames = await receiveFrames(end, end, 400)
   const next = new Map<number, number>()
   for (const frame of frames) {
     assert.equal(checksumFault(frame), '')
@@ -271,52 +233,6 @@ test('AF_XDP: an interface that gets more queues has sockets at all of them', { 
   await until('it has three queues', end.turn, () => end.port.queues === 3 && end.port.isUp)
   assert.match(end.port.lastEnd, /interface left has 3 queues now/)
   end.port.close()
-})
-
-test('AF_XDP: an interface goes down, goes away and comes back', { skip }, async () => {
-  const { namespace, left, right, close } = await createEnds()
-  const turn = (): void => { left.turn(); right.turn() }
-  const length = left.put(HEAD, new Uint8Array(60).fill(9))
-  const pass = async (): Promise<void> => {
-    const frames: Uint8Array[] = []
-    await until('a frame passes', () => { left.port.send(left.frame, length); turn(); frames.push(...right.receive()) },
-      () => frames.length > 0)
-  }
-  await pass()
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'down')
-  await until('both are down', turn, () => !left.port.isUp && !right.port.isUp)
-  assert.deepEqual([left.port.send(left.frame, length), left.port.room], [false, 0])
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'up')
-  await until('both are up', turn, () => left.port.isUp && right.port.isUp)
-  await pass()
-  network.run(namespace, 'ip', 'link', 'del', 'left')
-  await until('both are down', turn, () => !left.port.isUp && !right.port.isUp)
-  assert.match(left.port.lastEnd, /interface left/)
-  // With more queues than before, and longer frames.
-  network.addVeth(namespace, 'left', namespace, 'right', 3000, 2)
-  await until('both are up', turn, () => left.port.isUp && right.port.isUp)
-  await pass()
-  assert.deepEqual([left.port.queues, left.port.mtu, left.port.statistics.connections], [2, 3000, 3])
-  while (right.receive().length > 0);
-  assert.equal(right.pool.used, 0)
-  close()
-})
-
-test('AF_XDP: a frame wakes who sleeps, and so does the end of the interface, once', { skip }, async () => {
-  const { namespace, left, right, close } = await createEnds({}, 2)
-  const length = left.put(HEAD, new Uint8Array(60).fill(9))
-  while (right.receive().length > 0);
-  assert.equal(await waitForPorts([right.port], 50), false)
-  setTimeout(() => { left.port.send(left.frame, length); left.port.flush() }, 20)
-  assert.equal(await waitForPorts([left.port, right.port], 5000), true)
-  assert.equal(waitForPortsBlocking([left.port, right.port], 5000), true)
-  assert.equal(right.receive().length, 1)
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'down')
-  assert.equal(await waitForPorts([right.port], 5000), true)
-  right.turn()
-  assert.equal(right.port.isUp, false)
-  assert.equal(await waitForPorts([right.port], 50), false)
-  close()
 })
 
 /** Whether an interface has a program. */

@@ -21,28 +21,17 @@ import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/pac
 import { ETHERNET_BYTES, ETHERNET_TYPE, isVlanTag, NFACTOR_TYPE_WORD, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { AfXdpSocket, type AfXdpMode, type XdpQueue } from './af-xdp-socket.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
-import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
+import { PortStatistics, SEGMENT_BYTES_OFFSET, type InterfacePortOptions, type LinkPort } from './link-port.ts'
 import { SegmentCutter } from './segment-cutter.ts'
 import * as sys from './sys.ts'
 import { completeFoundChecksum, locateTcp, TcpPlace } from './virtio-net-header.ts'
 
-export interface AfXdpPortOptions {
-  readonly arena: Arena
-  /** Name of the port; that of the interface unless told. */
-  readonly name?: string
-  readonly interface: string
-  /** Network namespace that the interface is in: a name that `ip netns` knows, or a path. This thread's own unless told. */
-  readonly namespace?: string
+export interface AfXdpPortOptions extends InterfacePortOptions {
   /** Frames in the rings of each receive queue, and in the transmit ring: powers of two. Memory for each is locked. */
   readonly rxFrames?: number
   readonly txFrames?: number
   /** Frames that data leaves free in the transmit ring for NFactor's own messages. */
   readonly reserved?: number
-  /**
-   * Where the interface leads: `outside` (unless told), where nobody may speak as NFactor, or `inside`, to other nodes. From outside
-   * frames of NFactor's own EtherType are dropped and counted.
-   */
-  readonly leads?: 'outside' | 'inside'
   /** The quickest way to have frames that is tried: `zero-copy` unless told. What the interface cannot do, the next one is taken for. */
   readonly mode?: AfXdpMode
 }
