@@ -8,7 +8,7 @@ import { AfPacketPort } from './af-packet-port.ts'
 import { AfXdpPort } from './af-xdp-port.ts'
 import type { LinkPort } from './link-port.ts'
 import { endPrograms, nodeProgram, startIn, TestMiddle, transfer } from './test-middle.ts'
-import { TestNetwork, until } from './test-network.ts'
+import { pingCommand, TestNetwork, until } from './test-network.ts'
 import { xdpSkip } from './test-xdp.ts'
 
 const skip = xdpSkip()
@@ -58,8 +58,8 @@ for (const [mode, queues] of [['copy', 4], ['generic', 1]] as const) {
       for (const host of ['10.7.0.2', 'fd07::2']) {
         const { right, back } = await transfer(middle, host, BYTES)
         assert.deepEqual([right, back], [true, BYTES])
-        const ping = startIn(middle.client, 'ping', '-c', '5', '-i', '0.02', '-W', '2', host)
-        await until('five pings are answered', middle.turn, () => ping.status !== null)
+        const ping = startIn(middle.client, ...pingCommand(host))
+        await until('all pings are answered', middle.turn, () => ping.status !== null)
         assert.equal(ping.status, 0, ping.output)
       }
       const echo = startIn(middle.server, ...nodeProgram(ECHO))

@@ -87,6 +87,14 @@ export class TestNetwork {
   }
 }
 
+/**
+ * A command that pings a host, one after the other, so that a slow answer is no lost one: several at a time are given up after twice the
+ * time that the first took.
+ */
+export function pingCommand(host: string, count = 3): string[] {
+  return ['sh', '-c', `for i in $(seq ${count}); do ping -c 1 -W 5 ${host} || exit 1; done`]
+}
+
 /** Turns until something is so; throws after `patienceMs`. */
 export async function until(what: string, turn: () => void, isTrue: () => boolean, patienceMs = 15_000): Promise<void> {
   const end = performance.now() + patienceMs
