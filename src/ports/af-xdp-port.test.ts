@@ -17,7 +17,7 @@ import { portContract } from './port-contract.ts'
 import * as sys from './sys.ts'
 import { run, TestNetwork, until } from './test-network.ts'
 import { hex, TestPortEnd } from './test-port-end.ts'
-import { xdpSkip } from './test-xdp.ts'
+import { ethtoolSkip, xdpSkip } from './test-xdp.ts'
 
 const skip = xdpSkip()
 const network = new TestNetwork()
@@ -190,8 +190,7 @@ test('AF_XDP: datagrams that UDP has put together come one by one, or are counte
   }
 })
 
-test('AF_XDP: frames come by every queue of the interface', { skip }, async (context) => {
-  if (spawnSync('ethtool', ['--version']).error !== undefined) return context.skip('ethtool is not installed')
+test('AF_XDP: frames come by every queue of the interface', { skip: ethtoolSkip() }, async () => {
   const [namespace, host] = [network.addNamespace(), network.addNamespace()]
   network.addVeth(host, 'eth0', namespace, 'left', 1500, 4)
   network.addAddresses(host, 'eth0', '10.8.0.1/24')
@@ -221,8 +220,7 @@ test('AF_XDP: frames come by every queue of the interface', { skip }, async (con
   end.port.close()
 })
 
-test('AF_XDP: an interface that gets more queues has sockets at all of them', { skip }, async (context) => {
-  if (spawnSync('ethtool', ['--version']).error !== undefined) return context.skip('ethtool is not installed')
+test('AF_XDP: an interface that gets more queues has sockets at all of them', { skip: ethtoolSkip() }, async () => {
   const namespace = network.addNamespace()
   network.addVeth(namespace, 'left', namespace, 'right', 1500, 4)
   for (const name of ['right', 'left']) network.run(namespace, 'ethtool', '-L', name, 'rx', '2', 'tx', '2')

@@ -2,6 +2,7 @@
  * Whether tests of AF_XDP ports can run here.
  */
 
+import { spawnSync } from 'node:child_process'
 import { networkSkip } from './test-network.ts'
 import * as sys from './sys.ts'
 import { createSocketMap } from './sys-xdp.ts'
@@ -20,4 +21,9 @@ export function xdpSkip(): string | false {
     sys.close(fd)
   }
   return false
+}
+
+/** The same, where the test also sets an interface's queues or offloads. */
+export function ethtoolSkip(): string | false {
+  return xdpSkip() || (spawnSync('ethtool', ['--version']).error === undefined ? false : 'ethtool is not installed')
 }
