@@ -5,6 +5,7 @@
 
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
+import { cpus } from 'node:os'
 import { after, test } from 'node:test'
 import { CodedError } from '../base/coded-error.ts'
 import { Arena } from '../memory/arena.ts'
@@ -14,6 +15,7 @@ import { AfXdpPort, type AfXdpPortOptions } from './af-xdp-port.ts'
 import type { AfXdpMode } from './af-xdp-socket.ts'
 import { interfaceContract, openEnds, receiveFrames, type Ends, type InterfaceSubject } from './interface-contract.ts'
 import { portContract } from './port-contract.ts'
+import { waitForPorts } from './port-waiter.ts'
 import * as sys from './sys.ts'
 import { run, TestNetwork, until } from './test-network.ts'
 import { hex, TestPortEnd } from './test-port-end.ts'
@@ -70,6 +72,8 @@ for (const mode of MODES) {
 async function createEnds(mode: AfXdpMode = 'zero-copy'): Promise<Ends<AfXdpPort>> {
   return await openEnds({ network, createEnd: (name, namespace, options) => createEnd(name, namespace, { mode, ...options }) })
 }
+
+const HEAD = hex('020000000001 020000000002 88b6')
 
 /** Where a frame has its checksum of TCP or UDP, and what it would hold if that were not finished. */
 function unfinished(frame: Uint8Array): { field: number, sum: number } {
@@ -135,8 +139,6 @@ test('AF_XDP: a segment that another port has left whole is cut', { skip }, asyn
     for (const frame of frames) assert.equal(checksumFault(frame), '')
     assert.ok(Buffer.concat(frames.map((frame) => frame.subarray(layersOf(frame).transport + 20))).equals(payload))
   }
-  // All or nothing: 20 frames at once have no room in what 30 have left of 48.
-  left.put(buildFrame({ tcp: { payload } }))
   const tiny = left.put(buildFrame({ tcp: { payload: payload.subarray(0, 2000) } }))
   left.arena.u16[(left.frame - 2) >> 1] = 20
   assert.equal(left.port.send(left.frame, tiny), false, '100 frames never have room')
@@ -144,12 +146,30 @@ test('AF_XDP: a segment that another port has left whole is cut', { skip }, asyn
   close()
 })
 
+test('AF_XDP: a segment is cut whole or not at all, and what has not left is counted as lost', { skip }, async () => {
+  const { namespace, left, right, close } = await createEnds()
+  await until('the kernel has given all back', left.turn, () => left.port.room === 64 - 16)
+  const { txFrames: before } = left.port.statistics
+  // The port has not noticed yet; the kernel takes nothing.
+  network.run(namespace, 'ip', 'link', 'set', 'left', 'down')
+  for (let i = 0; i < 40; i++) assert.ok(left.port.send(left.frame, left.put(HEAD, new Uint8Array(60))))
+  assert.equal(left.port.room, 8)
+  const length = left.put(buildFrame({ tcp: { payload: new Uint8Array(20_000) } }))
+  assert.equal(left.port.send(left.frame, length), false)
+  assert.deepEqual([left.port.room, left.port.statistics.txFrames - before, left.port.statistics.txFull], [8, 40, 1])
+  assert.ok(left.port.sendReserved(left.frame, length), 'there is room in the reserve')
+  assert.equal(left.port.room, 0)
+  const sent = left.port.statistics.txFrames - before
+  close()
+  assert.deepEqual([sent, left.port.statistics.txLost, right.receive().length], [40 + 14, 54, 0])
+})
+
 test('AF_XDP: what finds no room is counted, and so is what is too long', { skip }, async () => {
   for (const mode of MODES) {
     const { left, right, close } = await createEnds(mode)
-    for (let i = 0; i < 300; i++) assert.ok(left.port.send(left.frame, left.put(hex('020000000001 020000000002 88b6'), new Uint8Array(60))))
+    for (let i = 0; i < 300; i++) assert.ok(left.port.send(left.frame, left.put(HEAD, new Uint8Array(60))))
     left.turn()
-    right.port.maintain(0)
+    for (let i = 0; i < 3; i++) right.port.maintain(i)
     assert.equal(right.port.statistics.rxMissed, 300 - 256, mode)
     assert.equal((await receiveFrames(left, right, 256)).length, 256)
     assert.deepEqual([right.port.statistics.rxOversize, left.port.statistics.txFull, right.pool.used], [0, 0, 0])
@@ -220,6 +240,41 @@ test('AF_XDP: frames come by every queue of the interface', { skip: ethtoolSkip(
   end.port.close()
 })
 
+test('AF_XDP: queues take turns, and each of them wakes who sleeps', { skip: ethtoolSkip() }, async () => {
+  const [namespace, host] = [network.addNamespace(), network.addNamespace()]
+  network.addVeth(host, 'eth0', namespace, 'left', 1500, 2)
+  network.addAddresses(host, 'eth0', '10.8.0.1/24')
+  network.run(host, 'ip', 'neigh', 'add', '10.8.0.2', 'lladdr', '02:00:00:00:00:09', 'dev', 'eth0')
+  const end = createEnd('left', namespace)
+  end.port.open()
+  await until('it is up', end.turn, () => end.port.isUp)
+  const everyCpu = ((1n << BigInt(cpus().length)) - 1n).toString(16).replaceAll(/(?<=.)(?=(?:.{8})+$)/g, ',')
+  /** Sends datagrams by one of the queues, to a port of its number. */
+  const send = (queue: number, count: number): void => {
+    const steer = [0, 1].map((one) => `echo ${one === queue ? everyCpu : 0} > /sys/class/net/eth0/queues/tx-${one}/xps_cpus`)
+    network.run(host, 'sh', '-c', steer.join('; '))
+    const socket = sys.inNamespace(host, () => sys.socket(2, 2, 0))
+    const address = sys.scratch(16)
+    address.setUint16(0, 2, true)
+    new Uint8Array(address.buffer).set([0x23, queue, 10, 8, 0, 2], 2)
+    assert.equal(sys.connect(socket, address), 0)
+    for (let i = 0; i < count; i++) assert.equal(sys.write(socket, sys.scratch(20)), 20)
+    sys.close(socket)
+  }
+  for (const queue of [1, 0]) {
+    assert.equal(await waitForPorts([end.port], 20), false)
+    const waiting = waitForPorts([end.port], 5000)
+    send(queue, 1)
+    assert.equal(await waiting, true)
+    assert.deepEqual((await receiveFrames(end, end, 1)).map((frame) => frame[37]), [queue])
+  }
+  for (const queue of [0, 1]) send(queue, 12)
+  const batches = Array.from({ length: 6 }, () => end.receive(4).map((frame) => frame[37]))
+  assert.deepEqual(batches.map((batch) => batch.length), [4, 4, 4, 4, 4, 4])
+  for (let i = 0; i < 6; i++) assert.deepEqual(new Set(batches[i]), new Set([i % 2 === 0 ? batches[0][0] : 1 - batches[0][0]]))
+  end.port.close()
+})
+
 test('AF_XDP: an interface that gets more queues has sockets at all of them', { skip: ethtoolSkip() }, async () => {
   const namespace = network.addNamespace()
   network.addVeth(namespace, 'left', namespace, 'right', 1500, 4)
@@ -227,10 +282,14 @@ test('AF_XDP: an interface that gets more queues has sockets at all of them', { 
   const end = createEnd('left', namespace)
   end.port.open()
   await until('it has two queues', end.turn, () => end.port.queues === 2 && end.port.isUp)
+  // What comes behind the port's memory is not touched when it needs more.
+  const behind = end.arena.allocate('behind', 4 << 20)
+  end.arena.u8.fill(0x5a, behind, behind + (4 << 20))
   network.run(namespace, 'ethtool', '-L', 'left', 'rx', '3')
   await until('it has three queues', end.turn, () => end.port.queues === 3 && end.port.isUp)
   assert.match(end.port.lastEnd, /interface left has 3 queues now/)
   end.port.close()
+  assert.ok(end.arena.u8.subarray(behind, behind + (4 << 20)).every((byte) => byte === 0x5a))
 })
 
 /** Whether an interface has a program. */

@@ -159,19 +159,14 @@ export function writeSegmentationHeader(
 
 /**
  * Finishes the checksum of a TCP or UDP frame that nobody says of whether it is finished: one that is not holds the sum of the pseudo
- * header. A right checksum may be the same number, so all of it is looked at then; a wrong one is that number in one of 65,536 damaged frames,
- * which pass for unfinished.
- *
- * @returns true if it was not finished
+ * header. Where a right checksum is the same number, finishing it gives that number again. A wrong one is it in one of 65,536 damaged
+ * frames, which pass for unfinished.
  */
-export function completeFoundChecksum(arena: Arena, bytes: FrameBytes, frame: number, length: number, place: TcpPlace): boolean {
-  if (!locateTransport(arena, frame, length, place)) return false
+export function completeFoundChecksum(arena: Arena, bytes: FrameBytes, frame: number, length: number, place: TcpPlace): void {
+  if (!locateTransport(arena, frame, length, place)) return
   const { protocol, transport, end } = place
-  if (protocol !== PROTOCOL_TCP && protocol !== PROTOCOL_UDP) return false
+  if (protocol !== PROTOCOL_TCP && protocol !== PROTOCOL_UDP) return
   const field = transport + (protocol === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM)
-  if (field + 2 > end) return false
-  const pseudo = pseudoHeaderSum(bytes, frame, place)
-  if (arena.view.getUint16(frame + field) !== pseudo) return false
-  if (foldSum(pseudo + bytes.sumBytes(frame + transport, end - transport)) === 0xffff) return false
-  return completeChecksum(arena, bytes, frame, end, transport, field)
+  if (field + 2 > end || arena.view.getUint16(frame + field) !== pseudoHeaderSum(bytes, frame, place)) return
+  completeChecksum(arena, bytes, frame, end, transport, field)
 }
