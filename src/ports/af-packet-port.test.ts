@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { after, test } from 'node:test'
-import { CodedError } from '../base/coded-error.ts'
 import { Arena } from '../memory/arena.ts'
 import { foldSum } from '../wire/checksum.ts'
 import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
@@ -123,22 +122,8 @@ test('AF_PACKET: datagrams that UDP has put together are received one by one', {
   }
 })
 
-test('AF_PACKET: what is missing is said in one line', { skip }, () => {
-  const namespace = network.addNamespace()
-  const fails = (code: string, text: RegExp, name: string, where: string): void => {
-    assert.throws(() => { createEnd(name, where, { rxFrames: 15, txFrames: 15 }).port.open() }, (error) => {
-      assert.ok(error instanceof CodedError)
-      assert.equal(error.code, code)
-      assert.match(error.toLine(), text)
-      assert.doesNotMatch(error.toLine(), /\n/)
-      return true
-    })
-  }
-  fails('NF_PORT_INTERFACE', /interface none: ENODEV.*`ip link`/, 'none', namespace)
-  fails('NF_PORT_INTERFACE', /interface lo is not an Ethernet interface/, 'lo', namespace)
-  fails('NF_PORT_INTERFACE', /namespace none cannot be opened/, 'eth0', 'none')
-  fails('NF_PORT_INTERFACE', /ENODEV/, 'a-name-that-is-far-too-long', namespace)
-  assert.throws(() => createEnd('left', namespace, { rxFrames: 0 }), { code: 'NF_CONFIG_INVALID' })
+test('AF_PACKET: rings that are not possible are refused', { skip }, () => {
+  assert.throws(() => createEnd('left', network.addNamespace(), { rxFrames: 0 }), { code: 'NF_CONFIG_INVALID' })
 })
 
 const OWN_NAMESPACE = `

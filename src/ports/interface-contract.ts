@@ -4,6 +4,7 @@
  */
 
 import assert from 'node:assert/strict'
+import { CodedError } from '../base/coded-error.ts'
 import type { InterfacePortOptions, LinkPort } from './link-port.ts'
 import { waitForPorts, waitForPortsBlocking } from './port-waiter.ts'
 import { until, type TestNetwork } from './test-network.ts'
@@ -46,7 +47,18 @@ export async function receiveFrames(from: TestPortEnd<LinkPort>, to: TestPortEnd
   return frames
 }
 
-export const interfaceContract: Record<string, (subject: InterfaceSubject) => Promise<void>> = {
+/** Checks that a port cannot be opened, and that this is said in one line with a code. */
+export function assertFailsToOpen({ port }: TestPortEnd<LinkPort>, code: string, text: RegExp): void {
+  assert.throws(() => { port.open() }, (error) => {
+    assert.ok(error instanceof CodedError)
+    assert.equal(error.code, code)
+    assert.match(error.toLine(), text)
+    assert.doesNotMatch(error.toLine(), /\n/)
+    return true
+  })
+}
+
+export const interfaceContract: Record<string, (subject: InterfaceSubject) => Promise<void> | void> = {
   'VLAN tags stay, and the first takes no room from the frame': async (subject) => {
     const { left, right, close } = await openEnds(subject)
     for (const tags of ['8100 a123', '88a8 0005', '88a8 0005 8100 6007']) {
@@ -124,5 +136,13 @@ export const interfaceContract: Record<string, (subject: InterfaceSubject) => Pr
     assert.equal(right.port.isUp, false)
     assert.equal(await waitForPorts([right.port], 50), false)
     close()
+  },
+
+  'what is missing is said in one line': ({ network, createEnd }) => {
+    const namespace = network.addNamespace()
+    assertFailsToOpen(createEnd('none', namespace), 'NF_PORT_INTERFACE', /interface none: ENODEV.*`ip link`/)
+    assertFailsToOpen(createEnd('lo', namespace), 'NF_PORT_INTERFACE', /interface lo is not an Ethernet interface/)
+    assertFailsToOpen(createEnd('eth0', 'none'), 'NF_PORT_INTERFACE', /namespace none cannot be opened/)
+    assertFailsToOpen(createEnd('a-name-that-is-far-too-long', namespace), 'NF_PORT_INTERFACE', /ENODEV/)
   },
 }
