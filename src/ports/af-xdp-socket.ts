@@ -379,7 +379,10 @@ function isTaken(result: number): boolean {
   return result === -sys.Errno.EBUSY || result === -sys.Errno.EEXIST
 }
 
-/** Of the calls of bpf(2) and of registering, an invalid argument is one that this kernel does not know. */
+/**
+ * Of the calls of bpf(2) and of registering, an invalid argument is one that this kernel does not know; and what its verifier refuses uses
+ * something of the kind.
+ */
 function withoutSupport(result: number): number {
   return result === -sys.Errno.EINVAL || result === -sys.Errno.EACCES ? -sys.Errno.EOPNOTSUPP : result
 }
