@@ -162,8 +162,8 @@ export class AfXdpSocket {
   }
 
   #open(isPatient: boolean): void {
-    const keep = (fd: number, what: string, mend = ''): number => {
-      if (fd < 0) throw sys.portError(fd, `port ${this.#name} ${what}`, mend)
+    const keep = (fd: number, what: string, rights = ''): number => {
+      if (fd < 0) throw sys.portError(fd, `port ${this.#name} ${what}`, fd === -sys.Errno.EPERM ? rights : '')
       this.#fds.push(fd)
       return fd
     }
