@@ -14,6 +14,7 @@ import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { CodedError } from '../../src/base/coded-error.ts'
+import { runBenchProgram } from '../../src/cli/bench-program.ts'
 import { setEngineFlags } from '../../src/process/engine-flags.ts'
 
 const HELP = `nfactor bench migration [--quick] [--flows N,N,...] [--moves N] [--runs N] [--json FILE]
@@ -89,4 +90,4 @@ export async function main(args: readonly string[]): Promise<number> {
   return 0
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) process.exitCode = await main(process.argv.slice(2))
+if (process.argv[1] === fileURLToPath(import.meta.url)) await runBenchProgram(main)

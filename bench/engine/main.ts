@@ -14,6 +14,7 @@ import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { CodedError } from '../../src/base/coded-error.ts'
+import { runBenchProgram } from '../../src/cli/bench-program.ts'
 import type { ChurnResult } from './churn.ts'
 import type { WorkerOptions, WorkerResult } from './worker.ts'
 
@@ -182,12 +183,4 @@ function print(comparison: Comparison, rows: readonly Row[]): void {
   console.log()
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  try {
-    process.exitCode = await main(process.argv.slice(2))
-  } catch (error) {
-    if (!(error instanceof CodedError)) throw error
-    process.stderr.write(`${error.toLine()}\n`)
-    process.exitCode = 1
-  }
-}
+if (process.argv[1] === fileURLToPath(import.meta.url)) await runBenchProgram(main)

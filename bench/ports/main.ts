@@ -4,7 +4,8 @@
  * - copy: nanoseconds to copy a frame from a buffer into a slot, by the kernel and by `copyWithin`.
  * - one thread: both ends of a memif link in this thread in turn; per frame, what sending and receiving costs.
  * - memif: a process that sends, a process that receives. With testpmd (if there is one) at either end, for comparison.
- * - AF_PACKET: both ends of a veth in this thread, in a namespace of the bench's own (as root).
+ * - AF_PACKET and AF_XDP: both ends of a veth in this thread, in a namespace of the bench's own (as root). The kinds of ports take turns, so
+ *   that their ratio holds where times do not.
  *
  * Medians of several runs. Ratios compare between machines; times do not.
  */
@@ -14,21 +15,24 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { parseArgs } from 'node:util'
+import { readBenchOptions, runsOf } from '../../src/cli/bench-program.ts'
 import { Arena } from '../../src/memory/arena.ts'
 import { loadKernels } from '../../src/memory/kernels/kernels.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
 import { PacketPool } from '../../src/packet/packet-pool.ts'
 import { AfPacketPort } from '../../src/ports/af-packet-port.ts'
+import { AfXdpPort } from '../../src/ports/af-xdp-port.ts'
+import type { AfXdpMode } from '../../src/ports/af-xdp-socket.ts'
 import type { LinkPort } from '../../src/ports/link-port.ts'
 import type { MemifPeerOptions } from '../../src/ports/memif-peer.ts'
 import { MemifPort } from '../../src/ports/memif-port.ts'
 import { networkSkip, TestNetwork } from '../../src/ports/test-network.ts'
+import { xdpSkip } from '../../src/ports/test-xdp.ts'
 
-const { values } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' } },
-})
-const runs = Number(values.runs ?? (values.quick ? 3 : 7))
+const USAGE = 'node bench/ports/main.ts [--quick] [--runs N] [--json FILE]'
+const { values, runs } = readBenchOptions(USAGE, {
+  quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' },
+}, (given) => ({ values: given, runs: runsOf(given.runs, given.quick ? 3 : 7) }))
 const seconds = values.quick ? 1 : 2
 const BATCH = 32
 const folder = mkdtempSync(join(tmpdir(), 'nfactor-bench-ports-'))
@@ -96,26 +100,30 @@ class End {
   }
 }
 
-/** Million frames per second from one end to the other. */
-function benchPair(what: string, a: End, b: End, frames: number): void {
+/** Bytes of the frames that are sent. */
+const SIZES = [60, 1500] as const
+
+function awaitUp(a: End, b: End): void {
   const until = performance.now() + 5000
   while (!(a.port.isUp && b.port.isUp && a.port.room >= BATCH) && performance.now() < until) {
     for (const { port } of [a, b]) port.maintain(performance.now() * 1000)
   }
-  for (const bytes of [60, 1500]) {
-    const samples = Array.from({ length: runs }, () => {
-      const began = performance.now()
-      let received = 0
-      for (let sent = 0; sent < frames; sent += BATCH) {
-        a.send(bytes)
-        received += b.receive()
-      }
-      const end = performance.now() + 1000
-      while (received < frames && performance.now() < end) received += b.receive()
-      return received / (performance.now() - began) / 1000
-    })
-    report(what, bytes, 'Mpps', median(samples))
+}
+
+/** Million frames per second from one end to the other. */
+function rateOfPair(a: End, b: End, bytes: number, frames: number): number {
+  const began = performance.now()
+  let received = 0
+  for (let sent = 0; sent < frames; sent += BATCH) {
+    a.send(bytes)
+    received += b.receive()
   }
+  const end = performance.now() + 1000
+  while (received < frames && performance.now() < end) received += b.receive()
+  return received / (performance.now() - began) / 1000
+}
+
+function closePair(a: End, b: End): void {
   for (const { port } of [a, b]) port.close()
 }
 
@@ -125,28 +133,58 @@ function benchOneThread(): void {
     const arena = new Arena(64 << 20)
     return new End(arena, new MemifPort({ arena, name: role, role, socket }))
   })
-  benchPair('memif, both ends in one thread', ends[0], ends[1], values.quick ? 320_000 : 3_200_000)
+  const frames = values.quick ? 320_000 : 3_200_000
+  awaitUp(ends[0], ends[1])
+  for (const bytes of SIZES) {
+    const samples = Array.from({ length: runs }, () => rateOfPair(ends[0], ends[1], bytes, frames))
+    report('memif, both ends in one thread', bytes, 'Mpps', median(samples))
+  }
+  closePair(ends[0], ends[1])
 }
 
-function benchAfPacket(): void {
+/** Both ends of a veth; each with what it is compared to in turns, in one run. */
+function benchInterfaces(): void {
   const skip = networkSkip()
   if (skip !== false) {
-    process.stdout.write(`AF_PACKET is left out: ${skip}\n`)
+    process.stdout.write(`AF_PACKET and AF_XDP are left out: ${skip}\n`)
     return
   }
-  for (const frameBytes of [undefined, 2048]) {
-    const network = new TestNetwork()
-    try {
-      const namespace = network.addNamespace()
-      network.addVeth(namespace, 'left', namespace, 'right')
-      const ends = ['left', 'right'].map((name) => {
-        const arena = new Arena(96 << 20)
-        return new End(arena, new AfPacketPort({ arena, interface: name, namespace, frameBytes }))
-      })
-      const what = `AF_PACKET, one thread${frameBytes === undefined ? '' : `, ring frames of ${frameBytes}`}`
-      benchPair(what, ends[0], ends[1], values.quick ? 64_000 : 320_000)
-    } finally {
-      network.close()
+  type Create = (arena: Arena, name: string, namespace: string) => LinkPort
+  const afPacket = (frameBytes?: number): Create => (arena, name, namespace) =>
+    new AfPacketPort({ arena, interface: name, namespace, frameBytes })
+  const afXdp = (mode: AfXdpMode): Create => (arena, name, namespace) => new AfXdpPort({ arena, interface: name, namespace, mode })
+  const kinds: [string, Create][] = [['AF_PACKET', afPacket()], ['AF_PACKET, ring frames of 2048', afPacket(2048)]]
+  const xdp = xdpSkip()
+  if (xdp === false) kinds.push(['AF_XDP, copy', afXdp('copy')], ['AF_XDP, generic', afXdp('generic')])
+  else process.stdout.write(`AF_XDP is left out: ${xdp}\n`)
+  const frames = values.quick ? 64_000 : 320_000
+  const samples = new Map<string, number[]>()
+  for (let run = 0; run < runs; run++) {
+    for (const [what, create] of kinds) {
+      const network = new TestNetwork()
+      try {
+        const namespace = network.addNamespace()
+        network.addVeth(namespace, 'left', namespace, 'right')
+        const [left, right] = ['left', 'right'].map((name) => {
+          const arena = new Arena(96 << 20)
+          return new End(arena, create(arena, name, namespace))
+        })
+        awaitUp(left, right)
+        for (const bytes of SIZES) {
+          const key = `${what} ${bytes}`
+          samples.set(key, [...samples.get(key) ?? [], rateOfPair(left, right, bytes, frames)])
+        }
+        closePair(left, right)
+      } finally {
+        network.close()
+      }
+    }
+  }
+  const rate = (what: string, bytes: number): number => median(samples.get(`${what} ${bytes}`) ?? [])
+  for (const [what] of kinds) {
+    for (const bytes of SIZES) {
+      report(`${what}, one thread`, bytes, 'Mpps', rate(what, bytes))
+      report('  to that of AF_PACKET', bytes, '', rate(what, bytes) / rate('AF_PACKET', bytes))
     }
   }
 }
@@ -224,7 +262,7 @@ try {
   process.stdout.write(`${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Node ${process.version}\n`)
   benchCopy()
   benchOneThread()
-  benchAfPacket()
+  benchInterfaces()
   await benchProcesses()
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`)
 } finally {

@@ -11,7 +11,7 @@
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
-import { parseArgs } from 'node:util'
+import { readBenchOptions, runsOf } from '../../src/cli/bench-program.ts'
 import { Arena } from '../../src/memory/arena.ts'
 import { loadKernels } from '../../src/memory/kernels/kernels.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../../src/packet/descriptor.ts'
@@ -19,14 +19,12 @@ import { PacketPool, SLOT_FRAME_OFFSET } from '../../src/packet/packet-pool.ts'
 import { createTraffic } from '../../src/ports/traffic/traffic-generator.ts'
 import type { TrafficOptions } from '../../src/ports/traffic/traffic-options.ts'
 
-const { values } = parseArgs({
-  options: {
-    quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' },
-    // For the processes that measure.
-    case: { type: 'string' }, sink: { type: 'boolean', default: false },
-  },
-})
-const runs = Number(values.runs ?? (values.quick ? 3 : 9))
+const USAGE = 'node bench/traffic/main.ts [--quick] [--runs N] [--json FILE]'
+const { values, runs } = readBenchOptions(USAGE, {
+  quick: { type: 'boolean', default: false }, runs: { type: 'string' }, json: { type: 'string' },
+  // For the processes that measure.
+  case: { type: 'string' }, sink: { type: 'boolean', default: false },
+}, (given) => ({ values: given, runs: runsOf(given.runs, given.quick ? 3 : 9) }))
 const packets = values.quick ? 300_000 : 1_000_000
 
 const tcp = { tcpShare: 1, requestPackets: 4, replyPackets: 4, turns: 10 }

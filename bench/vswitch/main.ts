@@ -19,6 +19,7 @@ import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { CodedError } from '../../src/base/coded-error.ts'
+import { runBenchProgram } from '../../src/cli/bench-program.ts'
 import { Arena } from '../../src/memory/arena.ts'
 import { AnnounceDone } from '../../src/messages/announcing.ts'
 import type { ClusterConfig as Config } from '../../src/messages/cluster-config.ts'
@@ -276,4 +277,4 @@ when none is left, before and after:
   return 0
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) process.exitCode = await main(process.argv.slice(2))
+if (process.argv[1] === fileURLToPath(import.meta.url)) await runBenchProgram(main)

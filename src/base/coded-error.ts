@@ -23,7 +23,7 @@ export const errorCodes = {
   NF_PORT_UNSUPPORTED: 'A port needs something that this system does not have (Linux with glibc, a feature of the kernel).',
   NF_PORT_PRIVILEGE: 'A port needs a privilege that this process does not have.',
   NF_PORT_INTERFACE: 'A network interface that was named does not exist, is not an Ethernet one, or went away.',
-  NF_PORT_BUSY: 'A socket that a port would listen at belongs to another process that is alive.',
+  NF_PORT_BUSY: 'What a port would have for itself (a socket, a device, the frames of an interface) belongs to another process.',
   NF_PORT_FAILED: 'A port could not be opened for another reason, which the message says.',
   NF_STORE_CONTENT: 'The controllers\' store holds something that this version of NFactor did not write.',
   NF_STORE_BUSY: 'The controllers\' store is locked by another process, for longer than it is waited for.',

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { readFileSync, rmSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test, type TestContext } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { benchCommand, benches } from './bench-command.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nfactor-bench-'))
@@ -22,6 +24,17 @@ for (const name of Object.keys(benches) as (keyof typeof benches)[]) {
     assert.match(await printed(t, name, ['--help']), new RegExp(`^nfactor bench ${name} .*--json FILE`))
     await assert.rejects(benchCommand(name, ['--no-such']), { code: 'NF_USAGE' })
     await assert.rejects(benchCommand(name, [name === 'switch' ? '--chunks=x' : '--runs=x']), { code: 'NF_USAGE' })
+  })
+}
+
+for (const name of ['ports', 'traffic']) {
+  test(`the script of bench ${name} refuses a wrong command line in one line`, () => {
+    for (const wrong of ['--no-such', '--runs=0']) {
+      const file = fileURLToPath(new URL(`../../bench/${name}/main.ts`, import.meta.url))
+      const { status, stdout, stderr } = spawnSync(process.execPath, [file, wrong], { encoding: 'utf8', timeout: 20_000 })
+      assert.deepEqual([status, stdout], [2, ''])
+      assert.match(stderr, /^error NF_USAGE: .*--(?:no-such|runs).*\n$/)
+    }
   })
 }
 

@@ -4,6 +4,7 @@
 
 import { existsSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
+import { asUsageError } from './bench-program.ts'
 import { ExitStatus } from './exit-status.ts'
 
 /** The benches by name: what each measures, and where it is. */
@@ -23,8 +24,6 @@ export async function benchCommand(name: keyof typeof benches, args: readonly st
   try {
     return await main(args) ?? ExitStatus.ok
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    if (code?.startsWith('ERR_PARSE_ARGS_') !== true) throw error
-    throw new CodedError('NF_USAGE', message.replace(/\. .*$/, ''), `See nfactor bench ${name} -- --help`, { cause: error })
+    throw asUsageError(error, `See nfactor bench ${name} -- --help`)
   }
 }

@@ -55,13 +55,15 @@ function statusLines(status: ClusterStatus): string[] {
   const right = { align: 'right' } as const
   const drops = status.nodes.flatMap(({ name, status: own }) => Object.entries(own?.dropReasons ?? {}).map(([reason, count]) =>
     `  ${name}: ${countText(count)} dropped, ${reason}`))
+  const ways = status.nodes.flatMap(({ name, status: own }) => (own?.external?.how === undefined ? [] :
+    [`  ${name}: ${own.external.how} (${own.external.name})`]))
   const ports = status.nodes.flatMap(({ name, status: own }) => portLosses.flatMap(([key, text]) => {
     const count = own?.external?.[key] ?? 0
     return count > 0 ? [`  ${name}: ${countText(count)} ${text} (${own?.external?.name})`] : []
   }))
   return [`cluster ${status.name}, ${status.isReady ? 'ready' : 'not ready'}, up ${status.uptimeSeconds} s, ` +
     `configuration ${status.configVersion}, chain ${status.chain.join(', ')}`,
-  ...tableLines([head, ...rows], [{}, {}, right, right, right, right, right, right, right, right]), ...drops, ...ports]
+  ...tableLines([head, ...rows], [{}, {}, right, right, right, right, right, right, right, right]), ...ways, ...drops, ...ports]
 }
 
 export async function flowsCommand(filter: readonly string[],

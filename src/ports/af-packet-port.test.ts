@@ -1,17 +1,15 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { after, test } from 'node:test'
-import { CodedError } from '../base/coded-error.ts'
 import { Arena } from '../memory/arena.ts'
-import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import { PacketPool } from '../packet/packet-pool.ts'
 import { foldSum } from '../wire/checksum.ts'
 import { AfPacketPort, type AfPacketPortOptions } from './af-packet-port.ts'
 import { loadFrameBytes } from './kernels/frame-bytes.ts'
+import { interfaceContract, openEnds } from './interface-contract.ts'
 import { portContract, type PortPair } from './port-contract.ts'
-import { waitForPorts, waitForPortsBlocking } from './port-waiter.ts'
 import * as sys from './sys.ts'
 import { networkSkip, TestNetwork, until } from './test-network.ts'
+import { hex, TestPortEnd } from './test-port-end.ts'
 
 const skip = networkSkip()
 const network = new TestNetwork()
@@ -54,62 +52,20 @@ const CHILD = `
   try { new AfPacketPort({ arena: new Arena(64 << 20), interface: 'lo', rxFrames: 15, txFrames: 15 }).open() }
   catch (error) { console.log(error.toLine()) }`
 
-class End {
-  readonly arena = new Arena(48 << 20)
-  readonly pool = new PacketPool(this.arena, 256, 8)
-  readonly descriptors = this.arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
-  readonly frame = this.arena.allocate('frame', 1 << 17) + 2
-  readonly port: AfPacketPort
-  readonly namespace: string
-
-  constructor(name: string, namespace: string, options: Partial<AfPacketPortOptions> = {}) {
-    this.namespace = namespace
-    this.port = new AfPacketPort({ arena: this.arena, interface: name, namespace, rxFrames: 240, txFrames: 60, ...options })
-  }
-
-  /** Puts bytes where frames are sent from. */
-  put(...parts: readonly Uint8Array[]): number {
-    let at = this.frame
-    for (const part of parts) {
-      this.arena.u8.set(part, at)
-      at += part.length
-    }
-    return at - this.frame
-  }
-
-  receive(max = 32): Uint8Array[] {
-    const { i32, u8 } = this.arena
-    const count = this.port.receive(this.pool, this.descriptors, max)
-    return Array.from({ length: count }, (_, i) => {
-      const d = this.descriptors + i * DESCRIPTOR_WORDS
-      this.pool.give(i32[d + Descriptor.slot])
-      return u8.slice(i32[d + Descriptor.frame], i32[d + Descriptor.frame] + i32[d + Descriptor.length])
-    })
-  }
-
-  turn = (): void => {
-    this.port.flush()
-    this.port.maintain(performance.now() * 1000)
-  }
+/** A port, with what it takes to use it. */
+function createEnd(name: string, namespace: string, options: Partial<AfPacketPortOptions> = {}): TestPortEnd<AfPacketPort> {
+  return new TestPortEnd((arena) => new AfPacketPort({ arena, interface: name, namespace, rxFrames: 240, txFrames: 60, ...options }))
 }
 
-/** Two ports on a veth, up. */
-async function createEnds(
-  mtu = 1500, options: Partial<AfPacketPortOptions> = {},
-): Promise<{ namespace: string, left: End, right: End }> {
-  const namespace = network.addNamespace()
-  network.addVeth(namespace, 'left', namespace, 'right', mtu)
-  const [left, right] = [new End('left', namespace, options), new End('right', namespace, options)]
-  for (const { port } of [left, right]) port.open()
-  await until('both are up', () => { left.turn(); right.turn() }, () => left.port.isUp && right.port.isUp)
-  return { namespace, left, right }
+const subject = { network, createEnd }
+for (const [name, check] of Object.entries(interfaceContract)) {
+  test(`AF_PACKET: ${name}`, { skip }, async () => { await check(subject) })
 }
-
-const hex = (text: string): Uint8Array => Buffer.from(text.replaceAll(' ', ''), 'hex')
 
 test('AF_PACKET: frames too long for the ring are counted, both ways', { skip }, async () => {
-  const { left, right } = await createEnds(3000, { frameBytes: 2048 })
-  const big = new End('left', left.namespace)
+  const createSmall: typeof createEnd = (name, namespace) => createEnd(name, namespace, { frameBytes: 2048 })
+  const { namespace, left, right } = await openEnds({ network, createEnd: createSmall }, {}, 3000)
+  const big = createEnd('left', namespace)
   big.port.open()
   await until('it is up', big.turn, () => big.port.isUp)
   const head = hex('020000000001 020000000002 88b6')
@@ -121,28 +77,8 @@ test('AF_PACKET: frames too long for the ring are counted, both ways', { skip },
   const turn = (): void => { left.turn(); big.turn(); frames.push(...right.receive()) }
   await until('both have come', turn, () => frames.length + right.port.statistics.rxOversize === 2, 3000)
   assert.deepEqual([frames.length, right.port.statistics.rxOversize, left.port.statistics.txOversize], [1, 1, 1])
-  assert.throws(() => new End('left', left.namespace, { frameBytes: 3000 }), { code: 'NF_CONFIG_INVALID' })
+  assert.throws(() => createEnd('left', namespace, { frameBytes: 3000 }), { code: 'NF_CONFIG_INVALID' })
   for (const { port } of [left, right, big]) port.close()
-})
-
-test('AF_PACKET: VLAN tags stay, and take no room from the frame', { skip }, async () => {
-  const { left, right } = await createEnds()
-  const addresses = hex('020000000001 020000000002')
-  for (const tags of ['8100 a123', '88a8 0005', '88a8 0005 8100 6007']) {
-    // The first tag comes on top of the MTU.
-    const longest = 1500 + 4 - hex(tags).length
-    for (const payload of [50, longest]) {
-      const length = left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(payload).fill(7))
-      assert.ok(left.port.send(left.frame, length), `${tags}, ${payload} bytes`)
-      const frames: Uint8Array[] = []
-      const turn = (): void => { left.turn(); frames.push(...right.receive()) }
-      await until(`${payload} bytes behind ${tags} arrive`, turn, () => frames.length > 0, 3000)
-      assert.deepEqual(frames, [left.arena.u8.slice(left.frame, left.frame + length)])
-    }
-    assert.equal(left.port.send(left.frame, left.put(addresses, hex(tags), hex('88b6'), new Uint8Array(longest + 1))), false)
-  }
-  assert.equal(left.port.statistics.txOversize, 3)
-  for (const { port } of [left, right]) port.close()
 })
 
 test('AF_PACKET: datagrams that UDP has put together are received one by one', { skip }, async () => {
@@ -151,7 +87,7 @@ test('AF_PACKET: datagrams that UDP has put together are received one by one', {
   network.addVeth(host, 'eth0', namespace, 'left')
   network.addAddresses(host, 'eth0', '10.8.0.1/24')
   network.run(host, 'ip', 'neigh', 'add', '10.8.0.2', 'lladdr', '02:00:00:00:00:09', 'dev', 'eth0')
-  const end = new End('left', namespace)
+  const end = createEnd('left', namespace)
   end.port.open()
   await until('it is up', end.turn, () => end.port.isUp)
   const socket = sys.inNamespace(host, () => sys.socket(2, 2, 0))
@@ -186,82 +122,8 @@ test('AF_PACKET: datagrams that UDP has put together are received one by one', {
   }
 })
 
-test('AF_PACKET: an interface goes down, goes away and comes back', { skip }, async () => {
-  const { namespace, left, right } = await createEnds()
-  const turn = (): void => { left.turn(); right.turn() }
-  const length = left.put(hex('020000000001 020000000002 88b6'), new Uint8Array(60).fill(9))
-  const pass = async (): Promise<void> => {
-    const frames: Uint8Array[] = []
-    await until('a frame passes', () => { left.port.send(left.frame, length); turn(); frames.push(...right.receive()) },
-      () => frames.length > 0)
-  }
-  await pass()
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'down')
-  await until('both are down', turn, () => !left.port.isUp && !right.port.isUp)
-  assert.equal(left.port.send(left.frame, length), false)
-  assert.equal(left.port.room, 0)
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'up')
-  await until('both are up', turn, () => left.port.isUp && right.port.isUp)
-  await pass()
-  network.run(namespace, 'ip', 'link', 'del', 'left')
-  await until('both are down', turn, () => !left.port.isUp && !right.port.isUp)
-  assert.match(left.port.lastEnd, /interface left/)
-  network.addVeth(namespace, 'left', namespace, 'right')
-  await until('both are up', turn, () => left.port.isUp && right.port.isUp)
-  await pass()
-  assert.equal(left.port.statistics.connections, 3)
-  while (right.receive().length > 0);
-  assert.equal(right.pool.used, 0)
-  for (const { port } of [left, right]) port.close()
-})
-
-test('AF_PACKET: nobody outside can speak as NFactor, but nodes among themselves', { skip }, async () => {
-  for (const leads of ['outside', 'inside'] as const) {
-    const { left, right } = await createEnds(1500, { leads })
-    for (const type of ['88b5', '88b6']) {
-      left.port.send(left.frame, left.put(hex('020000000001 020000000002'), hex(type), new Uint8Array(60)))
-    }
-    const frames: Uint8Array[] = []
-    await until('the other one comes', () => { left.turn(); frames.push(...right.receive()) }, () => frames.some((frame) => frame[13] === 0xb6))
-    assert.equal(frames.length, leads === 'outside' ? 1 : 2)
-    assert.equal(right.port.statistics.rxForeign, leads === 'outside' ? 1 : 0)
-    for (const { port } of [left, right]) port.close()
-  }
-})
-
-test('AF_PACKET: a frame wakes who sleeps, and so does the end of the interface, once', { skip }, async () => {
-  const { namespace, left, right } = await createEnds()
-  const length = left.put(hex('020000000001 020000000002 88b6'), new Uint8Array(60).fill(9))
-  while (right.receive().length > 0);
-  assert.equal(await waitForPorts([right.port], 50), false)
-  setTimeout(() => { left.port.send(left.frame, length); left.port.flush() }, 20)
-  assert.equal(await waitForPorts([left.port, right.port], 5000), true)
-  assert.equal(waitForPortsBlocking([left.port, right.port], 5000), true)
-  assert.equal(right.receive().length, 1)
-  network.run(namespace, 'ip', 'link', 'set', 'right', 'down')
-  assert.equal(await waitForPorts([right.port], 5000), true)
-  right.turn()
-  assert.equal(right.port.isUp, false)
-  assert.equal(await waitForPorts([right.port], 50), false)
-  for (const { port } of [left, right]) port.close()
-})
-
-test('AF_PACKET: what is missing is said in one line', { skip }, () => {
-  const namespace = network.addNamespace()
-  const fails = (code: string, text: RegExp, name: string, where: string): void => {
-    assert.throws(() => { new End(name, where, { rxFrames: 15, txFrames: 15 }).port.open() }, (error) => {
-      assert.ok(error instanceof CodedError)
-      assert.equal(error.code, code)
-      assert.match(error.toLine(), text)
-      assert.doesNotMatch(error.toLine(), /\n/)
-      return true
-    })
-  }
-  fails('NF_PORT_INTERFACE', /interface none: ENODEV.*`ip link`/, 'none', namespace)
-  fails('NF_PORT_INTERFACE', /interface lo is not an Ethernet interface/, 'lo', namespace)
-  fails('NF_PORT_INTERFACE', /namespace none cannot be opened/, 'eth0', 'none')
-  fails('NF_PORT_INTERFACE', /ENODEV/, 'a-name-that-is-far-too-long', namespace)
-  assert.throws(() => new End('left', namespace, { rxFrames: 0 }), { code: 'NF_CONFIG_INVALID' })
+test('AF_PACKET: rings that are not possible are refused', { skip }, () => {
+  assert.throws(() => createEnd('left', network.addNamespace(), { rxFrames: 0 }), { code: 'NF_CONFIG_INVALID' })
 })
 
 const OWN_NAMESPACE = `

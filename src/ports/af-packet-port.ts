@@ -24,7 +24,7 @@ import { describeFrame, FRAME_BYTES_MAX, type PacketPool, SLOT_FRAME_OFFSET } fr
 import { ETHERNET_BYTES, ETHERNET_TYPE, EtherType, isVlanTag, NFACTOR_TYPE_WORD, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { AfPacketSocket, SEGMENT_FRAME_BYTES } from './af-packet-socket.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
-import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
+import { PortStatistics, SEGMENT_BYTES_OFFSET, type InterfacePortOptions, type LinkPort } from './link-port.ts'
 import { SegmentCutter } from './segment-cutter.ts'
 import * as sys from './sys.ts'
 import {
@@ -32,13 +32,7 @@ import {
   VNET_NEEDS_CHECKSUM, VNET_SEGMENT_BYTES, VNET_SEGMENTATION, writeSegmentationHeader,
 } from './virtio-net-header.ts'
 
-export interface AfPacketPortOptions {
-  readonly arena: Arena
-  /** Name of the port; that of the interface unless told. */
-  readonly name?: string
-  readonly interface: string
-  /** Network namespace that the interface is in: a name that `ip netns` knows, or a path. This thread's own unless told. */
-  readonly namespace?: string
+export interface AfPacketPortOptions extends InterfacePortOptions {
   /** Frames in the rings, at least; the kernel keeps the memory of each. */
   readonly rxFrames?: number
   readonly txFrames?: number
@@ -49,11 +43,6 @@ export interface AfPacketPortOptions {
   readonly frameBytes?: number
   /** Frames that data leaves free in the transmit ring for NFactor's own messages. */
   readonly reserved?: number
-  /**
-   * Where the interface leads: `outside` (unless told), where nobody may speak as NFactor, or `inside`, to other nodes. From outside
-   * frames of NFactor's own EtherType are dropped and counted.
-   */
-  readonly leads?: 'outside' | 'inside'
   /** What becomes of TCP segments that were to be cut. */
   readonly segments?: 'pass' | 'cut'
 }

@@ -7,10 +7,10 @@
  * that one follows the other without a gap. Source: packet(7), Documentation/networking/packet_mmap.rst.
  */
 
-import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import { ETHERNET_BYTES } from '../wire/ethernet.ts'
 import * as sys from './sys.ts'
+import { bindToInterface, raiseSendBuffer, WatchedInterface } from './watched-interface.ts'
 
 /** Bytes of a frame that holds every segment: 17 pages. */
 export const SEGMENT_FRAME_BYTES = 69_632
@@ -20,12 +20,8 @@ const BLOCK_BYTES_MAX = 1 << 20
 const TX_OVERHEAD = 42
 
 const ETH_P_ALL_BIG_ENDIAN = 0x0300
-const ARPHRD_ETHER = 1
-const IFF_UP = 1
-const IFF_RUNNING = 0x40
 
 const SOL_PACKET = 263
-const PACKET_ADD_MEMBERSHIP = 1
 const PACKET_RX_RING = 5
 const PACKET_STATISTICS = 6
 const PACKET_VERSION = 10
@@ -33,19 +29,10 @@ const PACKET_TX_RING = 13
 const PACKET_LOSS = 14
 const PACKET_VNET_HDR = 15
 const PACKET_IGNORE_OUTGOING = 23
-const PACKET_MR_PROMISC = 1
 const TPACKET_V2 = 1
-const SO_SNDBUF = 7
-const SO_SNDBUFFORCE = 32
-/** Bytes that may be under way: long segments would be stopped by the default of 208 KiB. */
-const SEND_BUFFER_BYTES = 16 << 20
-
 export class AfPacketSocket {
   /** The socket; -1 while closed. */
   fd = -1
-  /** True while the interface is up and has a carrier. */
-  isRunning = false
-  mtu = 0
   /** Bytes of the longest frame that is not cut and has no tags. */
   plainBytesMax = 0
   readonly rxFrames: number
@@ -53,19 +40,18 @@ export class AfPacketSocket {
   readonly frameBytes: number
   readonly #framesPerBlock: number
   readonly #name: string
-  readonly #interface: string
+  readonly #interface: WatchedInterface
   readonly #namespace: string | undefined
   readonly #window: number
   readonly #address: number
   readonly #statistics = sys.scratch(8)
-  #index = 0
 
   constructor(
     arena: Arena, name: string, interfaceName: string, namespace: string | undefined, rxFrames: number, txFrames: number,
     frameBytes: number,
   ) {
     this.#name = name
-    this.#interface = interfaceName
+    this.#interface = new WatchedInterface(interfaceName)
     this.#namespace = namespace
     this.frameBytes = frameBytes
     // Whole frames and whole pages: a power of two, or a multiple of a page.
@@ -78,6 +64,15 @@ export class AfPacketSocket {
 
   get #bytes(): number {
     return (this.rxFrames + this.txFrames) * this.frameBytes
+  }
+
+  /** True while the interface is up and has a carrier. */
+  get isRunning(): boolean {
+    return this.#interface.isRunning
+  }
+
+  get mtu(): number {
+    return this.#interface.mtu
   }
 
   /** Bytes of the longest frame that fits the transmit ring. */
@@ -112,15 +107,12 @@ export class AfPacketSocket {
   }
 
   #setUp(fd: number): void {
-    const what = `port ${this.#name}: interface ${this.#interface}`
+    const what = `port ${this.#name}: interface ${this.#interface.name}`
     const must = (result: number, task: string, mend = ''): number => {
       if (result < 0) throw sys.portError(result, `${what}${task}`, mend)
       return result
     }
-    this.#index = must(sys.interfaceIndex(fd, this.#interface), '')
-    const address = sys.interfaceAddress(fd, this.#interface)
-    if (typeof address === 'number') throw sys.portError(address, what)
-    if (address.kind !== ARPHRD_ETHER) throw new CodedError('NF_PORT_INTERFACE', `${what} is not an Ethernet interface`)
+    this.#interface.find(fd, what)
     const set = (option: number, value: number, task: string): void => {
       must(sys.setNumber(fd, SOL_PACKET, option, value), ` cannot be used: ${task}`)
     }
@@ -140,32 +132,17 @@ export class AfPacketSocket {
     ring(PACKET_RX_RING, this.rxFrames)
     ring(PACKET_TX_RING, this.txFrames)
     must(sys.mapOver(this.#address, this.#bytes, fd), ' cannot have its rings mapped')
-    if (sys.setNumber(fd, sys.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES) < 0) {
-      sys.setNumber(fd, sys.SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES)
-    }
-    const own = sys.scratch(20)
-    own.setUint16(0, sys.AF_PACKET, true)
-    own.setUint16(2, ETH_P_ALL_BIG_ENDIAN, true)
-    own.setInt32(4, this.#index, true)
-    must(sys.bind(fd, own), ' cannot be bound to')
-    const membership = sys.scratch(16)
-    membership.setInt32(0, this.#index, true)
-    membership.setUint16(4, PACKET_MR_PROMISC, true)
-    must(sys.setOption(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership), ' cannot be made promiscuous')
+    raiseSendBuffer(fd)
+    bindToInterface(fd, this.#interface.index, ETH_P_ALL_BIG_ENDIAN, what)
     // An interface that is down says so here.
     sys.takeSocketError(fd)
   }
 
   /** Looks what the interface is like now. Returns why it cannot be used any more, or an empty text. */
   check(): string {
-    // An error that nobody takes, such as that the interface went down, would keep waking whoever waits.
-    sys.takeSocketError(this.fd)
-    const index = sys.interfaceIndex(this.fd, this.#interface)
-    const flags = sys.interfaceFlags(this.fd, this.#interface)
-    this.mtu = Math.max(0, sys.interfaceMtu(this.fd, this.#interface))
+    const reason = this.#interface.look(this.fd)
     this.plainBytesMax = Math.min(this.mtu + ETHERNET_BYTES, this.sendBytesMax)
-    this.isRunning = index === this.#index && flags >= 0 && (flags & (IFF_UP | IFF_RUNNING)) === (IFF_UP | IFF_RUNNING)
-    return index === this.#index ? '' : `interface ${this.#interface} has gone`
+    return reason
   }
 
   /** Frames that came while the receive ring was full, since the last call. */
@@ -178,7 +155,7 @@ export class AfPacketSocket {
     sys.unmapOver(this.#address, this.#bytes)
     sys.close(this.fd)
     this.fd = -1
-    this.isRunning = false
-    this.mtu = this.plainBytesMax = 0
+    this.#interface.forget()
+    this.plainBytesMax = 0
   }
 }

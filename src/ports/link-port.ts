@@ -7,6 +7,7 @@
  */
 
 import type { TimeUs } from '../base/clock.ts'
+import type { Arena } from '../memory/arena.ts'
 import type { Port } from '../packet/port.ts'
 
 export interface LinkPort extends Port {
@@ -36,6 +37,21 @@ export interface LinkPort extends Port {
    * `maintain` and `close`. What a port tries again by the clock (connecting, finding an interface) it does in `maintain`.
    */
   waitDescriptors(list: number[]): void
+}
+
+/** What a port at a network interface is told. */
+export interface InterfacePortOptions {
+  readonly arena: Arena
+  /** Name of the port; that of the interface unless told. */
+  readonly name?: string
+  readonly interface: string
+  /** Network namespace that the interface is in: a name that `ip netns` knows, or a path. This thread's own unless told. */
+  readonly namespace?: string
+  /**
+   * Where the interface leads: `outside` (unless told), where nobody may speak as NFactor, or `inside`, to other nodes. From outside
+   * frames of NFactor's own EtherType are dropped and counted.
+   */
+  readonly leads?: 'outside' | 'inside'
 }
 
 /** What has happened at a port since it was made. Every frame that did not go through is in one of the counts. */

@@ -19,9 +19,9 @@ import { CodedError, type ErrorCode } from '../base/coded-error.ts'
 
 /** Errno values that somebody looks at. */
 export const Errno = {
-  EPERM: 1, ENOENT: 2, EINTR: 4, EIO: 5, ENXIO: 6, EAGAIN: 11, ENOMEM: 12, EACCES: 13, EBUSY: 16, ENODEV: 19, EINVAL: 22,
-  EPIPE: 32, ENOSYS: 38, EPROTONOSUPPORT: 93, EAFNOSUPPORT: 97, EADDRINUSE: 98, ENETDOWN: 100, ECONNRESET: 104, ENOBUFS: 105,
-  ECONNREFUSED: 111, EINPROGRESS: 115, EPROTO: 71, EMSGSIZE: 90, ENOPROTOOPT: 92,
+  EPERM: 1, ENOENT: 2, EINTR: 4, EIO: 5, ENXIO: 6, EAGAIN: 11, ENOMEM: 12, EACCES: 13, EBUSY: 16, EEXIST: 17, ENODEV: 19, EINVAL: 22,
+  EPIPE: 32, ENOSYS: 38, EPROTO: 71, EMSGSIZE: 90, ENOPROTOOPT: 92, EPROTONOSUPPORT: 93, EOPNOTSUPP: 95, EAFNOSUPPORT: 97,
+  EADDRINUSE: 98, ENETDOWN: 100, ECONNRESET: 104, ENOBUFS: 105, ECONNREFUSED: 111, EINPROGRESS: 115,
 } as const
 
 export const AF_UNIX = 1
@@ -276,7 +276,7 @@ export function receiveDatagram(fd: number, to: number, bytes: number): number {
   return check(load().recvfrom(fd, to, bytes, MSG_DONTWAIT | MSG_TRUNC, 0, 0))
 }
 
-/** Tells a packet socket to send what its ring holds. */
+/** Tells a socket with rings to send what its ring holds. */
 export function kick(fd: number): number {
   return check(load().sendto(fd, 0, 0, MSG_DONTWAIT, 0, 0))
 }
@@ -500,7 +500,7 @@ export function portError(errno: number, what: string, mend = ''): CodedError {
     code = 'NF_PORT_INTERFACE'
     how ||= '`ip link` lists the interfaces there are.'
   } else if (number === Errno.EAFNOSUPPORT || number === Errno.EPROTONOSUPPORT || number === Errno.ENOSYS ||
-      number === Errno.ENOPROTOOPT) {
+      number === Errno.ENOPROTOOPT || number === Errno.EOPNOTSUPP) {
     code = 'NF_PORT_UNSUPPORTED'
     how ||= 'This kernel lacks a feature that the port needs.'
   } else if (number === Errno.EADDRINUSE) {

@@ -20,7 +20,7 @@ import { DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { describeFrame, FRAME_BYTES_MAX, LARGE_SLOT_BYTES, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { ETHERNET_BYTES, ETHERNET_TYPE, isVlanTag, NFACTOR_TYPE_WORD, VLAN_TAG_BYTES } from '../wire/ethernet.ts'
 import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
-import { PortStatistics, SEGMENT_BYTES_OFFSET, type LinkPort } from './link-port.ts'
+import { PortStatistics, SEGMENT_BYTES_OFFSET, type InterfacePortOptions, type LinkPort } from './link-port.ts'
 import * as sys from './sys.ts'
 import { bringUp, MemoryVector, openInterfaceSocket, openTap, setMtu, TapOffload } from './sys-tap.ts'
 import {
@@ -28,23 +28,13 @@ import {
   VNET_NEEDS_CHECKSUM, VNET_SEGMENT_BYTES, VNET_SEGMENTATION, writeSegmentationHeader,
 } from './virtio-net-header.ts'
 
-export interface TapPortOptions {
-  readonly arena: Arena
-  /** Name of the port; that of the interface unless told. */
-  readonly name?: string
+export interface TapPortOptions extends InterfacePortOptions {
   /** 1 to 15 characters. */
   readonly interface: string
-  /** Network namespace that the interface is in: a name that `ip netns` knows, or a path. This thread's own unless told. */
-  readonly namespace?: string
   /** Its maximum transmission unit, 68 to 65,521; left as it is unless told. */
   readonly mtu?: number
   /** False: frames come and go without headers, and nothing is left undone on either side. */
   readonly hasHeaders?: boolean
-  /**
-   * Where the interface leads: `outside` (unless told), where nobody may speak as NFactor, or `inside`, to other nodes. From outside
-   * frames of NFactor's own EtherType are dropped and counted.
-   */
-  readonly leads?: 'outside' | 'inside'
   /** What becomes of TCP segments that were to be cut: the kernel cuts them without headers in any case. */
   readonly segments?: 'pass' | 'cut'
   /** False: the interface is not brought up; somebody else does. */

@@ -58,9 +58,10 @@ export class TestNetwork {
   }
 
   /** Adds a veth between two namespaces (which may be one), up and silent: no IPv6 of its own accord. */
-  addVeth(namespace: string, name: string, peerNamespace: string, peerName: string, mtu = 1500): void {
-    run('ip', '-n', namespace, 'link', 'add', 'name', name, 'mtu', String(mtu), 'type', 'veth', 'peer', 'name', peerName, 'mtu', String(mtu),
-      'netns', peerNamespace)
+  addVeth(namespace: string, name: string, peerNamespace: string, peerName: string, mtu = 1500, queues = 1): void {
+    const common = ['mtu', String(mtu), 'numrxqueues', String(queues), 'numtxqueues', String(queues)]
+    run('ip', '-n', namespace, 'link', 'add', 'name', name, ...common,
+      'type', 'veth', 'peer', 'name', peerName, ...common, 'netns', peerNamespace)
     for (const [ns, end] of [[namespace, name], [peerNamespace, peerName]]) {
       run('ip', '-n', ns, 'link', 'set', end, 'addrgenmode', 'none')
       run('ip', '-n', ns, 'link', 'set', end, 'up')
@@ -84,6 +85,14 @@ export class TestNetwork {
     if (!alive.delete(this)) return
     for (const name of this.#namespaces) spawnSync('ip', ['netns', 'del', name])
   }
+}
+
+/**
+ * A command that pings a host, one after the other, so that a slow answer is no lost one: several at a time are given up after twice the
+ * time that the first took.
+ */
+export function pingCommand(host: string, count = 3): string[] {
+  return ['sh', '-c', `for i in $(seq ${count}); do ping -c 1 -W 5 ${host} || exit 1; done`]
 }
 
 /** Turns until something is so; throws after `patienceMs`. */

@@ -1,6 +1,7 @@
 /**
  * The header that the kernel puts before a frame when it has left work to somebody else: a checksum that is not finished, a
  * segment that is still to be cut. And the work itself. For packet sockets (PACKET_VNET_HDR) and TAP devices (IFF_VNET_HDR).
+ * And the same where there is no such header (AF_XDP).
  *
  *     0 flags   1 segmentation type   2 bytes of headers   4 bytes of payload per segment   6 checksum start   8 checksum offset
  *
@@ -28,6 +29,11 @@ export const VNET_NEEDS_CHECKSUM = 1
 export const Segmentation = { none: 0, tcp4: 1, udpFragments: 3, tcp6: 4, udp: 5, ecn: 0x80 } as const
 
 const PROTOCOL_TCP = 6
+const PROTOCOL_UDP = 17
+const UDP_CHECKSUM = 6
+const IPV4_BYTES_MIN = 20
+const IPV6_BYTES = 40
+const TRANSPORT_BYTES_MIN = 8
 
 /** Where SCTP has its checksum, which is another one: no other protocol has one there. */
 const SCTP_CHECKSUM = 8
@@ -55,68 +61,78 @@ export function completeChecksum(
   return true
 }
 
-/** Where the headers of a TCP frame are; see `locateTcp`. Offsets from the start of the frame. */
+/** Where the headers of a frame are; see `locateTransport` and `locateTcp`. Offsets from the start of the frame. */
 export class TcpPlace {
+  /** What follows the IP header: 6 is TCP. */
+  protocol = 0
   isIpv6 = false
   /** Tags before the IP header. */
   vlanTags = 0
   network = 0
   transport = 0
+  /** Behind the TCP header. */
   payload = 0
   /** Behind the last byte of the IP datagram. */
   end = 0
 }
 
 /**
- * Finds the TCP header of an Ethernet frame, behind VLAN tags and IPv6 extension headers.
+ * Finds what follows the IP header of an Ethernet frame, behind VLAN tags and IPv6 extension headers.
  *
- * @returns false if this is no whole TCP segment
+ * @returns false if this is no whole IP datagram, or there are not 8 bytes of transport header
  */
-export function locateTcp({ u8, view }: Arena, frame: number, length: number, place: TcpPlace): boolean {
+export function locateTransport({ u8, view }: Arena, frame: number, length: number, place: TcpPlace): boolean {
   let at = ETHERNET_TYPE
   let tags = 0
   while (at + 2 <= length && isVlanTag(view.getUint16(frame + at)) && tags < 4) {
     at += VLAN_TAG_BYTES
     tags++
   }
-  if (at + 2 + 40 > length) return false
-  const etherType = view.getUint16(frame + at)
   const network = at + 2
+  if (network + IPV4_BYTES_MIN + TRANSPORT_BYTES_MIN > length) return false
+  const etherType = view.getUint16(frame + at)
   let transport: number
   if (etherType === EtherType.ipv4) {
     transport = network + (u8[frame + network] & 15) * 4
     // Not a fragment: neither "more fragments" nor an offset.
-    if (u8[frame + network + 9] !== PROTOCOL_TCP || (view.getUint16(frame + network + 6) & 0x3fff) !== 0) return false
+    if (transport < network + IPV4_BYTES_MIN || (view.getUint16(frame + network + 6) & 0x3fff) !== 0) return false
+    place.protocol = u8[frame + network + 9]
     place.end = network + view.getUint16(frame + network + 2)
     place.isIpv6 = false
-  } else if (etherType === EtherType.ipv6) {
-    transport = network + 40
+  } else if (etherType === EtherType.ipv6 && network + IPV6_BYTES <= length) {
+    transport = network + IPV6_BYTES
     let next = u8[frame + network + 6]
     // Hop-by-hop options, routing, destination options: 8 bytes and more, 8 at a time.
     for (let i = 0; i < 8 && (next === 0 || next === 43 || next === 60) && transport + 8 <= length; i++) {
       next = u8[frame + transport]
       transport += (u8[frame + transport + 1] + 1) * 8
     }
-    if (next !== PROTOCOL_TCP) return false
-    place.end = network + 40 + view.getUint16(frame + network + 4)
+    place.protocol = next
+    place.end = network + IPV6_BYTES + view.getUint16(frame + network + 4)
     place.isIpv6 = true
   } else {
     return false
   }
-  if (transport + TCP_BYTES_MIN > length || place.end > length) return false
-  const payload = transport + (u8[frame + transport + TCP_DATA_OFFSET] >> 4) * 4
-  if (payload < transport + TCP_BYTES_MIN || payload > place.end) return false
+  if (transport + TRANSPORT_BYTES_MIN > place.end || place.end > length) return false
   place.vlanTags = tags
   place.network = network
   place.transport = transport
-  place.payload = payload
   return true
 }
 
-/** Sum of the pseudo header of a TCP segment, folded (RFC 9293 §3.1, RFC 8200 §8.1). */
+/** The same for TCP alone. False if this is no whole TCP segment. */
+export function locateTcp(arena: Arena, frame: number, length: number, place: TcpPlace): boolean {
+  if (!locateTransport(arena, frame, length, place) || place.protocol !== PROTOCOL_TCP) return false
+  const { transport } = place
+  if (transport + TCP_BYTES_MIN > length) return false
+  place.payload = transport + (arena.u8[frame + transport + TCP_DATA_OFFSET] >> 4) * 4
+  return place.payload >= transport + TCP_BYTES_MIN && place.payload <= place.end
+}
+
+/** Sum of the pseudo header of what `locateTransport` has found, folded (RFC 9293 §3.1, RFC 8200 §8.1). */
 export function pseudoHeaderSum(bytes: FrameBytes, frame: number, place: TcpPlace): number {
   const addresses = place.isIpv6 ? bytes.sumBytes(frame + place.network + 8, 32) : bytes.sumBytes(frame + place.network + 12, 8)
-  return foldSum(addresses + PROTOCOL_TCP + place.end - place.transport)
+  return foldSum(addresses + place.protocol + place.end - place.transport)
 }
 
 /**
@@ -139,4 +155,18 @@ export function writeSegmentationHeader(
   view.setUint16(header + VNET_SEGMENT_BYTES, segmentBytes, true)
   view.setUint16(header + VNET_CHECKSUM_START, place.transport, true)
   view.setUint16(header + VNET_CHECKSUM_OFFSET, TCP_CHECKSUM, true)
+}
+
+/**
+ * Finishes the checksum of a TCP or UDP frame that nobody says of whether it is finished: one that is not holds the sum of the pseudo
+ * header. Where a right checksum is the same number, finishing it gives that number again. A wrong one is it in one of 65,536 damaged
+ * frames, which pass for unfinished.
+ */
+export function completeFoundChecksum(arena: Arena, bytes: FrameBytes, frame: number, length: number, place: TcpPlace): void {
+  if (!locateTransport(arena, frame, length, place)) return
+  const { protocol, transport, end } = place
+  if (protocol !== PROTOCOL_TCP && protocol !== PROTOCOL_UDP) return
+  const field = transport + (protocol === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM)
+  if (field + 2 > end || arena.view.getUint16(frame + field) !== pseudoHeaderSum(bytes, frame, place)) return
+  completeChecksum(arena, bytes, frame, end, transport, field)
 }

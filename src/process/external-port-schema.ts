@@ -2,6 +2,7 @@
  * Schema of external ports: what a switch's outer side is, in cluster and node files.
  *
  *     { type: af-packet, interface: eth1 }            a network interface
+ *     { type: af-xdp, interface: eth1 }               the same, past the host's own stack
  *     { type: tap, interface: nf0 }                   an interface whose other end is the switch
  *     { type: capture, input: web.pcap, output: out.pcapng }
  *     { type: generator, flows: 100 }, { type: sink } traffic from one switch to the other, checked there
@@ -25,6 +26,15 @@ export const externalPortSchema = z.discriminatedUnion('type', [
     type: z.literal('af-packet'), interface: interfaceName, namespace, segments,
     frames: z.int().min(1).max(8192).optional().describe('Frames in each ring, 68 KiB each'),
   }).describe('A network interface, through a packet socket'),
+  z.strictObject({
+    type: z.literal('af-xdp'), interface: interfaceName, namespace,
+    frames: z.literal([64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768]).optional()
+      .describe('Frames in the rings of each receive queue, 2 or 4 KiB each, locked in memory; 4096 unless told'),
+    mode: z.enum(['zero-copy', 'copy', 'generic']).optional()
+      .describe('The quickest way to have frames that is tried: zero-copy unless told, then the driver and a copy, then the kernel and a copy'),
+    fallback: z.boolean().default(true)
+      .describe('A packet socket is used where the privilege or the feature of the kernel is missing; false: the switch fails'),
+  }).describe('A network interface, through AF_XDP sockets: the host\'s own stack gets nothing of it'),
   z.strictObject({
     type: z.literal('tap'), interface: interfaceName, namespace, segments,
     mtu: z.int().min(68).max(65_521).optional(),

@@ -3,8 +3,10 @@
  */
 
 import { resolve } from 'node:path'
+import { CodedError, type ErrorCode } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import { AfPacketPort } from '../ports/af-packet-port.ts'
+import { AfXdpPort } from '../ports/af-xdp-port.ts'
 import { openCaptureFilePort } from '../ports/capture-file-port.ts'
 import { DevicePort } from '../ports/device-port.ts'
 import type { LinkPort } from '../ports/link-port.ts'
@@ -17,7 +19,14 @@ export interface ExternalPort {
   readonly port: LinkPort
   /** What generator or sink have counted, for status. */
   readonly traffic?: () => Record<string, unknown>
+  /** How frames come and go, for status, where that is not certain beforehand. */
+  readonly how?: () => string
+  /** What is not as it was wanted, for the log. */
+  readonly warning?: string
 }
+
+/** Errors of an AF_XDP port for which a packet socket is a way out. */
+const FALLS_BACK: readonly ErrorCode[] = ['NF_PORT_PRIVILEGE', 'NF_PORT_UNSUPPORTED']
 
 /**
  * @param folder where relative names of files start
@@ -29,6 +38,8 @@ export async function createExternalPort(arena: Arena, config: ExternalPortConfi
       const { interface: name, namespace, segments, frames } = config
       return { port: new AfPacketPort({ arena, interface: name, namespace, segments, rxFrames: frames, txFrames: frames }) }
     }
+    case 'af-xdp':
+      return createXdpPort(arena, config)
     case 'tap': {
       const { interface: name, namespace, segments, mtu } = config
       return { port: new TapPort({ arena, interface: name, namespace, segments, mtu }) }
@@ -56,6 +67,21 @@ export async function createExternalPort(arena: Arena, config: ExternalPortConfi
     }
     case 'none':
       return { port: new NoPort() }
+  }
+}
+
+/** Opens it, for only then is it known whether AF_XDP can be had; if not, makes a port with a packet socket. */
+function createXdpPort(arena: Arena, config: Extract<ExternalPortConfig, { type: 'af-xdp' }>): ExternalPort {
+  const { interface: name, namespace, frames, mode, fallback } = config
+  try {
+    const port = new AfXdpPort({ arena, interface: name, namespace, rxFrames: frames, mode })
+    port.open()
+    const queues = (): string => (port.queues === 1 ? '1 queue' : `${port.queues} queues`)
+    return { port, how: () => (port.mode === '' ? `AF_XDP, not open: ${port.lastEnd}` : `AF_XDP, ${port.mode}, ${queues()}`) }
+  } catch (error) {
+    if (!fallback || !(error instanceof CodedError) || !FALLS_BACK.includes(error.code)) throw error
+    const warning = `AF_PACKET in place of AF_XDP: ${error.toLine()}`
+    return { port: new AfPacketPort({ arena, interface: name, namespace }), how: () => warning, warning: `port ${name}: ${warning}` }
   }
 }
 

@@ -33,10 +33,13 @@ export const programPath = fileURLToPath(new URL(`../cli/main${extname(import.me
 
 const LAST_BYTES = 8192
 
+/** Where Node keeps what it has compiled, so that the next process starts in half the time; where that cannot be written it does without. */
+const compileCache = fileURLToPath(new URL('../../node_modules/.cache/nfactor', import.meta.url))
+
 /** What is in the environment for a process of ours: nothing that tests put there. */
 export function childEnvironment(): NodeJS.ProcessEnv {
   const { NODE_TEST_CONTEXT: _, ...environment } = process.env
-  return environment
+  return { NODE_COMPILE_CACHE: compileCache, ...environment }
 }
 
 /** Children of this process, each a process group of its own: a terminal's Ctrl-C is for the supervisor alone. */

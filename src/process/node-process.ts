@@ -118,6 +118,7 @@ export class NodeProcess {
         this.#run = run
       } else {
         this.#external = await createExternalPort(this.#arena, config.external, config.externalFolder)
+        if (this.#external.warning !== undefined) process.stderr.write(`${this.#external.warning}\n`)
         this.#external.port.open()
         if (config.bypass !== undefined) {
           const role = config.id < config.bypass ? 'server' : 'client'
@@ -372,7 +373,7 @@ export class NodeProcess {
     const { kind, id, name } = this.#config
     const node = this.#node
     const links = [...this.#links].map(([peer, link]) => ({ peer, isUp: link.isUp, lastEnd: link.lastEnd, ...link.statistics }))
-    const external = this.#external?.port
+    const { port: external, how } = this.#external ?? {}
     return {
       kind, id, name, incarnation: this.#incarnation, pid: process.pid,
       ...this.#config.kind === 'runtime' && { chainVersion: this.#config.chainVersion },
@@ -382,7 +383,9 @@ export class NodeProcess {
       dropReasons: node?.dropReasons() ?? {}, anomalies: { ...node?.anomalies },
       openSteps: Object.fromEntries(Object.entries(node?.openSteps ?? {}).filter(([, count]) => count > 0)),
       links,
-      ...external !== undefined && { external: { name: external.name, isUp: external.isUp, ...external.statistics } },
+      ...external !== undefined && {
+        external: { name: external.name, isUp: external.isUp, ...how !== undefined && { how: how() }, ...external.statistics },
+      },
       ...this.#external?.traffic !== undefined && { traffic: this.#external.traffic() },
       ...this.#runtime !== undefined && {
         moves: structuredClone(this.#runtime.moves) as unknown as Record<string, unknown>,

@@ -42,7 +42,8 @@ export interface NodeStatus {
   /** Steps of protocols that are open now. */
   readonly openSteps: Readonly<Record<string, number>>
   readonly links: readonly { readonly peer: number, readonly isUp: boolean, readonly lastEnd: string }[]
-  readonly external?: Pick<LinkPort, 'name' | 'isUp'> & PortStatistics
+  /** `how`: how frames come and go there, where that is not certain beforehand. */
+  readonly external?: Pick<LinkPort, 'name' | 'isUp'> & PortStatistics & { readonly how?: string }
   /** What a generator or sink has counted. */
   readonly traffic?: Readonly<Record<string, unknown>>
   readonly moves?: Readonly<Record<string, unknown>>

@@ -26,6 +26,7 @@ const PENDING_MAX = 256
 const threadUrl = new URL(`./sqlite-thread${extname(import.meta.filename)}`, import.meta.url)
 
 export class SqliteStore implements Store {
+  readonly #worker: Worker
   readonly #port: MessagePort
   readonly #ended: Promise<unknown>
   #answers: StoreAnswer[] = []
@@ -35,6 +36,7 @@ export class SqliteStore implements Store {
   #problem: CodedError | undefined
 
   private constructor(worker: Worker, port: MessagePort) {
+    this.#worker = worker
     this.#port = port
     this.#ended = new Promise((resolve) => worker.once('exit', resolve))
     worker.on('error', (error) => {
@@ -104,6 +106,7 @@ export class SqliteStore implements Store {
   async close(): Promise<void> {
     if (this.#isOpen) this.#port.postMessage({ kind: 'close' } satisfies ThreadOrder)
     this.#isOpen = false
+    this.#worker.ref()
     await this.#ended
   }
 }
