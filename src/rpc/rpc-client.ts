@@ -136,7 +136,8 @@ export class RpcClient {
   #errorOf(error: unknown, name: string, timeoutMs: number, signal: AbortSignal | undefined): unknown {
     if (signal?.aborted === true) return signal.reason
     if (this.#closing.signal.aborted) return new CodedError('NF_NODE_GONE', `the connection to ${this.name} has been closed`)
-    if (ConnectError.from(error).code === Code.DeadlineExceeded) {
+    const { code, metadata } = ConnectError.from(error)
+    if (code === Code.DeadlineExceeded && metadata.keys().next().done === true) {
       return new CodedError('NF_NODE_GONE', `${this.name} has not answered ${name} for ${timeoutMs} ms`, '', { cause: error })
     }
     if (isUnreachable(error)) return new CodedError('NF_NODE_GONE', `nobody answers at ${this.name}`, '', { cause: error })
@@ -147,10 +148,11 @@ export class RpcClient {
   }
 
   #authorize(): Interceptor {
-    return (next) => (request) => {
+    // Async: what it throws is to reject the call, so that its timer ends with it.
+    return (next) => async (request) => {
       const token = this.#token ??= this.#readToken()
       if (token !== '') request.header.set('authorization', `Bearer ${token}`)
-      return next(request)
+      return await next(request)
     }
   }
 
@@ -172,6 +174,7 @@ function urlOf(address: RpcAddress): string {
 /** True if there was nobody to connect to. */
 function isUnreachable(error: unknown): boolean {
   for (let one = error; one instanceof Error; one = one.cause) {
+    if (one instanceof CodedError) return false
     if (['ECONNREFUSED', 'ENOENT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND'].includes((one as NodeJS.ErrnoException).code ?? '')) return true
   }
   return false

@@ -10,13 +10,14 @@
  * What a method throws as a CodedError is the caller's. Plain calls go the short way of `unary-call.ts`, everything else through Connect.
  *
  * Who may call: at the UNIX socket its owner (mode 600, in a folder of mode 700), who shows nothing; at TCP who shows the token, and only
- * from this machine unless there is TLS. Checked before a byte of the request is read. Health may be asked by anybody: gRPC's health
+ * from this machine unless there is TLS. Nothing of a request is looked at before that. Health may be asked by anybody: gRPC's health
  * protocol, `GET /healthz` (the process answers), `GET /readyz` (it can do its work).
  */
 
 import { Code, ConnectError, createConnectRouter, type HandlerContext, type Interceptor } from '@connectrpc/connect'
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node'
 import { chmodSync, unlinkSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
 import { CodedError } from '../base/coded-error.ts'
 import { makeAccessToken, tokenCheck } from './access-token.ts'
@@ -154,20 +155,23 @@ export class RpcServer {
       const end = url.indexOf('?')
       const path = end < 0 ? url : url.slice(0, end)
       const handler = others.get(path)
-      if (handler === undefined) return this.#answerPlainly(path, request, response)
+      if (handler === undefined) return afterRequest(request, response, limits, () => { this.#answerPlainly(path, request, response) })
+      if (request.method === 'POST' && !handler.supportedContentType(request.headers['content-type'] ?? '')) {
+        return afterRequest(request, response, limits, () => { sendText(response, 415, 'a call is application/json, or a like type\n') })
+      }
       this.#calls++
       response.once('close', () => { this.#calls-- })
       const method = plain.get(path)
-      if (method !== undefined && isPlainUnary(request, requestBytesMax) &&
-          refusal(handler.service === Health, request.headers.authorization) === undefined) {
-        return answerUnary(method, request, response, limits, onDefect)
+      if (method !== undefined && isPlainUnary(request, requestBytesMax)) {
+        const error = refusal(handler.service === Health, request.headers.authorization)
+        return answerUnary(method, request, response, limits, error, onDefect)
       }
       let call: ReturnType<typeof universalRequestFromNodeRequest>
       try {
         call = universalRequestFromNodeRequest(request, response, undefined, undefined)
       } catch {
         // Without a host, or with one that is none.
-        return sendText(response, 400, 'the request names no host\n')
+        return afterRequest(request, response, limits, () => { sendText(response, 400, 'the request names no host\n') })
       }
       const isStream = handler.method.methodKind !== 'unary'
       let timer = setTimeout(() => {
@@ -251,11 +255,29 @@ function inTime<T>(promise: Promise<T>, ms: number, signal: AbortSignal): Promis
   })
 }
 
+/** Answers what is no call. What comes with it is not looked at, but its sender may not listen before he has said it. */
+function afterRequest(request: HttpRequest, response: HttpResponse, { requestBytesMax, requestMs }: RpcLimits, answer: () => void): void {
+  const timer = setTimeout(() => { breakOff(request, response) }, requestMs)
+  response.once('close', () => { clearTimeout(timer) })
+  let bytes = 0
+  let isAnswered = false
+  const end = (): void => {
+    if (!isAnswered) answer()
+    isAnswered = true
+  }
+  const body = request as IncomingMessage
+  body.on('data', (chunk: Buffer) => {
+    bytes += chunk.length
+    if (bytes > requestBytesMax) end()
+  })
+  body.on('end', end)
+}
+
 function sendText(response: HttpResponse, status: number, text: string, type = 'text/plain'): void {
-  // HTTP/1.1 has no other way to be rid of what else the caller has to say.
-  const headers = { 'content-type': type, 'cache-control': 'no-store', ...!('stream' in response) && status >= 400 && { connection: 'close' } }
+  const headers = { 'content-type': type, 'cache-control': 'no-store' }
   if ('stream' in response) response.writeHead(status, headers)
-  else response.writeHead(status, headers)
+  // HTTP/1.1 has no other way to be rid of what else the caller has to say.
+  else response.writeHead(status, status < 400 ? headers : { ...headers, connection: 'close' })
   response.end(text)
 }
 

@@ -6,8 +6,7 @@
  *                                                                                            └▶ 4xx, 5xx, {"code", "message", "details"}
  *
  * It is for what controllers ask all the time: Connect's own handler takes several times as long, in the thread that packets go through
- * (`bench/rpc`). Whatever is not as plain as that (GET, compression, streams, gRPC) is Connect's, which also
- * refuses what is to be refused.
+ * (`bench/rpc`). Whatever is not as plain as that (GET, compression, streams, gRPC) is Connect's.
  */
 
 import { create, fromBinary, fromJson, toBinary, toJsonString, type DescMethod, type Message } from '@bufbuild/protobuf'
@@ -45,8 +44,13 @@ export function breakOff(request: HttpRequest, response: HttpResponse): void {
   else request.destroy()
 }
 
+/**
+ * @param refusal why the call is not done; the answer then, when the caller has said what he had to say
+ * @param onDefect is told what the method throws that is no CodedError
+ */
 export function answerUnary({ method, call }: UnaryMethod, request: HttpRequest, response: HttpResponse,
-  { requestBytesMax, answerBytesMax, requestMs, callMs }: RpcLimits, onDefect: (reason: unknown) => void): void {
+  limits: RpcLimits, refusal: CodedError | undefined, onDefect: (reason: unknown) => void): void {
+  const { requestBytesMax, answerBytesMax, requestMs, callMs } = limits
   const isJson = request.headers['content-type'] === JSON_TYPE
   const chunks: Buffer[] = []
   let bytes = 0
@@ -90,6 +94,7 @@ export function answerUnary({ method, call }: UnaryMethod, request: HttpRequest,
   const begin = (): void => {
     clearTimeout(timer)
     if (isOver) return
+    if (refusal !== undefined) return fail(refusal)
     const body = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)
     let message: Message
     try {
@@ -115,7 +120,7 @@ export function answerUnary({ method, call }: UnaryMethod, request: HttpRequest,
   body.on('data', (chunk: Buffer) => {
     bytes += chunk.length
     if (bytes <= requestBytesMax) {
-      chunks.push(chunk)
+      if (refusal === undefined) chunks.push(chunk)
     } else if (!isOver) {
       chunks.length = 0
       fail(connectErrorOf(new CodedError('NF_RPC_LIMIT', `the request is longer than ${requestBytesMax} bytes`)))

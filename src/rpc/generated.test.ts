@@ -1,0 +1,33 @@
+/**
+ * What is generated is what the protocol's files say: made anew, it is the same.
+ */
+
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { test } from 'node:test'
+
+const root = join(import.meta.dirname, '../..')
+const programs = join(root, 'node_modules/.bin')
+const skip = (!existsSync(join(programs, 'buf')) || spawnSync(join(programs, 'buf'), ['--version']).status !== 0) && 'buf is not here'
+
+function filesIn(folder: string): Record<string, string> {
+  return Object.fromEntries(readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name)).sort().map((path) => [path.slice(folder.length), readFileSync(path, 'utf8')]))
+}
+
+test('generated sources are those of npm run proto', { skip }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nfactor-proto-'))
+  try {
+    const { status, stderr } = spawnSync(join(programs, 'buf'), ['generate', '--template', 'src/rpc/buf.gen.yaml', '--output', folder],
+      { cwd: root, encoding: 'utf8', env: { ...process.env, PATH: `${programs}${delimiter}${process.env.PATH}` } })
+    assert.equal(status, 0, stderr)
+    const made = filesIn(join(folder, 'src/rpc/generated'))
+    assert.ok(Object.keys(made).length >= 4)
+    assert.deepEqual(filesIn(join(root, 'src/rpc/generated')), made)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+})
