@@ -1,5 +1,5 @@
 /**
- * What is generated is what the protocol's files say: made anew, it is the same.
+ * What is generated is what the protocol's files say: made anew, it is the same. The document has what the protocol has.
  */
 
 import assert from 'node:assert/strict'
@@ -8,8 +8,21 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { test } from 'node:test'
+import { Controller } from './generated/nfactor/v1/controller_pb.ts'
+import { Node } from './generated/nfactor/v1/node_pb.ts'
 
 const root = join(import.meta.dirname, '../..')
+
+test('the document has every method', () => {
+  const document = readFileSync(join(root, 'docs/rpc.md'), 'utf8')
+  for (const service of [Node, Controller]) {
+    const [, part] = document.split(`### ${service.name}\n`)
+    const rows = part.split('\n#')[0].matchAll(/^\| `(\w+)` \|.*?\|(?: (stream) of)?/gm)
+    const listed = [...rows].map(([, name, stream]) => [name, stream !== undefined])
+    assert.deepEqual(listed, service.methods.map(({ name, methodKind }) => [name, methodKind === 'server_streaming']))
+  }
+})
+
 const programs = join(root, 'node_modules/.bin')
 const skip = (!existsSync(join(programs, 'buf')) || spawnSync(join(programs, 'buf'), ['--version']).status !== 0) && 'buf is not here'
 

@@ -110,7 +110,6 @@ export class RpcClient {
   async #once<T>(name: string, options: CallOptions, call: (options: CallOptions) => Promise<T>): Promise<T> {
     const { timeoutMs = this.#timeoutMs } = options
     this.#checkOpen()
-    // Not only the server's business: one that has stopped says nothing when the time is over.
     try {
       return await call({ ...options, timeoutMs })
     } catch (error) {

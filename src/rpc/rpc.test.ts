@@ -88,12 +88,19 @@ for (const protocol of protocols) {
   })
 }
 
-test('a server that dies in the middle of calls', async () => {
+test('a server that stops for a while, and one that dies in the middle of calls', async () => {
   const program = fileURLToPath(new URL('./rpc-test-process.ts', import.meta.url))
   for (const protocol of protocols) {
     const child = fork(program)
     const socket = await new Promise<string>((resolve) => { child.once('message', (path) => { resolve(path as string) }) })
     const client = new RpcClient({ socket }, { protocol })
+    // One that has only stopped says nothing.
+    assert.equal((await client.service(Node).pollWorkload({})).received, 7)
+    child.kill('SIGSTOP')
+    await assert.rejects(client.service(Node).pollWorkload({}, { timeoutMs: 100 }),
+      { code: 'NF_NODE_GONE', message: `${socket} has not answered pollWorkload for 100 ms` })
+    child.kill('SIGCONT')
+    assert.equal((await client.service(Node).pollWorkload({})).received, 7)
     const calls = [1, 2, 3].map(() => assert.rejects(client.service(Node).getStatus({}), { name: 'CodedError', code: 'NF_NODE_GONE' }))
     const events = client.service(Controller).events({ follow: true })[Symbol.asyncIterator]()
     await events.next()
