@@ -86,7 +86,7 @@ test('TLS: the certificate is checked, the token demanded, HTTP/1.1 and HTTP/2 s
       const socket = connectTcp(port, '127.0.0.1')
       socket.on('error', () => undefined).resume()
       socket.write(Buffer.from(bytes, 'latin1'))
-      await once(socket, 'close')
+      await new Promise((resolve) => { socket.on('close', resolve) })
     }
     const old = connect({ port, host: '127.0.0.1', ca: read('ours.pem'), maxVersion: 'TLSv1.1', minVersion: 'TLSv1' })
     await assert.rejects(once(old, 'secureConnect'))
