@@ -6,12 +6,13 @@ import type { TimeUs } from '../base/clock.ts'
 import { BATCH_PACKETS } from '../base/limits.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import type { PacketPool } from '../packet/packet-pool.ts'
+import { PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
 import { EtherType, ETHERNET_BYTES, ETHERNET_TYPE } from '../wire/ethernet.ts'
 import { FrameHeader, Stream } from '../transport/frame-header.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { Session, type SessionSizes } from '../transport/session.ts'
+import { createSessionStatistics, type SessionStatistics } from '../transport/session-statistics.ts'
 
 export type { SessionSizes } from '../transport/session.ts'
 
@@ -25,12 +26,17 @@ export interface ControlPlaneOptions {
   onMessage(peer: number, offset: number, bytes: number): void
 }
 
+/** Long frames taken at once. */
+const LONG_SLOTS = 4
+
 export type ControlPlane = ReturnType<typeof createControlPlane>
 
 export function createControlPlane(options: ControlPlaneOptions) {
   const { arena, clusterId, self, selfIncarnation, port } = options
   const { i32, u8, u16 } = arena
   const descriptors = arena.allocate('control plane: batch', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
+  /** Slots of its own where frames may be long: packets that wait for a message may be in all the long ones that the node has. */
+  const ownPool = port.frameBytesTo === undefined ? null : new PacketPool(arena, BATCH_PACKETS, LONG_SLOTS)
   /** Sessions by peer. Those whose peer is gone stay, for its next life or for another peer. */
   const sessions = new Map<number, Session>()
   const list: Session[] = []
@@ -67,7 +73,8 @@ export function createControlPlane(options: ControlPlaneOptions) {
   }
 
   /** Handles at most `budget` frames. True when there may be more. */
-  function receive(pool: PacketPool, budget: number, now: TimeUs): boolean {
+  function receive(nodePool: PacketPool, budget: number, now: TimeUs): boolean {
+    const pool = ownPool ?? nodePool
     for (let left = budget; left > 0;) {
       const wanted = Math.min(left, BATCH_PACKETS)
       const count = port.receive(pool, descriptors, wanted)
@@ -78,7 +85,8 @@ export function createControlPlane(options: ControlPlaneOptions) {
         take(i32[d + Descriptor.frame], i32[d + Descriptor.length] - ETHERNET_BYTES, now)
         pool.give(slot)
       }
-      if (count < wanted) return false
+      // With few long slots the rest of a batch may not have found one.
+      if (count < (ownPool === null ? wanted : Math.min(wanted, LONG_SLOTS))) return false
     }
     return true
   }
@@ -113,6 +121,14 @@ export function createControlPlane(options: ControlPlaneOptions) {
     lastHeard: (peer: number): TimeUs => sessions.get(peer)?.lastHeard ?? 0,
     /** The session to a peer, for statistics. */
     session: (peer: number): Session | undefined => sessions.get(peer),
+    /** Counts of all sessions together. */
+    totals(): SessionStatistics {
+      const totals = createSessionStatistics()
+      for (const { statistics } of list) {
+        for (const name of Object.keys(totals) as (keyof SessionStatistics)[]) totals[name] += statistics[name]
+      }
+      return totals
+    },
     /** True while any session's reserve is more than half used. */
     get isStrained() { return list.some((session) => session.isStrained) },
     /** Ids of peers that have not answered for a while although something waits for them. */

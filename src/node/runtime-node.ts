@@ -43,6 +43,8 @@ export interface RuntimeNodeOptions {
   readonly runtimeLimits?: Partial<RuntimeLimits>
   readonly runtimeTimes?: Partial<RuntimeTimes>
   readonly sessions?: Partial<SessionSizes>
+  /** Of control sessions, where they are to be other than in-band ones. */
+  readonly controlSessions?: Partial<SessionSizes>
   readonly seed: number
   /** Whether flows have replicas at other runtimes; `none` unless told. */
   readonly replication?: ReplicationMode
@@ -97,7 +99,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   const { pool } = engine
 
   const control = createControlPlane({
-    arena, clusterId, self: id, selfIncarnation: incarnation, port: ports.control, sessions: options.sessions,
+    arena, clusterId, self: id, selfIncarnation: incarnation, port: ports.control,
+    sessions: options.controlSessions ?? options.sessions,
     onMessage: (peer, at, bytes) => {
       options.onMessage?.(peer, false, at, bytes)
       ;(coordinator as Coordinator).onControl(peer, at, bytes)
@@ -423,6 +426,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     poll, nextDue, notifyClusterConfig, attachLink, setMigrationTarget, setDraining,
     get packets() { return packets() },
     dropReasons,
+    /** What the control sessions have counted. */
+    sessionTotals: control.totals,
     openSteps, anomalies, flows,
     /** True when a draining runtime may be let go. */
     get isEmpty() { return (coordinator as Coordinator).isEmpty },

@@ -464,6 +464,8 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     poll, nextDue, notifyClusterConfig, attachLink,
     get packets() { return packets() },
     dropReasons: () => ({ ...drops }),
+    /** What the control sessions have counted. */
+    sessionTotals: control.totals,
     openSteps, anomalies, flows,
     /** Entries in the table, aliases included. */
     get entries() { return table.size },

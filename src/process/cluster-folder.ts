@@ -5,6 +5,7 @@
  *     supervisor.sock        commands of people           1.json, 1.log, 1.sock      node 1: its file, what it printed, its commands
  *     processes.json         what has been started        control-1                  node 1 on the control network
  *     events.jsonl           what has happened            link-1-11, bypass-1-2      links
+ *                                                         pair-11-12                 link on the control network
  */
 
 import { chmodSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -96,6 +97,11 @@ export class ClusterFolder {
 
   linkSocket(switchId: number, runtime: number): string {
     return join(this.path, `link-${switchId}-${runtime}`)
+  }
+
+  /** A link of the control network between two nodes that talk much. */
+  controlLinkSocket(one: number, other: number): string {
+    return join(this.path, `pair-${Math.min(one, other)}-${Math.max(one, other)}`)
   }
 
   bypassSocket(one: number, other: number): string {

@@ -22,11 +22,11 @@ import type { ClusterConfig } from '../messages/cluster-config.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
-import { DatagramPort } from '../ports/datagram-port.ts'
 import type { LinkPort } from '../ports/link-port.ts'
 import { systemClock } from '../ports/system-clock.ts'
 import { placementPolicies } from '../vswitch/placement/index.ts'
 import { ClusterFolder } from './cluster-folder.ts'
+import { ControlNetwork } from './control-network.ts'
 import { checkAgainst } from './config-problem.ts'
 import { Executor } from './executor.ts'
 import { createExternalPort, type ExternalPort } from './external-port.ts'
@@ -47,12 +47,18 @@ const FLOWS_MAX = 100_000
 const LINK_MS = 2_000
 const LINK_POLL_MS = 2
 
+/**
+ * Between runtimes go packets of up to 64 KiB with their flows' records: frames that hold most of one, and room for a few on their way,
+ * for a turn of the other runtime may have to wait for its core.
+ */
+const RUNTIME_SESSIONS = { longFrameBytes: 65_024, sendBytes: 262_144, ringBytes: 1_048_576, messageBytesMax: 131_064 }
+
 export class NodeProcess {
   readonly #config: NodeConfig
   readonly #onDefect: (report: string) => void
   readonly #folder: ClusterFolder
   readonly #arena = new Arena()
-  readonly #control: DatagramPort
+  readonly #control: ControlNetwork
   readonly #links = new Map<number, NodeLink>()
   readonly #rpc: LineRpcServer
   #bypass: NodeLink | undefined
@@ -72,7 +78,7 @@ export class NodeProcess {
     this.#config = config
     this.#onDefect = onDefect
     this.#folder = new ClusterFolder(config.folder)
-    this.#control = new DatagramPort({ arena: this.#arena, folder: config.folder, node: config.id })
+    this.#control = new ControlNetwork({ arena: this.#arena, folder: this.#folder, node: config.id })
     this.#rpc = new LineRpcServer(this.#folder.nodeSocket(config.id), {
       GetStatus: () => this.#status(),
       PollWorkload: () => this.#workload(),
@@ -218,7 +224,7 @@ export class NodeProcess {
     return createRuntimeNode({
       arena: this.#arena, id, incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
       timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
-      ports: { control: this.#control, links: this.#links },
+      ports: { control: this.#control, links: this.#links }, controlSessions: RUNTIME_SESSIONS,
       events: {
         nfFailed: (nf, error) => {
           process.stderr.write(`network function ${nf} failed: ${error instanceof Error ? error.stack ?? '' : String(error)}\n`)
@@ -287,6 +293,10 @@ export class NodeProcess {
       links,
       ...external !== undefined && { external: { name: external.name, isUp: external.isUp, ...external.statistics } },
       ...this.#external?.traffic !== undefined && { traffic: this.#external.traffic() },
+      control: {
+        ...node?.sessionTotals(), txFull: this.#control.statistics.txFull, datagrams: this.#control.datagrams.txFrames,
+        links: this.#control.links.map(({ name, isUp, lastEnd, statistics }) => ({ name, isUp, lastEnd, ...statistics })),
+      },
       ...this.#runtime !== undefined && {
         moves: structuredClone(this.#runtime.moves) as unknown as Record<string, unknown>,
         replication: { held: this.#runtime.replicas, ...structuredClone(this.#runtime.replication) },
