@@ -47,11 +47,13 @@ const FLOWS_MAX = 100_000
 const LINK_MS = 2_000
 const LINK_POLL_MS = 2
 
+/** Links between processes lose nothing while both live, but one that waits for its core may be silent for some milliseconds. */
+const SESSIONS = { timeoutUsMin: 20_000 }
 /**
  * Between runtimes go packets of up to 64 KiB with their flows' records: frames that hold most of one, and room for a few on their way,
  * for a turn of the other runtime may have to wait for its core.
  */
-const RUNTIME_SESSIONS = { longFrameBytes: 65_024, sendBytes: 262_144, ringBytes: 1_048_576, messageBytesMax: 131_064 }
+const RUNTIME_SESSIONS = { ...SESSIONS, longFrameBytes: 65_024, sendBytes: 262_144, ringBytes: 1_048_576, messageBytesMax: 131_064 }
 
 export class NodeProcess {
   readonly #config: NodeConfig
@@ -224,7 +226,7 @@ export class NodeProcess {
     return createRuntimeNode({
       arena: this.#arena, id, incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
       timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
-      ports: { control: this.#control, links: this.#links }, controlSessions: RUNTIME_SESSIONS,
+      ports: { control: this.#control, links: this.#links }, sessions: SESSIONS, controlSessions: RUNTIME_SESSIONS,
       events: {
         nfFailed: (nf, error) => {
           process.stderr.write(`network function ${nf} failed: ${error instanceof Error ? error.stack ?? '' : String(error)}\n`)
@@ -238,6 +240,7 @@ export class NodeProcess {
     assert(external !== undefined, 'the external port has been opened')
     return createSwitchNode({
       arena: this.#arena, id, incarnation, clusterId, seed, config, policy: placementPolicies[placement](), limits: defined(limits),
+      sessions: SESSIONS,
       ports: { external: external.port, control: this.#control, links: this.#links, bypass: this.#bypass },
     })
   }

@@ -93,9 +93,8 @@ export function layoutHash(layout: ChainLayout): number {
 }
 
 /** FNV-1a over 32-bit words: fast, and enough to tell a damaged or truncated snapshot. */
-function checksum(bytes: Uint8Array, from: number, to: number): number {
+function checksum(bytes: Uint8Array, view: DataView, from: number, to: number): number {
   let hash = 0x811c9dc5
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   let at = from
   for (; at + 4 <= to; at += 4) {
     hash = Math.imul(hash ^ view.getInt32(at, true), 0x01000193)
@@ -137,27 +136,34 @@ function datagramsOf(fragments: FragmentTracker, record: number): readonly numbe
 
 /** The flow at `record` as bytes of their own. */
 export function takeSnapshot(parts: SnapshotParts, hash: number, record: number, now: TimeUs): Uint8Array {
+  const snapshot = new Uint8Array(snapshotBytes(parts, record))
+  writeSnapshot(parts, hash, record, now, snapshot, new DataView(snapshot.buffer), 0)
+  return snapshot
+}
+
+/** The same, written to a place with room for it: `view` is of the same bytes as `snapshot`. */
+export function writeSnapshot(parts: SnapshotParts, hash: number, record: number, now: TimeUs, snapshot: Uint8Array, view: DataView,
+    start: number): void {
   const { arena: { i32, u8, f64, u16 }, extents, chain, fragments } = parts
   const fields = extentWords(chain)
   const held = u16[(record + FlowRecord.heldCount) >> 1]
   const datagrams = datagramsOf(fragments, record)
   const bytes = measure(parts, record, datagrams)
-  const snapshot = new Uint8Array(bytes)
-  const view = new DataView(snapshot.buffer)
-  view.setUint32(0, MAGIC, true)
-  view.setUint32(4, bytes, true)
-  view.setInt32(12, hash, true)
-  view.setFloat64(16, now, true)
-  view.setUint32(24, chain.recordBytes, true)
-  view.setUint16(28, held, true)
-  view.setUint16(30, datagrams.length, true)
-  snapshot.set(u8.subarray(record, record + chain.recordBytes), HEADER_BYTES)
+  view.setUint32(start, MAGIC, true)
+  view.setUint32(start + 4, bytes, true)
+  view.setInt32(start + 12, hash, true)
+  view.setFloat64(start + 16, now, true)
+  view.setUint32(start + 24, chain.recordBytes, true)
+  view.setUint16(start + 28, held, true)
+  view.setUint16(start + 30, datagrams.length, true)
+  let at = start + HEADER_BYTES
+  snapshot.set(u8.subarray(record, record + chain.recordBytes), at)
   for (const nf of chain.nfs) {
     if (nf.timerOffset === 0) continue
     const timer = f64[(record + nf.timerOffset) >> 3]
-    if (timer !== 0) view.setFloat64(HEADER_BYTES + nf.timerOffset, Math.max(1, timer - now), true)
+    if (timer !== 0) view.setFloat64(at + nf.timerOffset, Math.max(1, timer - now), true)
   }
-  let at = HEADER_BYTES + chain.recordBytes
+  at += chain.recordBytes
   for (const field of fields) {
     const head = i32[(record + field) >> 2]
     view.setUint32(at, extents.chainBlocks(head), true)
@@ -181,13 +187,20 @@ export function takeSnapshot(parts: SnapshotParts, hash: number, record: number,
     fragments.exportEntry(entry, now, view, at)
     at += FRAGMENT_ENTRY_BYTES
   }
-  view.setInt32(8, checksum(snapshot, 12, bytes), true)
-  return snapshot
+  view.setInt32(start + 8, checksum(snapshot, view, start + 12, start + bytes), true)
 }
 
-function extentWords(chain: Chain): number[] {
-  return chain.nfs.flatMap((nf) =>
-    ((nf.definition.flowState as Struct<any> | undefined)?.extents ?? []).map((e) => nf.stateOffset + e.offset))
+const extentWordsOf = new WeakMap<Chain, readonly number[]>()
+
+/** Offsets in a record of words that refer to extents. */
+function extentWords(chain: Chain): readonly number[] {
+  let words = extentWordsOf.get(chain)
+  if (words === undefined) {
+    words = chain.nfs.flatMap((nf) =>
+      ((nf.definition.flowState as Struct<any> | undefined)?.extents ?? []).map((e) => nf.stateOffset + e.offset))
+    extentWordsOf.set(chain, words)
+  }
+  return words
 }
 
 function damaged(what: string): never {
@@ -200,13 +213,13 @@ function check(snapshot: Uint8Array): DataView {
   const view = new DataView(snapshot.buffer, snapshot.byteOffset, snapshot.byteLength)
   if (view.getUint32(0, true) !== MAGIC) damaged('does not begin like one')
   if (view.getUint32(4, true) !== snapshot.length) damaged('has not the size that it names')
-  if (view.getInt32(8, true) !== checksum(snapshot, 12, snapshot.length)) damaged('fails its checksum')
+  if (view.getInt32(8, true) !== checksum(snapshot, view, 12, snapshot.length)) damaged('fails its checksum')
   return view
 }
 
 /** The checksum that a snapshot must carry. */
 export function snapshotChecksum(snapshot: Uint8Array): number {
-  return checksum(snapshot, 12, snapshot.length)
+  return checksum(snapshot, new DataView(snapshot.buffer, snapshot.byteOffset, snapshot.byteLength), 12, snapshot.length)
 }
 
 /** The layout hash that a snapshot names. */

@@ -46,6 +46,8 @@ export interface SessionSizes {
   readonly frameBytes: number
   /** The longest one where the port says that longer ones reach the peer; `frameBytes` unless told. */
   readonly longFrameBytes?: number
+  /** The shortest time-out, microseconds; 1,000 unless told. */
+  readonly timeoutUsMin?: number
   /** Room for ordinary messages. */
   readonly sendBytes: number
   /** The ring: a power of two, at least three times `sendBytes`. What is beyond `sendBytes` is the reserve for replies. */
@@ -128,7 +130,7 @@ export class Session implements MessageChannel {
   #begun = 0
   #begunBytes = 0
   #isLost = false
-  readonly #roundTrip = new RoundTrip()
+  readonly #roundTrip: RoundTrip
   #deadline: TimeUs = Infinity
   #timed = 0
   #timedAt: TimeUs = -1
@@ -157,6 +159,7 @@ export class Session implements MessageChannel {
     this.#ringUnits = ringBytes >> 3
     this.#sendUnits = sendBytes >> 3
     this.#strainedUnits = this.#sendUnits + ((this.#ringUnits - this.#sendUnits) >> 1)
+    this.#roundTrip = new RoundTrip(sizes.timeoutUsMin)
     this.#frameBytes = frameBytes
     this.#longFrameBytes = Math.max(frameBytes, longFrameBytes)
     this.#dataUnits = dataUnitsOf(frameBytes)

@@ -163,7 +163,8 @@ export class Protection {
 
   #guard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
     const context = this.#context
-    const guard: Guard = { flow, record, replica, isAdopted, isDead: false, outputs: [], counts: new Map(), since: 0 }
+    const guard: Guard = { flow, record, replica, isAdopted, isDead: false, outputs: [], sent: 0, ahead: 0, unsentBytes: 0,
+      counts: new Map(), since: 0 }
     this.#guards.set(flow, guard)
     this.counts.guarded++
     context.arena.u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] = replica
@@ -220,12 +221,10 @@ export class Protection {
     this.#early.delete(flow)
     const guard = this.#guards.get(flow)
     if (guard === undefined) return
-    for (const output of guard.outputs) {
-      if (output.state !== 'unsent') continue
-      this.steps.takeUnsent()
-      this.#context.drop(0, 'replica-behind')
-    }
-    this.steps.forget(guard)
+    this.steps.forget(guard, ({ slot }, isUnsent) => {
+      if (isUnsent) this.#context.drop(slot, 'replica-behind')
+      else this.#context.engine.pool.give(slot)
+    })
     this.#guards.delete(flow)
     this.#clear(guard.record)
     if (!guard.isDead) sendHead(this.#context, this.#context.control(guard.replica), ForgetFlow, flow, 0)
@@ -423,7 +422,6 @@ export class Protection {
     this.securing.delete(flow)
     context.step('securing', -1)
     if (old !== null) {
-      this.steps.forget(old)
       this.#guards.delete(flow)
       this.#clear(record)
       if (!old.isDead && old.replica !== replica) sendHead(context, context.control(old.replica), ForgetFlow, flow, 0)
@@ -442,19 +440,17 @@ export class Protection {
   /** Outputs that no switch has had from the replica before leave now. */
   #resend(old: Guard, guard: Guard | null, released: ReadonlyMap<number, number>): void {
     const context = this.#context
-    for (const { switchId, index, frame, state } of old.outputs) {
-      if (state === 'unsent') {
-        this.steps.takeUnsent()
-      } else if (index > (released.get(switchId) ?? Infinity) || planted['everything-resent']) {
+    this.steps.forget(old, (output, isUnsent) => {
+      const { switchId, index, slot, frame, length } = output
+      if (!isUnsent) {
+        if (index <= (released.get(switchId) ?? Infinity) && !planted['everything-resent']) return context.engine.pool.give(slot)
         // It was handed over to nobody.
         context.countTakenOver(1)
         this.counts.resent++
-      } else {
-        continue
       }
-      if (guard === null) this.steps.releaseNow(switchId, frame)
-      else this.steps.keep(guard, switchId, frame)
-    }
+      if (guard === null) this.steps.releaseNow(output)
+      else this.steps.keep(guard, switchId, slot, frame, length)
+    })
   }
 
   /** A packet of a flow that is being secured. */

@@ -1,10 +1,14 @@
 /**
  * Steps: the unit of commit. A flow's outputs of a batch and its record behind them go to its replica as one message; what has not been
- * acknowledged is kept. PROTOCOL 12, 13, 16. Nothing is sent past its place: without room in the session outputs gather, and go as one
- * step with the record as it is then.
+ * acknowledged is kept, in the packet's own slot. PROTOCOL 12, 13, 16. Nothing is sent past its place: without room in the session outputs
+ * gather, and go as one step with the record as it is then.
+ *
+ *     outputs of a guard:  acknowledged: gone │ sent, in steps │ ahead of their step │ not sent
+ *                                              0          sent           sent + ahead
  */
 
 import { planted } from '../../base/planted-bugs.ts'
+import { loadFrameBytes } from '../../memory/kernels/frame-bytes.ts'
 import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
@@ -16,9 +20,11 @@ export interface Output {
   readonly switchId: number
   /** Which one it is of those to this switch since the replica releases. */
   readonly index: number
-  readonly frame: Uint8Array
-  state: 'unsent' | 'ahead' | 'sent'
-  /** Where the session's stream ended behind its step. */
+  /** The packet's slot, which is the output's, and where the frame is in it. */
+  readonly slot: number
+  readonly frame: number
+  readonly length: number
+  /** Where the session's stream ended behind its step, once that has been sent. */
   position: number
 }
 
@@ -31,6 +37,11 @@ export interface Guard {
   isAdopted: boolean
   isDead: boolean
   readonly outputs: Output[]
+  /** How many of them have been sent with their step, how many more have gone ahead of theirs. */
+  sent: number
+  ahead: number
+  /** Bytes that the others take in a step. */
+  unsentBytes: number
   /** Outputs so far, by switch. */
   readonly counts: Map<number, number>
   /** In `async`: outputs since the record was sent. */
@@ -47,30 +58,37 @@ export interface StepsHost {
   release(switchId: number, frame: number, length: number): void
 }
 
-/** Outputs that wait for room in sessions before no more packets are read. */
+/** Outputs, and bytes of them, that wait for room in sessions before no more packets are read. */
 const BEHIND_MAX = 256
+const BEHIND_BYTES_MAX = 1 << 20
+
+/** What an output takes in a step. */
+const stepBytes = (length: number): number => 8 + padded(length)
 
 export class Steps {
   sent = 0
+  /** Outputs that have been sent and are kept: no packets of this node any more, but in its slots. */
+  kept = 0
   readonly #context: RuntimeContext
   readonly #host: StepsHost
+  readonly #copyBytes: (to: number, from: number, bytes: number) => void
   /** Guards with outputs that are kept, and those of them with a step that has not been sent. */
   readonly #kept = new Set<Guard>()
   readonly #unsent = new Set<Guard>()
   #behind = 0
+  #behindBytes = 0
   /** Outputs of the batch: descriptor, record, switch. */
   readonly #collected: number[] = []
-  readonly #scratch: number
 
   constructor(context: RuntimeContext, host: StepsHost) {
     this.#context = context
     this.#host = host
-    this.#scratch = context.arena.allocate('protection: frame', 65_536 + 8)
+    this.#copyBytes = loadFrameBytes(context.arena).copyBytes
   }
 
   /** False while so much waits for room in sessions that nothing more should be read. */
   get hasRoom(): boolean {
-    return this.#behind < BEHIND_MAX
+    return this.#behind < BEHIND_MAX && this.#behindBytes < BEHIND_BYTES_MAX
   }
 
   /** True while outputs are kept. */
@@ -78,15 +96,27 @@ export class Steps {
     return this.#kept.size > 0 || this.#unsent.size > 0
   }
 
-  /** A guard is given up, and its outputs are no longer kept here: those that were never sent are no longer counted either. */
-  forget(guard: Guard): void {
+  /**
+   * A guard is given up, with its outputs: who wants them takes them, and gives their slots back; none of them counts any more.
+   *
+   * @param take whether it has not been sent is its second argument
+   */
+  forget(guard: Guard, take: (output: Output, isUnsent: boolean) => void): void {
     this.#kept.delete(guard)
     this.#unsent.delete(guard)
+    const outputs = guard.outputs.splice(0)
+    const away = guard.sent + guard.ahead
+    guard.sent = guard.ahead = guard.unsentBytes = 0
+    this.kept -= Math.min(away, outputs.length)
+    outputs.forEach((output, index) => {
+      if (index >= away) this.#takeUnsent(output)
+      take(output, index >= away)
+    })
   }
 
-  /** An output that was not sent is not here any more. */
-  takeUnsent(): void {
+  #takeUnsent({ length }: Output): void {
     this.#behind--
+    this.#behindBytes -= length
     this.#context.buffered--
   }
 
@@ -106,40 +136,42 @@ export class Steps {
     return false
   }
 
-  /** What was collected goes to the replicas. Behind a batch. */
+  /** What was collected goes to the replicas, the slots of these packets with it. Behind a batch. */
   commitSteps(): void {
     const collected = this.#collected
     if (collected.length === 0) return
-    const { i32, u8 } = this.#context.arena
+    const { i32 } = this.#context.arena
     for (let i = 0; i < collected.length; i += 3) {
-      const d = collected[i] as number
-      const record = collected[i + 1] as number
-      const switchId = collected[i + 2] as number
+      const d = collected[i]
+      const switchId = collected[i + 2]
       const frame = i32[d + Descriptor.frame]
-      const bytes = u8.slice(frame, frame + i32[d + Descriptor.length])
-      const guard = this.#host.guardOf(flowOf(this.#context, record))
+      const length = i32[d + Descriptor.length]
+      const guard = this.#host.guardOf(flowOf(this.#context, collected[i + 1]))
       if (guard === undefined) {
-        this.releaseNow(switchId, bytes)
+        this.#host.release(switchId, frame, length)
         continue
       }
-      this.keep(guard, switchId, bytes)
+      this.keep(guard, switchId, i32[d + Descriptor.slot], frame, length)
+      i32[d + Descriptor.slot] = 0
     }
     collected.length = 0
     for (const guard of this.#unsent) this.send(guard)
   }
 
-  /** Sends a frame that nobody guards. */
-  releaseNow(switchId: number, bytes: Uint8Array): void {
-    this.#context.arena.u8.set(bytes, this.#scratch + 2)
-    this.#host.release(switchId, this.#scratch + 2, bytes.length)
+  /** Sends an output that nobody guards any more, and gives its slot back. */
+  releaseNow({ switchId, slot, frame, length }: Output): void {
+    this.#host.release(switchId, frame, length)
+    this.#context.engine.pool.give(slot)
   }
 
-  /** Keeps an output until its replica has released it. */
-  keep(guard: Guard, switchId: number, frame: Uint8Array): void {
+  /** Keeps an output until its replica has released it. Its slot is ours from now on. */
+  keep(guard: Guard, switchId: number, slot: number, frame: number, length: number): void {
     const index = (guard.counts.get(switchId) ?? 0) + 1
     guard.counts.set(switchId, index)
-    guard.outputs.push({ switchId, index, frame, state: 'unsent', position: 0 })
+    guard.outputs.push({ switchId, index, slot, frame, length, position: 0 })
+    guard.unsentBytes += stepBytes(length)
     this.#behind++
+    this.#behindBytes += length
     this.#context.buffered++
     this.#kept.add(guard)
     this.#unsent.add(guard)
@@ -148,53 +180,50 @@ export class Steps {
   /** Sends what a guard has not sent, and the record behind it, as far as there is room. */
   send(guard: Guard): void {
     if (!this.#unsent.has(guard) || guard.isDead || this.#host.isSecuring(guard.flow)) return
-    const unsent = guard.outputs.filter(({ state }) => state === 'unsent')
     const context = this.#context
     const { engine, arena } = context
+    const { outputs, flow, record } = guard
     const channel = context.control(guard.replica)
-    const epoch = epochOf(context, guard.record)
-    const snapshotBytes = engine.exportBytes(guard.record)
+    const epoch = epochOf(context, record)
+    const snapshotBytes = engine.exportBytes(record)
+    const headBytes = CommitStep.bytes + padded(snapshotBytes)
     const limit = channel?.messageBytesMax ?? Infinity
-    let bytes = CommitStep.bytes + padded(snapshotBytes) + unsent.reduce((sum, { frame }) => sum + 8 + padded(frame.length), 0)
-    while (unsent.length > 0 && bytes > limit) {
-      const output = unsent[0] as Output
-      arena.u8.set(output.frame, this.#scratch + 2)
-      if (!sendFrame(context, channel, ReleasePacket, guard.flow, epoch, this.#scratch + 2, output.frame.length, false, 0,
-        output.switchId)) return
-      output.state = 'ahead'
-      this.#handed()
-      bytes -= 8 + padded(output.frame.length)
-      unsent.shift()
+    while (headBytes + guard.unsentBytes > limit && guard.sent + guard.ahead < outputs.length) {
+      const output = outputs[guard.sent + guard.ahead]
+      if (!sendFrame(context, channel, ReleasePacket, flow, epoch, output.frame, output.length, false, 0, output.switchId)) return
+      guard.ahead++
+      this.#handed(guard, output)
     }
-    const at = bytes > limit ? 0 : begin(context, channel, CommitStep, guard.flow, epoch, false, bytes - CommitStep.bytes)
+    const bytes = headBytes + guard.unsentBytes
+    const at = bytes > limit ? 0 : begin(context, channel, CommitStep, flow, epoch, false, bytes - CommitStep.bytes)
     if (at === 0) return
+    const first = guard.sent + guard.ahead
     arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
-    arena.u32[(at + CommitStepFrames) >> 2] = unsent.length
+    arena.u32[(at + CommitStepFrames) >> 2] = outputs.length - first
     let to = at + CommitStep.bytes
-    arena.u8.set(engine.exportFlow(guard.record), to)
+    engine.exportFlowTo(record, to)
     to += padded(snapshotBytes)
-    for (const output of unsent) {
-      arena.u32[to >> 2] = output.frame.length
+    for (let i = first; i < outputs.length; i++) {
+      const output = outputs[i]
+      arena.u32[to >> 2] = output.length
       arena.u32[(to + 4) >> 2] = output.switchId
-      arena.u8.set(output.frame, to + 8)
-      to += 8 + padded(output.frame.length)
-      output.state = 'sent'
-      this.#handed()
+      this.#copyBytes(to + 8, output.frame, output.length)
+      to += stepBytes(output.length)
+      this.#handed(guard, output)
     }
     ;(channel as MessageChannel).commit()
     const position = channel?.position ?? 0
-    for (const output of guard.outputs) {
-      if (output.state === 'unsent') continue
-      if (output.state === 'ahead' || output.position === 0) output.position = position
-      output.state = 'sent'
-    }
+    for (let i = guard.sent; i < outputs.length; i++) outputs[i].position = position
+    guard.sent = outputs.length
+    guard.ahead = 0
     this.sent++
     this.#unsent.delete(guard)
   }
 
-  #handed(): void {
-    this.#behind--
-    this.#context.buffered--
+  #handed(guard: Guard, output: Output): void {
+    this.#takeUnsent(output)
+    guard.unsentBytes -= stepBytes(output.length)
+    this.kept++
     this.#context.countHandedOver(1)
   }
 
@@ -202,12 +231,16 @@ export class Steps {
   tick(): void {
     for (const guard of this.#unsent) this.send(guard)
     for (const guard of this.#kept) {
+      if (!guard.isAdopted || guard.isDead) continue
       const { outputs } = guard
-      while (outputs.length > 0 && guard.isAdopted && !guard.isDead) {
-        const { state, position } = outputs[0] as Output
-        if (state !== 'sent' || this.#context.control(guard.replica)?.hasReached?.(position) !== true) break
-        outputs.shift()
+      const channel = this.#context.control(guard.replica)
+      let done = 0
+      while (done < guard.sent && channel?.hasReached?.(outputs[done].position) === true) {
+        this.#context.engine.pool.give(outputs[done++].slot)
       }
+      if (done > 0) outputs.splice(0, done)
+      guard.sent -= done
+      this.kept -= done
       if (outputs.length === 0) this.#kept.delete(guard)
     }
   }
