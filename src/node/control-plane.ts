@@ -3,7 +3,6 @@
  */
 
 import type { TimeUs } from '../base/clock.ts'
-import { BATCH_PACKETS } from '../base/limits.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
@@ -26,7 +25,8 @@ export interface ControlPlaneOptions {
   onMessage(peer: number, offset: number, bytes: number): void
 }
 
-/** Long frames taken at once. */
+/** Frames taken at once, and long ones, where the port carries such. */
+const SLOTS = 16
 const LONG_SLOTS = 4
 
 export type ControlPlane = ReturnType<typeof createControlPlane>
@@ -34,9 +34,9 @@ export type ControlPlane = ReturnType<typeof createControlPlane>
 export function createControlPlane(options: ControlPlaneOptions) {
   const { arena, clusterId, self, selfIncarnation, port } = options
   const { i32, u8, u16 } = arena
-  const descriptors = arena.allocate('control plane: batch', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
-  /** Slots of its own where frames may be long: packets that wait for a message may be in all the long ones that the node has. */
-  const ownPool = port.frameBytesTo === undefined ? null : new PacketPool(arena, BATCH_PACKETS, LONG_SLOTS)
+  const descriptors = arena.allocate('control plane: batch', SLOTS * DESCRIPTOR_BYTES) >> 2
+  /** Slots of its own: packets that wait for a message may be in all those that the node has for packets. */
+  const pool = new PacketPool(arena, SLOTS, port.frameBytesTo === undefined ? 0 : LONG_SLOTS)
   /** Sessions by peer. Those whose peer is gone stay, for its next life or for another peer. */
   const sessions = new Map<number, Session>()
   const list: Session[] = []
@@ -73,10 +73,9 @@ export function createControlPlane(options: ControlPlaneOptions) {
   }
 
   /** Handles at most `budget` frames. True when there may be more. */
-  function receive(nodePool: PacketPool, budget: number, now: TimeUs): boolean {
-    const pool = ownPool ?? nodePool
+  function receive(budget: number, now: TimeUs): boolean {
     for (let left = budget; left > 0;) {
-      const wanted = Math.min(left, BATCH_PACKETS)
+      const wanted = Math.min(left, SLOTS)
       const count = port.receive(pool, descriptors, wanted)
       left -= count
       for (let index = 0; index < count; index++) {
@@ -85,8 +84,8 @@ export function createControlPlane(options: ControlPlaneOptions) {
         take(i32[d + Descriptor.frame], i32[d + Descriptor.length] - ETHERNET_BYTES, now)
         pool.give(slot)
       }
-      // With few long slots the rest of a batch may not have found one.
-      if (count < (ownPool === null ? wanted : Math.min(wanted, LONG_SLOTS))) return false
+      // What is long may not have found a slot.
+      if (count < (port.frameBytesTo === undefined ? wanted : Math.min(wanted, LONG_SLOTS))) return false
     }
     return true
   }

@@ -6,8 +6,8 @@ import { flowIdOf } from '../messages/cluster-config.ts'
 import { AnnounceChain } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow,
-  RetireFlow,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames,
+  CommitStepSnapshotBytes, ForgetFlow, RetireFlow,
 } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
@@ -101,6 +101,10 @@ test('outputs that their replica does not take are bounded: then no more packets
   assert.ok(received < 1201)
   one.silent.delete(12)
   one.turn(60, 5000)
+  assert.ok(one.node.keptOutputs >= 512 && one.node.keptOutputs < 1024, 'nor while what it has not said to have fills half of the slots')
+  assert.ok(one.node.packets.received < 1201)
+  one.say(12, AdoptFlowReply, { flow: idOf(1), epoch: 1 }).turn(60, 5000)
+  assert.equal(one.node.keptOutputs, 0)
   assert.equal(one.node.packets.received, 1201)
   assert.equal(one.node.packets.handedOver, 1201)
   assert.deepEqual(one.node.dropReasons(), {})

@@ -317,7 +317,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   function poll(now: TimeUs): boolean {
     context.now = now
     hasWorked = false
-    let isMore = control.receive(pool, CONTROL_FRAMES, now)
+    let isMore = control.receive(CONTROL_FRAMES, now)
     if (receive()) isMore = true
     if (!engine.advance(now, EXPIRY_STEPS)) isMore = true
     sendOutput()
@@ -433,6 +433,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get isEmpty() { return (coordinator as Coordinator).isEmpty },
     get pendingFrames() { return linkList.reduce((sum, { link }) => sum + link.pending, 0) },
     get slotsUsed() { return pool.used },
+    /** Outputs that have gone to replicas which have not acknowledged them: their slots are in use. */
+    get keptOutputs() { return (coordinator as Coordinator).protection.steps.kept },
     /** Counts of moves out, in and of closings. */
     replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
     /** Flows of other runtimes whose replicas are here. */

@@ -43,8 +43,7 @@ import { PacketPool } from '../packet/packet-pool.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import {
-  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, takesLayout, writeSnapshot,
-  type ChainLayout,
+  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, takesLayout, writeSnapshot, type ChainLayout,
 } from './flow-snapshot.ts'
 import { FastPathWord } from '../nf/fast-path.ts'
 import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'

@@ -77,6 +77,8 @@ export class Steps {
   readonly #unsent = new Set<Guard>()
   #behind = 0
   #behindBytes = 0
+  /** Of the outputs that are kept and sent, those in large slots. */
+  #keptLarge = 0
   /** Outputs of the batch: descriptor, record, switch. */
   readonly #collected: number[] = []
 
@@ -86,9 +88,14 @@ export class Steps {
     this.#copyBytes = loadFrameBytes(context.arena).copyBytes
   }
 
-  /** False while so much waits for room in sessions that nothing more should be read. */
+  /**
+   * False while so much waits for room in sessions, or for acknowledgements in the slots of packets, that nothing more should be read:
+   * half of the slots are for others.
+   */
   get hasRoom(): boolean {
-    return this.#behind < BEHIND_MAX && this.#behindBytes < BEHIND_BYTES_MAX
+    const { packets, largePackets } = this.#context.engine.limits
+    return this.#behind < BEHIND_MAX && this.#behindBytes < BEHIND_BYTES_MAX && this.kept * 2 <= packets &&
+      this.#keptLarge * 2 <= largePackets
   }
 
   /** True while outputs are kept. */
@@ -107,11 +114,16 @@ export class Steps {
     const outputs = guard.outputs.splice(0)
     const away = guard.sent + guard.ahead
     guard.sent = guard.ahead = guard.unsentBytes = 0
-    this.kept -= Math.min(away, outputs.length)
     outputs.forEach((output, index) => {
       if (index >= away) this.#takeUnsent(output)
+      else this.#countKept(output, -1)
       take(output, index >= away)
     })
+  }
+
+  #countKept({ slot }: Output, by: number): void {
+    this.kept += by
+    if (this.#context.engine.pool.isLarge(slot)) this.#keptLarge += by
   }
 
   #takeUnsent({ length }: Output): void {
@@ -223,7 +235,7 @@ export class Steps {
   #handed(guard: Guard, output: Output): void {
     this.#takeUnsent(output)
     guard.unsentBytes -= stepBytes(output.length)
-    this.kept++
+    this.#countKept(output, 1)
     this.#context.countHandedOver(1)
   }
 
@@ -236,11 +248,12 @@ export class Steps {
       const channel = this.#context.control(guard.replica)
       let done = 0
       while (done < guard.sent && channel?.hasReached?.(outputs[done].position) === true) {
-        this.#context.engine.pool.give(outputs[done++].slot)
+        const output = outputs[done++]
+        this.#countKept(output, -1)
+        this.#context.engine.pool.give(output.slot)
       }
       if (done > 0) outputs.splice(0, done)
       guard.sent -= done
-      this.kept -= done
       if (outputs.length === 0) this.#kept.delete(guard)
     }
   }
