@@ -29,6 +29,14 @@ export interface ControlPlaneOptions {
 const SLOTS = 16
 const LONG_SLOTS = 4
 
+/**
+ * Sizes of sessions between runtimes where their port carries long frames. Packets of up to 64 KiB go between them with their flows' records:
+ * frames that hold most of one, and room for a few on their way, for the other runtime may have to wait for its core.
+ */
+export const longSessionSizes: SessionSizes = {
+  frameBytes: 1514, longFrameBytes: 65_024, sendBytes: 262_144, ringBytes: 1_048_576, messageBytesMax: 131_064,
+}
+
 export type ControlPlane = ReturnType<typeof createControlPlane>
 
 export function createControlPlane(options: ControlPlaneOptions) {

@@ -20,6 +20,7 @@ import type { IdleTimeouts } from '../base/limits.ts'
 import { Arena } from '../memory/arena.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
+import { longSessionSizes } from '../node/control-plane.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
 import type { LinkPort } from '../ports/link-port.ts'
@@ -49,11 +50,6 @@ const LINK_POLL_MS = 2
 
 /** Links between processes lose nothing while both live, but one that waits for its core may be silent for some milliseconds. */
 const SESSIONS = { timeoutUsMin: 20_000 }
-/**
- * Between runtimes go packets of up to 64 KiB with their flows' records: frames that hold most of one, and room for a few on their way,
- * for a turn of the other runtime may have to wait for its core.
- */
-const RUNTIME_SESSIONS = { ...SESSIONS, longFrameBytes: 65_024, sendBytes: 262_144, ringBytes: 1_048_576, messageBytesMax: 131_064 }
 
 export class NodeProcess {
   readonly #config: NodeConfig
@@ -226,7 +222,7 @@ export class NodeProcess {
     return createRuntimeNode({
       arena: this.#arena, id, incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
       timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
-      ports: { control: this.#control, links: this.#links }, sessions: SESSIONS, controlSessions: RUNTIME_SESSIONS,
+      ports: { control: this.#control, links: this.#links }, sessions: SESSIONS, controlSessions: { ...longSessionSizes, ...SESSIONS },
       events: {
         nfFailed: (nf, error) => {
           process.stderr.write(`network function ${nf} failed: ${error instanceof Error ? error.stack ?? '' : String(error)}\n`)

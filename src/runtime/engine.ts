@@ -1070,7 +1070,7 @@ export function createEngine(options: EngineOptions) {
 
   /** The same, written to a place in the arena that has room for `exportBytes`. */
   function exportFlowTo(record: number, to: number): void {
-    writeSnapshot(parts, ownLayout, record, f64[clock], arena.u8, arena.view, to)
+    writeSnapshot(parts, ownLayout, record, f64[clock], arena, to)
   }
 
   /** How many bytes `exportFlow` would give now. */

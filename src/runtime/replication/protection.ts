@@ -76,6 +76,8 @@ export class Protection {
   readonly #context: RuntimeContext
   readonly #host: ProtectionHost
   readonly #guards = new Map<number, Guard>()
+  /** The same by the records' places in their slab. PERF: looked up per packet; undefined where there is none. */
+  readonly #guardAt: (Guard | undefined)[] = []
   /** Flows without a replica, and guards that are dead, to be secured as soon as that can be. */
   readonly #bare = new Map<number, number>()
   readonly #adoptions = new Map<number, { readonly replica: number; done(): void }>()
@@ -88,7 +90,7 @@ export class Protection {
     this.#host = host
     this.steps = new Steps(context, {
       mode: host.mode, every: host.every,
-      guardOf: (flow) => this.#guards.get(flow),
+      guardOf: (record) => this.#guardAt[context.engine.slab.indexOf(record)],
       isSecuring: (flow) => this.securing.has(flow),
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },
     })
@@ -166,6 +168,9 @@ export class Protection {
     const guard: Guard = { flow, record, replica, isAdopted, isDead: false, outputs: [], sent: 0, ahead: 0, unsentBytes: 0,
       counts: new Map(), since: 0 }
     this.#guards.set(flow, guard)
+    const index = context.engine.slab.indexOf(record)
+    while (this.#guardAt.length <= index) this.#guardAt.push(undefined)
+    this.#guardAt[index] = guard
     this.counts.guarded++
     context.arena.u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] = replica
     return guard
@@ -226,12 +231,13 @@ export class Protection {
       else this.#context.engine.pool.give(slot)
     })
     this.#guards.delete(flow)
-    this.#clear(guard.record)
+    this.#clear(guard)
     if (!guard.isDead) sendHead(this.#context, this.#context.control(guard.replica), ForgetFlow, flow, 0)
   }
 
-  #clear(record: number): void {
+  #clear({ record }: Guard): void {
     this.#context.arena.u16[(companionOf(this.#context, record) + COMPANION_REPLICA) >> 1] = 0
+    this.#guardAt[this.#context.engine.slab.indexOf(record)] = undefined
   }
 
   // -- Securing ------------------------------------------------------------------------------------------------------
@@ -423,7 +429,7 @@ export class Protection {
     context.step('securing', -1)
     if (old !== null) {
       this.#guards.delete(flow)
-      this.#clear(record)
+      this.#clear(old)
       if (!old.isDead && old.replica !== replica) sendHead(context, context.control(old.replica), ForgetFlow, flow, 0)
     }
     if (replica === 0) this.#leaveBare(flow, record)

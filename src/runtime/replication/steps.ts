@@ -12,7 +12,7 @@ import { loadFrameBytes } from '../../memory/kernels/frame-bytes.ts'
 import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
-import { begin, epochOf, flowOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
+import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
 import type { ReplicationMode } from './protection.ts'
 
 /** An output that its replica may not have released. */
@@ -52,7 +52,8 @@ export interface StepsHost {
   readonly mode: ReplicationMode
   /** In `async`: outputs of a flow between two copies of its record. */
   readonly every: number
-  guardOf(flow: number): Guard | undefined
+  /** The guard of the flow at a record. */
+  guardOf(record: number): Guard | undefined
   isSecuring(flow: number): boolean
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
@@ -138,7 +139,7 @@ export class Steps {
       this.#collected.push(d, record, switchId)
       return true
     }
-    const guard = this.#host.guardOf(flowOf(this.#context, record))
+    const guard = this.#host.guardOf(record)
     if (guard === undefined || guard.isDead) return false
     if (++guard.since >= this.#host.every) {
       guard.since = 0
@@ -158,7 +159,7 @@ export class Steps {
       const switchId = collected[i + 2]
       const frame = i32[d + Descriptor.frame]
       const length = i32[d + Descriptor.length]
-      const guard = this.#host.guardOf(flowOf(this.#context, collected[i + 1]))
+      const guard = this.#host.guardOf(collected[i + 1])
       if (guard === undefined) {
         this.#host.release(switchId, frame, length)
         continue
@@ -252,7 +253,8 @@ export class Steps {
         this.#countKept(output, -1)
         this.#context.engine.pool.give(output.slot)
       }
-      if (done > 0) outputs.splice(0, done)
+      if (done === outputs.length) outputs.length = 0
+      else if (done > 0) outputs.splice(0, done)
       guard.sent -= done
       if (outputs.length === 0) this.#kept.delete(guard)
     }
