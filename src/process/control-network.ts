@@ -8,11 +8,12 @@
  *
  * Both ends count the frames between them, sent and received, and open their end at the same number: nobody has to ask, and nodes that say
  * little to each other cost nothing. The one with the lower id listens. A link whose other end dies goes down, and what is said then goes
- * by datagrams, until the next life has said enough to open its end. What was on its way is lost, as on a wire; frames that overtake
- * others when a link comes up the sessions put in order.
+ * by datagrams, until the next life has said enough to open its end. An end that cannot be opened is tried again as many frames later.
+ * What was on its way is lost, as on a wire; frames that overtake others when a link comes up the sessions put in order.
  */
 
 import type { TimeUs } from '../base/clock.ts'
+import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
@@ -149,16 +150,24 @@ export class ControlNetwork implements LinkPort {
     if (++peer.frames === TALKATIVE_FRAMES) this.#talkative.push(node)
   }
 
-  #openLink(node: number): void {
-    if (this.#links.length >= CONTROL_LINKS_MAX) return
-    const { arena, folder, node: self } = this.#options
-    const link = new MemifPort({
-      arena, name: `control ${self}-${node}`, role: self < node ? 'server' : 'client', socket: folder.controlLinkSocket(self, node),
-      ringSize: RING_SIZE, bufferBytes: BUFFER_BYTES, windowBytes: WINDOW_BYTES, reserved: 0,
-    })
-    link.open()
-    this.#links.push(link)
-    ;(this.#peers[node] as Peer).link = link
+  #openLink(node: number, peer: Peer): void {
+    if (peer.link === null) {
+      if (this.#links.length >= CONTROL_LINKS_MAX) return
+      const { arena, folder, node: self } = this.#options
+      peer.link = new MemifPort({
+        arena, name: `control ${self}-${node}`, role: self < node ? 'server' : 'client', socket: folder.controlLinkSocket(self, node),
+        ringSize: RING_SIZE, bufferBytes: BUFFER_BYTES, windowBytes: WINDOW_BYTES, reserved: 0,
+      })
+      this.#links.push(peer.link)
+    }
+    try {
+      peer.link.open()
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error
+      // A former life of ours has not quite ended. Datagrams do meanwhile.
+      peer.link.lastEnd = error.message
+      peer.frames = 0
+    }
   }
 
   open(): void {
@@ -175,7 +184,7 @@ export class ControlNetwork implements LinkPort {
   }
 
   maintain(now: TimeUs): void {
-    for (let node = this.#talkative.pop(); node !== undefined; node = this.#talkative.pop()) this.#openLink(node)
+    for (let node = this.#talkative.pop(); node !== undefined; node = this.#talkative.pop()) this.#openLink(node, this.#peers[node] as Peer)
     for (const link of this.#links) link.maintain(now)
   }
 
