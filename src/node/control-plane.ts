@@ -128,13 +128,13 @@ export function createControlPlane(options: ControlPlaneOptions) {
     lastHeard: (peer: number): TimeUs => sessions.get(peer)?.lastHeard ?? 0,
     /** The session to a peer, for statistics. */
     session: (peer: number): Session | undefined => sessions.get(peer),
-    /** Counts of all sessions together. */
-    totals(): SessionStatistics {
+    /** Counts of all sessions together, and the longest of their round trips now. */
+    totals(): SessionStatistics & { roundTripUs: number } {
       const totals = createSessionStatistics()
       for (const { statistics } of list) {
         for (const name of Object.keys(totals) as (keyof SessionStatistics)[]) totals[name] += statistics[name]
       }
-      return totals
+      return { ...totals, roundTripUs: Math.round(Math.max(0, ...list.map((session) => session.roundTripUs))) }
     },
     /** True while any session's reserve is more than half used. */
     get isStrained() { return list.some((session) => session.isStrained) },

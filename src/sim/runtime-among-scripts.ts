@@ -68,7 +68,7 @@ export class RuntimeAmongScripts {
   /** The last message of each name that the node has sent, as bytes. */
   readonly said = new Map<string, Uint8Array>()
   config: ClusterConfig
-  readonly #arena = new Arena(16 * 2 ** 20)
+  readonly #arena = new Arena(40 * 2 ** 20)
   readonly #control: SimPort
   readonly #pool: PacketPool
   readonly #planes = new Map<number, { plane: ControlPlane; port: SimPort }>()

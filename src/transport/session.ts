@@ -302,9 +302,8 @@ export class Session implements MessageChannel {
     if (this.peerIncarnation === 0 || this.isBroken) return 0
     const before = this.statistics.framesSent
     this.#isBlocked = false
-    if (port.frameBytesTo !== undefined) {
-      this.#dataUnits = dataUnitsOf(Math.max(this.#frameBytes, Math.min(this.#longFrameBytes, port.frameBytesTo(this.peer))))
-    }
+    const reaches = Math.min(this.#longFrameBytes, port.frameBytesTo?.(this.peer) ?? 0)
+    this.#dataUnits = dataUnitsOf(Math.max(this.#frameBytes, reaches))
     if (now >= this.#deadline) this.#timeOut(now)
     if (now >= this.#recovery.lateUntil) this.#recovery.presumeLost()
     if (this.#recovery.budget > 0) this.#resend(port)
@@ -413,6 +412,9 @@ export class Session implements MessageChannel {
     const due = isDue ? -Infinity : Math.min(this.#deadline, this.#recovery.lateUntil)
     return this.#isBlocked ? Math.max(due, this.#now + BLOCKED_US) : due
   }
+
+  /** Smoothed, microseconds; 0 before the first measurement. */
+  get roundTripUs(): number { return this.#roundTrip.smoothed }
 
   /** True when the port had no room at the last `transmit`. */
   get isBlocked(): boolean {
