@@ -25,7 +25,7 @@ import { KEY_WORDS } from '../../flow/flow-record.ts'
 import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
-import { Steps, type Guard } from './steps.ts'
+import { createGuard, Steps, type Guard } from './steps.ts'
 import { sendRetire, writeAdoption } from './replicas.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
@@ -135,7 +135,7 @@ export class Protection {
   /** True while outputs of a flow have not been acknowledged. */
   hasKept(flow: number): boolean {
     const guard = this.#guards.get(flow)
-    return guard !== undefined && (guard.outputs.length > 0 || !guard.isAdopted)
+    return guard !== undefined && (guard.first !== null || !guard.isAdopted)
   }
 
   isDead(flow: number): boolean {
@@ -165,8 +165,7 @@ export class Protection {
 
   #guard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
     const context = this.#context
-    const guard: Guard = { flow, record, replica, isAdopted, isDead: false, outputs: [], sent: 0, ahead: 0, unsentBytes: 0,
-      counts: new Map(), since: 0 }
+    const guard = createGuard(flow, record, replica, isAdopted)
     this.#guards.set(flow, guard)
     const index = context.engine.slab.indexOf(record)
     while (this.#guardAt.length <= index) this.#guardAt.push(undefined)
@@ -417,8 +416,12 @@ export class Protection {
     }
     const guard = this.#guards.get(flow)
     if (guard === undefined || guard.replica !== from) return context.anomaly('late-adoption')
-    if (refusal === AdoptRefusal.none) guard.isAdopted = true
-    else this.#die(guard)
+    if (refusal === AdoptRefusal.none) {
+      guard.isAdopted = true
+      this.steps.acknowledged(guard)
+    } else {
+      this.#die(guard)
+    }
   }
 
   #finish(securing: Securing): void {
@@ -494,6 +497,7 @@ export class Protection {
       else this.#finish(securing)
     }
     for (const guard of this.#guards.values()) if (guard.replica === runtime && !guard.isDead) this.#die(guard)
+    this.steps.fenced(runtime)
   }
 
   /** Switches that are gone: their word does not come. */

@@ -3,8 +3,8 @@
  * acknowledged is kept, in the packet's own slot. PROTOCOL 12, 13, 16. Nothing is sent past its place: without room in the session outputs
  * gather, and go as one step with the record as it is then.
  *
- *     outputs of a guard:  acknowledged: gone │ sent, in steps │ ahead of their step │ not sent
- *                                              0          sent           sent + ahead
+ *     outputs of a guard:  acknowledged: gone │ sent, in steps │ ahead of their step │ not sent ─▶ last
+ *                                              first            stepless              unsent
  */
 
 import { planted } from '../../base/planted-bugs.ts'
@@ -15,17 +15,18 @@ import type { MessageChannel } from '../../transport/message-channel.ts'
 import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
 import type { ReplicationMode } from './protection.ts'
 
-/** An output that its replica may not have released. */
+/** An output that its replica may not have released. PERF: used again and again, in lists, for there is one for each packet. */
 export interface Output {
-  readonly switchId: number
+  switchId: number
   /** Which one it is of those to this switch since the replica releases. */
-  readonly index: number
+  index: number
   /** The packet's slot, which is the output's, and where the frame is in it. */
-  readonly slot: number
-  readonly frame: number
-  readonly length: number
+  slot: number
+  frame: number
+  length: number
   /** Where the session's stream ended behind its step, once that has been sent. */
   position: number
+  next: Output | null
 }
 
 /** A flow and its replica. */
@@ -36,16 +37,60 @@ export interface Guard {
   /** The replica has said that it has the flow. */
   isAdopted: boolean
   isDead: boolean
-  readonly outputs: Output[]
-  /** How many of them have been sent with their step, how many more have gone ahead of theirs. */
-  sent: number
-  ahead: number
-  /** Bytes that the others take in a step. */
+  /** Outputs that are kept: the first, the first one whose step has not been sent, the first one that has not been sent itself, the last. */
+  first: Output | null
+  stepless: Output | null
+  unsent: Output | null
+  last: Output | null
+  /** Those that have not been sent, and the bytes that they take in a step. */
+  unsentCount: number
   unsentBytes: number
+  /** Its record, with outputs or without, is to be sent. */
+  isUnsent: boolean
   /** Outputs so far, by switch. */
   readonly counts: Map<number, number>
   /** In `async`: outputs since the record was sent. */
   since: number
+}
+
+export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
+  return {
+    flow, record, replica, isAdopted, isDead: false, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
+    isUnsent: false, counts: new Map(), since: 0,
+  }
+}
+
+/** Steps sent to one replica and not acknowledged, in their order: rings of guards and of positions. */
+class SentSteps {
+  #guards: (Guard | null)[] = [null, null, null, null]
+  #positions = [0, 0, 0, 0]
+  #head = 0
+  count = 0
+
+  push(guard: Guard, position: number): void {
+    const size = this.#guards.length
+    if (this.count === size) {
+      // Twice as long, with the oldest at the start.
+      this.#guards = [...this.#guards.slice(this.#head), ...this.#guards.slice(0, this.#head), ...new Array<null>(size).fill(null)]
+      this.#positions = [...this.#positions.slice(this.#head), ...this.#positions.slice(0, this.#head), ...new Array<number>(size).fill(0)]
+      this.#head = 0
+    }
+    const at = (this.#head + this.count++) & (this.#guards.length - 1)
+    this.#guards[at] = guard
+    this.#positions[at] = position
+  }
+
+  get firstPosition(): number {
+    return this.#positions[this.#head]
+  }
+
+  shift(): Guard {
+    const guard = this.#guards[this.#head] as Guard
+    this.#guards[this.#head] = null
+    this.#head = (this.#head + 1) & (this.#guards.length - 1)
+    this.count--
+    return guard
+  }
 }
 
 export interface StepsHost {
@@ -73,9 +118,12 @@ export class Steps {
   readonly #context: RuntimeContext
   readonly #host: StepsHost
   readonly #copyBytes: (to: number, from: number, bytes: number) => void
-  /** Guards with outputs that are kept, and those of them with a step that has not been sent. */
-  readonly #kept = new Set<Guard>()
+  /** Guards of this batch with something to send; those for which there was no room. */
+  readonly #batch: Guard[] = []
   readonly #unsent = new Set<Guard>()
+  /** By replica. */
+  readonly #sentSteps = new Map<number, SentSteps>()
+  #free: Output | null = null
   #behind = 0
   #behindBytes = 0
   /** Of the outputs that are kept and sent, those in large slots. */
@@ -99,9 +147,9 @@ export class Steps {
       this.#keptLarge * 2 <= largePackets
   }
 
-  /** True while outputs are kept. */
+  /** True while something waits for room, or for an acknowledgement. */
   get isWaiting(): boolean {
-    return this.#kept.size > 0 || this.#unsent.size > 0
+    return this.kept > 0 || this.#unsent.size > 0 || this.#batch.length > 0
   }
 
   /**
@@ -110,16 +158,32 @@ export class Steps {
    * @param take whether it has not been sent is its second argument
    */
   forget(guard: Guard, take: (output: Output, isUnsent: boolean) => void): void {
-    this.#kept.delete(guard)
     this.#unsent.delete(guard)
-    const outputs = guard.outputs.splice(0)
-    const away = guard.sent + guard.ahead
-    guard.sent = guard.ahead = guard.unsentBytes = 0
-    outputs.forEach((output, index) => {
-      if (index >= away) this.#takeUnsent(output)
+    guard.isUnsent = false
+    const { unsent } = guard
+    let output = guard.first
+    guard.first = guard.stepless = guard.unsent = guard.last = null
+    guard.unsentCount = guard.unsentBytes = 0
+    for (let isUnsent = false; output !== null;) {
+      isUnsent ||= output === unsent
+      if (isUnsent) this.#takeUnsent(output)
       else this.#countKept(output, -1)
-      take(output, index >= away)
-    })
+      take(output, isUnsent)
+      output = this.#recycle(output)
+    }
+  }
+
+  /** The replica is fenced: it acknowledges nothing any more. */
+  fenced(replica: number): void {
+    this.#sentSteps.delete(replica)
+  }
+
+  /** Returns the next one. */
+  #recycle(output: Output): Output | null {
+    const { next } = output
+    output.next = this.#free
+    this.#free = output
+    return next
   }
 
   #countKept({ slot }: Output, by: number): void {
@@ -143,8 +207,9 @@ export class Steps {
     if (guard === undefined || guard.isDead) return false
     if (++guard.since >= this.#host.every) {
       guard.since = 0
-      this.#unsent.add(guard)
+      guard.isUnsent = true
       this.send(guard)
+      if (guard.isUnsent) this.#unsent.add(guard)
     }
     return false
   }
@@ -168,7 +233,17 @@ export class Steps {
       i32[d + Descriptor.slot] = 0
     }
     collected.length = 0
-    for (const guard of this.#unsent) this.send(guard)
+    this.#sendBatch()
+  }
+
+  #sendBatch(): void {
+    const batch = this.#batch
+    for (let i = 0; i < batch.length; i++) {
+      const guard = batch[i]
+      this.send(guard)
+      if (guard.isUnsent) this.#unsent.add(guard)
+    }
+    batch.length = 0
   }
 
   /** Sends an output that nobody guards any more, and gives its slot back. */
@@ -181,43 +256,60 @@ export class Steps {
   keep(guard: Guard, switchId: number, slot: number, frame: number, length: number): void {
     const index = (guard.counts.get(switchId) ?? 0) + 1
     guard.counts.set(switchId, index)
-    guard.outputs.push({ switchId, index, slot, frame, length, position: 0 })
+    const output = this.#take(switchId, index, slot, frame, length)
+    if (guard.last === null) guard.first = output
+    else guard.last.next = output
+    guard.last = output
+    guard.stepless ??= output
+    guard.unsent ??= output
+    guard.unsentCount++
     guard.unsentBytes += stepBytes(length)
     this.#behind++
     this.#behindBytes += length
     this.#context.buffered++
-    this.#kept.add(guard)
-    this.#unsent.add(guard)
+    if (guard.isUnsent) return
+    guard.isUnsent = true
+    this.#batch.push(guard)
+  }
+
+  #take(switchId: number, index: number, slot: number, frame: number, length: number): Output {
+    const output = this.#free
+    if (output === null) return { switchId, index, slot, frame, length, position: 0, next: null }
+    this.#free = output.next
+    output.switchId = switchId
+    output.index = index
+    output.slot = slot
+    output.frame = frame
+    output.length = length
+    output.next = null
+    return output
   }
 
   /** Sends what a guard has not sent, and the record behind it, as far as there is room. */
   send(guard: Guard): void {
-    if (!this.#unsent.has(guard) || guard.isDead || this.#host.isSecuring(guard.flow)) return
+    if (!guard.isUnsent || guard.isDead || this.#host.isSecuring(guard.flow)) return
     const context = this.#context
     const { engine, arena } = context
-    const { outputs, flow, record } = guard
+    const { flow, record } = guard
     const channel = context.control(guard.replica)
     const epoch = epochOf(context, record)
     const snapshotBytes = engine.exportBytes(record)
     const headBytes = CommitStep.bytes + padded(snapshotBytes)
     const limit = channel?.messageBytesMax ?? Infinity
-    while (headBytes + guard.unsentBytes > limit && guard.sent + guard.ahead < outputs.length) {
-      const output = outputs[guard.sent + guard.ahead]
+    while (headBytes + guard.unsentBytes > limit && guard.unsent !== null) {
+      const output: Output = guard.unsent
       if (!sendFrame(context, channel, ReleasePacket, flow, epoch, output.frame, output.length, false, 0, output.switchId)) return
-      guard.ahead++
       this.#handed(guard, output)
     }
     const bytes = headBytes + guard.unsentBytes
     const at = bytes > limit ? 0 : begin(context, channel, CommitStep, flow, epoch, false, bytes - CommitStep.bytes)
     if (at === 0) return
-    const first = guard.sent + guard.ahead
     arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
-    arena.u32[(at + CommitStepFrames) >> 2] = outputs.length - first
+    arena.u32[(at + CommitStepFrames) >> 2] = guard.unsentCount
     let to = at + CommitStep.bytes
     engine.exportFlowTo(record, to)
     to += padded(snapshotBytes)
-    for (let i = first; i < outputs.length; i++) {
-      const output = outputs[i]
+    for (let output = guard.unsent; output !== null; output = output.next) {
       arena.u32[to >> 2] = output.length
       arena.u32[(to + 4) >> 2] = output.switchId
       this.#copyBytes(to + 8, output.frame, output.length)
@@ -226,15 +318,25 @@ export class Steps {
     }
     ;(channel as MessageChannel).commit()
     const position = channel?.position ?? 0
-    for (let i = guard.sent; i < outputs.length; i++) outputs[i].position = position
-    guard.sent = outputs.length
-    guard.ahead = 0
+    const hasOutputs = guard.stepless !== null
+    for (let output = guard.stepless; output !== null; output = output.next) output.position = position
+    guard.stepless = null
     this.sent++
+    guard.isUnsent = false
     this.#unsent.delete(guard)
+    if (hasOutputs) this.#note(guard, position)
+  }
+
+  #note(guard: Guard, position: number): void {
+    let steps = this.#sentSteps.get(guard.replica)
+    if (steps === undefined) this.#sentSteps.set(guard.replica, steps = new SentSteps())
+    steps.push(guard, position)
   }
 
   #handed(guard: Guard, output: Output): void {
     this.#takeUnsent(output)
+    guard.unsent = output.next
+    guard.unsentCount--
     guard.unsentBytes -= stepBytes(output.length)
     this.#countKept(output, 1)
     this.#context.countHandedOver(1)
@@ -242,21 +344,25 @@ export class Steps {
 
   /** Sends what has room, forgets what has been acknowledged. */
   tick(): void {
+    this.#sendBatch()
     for (const guard of this.#unsent) this.send(guard)
-    for (const guard of this.#kept) {
-      if (!guard.isAdopted || guard.isDead) continue
-      const { outputs } = guard
-      const channel = this.#context.control(guard.replica)
-      let done = 0
-      while (done < guard.sent && channel?.hasReached?.(outputs[done].position) === true) {
-        const output = outputs[done++]
-        this.#countKept(output, -1)
-        this.#context.engine.pool.give(output.slot)
-      }
-      if (done === outputs.length) outputs.length = 0
-      else if (done > 0) outputs.splice(0, done)
-      guard.sent -= done
-      if (outputs.length === 0) this.#kept.delete(guard)
+    for (const [replica, steps] of this.#sentSteps) {
+      const channel = this.#context.control(replica)
+      while (steps.count > 0 && channel?.hasReached?.(steps.firstPosition) === true) this.acknowledged(steps.shift())
     }
+  }
+
+  /** Gives up what a replica that has the flow has acknowledged. */
+  acknowledged(guard: Guard): void {
+    if (!guard.isAdopted || guard.isDead) return
+    const channel = this.#context.control(guard.replica)
+    let output = guard.first
+    while (output !== null && output !== guard.stepless && channel?.hasReached?.(output.position) === true) {
+      this.#countKept(output, -1)
+      this.#context.engine.pool.give(output.slot)
+      output = this.#recycle(output)
+    }
+    guard.first = output
+    if (output === null) guard.last = null
   }
 }
