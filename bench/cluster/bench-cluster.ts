@@ -10,15 +10,18 @@ import firewall from '../../src/nfs/firewall/firewall.ts'
 import http from '../../src/nfs/http/http.ts'
 import monitor from '../../src/nfs/monitor/monitor.ts'
 import type { AnyNfDefinition } from '../../src/nf/definition.ts'
+import { longSessionSizes } from '../../src/node/control-plane.ts'
 import { createRuntimeNode, type RuntimeNode } from '../../src/node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../../src/node/switch-node.ts'
 import { PacketPool, SLOT_FRAME_OFFSET } from '../../src/packet/packet-pool.ts'
+import type { ReplicationMode } from '../../src/runtime/replication/protection.ts'
 import { buildFrame } from '../../src/testing/packet-builder.ts'
 import { roundRobin } from '../../src/vswitch/placement/round-robin.ts'
 import { MemoryHub, memoryLink, type MemoryPort } from './memory-link.ts'
 
 const INGRESS = 1
 const EGRESS = 2
+const CONTROL_SLOTS = 512
 
 export class BenchCluster {
   readonly runtimes: [RuntimeNode, RuntimeNode]
@@ -26,6 +29,10 @@ export class BenchCluster {
   /** Messages that have been handled. */
   messages = 0
   now = 1_000_000
+  /** Packets that have come out. */
+  left = 0
+  readonly #config: ClusterConfig
+  #isAlone = false
   readonly #client: MemoryPort
   readonly #server: MemoryPort
   readonly #outside: Arena
@@ -33,8 +40,8 @@ export class BenchCluster {
   readonly #descriptors: number
 
   /** @param udpTimeout seconds after which an idle flow ends */
-  constructor(flows: number, udpTimeout = 1e6) {
-    const config: ClusterConfig = {
+  constructor(flows: number, udpTimeout = 1e6, replication: ReplicationMode = 'none') {
+    const config: ClusterConfig = this.#config = {
       version: 1, clusterId: 1,
       switches: [{ id: INGRESS, incarnation: 1, side: 'ingress', isHome: true },
         { id: EGRESS, incarnation: 2, side: 'egress', isHome: false }],
@@ -63,7 +70,7 @@ export class BenchCluster {
       arena: arenas.get(id) as Arena, id, incarnation: index + 1, clusterId: 1, policy: roundRobin(), seed: id, config, onMessage,
       limits: { entries: flows + 16 },
       ports: {
-        external: index === 0 ? inside : insideServer, control: hub.attach(id, arenas.get(id) as Arena, 8192),
+        external: index === 0 ? inside : insideServer, control: hub.attach(id, arenas.get(id) as Arena, CONTROL_SLOTS),
         links: new Map([11, 12].map((runtime) => [runtime, links.get(`${id} ${runtime}`) as MemoryPort])),
       },
     })) as unknown as [SwitchNode, SwitchNode]
@@ -71,10 +78,11 @@ export class BenchCluster {
       arena: arenas.get(id) as Arena, id, incarnation: index + 3, clusterId: 1, seed: id, config, onMessage,
       chain: [monitor, firewall, http].map((definition) => ({ definition: definition as AnyNfDefinition,
         config: (definition as AnyNfDefinition).config?.parse({}) })),
+      replication, controlSessions: longSessionSizes,
       limits: { ...defaultLimits, flows: flows + 16, packets: 8192, largePackets: 1, extentBytes: 2 ** 24, recordBytes: 2 ** 20 },
       timeouts: { ...defaultTimeouts, udp: udpTimeout },
       runtimeTimes: { residenceUs: 0, workloadUs: 1e12, moveTimeoutUs: 60e6 },
-      ports: { control: hub.attach(id, arenas.get(id) as Arena, 8192),
+      ports: { control: hub.attach(id, arenas.get(id) as Arena, CONTROL_SLOTS),
         links: new Map([INGRESS, EGRESS].map((one) => [one, links.get(`${id} ${one}`) as MemoryPort])) },
     })) as unknown as [RuntimeNode, RuntimeNode]
     for (let i = 0; i < 200; i++) this.turn()
@@ -84,7 +92,7 @@ export class BenchCluster {
     this.now += 20
     this.switches[0].poll(this.now)
     this.runtimes[0].poll(this.now)
-    this.runtimes[1].poll(this.now)
+    if (!this.#isAlone) this.runtimes[1].poll(this.now)
     this.switches[1].poll(this.now)
   }
 
@@ -93,6 +101,7 @@ export class BenchCluster {
       for (;;) {
         const count = port.receive(this.#pool, this.#descriptors, 32)
         if (count === 0) break
+        this.left += count
         for (let i = 0; i < count; i++) this.#pool.give(this.#outside.i32[this.#descriptors + i * 32 + 24] as number)
       }
     }
@@ -113,6 +122,13 @@ export class BenchCluster {
 
   /** One packet of each of so many flows, from this number on. */
   arrive(first: number, flows: number): void {
+    this.pass(first, flows)
+    for (let i = 0; i < 100; i++) this.turn()
+    this.#drainOutside()
+  }
+
+  /** The same, without a rest behind them. */
+  pass(first: number, flows: number): void {
     const { u8 } = this.#outside
     const template = buildFrame({ source: '10.0.0.1', destination: '10.1.0.1',
       udp: { sourcePort: 1000, destinationPort: 53, payload: 'x'.repeat(22) } })
@@ -129,8 +145,27 @@ export class BenchCluster {
       this.#drainOutside()
     }
     this.#pool.give(slot)
-    for (let i = 0; i < 100; i++) this.turn()
-    this.#drainOutside()
+  }
+
+  /**
+   * The second runtime is dead: it has no more turns, and the others hear that it is fenced. The first one takes its flows over.
+   *
+   * @returns the CPU time until all flows live there and no step of a protocol is open, microseconds
+   */
+  recover(flows: number): number {
+    this.#isAlone = true
+    const [survivor] = this.runtimes
+    const config: ClusterConfig = { ...this.#config, version: 2, runtimes: this.#config.runtimes.filter(({ id }) => id === survivor.id) }
+    const started = process.cpuUsage()
+    for (const node of [survivor, ...this.switches]) node.notifyClusterConfig(config, this.now)
+    const isOver = (): boolean => survivor.engine.table.size === flows &&
+      [survivor, ...this.switches].every(({ openSteps }) => Object.values(openSteps).every((count) => count === 0))
+    for (let turns = 0; !isOver(); turns++) {
+      this.turn()
+      if (turns > 1e5) throw new Error(`${survivor.engine.table.size} of ${flows} flows are there: ${JSON.stringify(survivor.openSteps)}`)
+    }
+    const { user, system } = process.cpuUsage(started)
+    return user + system
   }
 
   /** Time passes until no flow is left. */

@@ -9,19 +9,24 @@ import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from '../../src/pac
 import type { Port } from '../../src/packet/port.ts'
 
 const SLOT_BYTES = 2048
+/** Of the control network, which carries long frames, as between processes. */
+const LONG_SLOT_BYTES = 66_560
+const LONG_FRAME_BYTES = 65_024
 const RESERVE = 64
 
 /** One direction. */
 class Ring {
   readonly slots: number
+  readonly slotBytes: number
   readonly words: Int32Array
   readonly lengths: Int32Array
   head = 0
   tail = 0
 
-  constructor(slots: number) {
+  constructor(slots: number, slotBytes = SLOT_BYTES) {
     this.slots = slots
-    this.words = new Int32Array(slots * SLOT_BYTES / 4)
+    this.slotBytes = slotBytes
+    this.words = new Int32Array(slots * slotBytes / 4)
     this.lengths = new Int32Array(slots)
   }
 
@@ -53,7 +58,7 @@ export class MemoryPort implements Port {
       ring.tail++
       const frame = slot + SLOT_FRAME_OFFSET
       // Frames lie at 2 modulo 4 in the arena, at 0 modulo 4 in the ring, 2 bytes in.
-      let from = index * (SLOT_BYTES / 4)
+      let from = index * (ring.slotBytes / 4)
       const end = (frame + length + 3) >> 2
       u16[frame >> 1] = ring.words[from] >>> 16
       for (let to = (frame + 2) >> 2; to < end; to++) i32[to] = ring.words[++from]
@@ -69,10 +74,10 @@ export class MemoryPort implements Port {
 
   sendReserved(frame: number, length: number): boolean {
     const ring = this.#out
-    if (ring.free === 0 || length > SLOT_BYTES - 4) return false
+    if (ring.free === 0 || length > ring.slotBytes - 4) return false
     const { i32, u16 } = this.#arena
     const index = ring.head++ % ring.slots
-    let to = index * (SLOT_BYTES / 4)
+    let to = index * (ring.slotBytes / 4)
     const end = (frame + length + 3) >> 2
     ring.words[to] = u16[frame >> 1] << 16
     for (let from = (frame + 2) >> 2; from < end; from++) ring.words[++to] = i32[from]
@@ -99,26 +104,28 @@ export function memoryLink(a: Arena, b: Arena, slots: number): [MemoryPort, Memo
 
 /** A control port with many peers: frames go to the node that their destination address ends with. */
 export class MemoryHub {
-  readonly #ports = new Map<number, { readonly inbox: MemoryPort; readonly wire: MemoryPort }>()
+  readonly #rings = new Map<number, Ring>()
 
   /** The control port of a node. */
   attach(node: number, arena: Arena, slots: number): Port {
-    const ring = new Ring(slots)
+    const ring = new Ring(slots, LONG_SLOT_BYTES)
     const nothing = new Ring(1)
     const inbox = new MemoryPort(arena, ring, nothing)
-    this.#ports.set(node, { inbox, wire: new MemoryPort(arena, nothing, ring) })
     const rings = this.#rings
     rings.set(node, ring)
+    /** Ends of ours towards the others, by node. */
+    const wires: (MemoryPort | undefined)[] = []
     return {
       receive: (pool, descriptors, max) => inbox.receive(pool, descriptors, max),
       send: () => false,
       sendReserved(frame, length) {
-        const target = rings.get(arena.u8[frame + 5] as number)
-        return target !== undefined && new MemoryPort(arena, nothing, target).sendReserved(frame, length)
+        const to = arena.u8[frame + 5] as number
+        const target = rings.get(to)
+        if (target === undefined) return false
+        return (wires[to] ??= new MemoryPort(arena, nothing, target)).sendReserved(frame, length)
       },
+      frameBytesTo: () => LONG_FRAME_BYTES,
       room: 1000,
     }
   }
-
-  readonly #rings = new Map<number, Ring>()
 }

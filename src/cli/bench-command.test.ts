@@ -38,6 +38,16 @@ for (const name of ['ports', 'traffic']) {
   })
 }
 
+test('bench replication measures a small cluster', async (t) => {
+  const json = join(folder, 'replication.json')
+  const text = await printed(t, 'replication', ['--part', 'memory', '--flows', '512', '--recover', '200', '--runs', '1', '--json', json])
+  assert.match(text, /async costs -?\d+\.\d of it, commit -?\d+\.\d/)
+  assert.match(text, /recovery of 200 flows: \d+\.\d µs/)
+  const { memory } = JSON.parse(readFileSync(json, 'utf8')) as { memory: { commit: number; none: number; replicaBytes: number } }
+  assert.ok(memory.commit > 0 && memory.none > 0)
+  assert.ok(memory.replicaBytes > 300, 'a record, at least')
+})
+
 test('bench migration measures a small cluster', async (t) => {
   const json = join(folder, 'migration.json')
   const text = await printed(t, 'migration', ['--flows', '500', '--moves', '1000', '--runs', '1', '--json', json])

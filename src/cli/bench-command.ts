@@ -13,6 +13,7 @@ export const benches = {
   transport: { about: 'messages between two nodes, against a plain copy', file: 'transport/main.ts' },
   switch: { about: 'a virtual switch against a runtime; what a flow costs it, and what stays behind', file: 'vswitch/main.ts' },
   migration: { about: 'CPU time per flow that moves from one runtime to another', file: 'cluster/migration.ts' },
+  replication: { about: 'what replicas cost: CPU time and memory, TCP and pings through processes', file: 'cluster/replication.ts' },
 } as const
 
 export async function benchCommand(name: keyof typeof benches, args: readonly string[]): Promise<number> {

@@ -3,16 +3,16 @@
  */
 
 import type { TimeUs } from '../base/clock.ts'
-import { BATCH_PACKETS } from '../base/limits.ts'
 import type { PeerWord } from '../controller/failure-detector.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
-import type { PacketPool } from '../packet/packet-pool.ts'
+import { PacketPool } from '../packet/packet-pool.ts'
 import type { Port } from '../packet/port.ts'
 import { EtherType, ETHERNET_BYTES, ETHERNET_TYPE } from '../wire/ethernet.ts'
 import { FrameHeader, Stream } from '../transport/frame-header.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { Session, type SessionSizes } from '../transport/session.ts'
+import { createSessionStatistics, type SessionStatistics } from '../transport/session-statistics.ts'
 
 export type { SessionSizes } from '../transport/session.ts'
 
@@ -26,12 +26,26 @@ export interface ControlPlaneOptions {
   onMessage(peer: number, offset: number, bytes: number): void
 }
 
+/** Frames taken at once, and long ones, where the port carries such. */
+const SLOTS = 16
+const LONG_SLOTS = 4
+
+/**
+ * Sizes of sessions between runtimes where their port carries long frames. Packets of up to 64 KiB go between them with their flows' records:
+ * frames that hold most of one, and room for a few on their way, for the other runtime may have to wait for its core.
+ */
+export const longSessionSizes: SessionSizes = {
+  frameBytes: 1514, longFrameBytes: 65_024, sendBytes: 262_144, ringBytes: 1_048_576, messageBytesMax: 131_064,
+}
+
 export type ControlPlane = ReturnType<typeof createControlPlane>
 
 export function createControlPlane(options: ControlPlaneOptions) {
   const { arena, clusterId, self, selfIncarnation, port } = options
   const { i32, u8, u16 } = arena
-  const descriptors = arena.allocate('control plane: batch', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
+  const descriptors = arena.allocate('control plane: batch', SLOTS * DESCRIPTOR_BYTES) >> 2
+  /** Slots of its own: packets that wait for a message may be in all those that the node has for packets. */
+  const pool = new PacketPool(arena, SLOTS, port.frameBytesTo === undefined ? 0 : LONG_SLOTS)
   /** Sessions by peer. Those whose peer is gone stay, for its next life or for another peer. */
   const sessions = new Map<number, Session>()
   const list: Session[] = []
@@ -68,9 +82,9 @@ export function createControlPlane(options: ControlPlaneOptions) {
   }
 
   /** Handles at most `budget` frames. True when there may be more. */
-  function receive(pool: PacketPool, budget: number, now: TimeUs): boolean {
+  function receive(budget: number, now: TimeUs): boolean {
     for (let left = budget; left > 0;) {
-      const wanted = Math.min(left, BATCH_PACKETS)
+      const wanted = Math.min(left, SLOTS)
       const count = port.receive(pool, descriptors, wanted)
       left -= count
       for (let index = 0; index < count; index++) {
@@ -79,7 +93,8 @@ export function createControlPlane(options: ControlPlaneOptions) {
         take(i32[d + Descriptor.frame], i32[d + Descriptor.length] - ETHERNET_BYTES, now)
         pool.give(slot)
       }
-      if (count < wanted) return false
+      // What is long may not have found a slot.
+      if (count < (port.frameBytesTo === undefined ? wanted : Math.min(wanted, LONG_SLOTS))) return false
     }
     return true
   }
@@ -114,6 +129,14 @@ export function createControlPlane(options: ControlPlaneOptions) {
     lastHeard: (peer: number): TimeUs => sessions.get(peer)?.lastHeard ?? 0,
     /** The session to a peer, for statistics. */
     session: (peer: number): Session | undefined => sessions.get(peer),
+    /** Counts of all sessions together, and the longest of their round trips now. */
+    totals(): SessionStatistics & { roundTripUs: number } {
+      const totals = createSessionStatistics()
+      for (const { statistics } of list) {
+        for (const name of Object.keys(totals) as (keyof SessionStatistics)[]) totals[name] += statistics[name]
+      }
+      return { ...totals, roundTripUs: Math.round(Math.max(0, ...list.map((session) => session.roundTripUs))) }
+    },
     /** True while any session's reserve is more than half used. */
     get isStrained() { return list.some((session) => session.isStrained) },
     /** What it has heard of each peer of the configuration: for failure detectors. */

@@ -6,8 +6,8 @@ import { flowIdOf } from '../messages/cluster-config.ts'
 import { AnnounceChain } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow,
-  RetireFlow,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames,
+  CommitStepSnapshotBytes, ForgetFlow, RetireFlow,
 } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
@@ -85,12 +85,18 @@ test('steps and replicas whose parts are not in their message, or that nobody kn
   assert.deepEqual(one.node.dropReasons(), { 'unknown-replica': 2 })
 })
 
-test('outputs that their replica does not take are bounded: then no more packets are read', () => {
-  const one = among({ limits: { packets: 1024 } })
+/** A flow is guarded by runtime 12, which then does nothing. */
+function amongSilent(limits: RuntimeAmongScriptsOptions['limits']): RuntimeAmongScripts {
+  const one = among({ limits })
   one.say(12, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) }).turn(2)
   one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(3)
   assert.ok(one.take().includes('AdoptFlow 12 code 1'))
   one.silent.add(12)
+  return one
+}
+
+test('outputs that their replica does not take are bounded: then no more packets are read', () => {
+  const one = amongSilent({ packets: 1024 })
   for (let n = 0; n < 1200; n++) {
     one.packet(1, frameOf(1))
     if (n % 16 === 0) one.turn()
@@ -101,7 +107,30 @@ test('outputs that their replica does not take are bounded: then no more packets
   assert.ok(received < 1201)
   one.silent.delete(12)
   one.turn(60, 5000)
+  assert.ok(one.node.keptOutputs >= 512 && one.node.keptOutputs < 1024, 'nor while what it has not said to have fills half of the slots')
+  assert.ok(one.node.packets.received < 1201)
+  one.say(12, AdoptFlowReply, { flow: idOf(1), epoch: 1 }).turn(60, 5000)
+  assert.equal(one.node.keptOutputs, 0)
   assert.equal(one.node.packets.received, 1201)
   assert.equal(one.node.packets.handedOver, 1201)
+  assert.deepEqual(one.node.dropReasons(), {})
+})
+
+test('long outputs that their replica does not take are bounded by their bytes, and by half of the large slots', () => {
+  const one = amongSilent({ largePackets: 300 })
+  const frame = frameOf(1, 'x'.repeat(11_000))
+  for (let n = 0; n < 400; n++) {
+    one.packet(1, frame)
+    if (n % 16 === 0) one.turn()
+  }
+  one.turn(10)
+  const { received, buffered } = one.node.packets
+  assert.ok(buffered * frame.length >= 1 << 20 && (buffered - 32) * frame.length < 1 << 20, `${buffered} wait`)
+  assert.ok(received < 401)
+  one.silent.delete(12)
+  one.turn(200, 5000)
+  assert.ok(one.node.keptOutputs >= 150 && one.node.keptOutputs < 290 && one.node.packets.received < 401, `${one.node.keptOutputs} are kept`)
+  one.say(12, AdoptFlowReply, { flow: idOf(1), epoch: 1 }).turn(600, 5000)
+  assert.deepEqual([one.node.keptOutputs, one.node.packets.received, one.node.packets.handedOver], [0, 401, 401])
   assert.deepEqual(one.node.dropReasons(), {})
 })

@@ -43,6 +43,8 @@ export interface RuntimeNodeOptions {
   readonly runtimeLimits?: Partial<RuntimeLimits>
   readonly runtimeTimes?: Partial<RuntimeTimes>
   readonly sessions?: Partial<SessionSizes>
+  /** Of control sessions, where they are to be other than in-band ones. */
+  readonly controlSessions?: Partial<SessionSizes>
   readonly seed: number
   /** Whether flows have replicas at other runtimes; `none` unless told. */
   readonly replication?: ReplicationMode
@@ -97,7 +99,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   const { pool } = engine
 
   const control = createControlPlane({
-    arena, clusterId, self: id, selfIncarnation: incarnation, port: ports.control, sessions: options.sessions,
+    arena, clusterId, self: id, selfIncarnation: incarnation, port: ports.control,
+    sessions: options.controlSessions ?? options.sessions,
     onMessage: (peer, at, bytes) => {
       options.onMessage?.(peer, false, at, bytes)
       ;(coordinator as Coordinator).onControl(peer, at, bytes)
@@ -314,7 +317,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   function poll(now: TimeUs): boolean {
     context.now = now
     hasWorked = false
-    let isMore = control.receive(pool, CONTROL_FRAMES, now)
+    let isMore = control.receive(CONTROL_FRAMES, now)
     if (receive()) isMore = true
     if (!engine.advance(now, EXPIRY_STEPS)) isMore = true
     sendOutput()
@@ -423,6 +426,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     poll, nextDue, notifyClusterConfig, attachLink, setMigrationTarget, setDraining,
     get packets() { return packets() },
     dropReasons,
+    /** What the control sessions have counted. */
+    sessionTotals: control.totals,
     openSteps, anomalies, flows,
     peerWords: control.words,
     /** Moves out that are ordered or under way. */
@@ -431,6 +436,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get isEmpty() { return (coordinator as Coordinator).isEmpty },
     get pendingFrames() { return linkList.reduce((sum, { link }) => sum + link.pending, 0) },
     get slotsUsed() { return pool.used },
+    /** Outputs that have gone to replicas which have not acknowledged them: their slots are in use. */
+    get keptOutputs() { return (coordinator as Coordinator).protection.steps.kept },
     /** Counts of moves out, in and of closings. */
     replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
     /** Flows of other runtimes whose replicas are here. */

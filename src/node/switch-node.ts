@@ -413,7 +413,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
 
   function poll(now: TimeUs): boolean {
     context.now = now
-    let isMore = control.receive(pool, CONTROL_FRAMES, now)
+    let isMore = control.receive(CONTROL_FRAMES, now)
     if (receiveLinks()) isMore = true
     if (receivePort(ports.external)) isMore = true
     if (ports.bypass !== undefined && receivePort(ports.bypass)) isMore = true
@@ -464,6 +464,8 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     poll, nextDue, notifyClusterConfig, attachLink,
     get packets() { return packets() },
     dropReasons: () => ({ ...drops }),
+    /** What the control sessions have counted. */
+    sessionTotals: control.totals,
     openSteps, anomalies, flows,
     peerWords: control.words,
     /** Entries in the table, aliases included. */

@@ -64,9 +64,13 @@ export class PacketPool {
     else this.#small.give(slot)
   }
 
+  isLarge(slot: number): boolean {
+    return slot >= this.#largeBase
+  }
+
   /** Bytes a frame in this slot may have. */
   capacity(slot: number): number {
-    return (slot >= this.#largeBase ? LARGE_SLOT_BYTES : SLOT_BYTES) - SLOT_FRAME_OFFSET
+    return (this.isLarge(slot) ? LARGE_SLOT_BYTES : SLOT_BYTES) - SLOT_FRAME_OFFSET
   }
 
   /** Slots taken now. */

@@ -4,6 +4,7 @@
  */
 
 import type { Arena } from '../memory/arena.ts'
+import { loadFrameBytes } from '../memory/kernels/frame-bytes.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from './descriptor.ts'
 import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from './packet-pool.ts'
 
@@ -66,7 +67,7 @@ export class PacketQueue {
     const i32 = this.#i32
     const d = slot >> 2
     i32.fill(0, d, d + DESCRIPTOR_WORDS)
-    arena.u8.copyWithin(slot + SLOT_FRAME_OFFSET, frame, frame + length)
+    loadFrameBytes(arena).copyBytes(slot + SLOT_FRAME_OFFSET, frame, length)
     describeFrame(i32, d, slot, length)
     i32[d + Descriptor.switch] = from
     this.#append(slot)

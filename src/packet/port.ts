@@ -23,4 +23,6 @@ export interface Port {
   sendReserved(frame: number, length: number): boolean
   /** Data frames that `send` would take now. */
   readonly room: number
+  /** The longest frame that reaches a node now; ordinary ones do where this is not told. It may change from turn to turn. */
+  frameBytesTo?(node: number): number
 }

@@ -57,7 +57,7 @@ export async function waitForPorts(ports: readonly LinkPort[], timeoutMs: number
 /** The same for a thread that has nothing else to do: it stands still meanwhile. */
 export function waitForPortsBlocking(ports: readonly LinkPort[], timeoutMs: number): boolean {
   if (!armAll(ports)) return true
-  const isThere = waitForInput(descriptorsOf(ports), timeoutMs) > 0
+  const isThere = waitForInput(descriptorsOf(ports), timeoutMs * 1000) > 0
   disarmAll(ports)
   return isThere
 }

@@ -97,6 +97,7 @@ interface Libc {
   read(fd: number, buffer: Pointer, bytes: number): Result
   write(fd: number, buffer: Pointer, bytes: number): Result
   poll(descriptors: Pointer, count: number, timeoutMs: number): Result
+  ppoll(descriptors: Pointer, count: number, timeout: Pointer, signals: Pointer): Result
   ioctl(fd: number, request: number, argument: Pointer): Result
   setns(fd: number, kind: number): Result
   sched_yield(): Result
@@ -125,6 +126,7 @@ const declarations: Record<keyof Libc, string> = {
   read: 'intptr_t read(int fd, void *buffer, size_t bytes)',
   write: 'intptr_t write(int fd, void *buffer, size_t bytes)',
   poll: 'int poll(void *descriptors, unsigned long count, int timeoutMs)',
+  ppoll: 'int ppoll(void *descriptors, unsigned long count, void *timeout, void *signals)',
   ioctl: 'int ioctl(int fd, unsigned long request, void *argument)',
   setns: 'int setns(int fd, int kind)',
   sched_yield: 'int sched_yield(void)',
@@ -442,17 +444,21 @@ export function clearEvent(fd: number): number {
   return check(load().read(fd, eventWord, 8))
 }
 
+const timespec = scratch(16)
+
 /**
  * Waits, and holds the thread, until one of the descriptors has something to read or is broken, or the time is over; a negative
  * one is left out. Returns how many have. Only for threads that do nothing else: the event loop stands still.
  */
-export function waitForInput(fds: readonly number[], timeoutMs: number): number {
+export function waitForInput(fds: readonly number[], timeoutUs: number): number {
   const list = scratch(8 * fds.length)
+  timespec.setBigInt64(0, BigInt(Math.floor(timeoutUs / 1e6)), true)
+  timespec.setBigInt64(8, BigInt(Math.floor(timeoutUs % 1e6) * 1000), true)
   fds.forEach((fd, index) => {
     list.setInt32(index * 8, fd, true)
     list.setInt16(index * 8 + 4, POLLIN, true)
   })
-  const result = check(load().poll(list, fds.length, timeoutMs))
+  const result = check(load().ppoll(list, fds.length, timespec, null))
   return result === -Errno.EINTR ? 0 : result
 }
 

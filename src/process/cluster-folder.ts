@@ -6,6 +6,7 @@
  *     cluster.json           what the cluster is          control-1                  node 1 on the control network
  *     run-1.json ...         versions of the chain        link-1-11, bypass-1-2      links
  *     store.db               the controllers' store       controller-1.json, .log, .sock
+ *     pair-11-12             link on the control network
  *     events.jsonl           what has happened            processes/                 what has been started
  */
 
@@ -152,6 +153,11 @@ export class ClusterFolder {
 
   linkSocket(switchId: number, runtime: number): string {
     return join(this.path, `link-${switchId}-${runtime}`)
+  }
+
+  /** A link of the control network between two nodes that talk much. */
+  controlLinkSocket(one: number, other: number): string {
+    return join(this.path, `pair-${Math.min(one, other)}-${Math.max(one, other)}`)
   }
 
   bypassSocket(one: number, other: number): string {

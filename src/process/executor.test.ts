@@ -88,8 +88,48 @@ test('what is due wakes a sleeper, and so does who has something to do', { skip 
   port.close()
 })
 
+test('where others want the core it stands still instead of polling, until a frame comes', { skip }, async () => {
+  const port = new EventPort()
+  let taken = 0
+  let us = 0
+  // Every look at the clock is 30 µs after the one before: whatever is done in between has taken the time of a shared core.
+  const executor = new Executor({ node: { poll: () => (taken += port.take(), false), nextDue: () => Infinity }, ports: [port],
+    clock: { now: () => us += 30 } })
+  const running = executor.run()
+  await until('it naps', () => executor.statistics.naps > 0)
+  const before = performance.now()
+  signalEvent(port.fd)
+  await until('the frame is taken', () => taken === 1)
+  assert.ok(performance.now() - before < 1000)
+  executor.stop()
+  await running
+  port.close()
+})
+
+test('work that cannot be done is looked at once between two turns of the event loop', { skip }, async () => {
+  const port = new EventPort()
+  let polls = 0
+  let turns = 0
+  let isOver = false
+  const count = (): void => {
+    turns++
+    if (!isOver) setImmediate(count)
+  }
+  setImmediate(count)
+  // A node that reads nothing because a link is full: it leaves work each time, and no frame comes.
+  const executor = new Executor({ node: { poll: () => ++polls < 500, nextDue: () => Infinity }, ports: [port] })
+  const running = executor.run()
+  await until('it has been polled', () => polls >= 500)
+  isOver = true
+  assert.ok(turns > 400, `${turns} turns`)
+  executor.stop()
+  await running
+  port.close()
+})
+
 test('events are handled while a node has work without end', { skip }, async () => {
-  const executor = new Executor({ node: { poll: () => true, nextDue: () => -Infinity }, ports: [] })
+  const port = new EventPort()
+  const executor = new Executor({ node: { poll: () => ++port.statistics.rxFrames > 0, nextDue: () => -Infinity }, ports: [port] })
   const running = executor.run()
   const before = performance.now()
   await sleep(5)
@@ -97,6 +137,7 @@ test('events are handled while a node has work without end', { skip }, async () 
   assert.ok(executor.statistics.busyPolls > 100)
   executor.stop(10)
   await running
+  port.close()
 })
 
 test('stopping lets what is inside go out', { skip }, async () => {

@@ -8,14 +8,16 @@
  *     └───────────────────────────────────────────────┴─────────────────────┘
  *
  * A turn that found nothing lets another process have the core: processes that poll on the same core without that are two hundred
- * times slower. Ports that cannot be waited for (a generator) are looked at every millisecond once there has been nothing for long.
+ * times slower. So does one that left work which it could not do (a link is full, a replica has not answered): whoever it waits for
+ * needs a core. Where somebody has taken the core lately it naps after a few: it stands still until a frame comes, for half a millisecond
+ * at most. Ports that cannot be waited for (a generator) are looked at every millisecond once there has been nothing for long.
  *
  * A broken invariant ends `run` with the error: the process is to end at once.
  */
 
 import type { Clock, TimeUs } from '../base/clock.ts'
 import type { LinkPort } from '../ports/link-port.ts'
-import { waitForPorts } from '../ports/port-waiter.ts'
+import { waitForPorts, waitForPortsBlocking } from '../ports/port-waiter.ts'
 import { yieldCore } from '../ports/sys.ts'
 import { systemClock } from '../ports/system-clock.ts'
 
@@ -41,6 +43,13 @@ const IDLE_TURNS = 200
 /** A yield that takes longer than this has given the core to somebody, and counts for so many turns. */
 const SHARED_US = 20
 const SHARED_TURNS = 50
+/** For how long cores count as shared after that, microseconds. */
+const SHARED_FOR_US = 50_000
+/** While they do, turns without a frame before a nap; the longest nap and the shortest that is worth while; what one counts as. */
+const TURNS_BEFORE_NAP = 10
+const NAP_US = 500
+const NAP_US_MIN = 20
+const NAP_TURNS = 10
 const MAINTAIN_US = 5_000
 /** What is due within this time is waited for awake: timers of the event loop count milliseconds. */
 const NEAR_US = 300
@@ -56,10 +65,11 @@ export interface ExecutorStatistics {
   busyUs: number
   asleepUs: number
   sleeps: number
+  naps: number
 }
 
 export class Executor {
-  readonly statistics: ExecutorStatistics = { polls: 0, busyPolls: 0, busyUs: 0, asleepUs: 0, sleeps: 0 }
+  readonly statistics: ExecutorStatistics = { polls: 0, busyPolls: 0, busyUs: 0, asleepUs: 0, sleeps: 0, naps: 0 }
   readonly #node: Pollable
   readonly #ports: LinkPort[]
   readonly #clock: Clock
@@ -69,6 +79,10 @@ export class Executor {
   #isStopping = false
   #maintainAt: TimeUs = -Infinity
   #received = -1
+  /** Until when somebody else is taken to want our core. */
+  #sharedUntil: TimeUs = -Infinity
+  /** The last poll has left work, and no frame came in it. */
+  #isStuck = false
   #wake: (() => void) | undefined
 
   constructor(options: ExecutorOptions) {
@@ -104,12 +118,14 @@ export class Executor {
     let stubborn = 0
     for (;;) {
       const hasWorked = this.#slice()
+      if (this.#isStuck) yieldCore()
       if (this.#isStopping && (!hasWorked || this.#clock.now() >= this.#stopAt)) {
         if (this.#clock.now() >= this.#stopAt || ++idle > IDLE_TURNS) return
       } else if (hasWorked) {
         idle = stubborn = 0
       } else {
         idle += this.#yield()
+        if (idle >= TURNS_BEFORE_NAP && this.#clock.now() < this.#sharedUntil) idle += this.#nap()
       }
       if (idle <= IDLE_TURNS || this.#isStopping) {
         await turn()
@@ -135,7 +151,10 @@ export class Executor {
   #yield(): number {
     const before = this.#clock.now()
     yieldCore()
-    return this.#clock.now() - before > SHARED_US ? SHARED_TURNS : 1
+    const now = this.#clock.now()
+    if (now - before <= SHARED_US) return 1
+    this.#sharedUntil = now + SHARED_FOR_US
+    return SHARED_TURNS
   }
 
   /** Polls while there is more, for a slice at most. True if there was anything. */
@@ -152,6 +171,7 @@ export class Executor {
         ports[i].flush()
         received += ports[i].statistics.rxFrames
       }
+      this.#isStuck = isMore && received === this.#received
       const isBusy = isMore || received !== this.#received
       this.#received = received
       statistics.polls++
@@ -163,8 +183,25 @@ export class Executor {
         hasWorked = true
       }
       if (now >= this.#maintainAt) this.#maintain(now)
-      if (!isBusy || now - start >= this.#sliceUs) return hasWorked
+      if (!isBusy || this.#isStuck || now - start >= this.#sliceUs) return hasWorked
     }
+  }
+
+  /**
+   * Stands still until a frame comes or something is due; not for long, for commands wait as well. A core on which somebody polls without
+   * end looks busy to the kernel, which then leaves those who have work in the queue of another one.
+   *
+   * @returns for how many idle turns that counts
+   */
+  #nap(): number {
+    const { statistics } = this
+    const start = this.#clock.now()
+    const us = Math.min(NAP_US, this.#node.nextDue() - start)
+    if (us < NAP_US_MIN) return 0
+    const isThere = waitForPortsBlocking(this.#ports, us / 1000)
+    statistics.naps++
+    statistics.asleepUs += this.#clock.now() - start
+    return isThere ? 0 : NAP_TURNS
   }
 
   #maintain(now: TimeUs): void {

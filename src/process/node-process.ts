@@ -23,13 +23,14 @@ import type { Hello, NodeCommand, Report } from '../controller/node-commands.ts'
 import { Arena } from '../memory/arena.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
+import { longSessionSizes } from '../node/control-plane.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
-import { DatagramPort } from '../ports/datagram-port.ts'
 import type { LinkPort } from '../ports/link-port.ts'
 import { systemClock } from '../ports/system-clock.ts'
 import { placementPolicies } from '../vswitch/placement/index.ts'
 import { ClusterFolder } from './cluster-folder.ts'
+import { ControlNetwork } from './control-network.ts'
 import { checkAgainst } from './config-problem.ts'
 import { Executor } from './executor.ts'
 import { createExternalPort, type ExternalPort } from './external-port.ts'
@@ -56,12 +57,15 @@ const RHYTHM_MS = 20
 /** The answer to `Report`. */
 export type ReportAnswer = { readonly hello: Hello } | { readonly report: Report }
 
+/** Links between processes lose nothing while both live, but one that waits for its core may be silent for some milliseconds. */
+const SESSIONS = { timeoutUsMin: 20_000 }
+
 export class NodeProcess {
   readonly #config: NodeConfig
   readonly #onDefect: (report: string) => void
   readonly #folder: ClusterFolder
   readonly #arena = new Arena()
-  readonly #control: DatagramPort
+  readonly #control: ControlNetwork
   readonly #links = new Map<number, NodeLink>()
   readonly #rpc: LineRpcServer
   readonly #reporter = new NodeReporter()
@@ -88,7 +92,7 @@ export class NodeProcess {
     this.#incarnation = config.incarnation ?? 0
     this.#onDefect = onDefect
     this.#folder = new ClusterFolder(config.folder)
-    this.#control = new DatagramPort({ arena: this.#arena, folder: config.folder, node: config.id })
+    this.#control = new ControlNetwork({ arena: this.#arena, folder: this.#folder, node: config.id })
     this.#rpc = new LineRpcServer(this.#folder.nodeSocket(config.id), {
       GetStatus: () => this.#status(),
       PollWorkload: () => this.#workload(),
@@ -315,7 +319,7 @@ export class NodeProcess {
     return createRuntimeNode({
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
       timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
-      ports: { control: this.#control, links: this.#links },
+      ports: { control: this.#control, links: this.#links }, sessions: SESSIONS, controlSessions: { ...longSessionSizes, ...SESSIONS },
       events: {
         nfFailed: (nf, error) => {
           process.stderr.write(`network function ${nf} failed: ${error instanceof Error ? error.stack ?? '' : String(error)}\n`)
@@ -330,6 +334,7 @@ export class NodeProcess {
     return createSwitchNode({
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, policy: placementPolicies[placement](),
       limits: defined(limits),
+      sessions: SESSIONS,
       ports: { external: external.port, control: this.#control, links: this.#links, bypass: this.#bypass },
     })
   }
@@ -387,6 +392,10 @@ export class NodeProcess {
         external: { name: external.name, isUp: external.isUp, ...how !== undefined && { how: how() }, ...external.statistics },
       },
       ...this.#external?.traffic !== undefined && { traffic: this.#external.traffic() },
+      control: {
+        ...node?.sessionTotals(), txFull: this.#control.statistics.txFull, datagrams: this.#control.datagrams.txFrames,
+        links: this.#control.links.map(({ name, isUp, lastEnd, statistics }) => ({ name, isUp, lastEnd, ...statistics })),
+      },
       ...this.#runtime !== undefined && {
         moves: structuredClone(this.#runtime.moves) as unknown as Record<string, unknown>,
         replication: { held: this.#runtime.replicas, ...structuredClone(this.#runtime.replication) },

@@ -187,7 +187,7 @@ export class Coordinator {
   #promote(replica: Replica): void {
     const context = this.#context
     const { arena, engine } = context
-    const record = engine.importFlow(replica.snapshot, context.now)
+    const record = engine.importFlow(new Uint8Array(replica.words.buffer, 0, replica.snapshotBytes), context.now)
     // Above whatever its owner may have told the switches since its last word to us.
     setFlow(context, record, replica.flow, replica.epoch + PROMOTION_EPOCHS)
     const companion = companionOf(context, record)

@@ -43,7 +43,7 @@ import { PacketPool } from '../packet/packet-pool.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import {
-  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, takesLayout, type ChainLayout,
+  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, takesLayout, writeSnapshot, type ChainLayout,
 } from './flow-snapshot.ts'
 import { FastPathWord } from '../nf/fast-path.ts'
 import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
@@ -1068,6 +1068,11 @@ export function createEngine(options: EngineOptions) {
     return takeSnapshot(parts, ownLayout, record, f64[clock])
   }
 
+  /** The same, written to a place in the arena that has room for `exportBytes`. */
+  function exportFlowTo(record: number, to: number): void {
+    writeSnapshot(parts, ownLayout, record, f64[clock], arena, to)
+  }
+
   /** How many bytes `exportFlow` would give now. */
   function exportBytes(record: number): number {
     return snapshotBytes(parts, record)
@@ -1327,7 +1332,7 @@ export function createEngine(options: EngineOptions) {
     output: (index: number): number => i32[outputs + index],
     clearOutput,
     aliases, addAlias, aliasAnswered,
-    layout, layoutHash: ownLayout, exportFlow, exportBytes, removeFlow, importFlow, takeEarly, pauseFlow, resumeFlow, giveHeldAway,
+    layout, layoutHash: ownLayout, exportFlow, exportFlowTo, exportBytes, removeFlow, importFlow, takeEarly, pauseFlow, resumeFlow, giveHeldAway,
     /** True if flows of a chain with this layout can be imported. */
     takesLayout: (other: ChainLayout): boolean => takesLayout(chain, other),
     endFlow, findFlow,

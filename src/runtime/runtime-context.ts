@@ -5,6 +5,7 @@
 
 import type { TimeUs } from '../base/clock.ts'
 import type { Arena } from '../memory/arena.ts'
+import { loadFrameBytes } from '../memory/kernels/frame-bytes.ts'
 import { FlowRecord } from '../flow/flow-record.ts'
 import type { KeyTable } from '../flow/key-table.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
@@ -194,7 +195,7 @@ export function sendFrame(context: RuntimeContext, channel: MessageChannel | nul
   if (at === 0) return false
   context.arena.u8[at + MessageField.code] = code
   context.arena.u16[(at + MessageField.node) >> 1] = node
-  context.arena.u8.copyWithin(at + HEAD_BYTES, frame, frame + length)
+  loadFrameBytes(context.arena).copyBytes(at + HEAD_BYTES, frame, length)
   ;(channel as MessageChannel).commit()
   return true
 }

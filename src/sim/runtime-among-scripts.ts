@@ -68,7 +68,7 @@ export class RuntimeAmongScripts {
   /** The last message of each name that the node has sent, as bytes. */
   readonly said = new Map<string, Uint8Array>()
   config: ClusterConfig
-  readonly #arena = new Arena(16 * 2 ** 20)
+  readonly #arena = new Arena(40 * 2 ** 20)
   readonly #control: SimPort
   readonly #pool: PacketPool
   readonly #planes = new Map<number, { plane: ControlPlane; port: SimPort }>()
@@ -77,7 +77,6 @@ export class RuntimeAmongScripts {
   readonly #parser
   readonly #d: number
   readonly #batch: number
-  readonly #replicates: boolean
 
   /** Switches 1 and 2, runtimes 11 (the node), 12 and 13. */
   constructor(options: RuntimeAmongScriptsOptions) {
@@ -87,7 +86,6 @@ export class RuntimeAmongScripts {
       switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }, { id: 2, incarnation: 102, side: 'egress', isHome: false }],
       runtimes: [SELF, 12, 13].map((id) => ({ id, incarnation: 100 + id, isDraining: false })),
     }
-    this.#replicates = options.replication !== undefined
     this.#pool = new PacketPool(arena, 64, 1)
     this.#parser = createParser(arena, 1)
     this.#d = arena.allocate('script: packet', DESCRIPTOR_BYTES + 128) >> 2
@@ -216,7 +214,7 @@ export class RuntimeAmongScripts {
       this.now += us
       for (const [id, { plane }] of this.#planes) {
         if (id > SELF && this.silent.has(id)) continue
-        plane.receive(this.#pool, 1000, this.now)
+        plane.receive(1000, this.now)
         plane.transmit(this.now)
       }
       for (const [id, { link }] of this.#links) {
@@ -242,8 +240,8 @@ export class RuntimeAmongScripts {
   #check(isMore: boolean): void {
     const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = this.node.packets
     assert(received + emitted + takenOver === forwarded + dropped + buffered + handedOver, 'every packet is counted once')
-    // Outputs for a replica are kept outside of slots.
-    assert(isMore || this.node.slotsUsed === buffered || (this.#replicates && this.node.slotsUsed < buffered), 'slots are given back')
+    // Outputs that have gone to a replica are no packets of this node any more, and keep their slots until it has them.
+    assert(isMore || this.node.slotsUsed === buffered + this.node.keptOutputs, 'slots are given back')
   }
 
   /** What the node has said since it was last asked. */

@@ -17,6 +17,14 @@ test('the time-out follows what is measured, within bounds', () => {
   assert.equal(trip.rto, 20_000)
 })
 
+test('the shortest time-out is another one where who answers may have to wait for its core', () => {
+  const trip = new RoundTrip(20_000)
+  for (let i = 0; i < 100; i++) trip.measured(500)
+  assert.equal(trip.rto, 20_000)
+  for (let i = 0; i < 100; i++) trip.measured(50_000)
+  assert.ok(trip.rto >= 50_000)
+})
+
 test('it is doubled while nothing is heard, up to a bound, and back when something is', () => {
   const trip = new RoundTrip()
   for (let i = 0; i < 100; i++) trip.measured(500)

@@ -8,6 +8,7 @@ const RTO_FIRST_US = 20_000
 const RTO_MAX_US = 250_000
 
 export class RoundTrip {
+  readonly #minUs: number
   /** The smoothed round trip; 0 before the first measurement. */
   smoothed = 0
   /** Retransmission time-out, with back-off. */
@@ -16,6 +17,11 @@ export class RoundTrip {
   timeouts = 0
   #variation = 0
   #base = RTO_FIRST_US
+
+  /** @param minUs the shortest time-out */
+  constructor(minUs = RTO_MIN_US) {
+    this.#minUs = minUs
+  }
 
   reset(): void {
     this.smoothed = this.#variation = 0
@@ -32,7 +38,7 @@ export class RoundTrip {
       this.#variation += (Math.abs(us - this.smoothed) - this.#variation) / 4
       this.smoothed += (us - this.smoothed) / 8
     }
-    this.#base = Math.min(RTO_MAX_US, Math.max(RTO_MIN_US, this.smoothed + 4 * this.#variation))
+    this.#base = Math.min(RTO_MAX_US, Math.max(this.#minUs, this.smoothed + 4 * this.#variation))
     this.rto = this.#base
   }
 

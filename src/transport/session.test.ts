@@ -75,6 +75,36 @@ function modelRun(seed: number): SessionPair {
   return p
 }
 
+test('frames are as long as the port says that they reach the peer, whenever that changes, and never longer', () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    const random = new Random(seed)
+    const [loss, duplication, jitterUs] = [random.pick([0, 0.1]), random.pick([0, 0.2]), random.pick([0, 2000])]
+    const faults: NetworkFaults = { loss, duplication, delayUs: 100, jitterUs }
+    const p = new SessionPair({ sizes: { frameBytes: 600, longFrameBytes: 3000, sendBytes: 8192, ringBytes: 32_768 }, faults, seed })
+    const lengths = new Set<string>()
+    const pick = (): number => random.pick([0, 600, 1514, 5000])
+    for (const end of [p.a, p.b]) {
+      let most = pick()
+      ;(end.port as { frameBytesTo?: (node: number) => number }).frameBytesTo = (node) => {
+        assert.equal(node, end.session.peer)
+        return most = random.chance(0.9) ? most : pick()
+      }
+      end.filter = ({ length }) => {
+        assert.ok(length <= Math.max(600, Math.min(most, 3000)), `seed ${seed}: ${length} bytes where ${most} reach the peer`)
+        lengths.add(length > 1514 ? 'long' : length > 600 ? 'middle' : 'short')
+        return true
+      }
+    }
+    for (let left = 120, steps = 0; left > 0; steps++) {
+      assert.ok(steps < 50_000)
+      for (const end of [p.a, p.b]) if (end.send(random.pick([16, 900, 4000]))) left--
+      p.step(200)
+    }
+    assert.ok(p.settle(20_000), `seed ${seed}`)
+    assert.equal(lengths.size, 3)
+  }
+})
+
 test('whatever the network does, every message arrives once, whole and in order (property)', () => {
   const total: Record<string, number> = {}
   for (let seed = 1; seed <= 150; seed++) {

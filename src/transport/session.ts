@@ -44,6 +44,10 @@ import { STREAM_START, StreamReceiver } from './stream-receiver.ts'
 export interface SessionSizes {
   /** The longest frame, Ethernet header included. */
   readonly frameBytes: number
+  /** The longest one where the port says that longer ones reach the peer; `frameBytes` unless told. */
+  readonly longFrameBytes?: number
+  /** The shortest time-out, microseconds; 1,000 unless told. */
+  readonly timeoutUsMin?: number
   /** Room for ordinary messages. */
   readonly sendBytes: number
   /** The ring: a power of two, at least three times `sendBytes`. What is beyond `sendBytes` is the reserve for replies. */
@@ -86,6 +90,9 @@ const SILENT_TIMEOUTS = 5
 /** How long to wait before a port without room is tried again. */
 const BLOCKED_US = 50
 
+/** Units of the stream in a full frame. */
+const dataUnitsOf = (frameBytes: number): number => (frameBytes - ETHERNET_BYTES - HEADER_BYTES) >> 3
+
 export class Session implements MessageChannel {
   peer = 0
   peerIncarnation = 0
@@ -101,7 +108,10 @@ export class Session implements MessageChannel {
   readonly #ringUnits: number
   readonly #sendUnits: number
   readonly #strainedUnits: number
-  readonly #dataUnits: number
+  readonly #frameBytes: number
+  readonly #longFrameBytes: number
+  /** Of a full frame, as long as the port carries one to this peer now. */
+  #dataUnits: number
   readonly #out: number
   /** Where frames are put together. */
   readonly #frame: number
@@ -120,7 +130,7 @@ export class Session implements MessageChannel {
   #begun = 0
   #begunBytes = 0
   #isLost = false
-  readonly #roundTrip = new RoundTrip()
+  readonly #roundTrip: RoundTrip
   #deadline: TimeUs = Infinity
   #timed = 0
   #timedAt: TimeUs = -1
@@ -136,10 +146,11 @@ export class Session implements MessageChannel {
   #isReceiving = false
 
   constructor(options: SessionOptions) {
-    const { frameBytes, sendBytes, ringBytes, messageBytesMax = sendBytes - 8 } = { ...defaultSessionSizes, ...options.sizes }
+    const sizes = { ...defaultSessionSizes, ...options.sizes }
+    const { frameBytes, longFrameBytes = frameBytes, sendBytes, ringBytes, messageBytesMax = sendBytes - 8 } = sizes
     assert((ringBytes & (ringBytes - 1)) === 0 && ringBytes >= sendBytes * 3, 'a ring is a power of two and has a reserve')
     assert(sendBytes % 8 === 0 && messageBytesMax > 0 && messageBytesMax + 8 <= sendBytes, 'every message fits the ordinary room')
-    assert(frameBytes >= ETHERNET_BYTES + HEADER_BYTES + 8 && frameBytes < 65_536, 'a frame holds its header and some data')
+    assert(frameBytes >= ETHERNET_BYTES + HEADER_BYTES + 8 && longFrameBytes < 65_536, 'a frame holds its header and some data')
     const { arena } = options
     this.messageBytesMax = messageBytesMax
     this.#options = options
@@ -148,12 +159,15 @@ export class Session implements MessageChannel {
     this.#ringUnits = ringBytes >> 3
     this.#sendUnits = sendBytes >> 3
     this.#strainedUnits = this.#sendUnits + ((this.#ringUnits - this.#sendUnits) >> 1)
-    this.#dataUnits = (frameBytes - ETHERNET_BYTES - HEADER_BYTES) >> 3
+    this.#roundTrip = new RoundTrip(sizes.timeoutUsMin)
+    this.#frameBytes = frameBytes
+    this.#longFrameBytes = Math.max(frameBytes, longFrameBytes)
+    this.#dataUnits = dataUnitsOf(frameBytes)
     this.#out = arena.allocate('session: to send', ringBytes + ((messageBytesMax + 15) & ~7))
     this.#receiver = new StreamReceiver(arena, ringBytes, messageBytesMax, this.statistics,
       (offset, bytes) => { options.onMessage(offset, bytes, this.peer) })
     // The bytes behind the Ethernet header are 8-aligned, as in a pool slot.
-    this.#frame = arena.allocate('session: frame', frameBytes + 2) + 2
+    this.#frame = arena.allocate('session: frame', this.#longFrameBytes + 2) + 2
     this.setAddress(options.peer)
   }
 
@@ -288,6 +302,8 @@ export class Session implements MessageChannel {
     if (this.peerIncarnation === 0 || this.isBroken) return 0
     const before = this.statistics.framesSent
     this.#isBlocked = false
+    const reaches = Math.min(this.#longFrameBytes, port.frameBytesTo?.(this.peer) ?? 0)
+    this.#dataUnits = dataUnitsOf(Math.max(this.#frameBytes, reaches))
     if (now >= this.#deadline) this.#timeOut(now)
     if (now >= this.#recovery.lateUntil) this.#recovery.presumeLost()
     if (this.#recovery.budget > 0) this.#resend(port)
@@ -396,6 +412,9 @@ export class Session implements MessageChannel {
     const due = isDue ? -Infinity : Math.min(this.#deadline, this.#recovery.lateUntil)
     return this.#isBlocked ? Math.max(due, this.#now + BLOCKED_US) : due
   }
+
+  /** Smoothed, microseconds; 0 before the first measurement. */
+  get roundTripUs(): number { return this.#roundTrip.smoothed }
 
   /** True when the port had no room at the last `transmit`. */
   get isBlocked(): boolean {

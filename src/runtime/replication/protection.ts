@@ -25,7 +25,7 @@ import { KEY_WORDS } from '../../flow/flow-record.ts'
 import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
-import { Steps, type Guard } from './steps.ts'
+import { createGuard, Steps, type Guard } from './steps.ts'
 import { sendRetire, writeAdoption } from './replicas.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
@@ -76,6 +76,8 @@ export class Protection {
   readonly #context: RuntimeContext
   readonly #host: ProtectionHost
   readonly #guards = new Map<number, Guard>()
+  /** The same by the records' places in their slab. PERF: looked up per packet; undefined where there is none. */
+  readonly #guardAt: (Guard | undefined)[] = []
   /** Flows without a replica, and guards that are dead, to be secured as soon as that can be. */
   readonly #bare = new Map<number, number>()
   readonly #adoptions = new Map<number, { readonly replica: number; done(): void }>()
@@ -88,7 +90,7 @@ export class Protection {
     this.#host = host
     this.steps = new Steps(context, {
       mode: host.mode, every: host.every,
-      guardOf: (flow) => this.#guards.get(flow),
+      guardOf: (record) => this.#guardAt[context.engine.slab.indexOf(record)],
       isSecuring: (flow) => this.securing.has(flow),
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },
     })
@@ -133,7 +135,7 @@ export class Protection {
   /** True while outputs of a flow have not been acknowledged. */
   hasKept(flow: number): boolean {
     const guard = this.#guards.get(flow)
-    return guard !== undefined && (guard.outputs.length > 0 || !guard.isAdopted)
+    return guard !== undefined && (guard.first !== null || !guard.isAdopted)
   }
 
   isDead(flow: number): boolean {
@@ -163,8 +165,11 @@ export class Protection {
 
   #guard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
     const context = this.#context
-    const guard: Guard = { flow, record, replica, isAdopted, isDead: false, outputs: [], counts: new Map(), since: 0 }
+    const guard = createGuard(flow, record, replica, isAdopted)
     this.#guards.set(flow, guard)
+    const index = context.engine.slab.indexOf(record)
+    while (this.#guardAt.length <= index) this.#guardAt.push(undefined)
+    this.#guardAt[index] = guard
     this.counts.guarded++
     context.arena.u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] = replica
     return guard
@@ -220,19 +225,18 @@ export class Protection {
     this.#early.delete(flow)
     const guard = this.#guards.get(flow)
     if (guard === undefined) return
-    for (const output of guard.outputs) {
-      if (output.state !== 'unsent') continue
-      this.steps.takeUnsent()
-      this.#context.drop(0, 'replica-behind')
-    }
-    this.steps.forget(guard)
+    this.steps.forget(guard, ({ slot }, isUnsent) => {
+      if (isUnsent) this.#context.drop(slot, 'replica-behind')
+      else this.#context.engine.pool.give(slot)
+    })
     this.#guards.delete(flow)
-    this.#clear(guard.record)
+    this.#clear(guard)
     if (!guard.isDead) sendHead(this.#context, this.#context.control(guard.replica), ForgetFlow, flow, 0)
   }
 
-  #clear(record: number): void {
+  #clear({ record }: Guard): void {
     this.#context.arena.u16[(companionOf(this.#context, record) + COMPANION_REPLICA) >> 1] = 0
+    this.#guardAt[this.#context.engine.slab.indexOf(record)] = undefined
   }
 
   // -- Securing ------------------------------------------------------------------------------------------------------
@@ -412,8 +416,12 @@ export class Protection {
     }
     const guard = this.#guards.get(flow)
     if (guard === undefined || guard.replica !== from) return context.anomaly('late-adoption')
-    if (refusal === AdoptRefusal.none) guard.isAdopted = true
-    else this.#die(guard)
+    if (refusal === AdoptRefusal.none) {
+      guard.isAdopted = true
+      this.steps.acknowledged(guard)
+    } else {
+      this.#die(guard)
+    }
   }
 
   #finish(securing: Securing): void {
@@ -423,9 +431,8 @@ export class Protection {
     this.securing.delete(flow)
     context.step('securing', -1)
     if (old !== null) {
-      this.steps.forget(old)
       this.#guards.delete(flow)
-      this.#clear(record)
+      this.#clear(old)
       if (!old.isDead && old.replica !== replica) sendHead(context, context.control(old.replica), ForgetFlow, flow, 0)
     }
     if (replica === 0) this.#leaveBare(flow, record)
@@ -442,19 +449,17 @@ export class Protection {
   /** Outputs that no switch has had from the replica before leave now. */
   #resend(old: Guard, guard: Guard | null, released: ReadonlyMap<number, number>): void {
     const context = this.#context
-    for (const { switchId, index, frame, state } of old.outputs) {
-      if (state === 'unsent') {
-        this.steps.takeUnsent()
-      } else if (index > (released.get(switchId) ?? Infinity) || planted['everything-resent']) {
+    this.steps.forget(old, (output, isUnsent) => {
+      const { switchId, index, slot, frame, length } = output
+      if (!isUnsent) {
+        if (index <= (released.get(switchId) ?? Infinity) && !planted['everything-resent']) return context.engine.pool.give(slot)
         // It was handed over to nobody.
         context.countTakenOver(1)
         this.counts.resent++
-      } else {
-        continue
       }
-      if (guard === null) this.steps.releaseNow(switchId, frame)
-      else this.steps.keep(guard, switchId, frame)
-    }
+      if (guard === null) this.steps.releaseNow(output)
+      else this.steps.keep(guard, switchId, slot, frame, length)
+    })
   }
 
   /** A packet of a flow that is being secured. */
@@ -492,6 +497,7 @@ export class Protection {
       else this.#finish(securing)
     }
     for (const guard of this.#guards.values()) if (guard.replica === runtime && !guard.isDead) this.#die(guard)
+    this.steps.fenced(runtime)
   }
 
   /** Switches that are gone: their word does not come. */

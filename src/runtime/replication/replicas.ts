@@ -34,7 +34,9 @@ export interface Replica {
   readonly key: Int32Array
   readonly macs: Uint8Array
   readonly aliases: Int32Array
-  snapshot: Uint8Array
+  /** The flow's snapshot, padded. */
+  words: Int32Array
+  snapshotBytes: number
   /** True when its frames leave from here. */
   readonly releases: boolean
   /** Outputs of the next step. */
@@ -120,7 +122,8 @@ export class Replicas {
         flow, epoch, owner, key: arena.i32.slice(key, key + KEY_WORDS),
         macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
         aliases: arena.i32.slice(tail >> 2, (tail + aliasBytes) >> 2),
-        snapshot: arena.u8.slice(tail + aliasBytes, at + bytes), releases: arena.u16[(at + MessageField.node) >> 1] !== 0,
+        words: arena.i32.slice((tail + aliasBytes) >> 2, (at + bytes + 7 & ~7) >> 2), snapshotBytes: at + bytes - tail - aliasBytes,
+        releases: arena.u16[(at + MessageField.node) >> 1] !== 0,
         pending: new PacketQueue(arena), isTentative: arena.u8[at + MessageField.code] === AdoptKind.tentative, movingTo: 0,
         movingEpoch: epoch, asking: null, buffersAt: 0,
       }
@@ -184,7 +187,7 @@ export class Replicas {
   step(owner: number, at: number, bytes: number, flow: number, epoch: number): void {
     const context = this.#context
     const { arena } = context
-    const { u8, u32 } = arena
+    const { i32, u32 } = arena
     const frames = u32[(at + CommitStepFrames) >> 2]
     const snapshotBytes = u32[(at + CommitStepSnapshotBytes) >> 2]
     const tail = at + CommitStep.bytes
@@ -195,8 +198,12 @@ export class Replicas {
       for (let i = 0; i < frames; i++) context.drop(0, 'unknown-replica')
       return
     }
-    if (replica.snapshot.length !== snapshotBytes) replica.snapshot = u8.slice(tail, tail + snapshotBytes)
-    else if (!planted['step-not-stored']) replica.snapshot.set(u8.subarray(tail, tail + snapshotBytes))
+    // PERF: views of the arena, to copy with `set`, would be most of what a step leaves for the garbage collector.
+    const { words } = replica
+    const from = tail >> 2
+    if (words.length << 2 !== padded(snapshotBytes)) replica.words = i32.slice(from, from + (padded(snapshotBytes) >> 2))
+    else if (!planted['step-not-stored']) for (let word = 0; word < words.length; word++) words[word] = i32[from + word]
+    replica.snapshotBytes = snapshotBytes
     this.counts.steps++
     this.#releasePending(replica)
     for (let frame = tail + padded(snapshotBytes), i = 0; i < frames; i++) {

@@ -1,25 +1,32 @@
 /**
  * Steps: the unit of commit. A flow's outputs of a batch and its record behind them go to its replica as one message; what has not been
- * acknowledged is kept. PROTOCOL 12, 13, 16. Nothing is sent past its place: without room in the session outputs gather, and go as one
- * step with the record as it is then.
+ * acknowledged is kept, in the packet's own slot. PROTOCOL 12, 13, 16. Nothing is sent past its place: without room in the session outputs
+ * gather, and go as one step with the record as it is then.
+ *
+ *     outputs of a guard:  acknowledged: gone │ sent, in steps │ ahead of their step │ not sent ─▶ last
+ *                                              first            stepless              unsent
  */
 
 import { planted } from '../../base/planted-bugs.ts'
+import { loadFrameBytes } from '../../memory/kernels/frame-bytes.ts'
 import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
-import { begin, epochOf, flowOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
+import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
 import type { ReplicationMode } from './protection.ts'
 
-/** An output that its replica may not have released. */
+/** An output that its replica may not have released. PERF: used again and again, in lists, for there is one for each packet. */
 export interface Output {
-  readonly switchId: number
+  switchId: number
   /** Which one it is of those to this switch since the replica releases. */
-  readonly index: number
-  readonly frame: Uint8Array
-  state: 'unsent' | 'ahead' | 'sent'
-  /** Where the session's stream ended behind its step. */
+  index: number
+  /** The packet's slot, which is the output's, and where the frame is in it. */
+  slot: number
+  frame: number
+  length: number
+  /** Where the session's stream ended behind its step, once that has been sent. */
   position: number
+  next: Output | null
 }
 
 /** A flow and its replica. */
@@ -30,63 +37,163 @@ export interface Guard {
   /** The replica has said that it has the flow. */
   isAdopted: boolean
   isDead: boolean
-  readonly outputs: Output[]
+  /** Outputs that are kept: the first, the first one whose step has not been sent, the first one that has not been sent itself, the last. */
+  first: Output | null
+  stepless: Output | null
+  unsent: Output | null
+  last: Output | null
+  /** Those that have not been sent, and the bytes that they take in a step. */
+  unsentCount: number
+  unsentBytes: number
+  /** Its record, with outputs or without, is to be sent. */
+  isUnsent: boolean
   /** Outputs so far, by switch. */
   readonly counts: Map<number, number>
   /** In `async`: outputs since the record was sent. */
   since: number
 }
 
+export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
+  return {
+    flow, record, replica, isAdopted, isDead: false, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
+    isUnsent: false, counts: new Map(), since: 0,
+  }
+}
+
+/** Steps sent to one replica and not acknowledged, in their order: rings of guards and of positions. */
+class SentSteps {
+  #guards: (Guard | null)[] = [null, null, null, null]
+  #positions = [0, 0, 0, 0]
+  #head = 0
+  count = 0
+
+  push(guard: Guard, position: number): void {
+    const size = this.#guards.length
+    if (this.count === size) {
+      // Twice as long, with the oldest at the start.
+      this.#guards = [...this.#guards.slice(this.#head), ...this.#guards.slice(0, this.#head), ...new Array<null>(size).fill(null)]
+      this.#positions = [...this.#positions.slice(this.#head), ...this.#positions.slice(0, this.#head), ...new Array<number>(size).fill(0)]
+      this.#head = 0
+    }
+    const at = (this.#head + this.count++) & (this.#guards.length - 1)
+    this.#guards[at] = guard
+    this.#positions[at] = position
+  }
+
+  get firstPosition(): number {
+    return this.#positions[this.#head]
+  }
+
+  shift(): Guard {
+    const guard = this.#guards[this.#head] as Guard
+    this.#guards[this.#head] = null
+    this.#head = (this.#head + 1) & (this.#guards.length - 1)
+    this.count--
+    return guard
+  }
+}
+
 export interface StepsHost {
   readonly mode: ReplicationMode
   /** In `async`: outputs of a flow between two copies of its record. */
   readonly every: number
-  guardOf(flow: number): Guard | undefined
+  /** The guard of the flow at a record. */
+  guardOf(record: number): Guard | undefined
   isSecuring(flow: number): boolean
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
 }
 
-/** Outputs that wait for room in sessions before no more packets are read. */
+/** Outputs, and bytes of them, that wait for room in sessions before no more packets are read. */
 const BEHIND_MAX = 256
+const BEHIND_BYTES_MAX = 1 << 20
+
+/** What an output takes in a step. */
+const stepBytes = (length: number): number => 8 + padded(length)
 
 export class Steps {
   sent = 0
+  /** Outputs that have been sent and are kept: no packets of this node any more, but in its slots. */
+  kept = 0
   readonly #context: RuntimeContext
   readonly #host: StepsHost
-  /** Guards with outputs that are kept, and those of them with a step that has not been sent. */
-  readonly #kept = new Set<Guard>()
+  readonly #copyBytes: (to: number, from: number, bytes: number) => void
+  /** Guards of this batch with something to send; those for which there was no room. */
+  readonly #batch: Guard[] = []
   readonly #unsent = new Set<Guard>()
+  /** By replica. */
+  readonly #sentSteps = new Map<number, SentSteps>()
+  #free: Output | null = null
   #behind = 0
+  #behindBytes = 0
+  /** Of the outputs that are kept and sent, those in large slots. */
+  #keptLarge = 0
   /** Outputs of the batch: descriptor, record, switch. */
   readonly #collected: number[] = []
-  readonly #scratch: number
 
   constructor(context: RuntimeContext, host: StepsHost) {
     this.#context = context
     this.#host = host
-    this.#scratch = context.arena.allocate('protection: frame', 65_536 + 8)
+    this.#copyBytes = loadFrameBytes(context.arena).copyBytes
   }
 
-  /** False while so much waits for room in sessions that nothing more should be read. */
+  /**
+   * False while so much waits for room in sessions, or for acknowledgements in the slots of packets, that nothing more should be read:
+   * half of the slots are for others.
+   */
   get hasRoom(): boolean {
-    return this.#behind < BEHIND_MAX
+    const { packets, largePackets } = this.#context.engine.limits
+    return this.#behind < BEHIND_MAX && this.#behindBytes < BEHIND_BYTES_MAX && this.kept * 2 <= packets &&
+      this.#keptLarge * 2 <= largePackets
   }
 
-  /** True while outputs are kept. */
+  /** True while something waits for room, or for an acknowledgement. */
   get isWaiting(): boolean {
-    return this.#kept.size > 0 || this.#unsent.size > 0
+    return this.kept > 0 || this.#unsent.size > 0 || this.#batch.length > 0
   }
 
-  /** A guard is given up, and its outputs are no longer kept here: those that were never sent are no longer counted either. */
-  forget(guard: Guard): void {
-    this.#kept.delete(guard)
+  /**
+   * A guard is given up, with its outputs: who wants them takes them, and gives their slots back; none of them counts any more.
+   *
+   * @param take whether it has not been sent is its second argument
+   */
+  forget(guard: Guard, take: (output: Output, isUnsent: boolean) => void): void {
     this.#unsent.delete(guard)
+    guard.isUnsent = false
+    const { unsent } = guard
+    let output = guard.first
+    guard.first = guard.stepless = guard.unsent = guard.last = null
+    guard.unsentCount = guard.unsentBytes = 0
+    for (let isUnsent = false; output !== null;) {
+      isUnsent ||= output === unsent
+      if (isUnsent) this.#takeUnsent(output)
+      else this.#countKept(output, -1)
+      take(output, isUnsent)
+      output = this.#recycle(output)
+    }
   }
 
-  /** An output that was not sent is not here any more. */
-  takeUnsent(): void {
+  /** The replica is fenced: it acknowledges nothing any more. */
+  fenced(replica: number): void {
+    this.#sentSteps.delete(replica)
+  }
+
+  /** Returns the next one. */
+  #recycle(output: Output): Output | null {
+    const { next } = output
+    output.next = this.#free
+    this.#free = output
+    return next
+  }
+
+  #countKept({ slot }: Output, by: number): void {
+    this.kept += by
+    if (this.#context.engine.pool.isLarge(slot)) this.#keptLarge += by
+  }
+
+  #takeUnsent({ length }: Output): void {
     this.#behind--
+    this.#behindBytes -= length
     this.#context.buffered--
   }
 
@@ -96,119 +203,166 @@ export class Steps {
       this.#collected.push(d, record, switchId)
       return true
     }
-    const guard = this.#host.guardOf(flowOf(this.#context, record))
+    const guard = this.#host.guardOf(record)
     if (guard === undefined || guard.isDead) return false
     if (++guard.since >= this.#host.every) {
       guard.since = 0
-      this.#unsent.add(guard)
+      guard.isUnsent = true
       this.send(guard)
+      if (guard.isUnsent) this.#unsent.add(guard)
     }
     return false
   }
 
-  /** What was collected goes to the replicas. Behind a batch. */
+  /** What was collected goes to the replicas, the slots of these packets with it. Behind a batch. */
   commitSteps(): void {
     const collected = this.#collected
     if (collected.length === 0) return
-    const { i32, u8 } = this.#context.arena
+    const { i32 } = this.#context.arena
     for (let i = 0; i < collected.length; i += 3) {
-      const d = collected[i] as number
-      const record = collected[i + 1] as number
-      const switchId = collected[i + 2] as number
+      const d = collected[i]
+      const switchId = collected[i + 2]
       const frame = i32[d + Descriptor.frame]
-      const bytes = u8.slice(frame, frame + i32[d + Descriptor.length])
-      const guard = this.#host.guardOf(flowOf(this.#context, record))
+      const length = i32[d + Descriptor.length]
+      const guard = this.#host.guardOf(collected[i + 1])
       if (guard === undefined) {
-        this.releaseNow(switchId, bytes)
+        this.#host.release(switchId, frame, length)
         continue
       }
-      this.keep(guard, switchId, bytes)
+      this.keep(guard, switchId, i32[d + Descriptor.slot], frame, length)
+      i32[d + Descriptor.slot] = 0
     }
     collected.length = 0
-    for (const guard of this.#unsent) this.send(guard)
+    this.#sendBatch()
   }
 
-  /** Sends a frame that nobody guards. */
-  releaseNow(switchId: number, bytes: Uint8Array): void {
-    this.#context.arena.u8.set(bytes, this.#scratch + 2)
-    this.#host.release(switchId, this.#scratch + 2, bytes.length)
+  #sendBatch(): void {
+    const batch = this.#batch
+    for (let i = 0; i < batch.length; i++) {
+      const guard = batch[i]
+      this.send(guard)
+      if (guard.isUnsent) this.#unsent.add(guard)
+    }
+    batch.length = 0
   }
 
-  /** Keeps an output until its replica has released it. */
-  keep(guard: Guard, switchId: number, frame: Uint8Array): void {
+  /** Sends an output that nobody guards any more, and gives its slot back. */
+  releaseNow({ switchId, slot, frame, length }: Output): void {
+    this.#host.release(switchId, frame, length)
+    this.#context.engine.pool.give(slot)
+  }
+
+  /** Keeps an output until its replica has released it. Its slot is ours from now on. */
+  keep(guard: Guard, switchId: number, slot: number, frame: number, length: number): void {
     const index = (guard.counts.get(switchId) ?? 0) + 1
     guard.counts.set(switchId, index)
-    guard.outputs.push({ switchId, index, frame, state: 'unsent', position: 0 })
+    const output = this.#take(switchId, index, slot, frame, length)
+    if (guard.last === null) guard.first = output
+    else guard.last.next = output
+    guard.last = output
+    guard.stepless ??= output
+    guard.unsent ??= output
+    guard.unsentCount++
+    guard.unsentBytes += stepBytes(length)
     this.#behind++
+    this.#behindBytes += length
     this.#context.buffered++
-    this.#kept.add(guard)
-    this.#unsent.add(guard)
+    if (guard.isUnsent) return
+    guard.isUnsent = true
+    this.#batch.push(guard)
+  }
+
+  #take(switchId: number, index: number, slot: number, frame: number, length: number): Output {
+    const output = this.#free
+    if (output === null) return { switchId, index, slot, frame, length, position: 0, next: null }
+    this.#free = output.next
+    output.switchId = switchId
+    output.index = index
+    output.slot = slot
+    output.frame = frame
+    output.length = length
+    output.next = null
+    return output
   }
 
   /** Sends what a guard has not sent, and the record behind it, as far as there is room. */
   send(guard: Guard): void {
-    if (!this.#unsent.has(guard) || guard.isDead || this.#host.isSecuring(guard.flow)) return
-    const unsent = guard.outputs.filter(({ state }) => state === 'unsent')
+    if (!guard.isUnsent || guard.isDead || this.#host.isSecuring(guard.flow)) return
     const context = this.#context
     const { engine, arena } = context
+    const { flow, record } = guard
     const channel = context.control(guard.replica)
-    const epoch = epochOf(context, guard.record)
-    const snapshotBytes = engine.exportBytes(guard.record)
+    const epoch = epochOf(context, record)
+    const snapshotBytes = engine.exportBytes(record)
+    const headBytes = CommitStep.bytes + padded(snapshotBytes)
     const limit = channel?.messageBytesMax ?? Infinity
-    let bytes = CommitStep.bytes + padded(snapshotBytes) + unsent.reduce((sum, { frame }) => sum + 8 + padded(frame.length), 0)
-    while (unsent.length > 0 && bytes > limit) {
-      const output = unsent[0] as Output
-      arena.u8.set(output.frame, this.#scratch + 2)
-      if (!sendFrame(context, channel, ReleasePacket, guard.flow, epoch, this.#scratch + 2, output.frame.length, false, 0,
-        output.switchId)) return
-      output.state = 'ahead'
-      this.#handed()
-      bytes -= 8 + padded(output.frame.length)
-      unsent.shift()
+    while (headBytes + guard.unsentBytes > limit && guard.unsent !== null) {
+      const output: Output = guard.unsent
+      if (!sendFrame(context, channel, ReleasePacket, flow, epoch, output.frame, output.length, false, 0, output.switchId)) return
+      this.#handed(guard, output)
     }
-    const at = bytes > limit ? 0 : begin(context, channel, CommitStep, guard.flow, epoch, false, bytes - CommitStep.bytes)
+    const bytes = headBytes + guard.unsentBytes
+    const at = bytes > limit ? 0 : begin(context, channel, CommitStep, flow, epoch, false, bytes - CommitStep.bytes)
     if (at === 0) return
     arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
-    arena.u32[(at + CommitStepFrames) >> 2] = unsent.length
+    arena.u32[(at + CommitStepFrames) >> 2] = guard.unsentCount
     let to = at + CommitStep.bytes
-    arena.u8.set(engine.exportFlow(guard.record), to)
+    engine.exportFlowTo(record, to)
     to += padded(snapshotBytes)
-    for (const output of unsent) {
-      arena.u32[to >> 2] = output.frame.length
+    for (let output = guard.unsent; output !== null; output = output.next) {
+      arena.u32[to >> 2] = output.length
       arena.u32[(to + 4) >> 2] = output.switchId
-      arena.u8.set(output.frame, to + 8)
-      to += 8 + padded(output.frame.length)
-      output.state = 'sent'
-      this.#handed()
+      this.#copyBytes(to + 8, output.frame, output.length)
+      to += stepBytes(output.length)
+      this.#handed(guard, output)
     }
     ;(channel as MessageChannel).commit()
     const position = channel?.position ?? 0
-    for (const output of guard.outputs) {
-      if (output.state === 'unsent') continue
-      if (output.state === 'ahead' || output.position === 0) output.position = position
-      output.state = 'sent'
-    }
+    const hasOutputs = guard.stepless !== null
+    for (let output = guard.stepless; output !== null; output = output.next) output.position = position
+    guard.stepless = null
     this.sent++
+    guard.isUnsent = false
     this.#unsent.delete(guard)
+    if (hasOutputs) this.#note(guard, position)
   }
 
-  #handed(): void {
-    this.#behind--
-    this.#context.buffered--
+  #note(guard: Guard, position: number): void {
+    let steps = this.#sentSteps.get(guard.replica)
+    if (steps === undefined) this.#sentSteps.set(guard.replica, steps = new SentSteps())
+    steps.push(guard, position)
+  }
+
+  #handed(guard: Guard, output: Output): void {
+    this.#takeUnsent(output)
+    guard.unsent = output.next
+    guard.unsentCount--
+    guard.unsentBytes -= stepBytes(output.length)
+    this.#countKept(output, 1)
     this.#context.countHandedOver(1)
   }
 
   /** Sends what has room, forgets what has been acknowledged. */
   tick(): void {
+    this.#sendBatch()
     for (const guard of this.#unsent) this.send(guard)
-    for (const guard of this.#kept) {
-      const { outputs } = guard
-      while (outputs.length > 0 && guard.isAdopted && !guard.isDead) {
-        const { state, position } = outputs[0] as Output
-        if (state !== 'sent' || this.#context.control(guard.replica)?.hasReached?.(position) !== true) break
-        outputs.shift()
-      }
-      if (outputs.length === 0) this.#kept.delete(guard)
+    for (const [replica, steps] of this.#sentSteps) {
+      const channel = this.#context.control(replica)
+      while (steps.count > 0 && channel?.hasReached?.(steps.firstPosition) === true) this.acknowledged(steps.shift())
     }
+  }
+
+  /** Gives up what a replica that has the flow has acknowledged. */
+  acknowledged(guard: Guard): void {
+    if (!guard.isAdopted || guard.isDead) return
+    const channel = this.#context.control(guard.replica)
+    let output = guard.first
+    while (output !== null && output !== guard.stepless && channel?.hasReached?.(output.position) === true) {
+      this.#countKept(output, -1)
+      this.#context.engine.pool.give(output.slot)
+      output = this.#recycle(output)
+    }
+    guard.first = output
+    if (output === null) guard.last = null
   }
 }
