@@ -23,6 +23,7 @@ export function addClusterCommands(program: Command, done: (status: number) => v
 
   program.command('demo')
     .description('show a cluster at work: flows move while packets go through, nodes are killed and come back; ends by itself')
+    .option('--stay', 'leave the cluster up until Ctrl-C, and say how to look around')
     .option('--json', 'print timings and verdicts as one JSON document')
     .action(async (options) => {
       const { demoCommand } = await import('./demo-command.ts')

@@ -1,20 +1,22 @@
 /**
  * `nfactor demo`: a cluster on this machine, shown at work. As root a client downloads from a server through it, each in a network
- * namespace of its own; elsewhere a generator sends to a sink. Meanwhile flows move, a runtime is drained, a switch and a runtime are
- * killed. It ends by itself, with exit status 0 only if every promise held:
+ * namespace of its own; elsewhere a generator sends to a sink. Meanwhile flows move, a runtime is drained, a network function is updated,
+ * the cluster grows and shrinks; a switch, a runtime and the leading controller are killed. It ends by itself, with exit status 0 only
+ * if every promise held:
  *
  *     downloads are whole, no connection is reset             (generator: no packet lost, doubled, reordered until something is killed)
- *     flows go on where their replicas are
- *     what is killed comes back, and new connections work
+ *     flows go on where their replicas are, and under a new version of a network function with what was known of them
+ *     what is killed is replaced, and new connections work
  *
  * Every packet leaves only when a replica at another runtime has the state that it made (replication `commit`), so that a runtime that is
  * killed takes nothing with it.
  */
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { CodedError } from '../base/coded-error.ts'
 import { clusterSchema, specOf, type ClusterSpec } from '../process/cluster-file.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
 import { DemoNetwork } from '../process/demo-network.ts'
@@ -23,11 +25,14 @@ import type { ClusterClient } from '../process/cluster-client.ts'
 import type { ClusterStatus } from '../process/operator.ts'
 import { runCluster } from '../process/supervisor.ts'
 import { clientProgram, parseDownloads, serverProgram, type Download } from './download-programs.ts'
+import { flowSizeAfter, flowSizeBefore } from './demo-nfs.ts'
 import { ExitStatus } from './exit-status.ts'
 import { bytesText, countOf, countText } from './number-text.ts'
 
 export interface DemoCommandOptions {
   readonly json?: boolean
+  /** The cluster goes on when all has been shown, until it is ended. */
+  readonly stay?: boolean
 }
 
 interface Kept {
@@ -40,9 +45,10 @@ const DOWNLOAD_BYTES = 30_000_000
 const PAUSE_MS = 45
 const MOVES = 6
 const PATIENCE_MS = 20_000
+const NAME = 'demo'
 
 export async function demoCommand(options: DemoCommandOptions): Promise<number> {
-  const demo = new Demo(options.json === true)
+  const demo = new Demo(options.json === true, options.stay === true)
   try {
     return await demo.run()
   } finally {
@@ -52,6 +58,7 @@ export async function demoCommand(options: DemoCommandOptions): Promise<number> 
 
 class Demo {
   readonly #isJson: boolean
+  readonly #isStaying: boolean
   readonly #began = performance.now()
   readonly #home = mkdtempSync(join(tmpdir(), 'nfactor-demo-'))
   readonly #children = new Set<ChildProcess>()
@@ -59,8 +66,9 @@ class Demo {
   readonly #timings: Record<string, number> = {}
   #network: DemoNetwork | undefined
 
-  constructor(isJson: boolean) {
+  constructor(isJson: boolean, isStaying: boolean) {
     this.#isJson = isJson
+    this.#isStaying = isStaying
   }
 
   close(): void {
@@ -82,13 +90,14 @@ class Demo {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop.abort() })
     const ready = Promise.withResolvers<ClusterClient>()
     process.umask(0o077)
-    const running = runCluster({ spec, folder: new ClusterFolder(join(this.#home, 'c')), signal: stop.signal, onReady: ready.resolve })
+    const running = runCluster({ spec, folder: new ClusterFolder(join(this.#home, NAME)), signal: stop.signal, onReady: ready.resolve })
     const cluster = await Promise.race([ready.promise, running.then(() => undefined)])
     if (cluster === undefined) return ExitStatus.interrupted
     try {
       const show = this.#network === undefined ? this.#showGenerator(cluster) : this.#showDownloads(cluster, this.#network)
       await Promise.race([show, running])
       if (stop.signal.aborted) return ExitStatus.interrupted
+      if (this.#isStaying) await this.#stay(running)
     } finally {
       stop.abort()
       await running
@@ -99,12 +108,34 @@ class Demo {
   async #spec(): Promise<ClusterSpec> {
     const { middle } = this.#network ?? {}
     const content = clusterSchema.parse({
-      name: 'demo', chain: ['monitor', 'firewall', 'http'], runtimes: 3, replication: 'commit', limits: { flows: 65_536 },
+      name: NAME, chain: this.#chain('flow-size-1.ts', flowSizeBefore), runtimes: 3, replication: 'commit', controllers: 2,
+      limits: { flows: 65_536 },
       ingress: middle === undefined ? { type: 'generator', packetsPerSecond: 5000 } : { type: 'af-packet', interface: 'in', namespace: middle },
       egress: middle === undefined ? { type: 'sink' } : { type: 'af-packet', interface: 'out', namespace: middle },
     })
     const { config } = await resolveRunConfig({ chain: content.chain as string[] })
     return specOf(content, config as RunConfig, undefined)
+  }
+
+  /** The chain with a network function of the demo's own. */
+  #chain(file: string, text: string): string[] {
+    const path = join(this.#home, file)
+    writeFileSync(path, text)
+    return ['monitor', 'firewall', 'http', path]
+  }
+
+  /** Until somebody ends it. */
+  async #stay(running: Promise<void>): Promise<void> {
+    this.#verdict()
+    this.#say(`the cluster goes on until Ctrl-C. To look around, in another terminal:
+         export NFACTOR_DIR=${this.#home}
+         npx nfactor status --name ${NAME}          npx nfactor flows --state --name ${NAME}
+         npx nfactor events --name ${NAME}          npx nfactor kill runtime-2 --name ${NAME}`)
+    if (this.#network !== undefined) {
+      const { client, serverAddress } = this.#network
+      this.#say(`traffic: ip netns exec ${client} curl http://${serverAddress}:8000/1000000 | wc -c`)
+    }
+    await running
   }
 
   // -- Telling -------------------------------------------------------------------------------------------------------
@@ -164,26 +195,43 @@ class Demo {
     going = this.#download(network, DOWNLOAD_BYTES, PAUSE_MS)
     await this.#until('flows', async () => (await cluster.flows('tcp', 100)).total >= CONNECTIONS)
     await sleep(500)
-    const { nodes } = await cluster.status()
-    const busiest = nodes.filter(({ kind }) => kind === 'runtime').toSorted((a, b) => (b.workload?.flows ?? 0) - (a.workload?.flows ?? 0))[0]
-    await this.#killAndWait(cluster, busiest.name)
+    await this.#killAndWait(cluster, await this.#busiest(cluster))
     downloads = await going
     this.#timings['longest stall when a runtime was killed'] = stall(downloads)
     this.#promise(`all downloads whole although their runtime was killed, longest stall ${stall(downloads)} ms`, whole(downloads))
     downloads = await this.#download(network, 1_000_000, 1)
     this.#promise('new connections work after a runtime was killed', downloads.length > 0 && downloads.every(({ same }) => same === true))
-    server.kill('SIGKILL')
+
+    this.#say('the same again, while a network function is replaced by a new version that keeps more of each flow')
+    going = this.#download(network, DOWNLOAD_BYTES, 2 * PAUSE_MS)
+    await this.#until('flows', async () => (await cluster.flows('tcp', 100)).total >= CONNECTIONS)
+    await this.#update(cluster)
+    downloads = await going
+    this.#timings['longest stall while a network function was updated'] = stall(downloads)
+    this.#promise(`all downloads whole under two versions, longest stall ${stall(downloads)} ms`, whole(downloads))
+
+    this.#say('the same again, while the leading controller is killed and the cluster grows and shrinks')
+    going = this.#download(network, DOWNLOAD_BYTES, PAUSE_MS)
+    await this.#until('flows', async () => (await cluster.flows('tcp', 100)).total >= CONNECTIONS)
+    await this.#killLeader(cluster)
+    await this.#scale(cluster)
+    downloads = await going
+    this.#promise(`all downloads whole, longest stall ${stall(downloads)} ms`, whole(downloads))
+    if (!this.#isStaying) server.kill('SIGKILL')
   }
 
   async #showGenerator(cluster: ClusterClient): Promise<void> {
     await this.#sayReady(cluster)
     await this.#until('flows', async () => (await cluster.flows('udp', 1000)).total >= 100)
     await this.#moveAndDrain(cluster)
+    await this.#update(cluster)
+    await this.#killLeader(cluster)
+    await this.#scale(cluster)
     const { received, lost, duplicated, reordered, corrupted } = trafficOf(await cluster.status())
     this.#promise(`${countText(received)} packets, ${lost} lost, ${duplicated} doubled, ${reordered} out of order`,
       received > 0 && lost + duplicated + reordered + corrupted === 0)
     await this.#killAndWait(cluster, 'egress')
-    await this.#killAndWait(cluster, 'runtime-1')
+    await this.#killAndWait(cluster, await this.#busiest(cluster))
     const before = trafficOf(await cluster.status()).received
     await sleep(1000)
     this.#promise('packets pass after a switch and a runtime were killed', trafficOf(await cluster.status()).received > before + 2000)
@@ -212,6 +260,50 @@ class Demo {
     this.#timings['runtime drained'] = Math.round(seconds * 1000)
     this.#say(`runtime-1 is drained: ${countOf(flowsBefore, 'flow')} left it in ${Math.round(seconds * 1000)} ms`)
     await cluster.drain('runtime-1', false)
+  }
+
+  async #busiest(cluster: ClusterClient): Promise<string> {
+    const runtimes = (await cluster.status()).nodes.filter(({ kind }) => kind === 'runtime')
+    const [{ name }] = runtimes.toSorted((a, b) => (b.workload?.flows ?? 0) - (a.workload?.flows ?? 0))
+    return name
+  }
+
+  async #update(cluster: ClusterClient): Promise<void> {
+    const before = new Map((await cluster.flows('', 10_000)).flows.map(({ flow, packets = 0 }) => [flow, packets]))
+    const result = await this.#timed('network function updated', () => cluster.update({
+      action: 'begin', run: { chain: this.#chain('flow-size-2.ts', flowSizeAfter), limits: { flows: 65_536 } } }))
+    const after = (await cluster.flows('', 10_000, true)).flows.filter(({ flow }) => before.has(flow))
+    const knows = after.every(({ flow, packets = 0, state }) => {
+      const own = state?.['flow-size'] as { packets: number, bytes?: number } | undefined
+      return packets >= (before.get(flow) ?? Infinity) && own?.bytes !== undefined && own.packets >= packets - 1
+    })
+    this.#promise(`all runtimes run version ${result.version} of the chain after ${result.seconds} s, and ${countOf(after.length, 'flow')} ` +
+      'that lived through it are counted from their first packet', result.phase === 'done' && knows)
+  }
+
+  async #killLeader(cluster: ClusterClient): Promise<void> {
+    const { leader, term } = await cluster.status()
+    const { pid } = new ClusterFolder(join(this.#home, NAME)).livingProcesses().find(({ name }) => name === leader) ?? {}
+    if (pid === undefined) throw new CodedError('NF_CLUSTER', `${leader} leads, and has no process`)
+    await this.#timed('another controller leads after SIGKILL', async () => {
+      process.kill(pid, 'SIGKILL')
+      await this.#until('another controller leads', async () => (await cluster.status()).term > term)
+    })
+    this.#say(`${leader}, which led, is killed with SIGKILL; ${(await cluster.status()).leader} leads after ` +
+      `${this.#timings['another controller leads after SIGKILL']} ms`)
+  }
+
+  async #scale(cluster: ClusterClient): Promise<void> {
+    for (const wanted of [4, 2]) {
+      await this.#timed(`${wanted} runtimes`, async () => {
+        await cluster.scale(wanted)
+        await this.#until(`${wanted} runtimes`, async () => {
+          const { isReady, nodes } = await cluster.status()
+          return isReady && nodes.filter(({ kind }) => kind === 'runtime').length === wanted
+        })
+      })
+      this.#say(`${wanted} runtimes are wanted, and there after ${this.#timings[`${wanted} runtimes`]} ms`)
+    }
   }
 
   async #killAndWait(cluster: ClusterClient, node: string): Promise<void> {
@@ -246,7 +338,7 @@ class Demo {
 
   async #until(what: string, look: () => Promise<boolean>): Promise<void> {
     for (const end = performance.now() + PATIENCE_MS; !await look();) {
-      if (performance.now() > end) throw new Error(`the demonstration waits in vain: ${what}`)
+      if (performance.now() > end) throw new CodedError('NF_CLUSTER', `the demonstration waits in vain: ${what}`)
       await sleep(10)
     }
   }
