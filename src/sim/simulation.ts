@@ -23,9 +23,11 @@ import { FaultInjector } from './fault-injector.ts'
 import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
 import { Ledger, type Checker } from './ledger.ts'
 import { SimNetwork } from './network.ts'
+import { Orders } from './orders.ts'
 import { probe, type ProbePlace } from './probe.ts'
 import { SimPort } from './sim-port.ts'
 import { SimTrace } from './sim-trace.ts'
+import { hasTrailer, trailerId } from './trailer.ts'
 import { translating } from './translating.ts'
 import { flowNumberOf, Workload } from './workload.ts'
 
@@ -71,6 +73,8 @@ export interface SimNode {
   external: SimPort | null
   links: Map<number, SimPort>
   isPaused: boolean
+  /** It called itself empty and was taken out of the cluster; what comes for it now should not. */
+  isRetired: boolean
   /** When its next turn is; Infinity while none is planned. */
   turnAt: number
   /** Added to every turn's delay. */
@@ -103,6 +107,7 @@ export class Simulation {
   #incarnations = 0
   #events = 0
   readonly #faults: FaultInjector
+  readonly #orders: Orders
   readonly workload: Workload
   readonly #arenaBytes: number
   /** Frames too short for a flow's record now and then, so that it travels in pieces. */
@@ -133,9 +138,10 @@ export class Simulation {
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
-        isPaused: false, turnAt: Infinity, slowUs: 0, skewUs: 0 })
+        isPaused: false, isRetired: false, turnAt: Infinity, slowUs: 0, skewUs: 0 })
     }
     this.#faults = new FaultInjector(this)
+    this.#orders = new Orders(this)
   }
 
   // -- Nodes ---------------------------------------------------------------------------------------------------------
@@ -149,6 +155,7 @@ export class Simulation {
     const arena = arenas.get(this.#arenaBytes)?.pop() ?? new Arena(this.#arenaBytes)
     this.#used.push(arena)
     one.arena = arena
+    one.isRetired = false
     one.control = new SimPort(arena, (frame) => this.network.control(one.id, frame))
     const { config } = this
     const { flows } = this.options
@@ -237,14 +244,26 @@ export class Simulation {
     const { node } = one
     if (node === null) return
     this.ledger.crashes++
+    this.end(one, node)
+    this.network.stopped(one.id)
+  }
+
+  /** A node is here no more. */
+  end(one: SimNode, node: RuntimeNode | SwitchNode): void {
     this.#countGone(one, node)
     one.node = null
     one.turnAt = Infinity
     one.isPaused = false
-    for (const port of [one.control, one.external, ...one.links.values()]) {
-      for (const frame of port?.lose() ?? []) this.ledger.lose(frame)
+    for (const port of [one.control, one.external, ...one.links.values()]) for (const frame of port?.lose() ?? []) this.lose(one, frame)
+  }
+
+  /** A frame finds no node where it comes to. */
+  lose(one: SimNode, frame: Uint8Array): void {
+    if (one.isRetired && this.ledger.isOrdered && hasTrailer(frame)) {
+      const id = trailerId(frame, frame.length)
+      this.ledger.violate('state', `packet ${id} comes to runtime ${one.id}, which called itself empty and was removed`)
     }
-    this.network.stopped(one.id)
+    this.ledger.lose(frame)
   }
 
   #countGone(one: SimNode, node: RuntimeNode | SwitchNode): void {
@@ -315,81 +334,17 @@ export class Simulation {
           this.wake(one)
         }
       })
-    this.#command()
+    this.#orders.start()
     this.#faults.start()
     const faultsEnd = START_US + 60_000 + random.below(40_000)
     this.#until(faultsEnd)
     this.#faults.heal()
-    this.#isCommanding = false
+    this.#orders.stop()
     while (active > 0 && this.#until(queue.now + 5000));
     this.#converge()
     this.#until(queue.now + QUIET_US)
     this.#checkEnd()
     return this.#result()
-  }
-
-  #isCommanding = true
-
-  /** Moves and drains at random times. */
-  #command(): void {
-    if (!this.#isCommanding) return
-    const { random, queue } = this
-    queue.after(200 + random.below(3000), () => {
-      if (!this.#isCommanding) return
-      const runtimes = this.liveRuntimes()
-      if (runtimes.length > 1) {
-        const source = random.pick(runtimes)
-        const target = random.pick(this.config.runtimes)
-        const node = source.node as RuntimeNode
-        if (random.chance(0.03)) this.#stopPlacing()
-        else if (random.chance(0.05)) this.#drain(source)
-        else node.setMigrationTarget(target.id, 1 + random.below(12))
-        this.wake(source)
-      }
-      this.#command()
-    })
-  }
-
-  /** All runtimes drain at once for a while, so that new flows have to wait. */
-  #stopPlacing(): void {
-    const set = (on: boolean): void => {
-      for (const one of this.liveRuntimes()) {
-        (one.node as RuntimeNode).setDraining(on, this.queue.now + one.skewUs)
-        this.wake(one)
-      }
-    }
-    set(true)
-    this.queue.after(1000 + this.random.below(4000), () => { set(false) })
-  }
-
-  /** Drains a runtime, and lets it be used again when it is empty, or after a while. */
-  #drain(one: SimNode): void {
-    const node = one.node as RuntimeNode
-    const { queue } = this
-    node.setDraining(true, queue.now + one.skewUs)
-    let looks = 0
-    const look = (): void => {
-      if (one.node !== node) return
-      const target = this.random.pick(this.liveRuntimes())
-      if (node.isEmpty) {
-        const placed = this.nodes.filter((other) => other.isSwitch && other.node !== null)
-          .flatMap((other) => [...(other.node as SwitchNode).flows()]).find((flow) => flow.owner === one.id && flow.phase === 'active')
-        // Every switch has said that it places nothing there: no entry may name it, nor may a FlowOpen be on its way.
-        if (placed !== undefined && this.network.isReliable) {
-          this.ledger.violate('state', `runtime ${one.id} calls itself empty while flow ${placed.flow} is placed there`)
-        }
-      } else if (target !== undefined && target !== one) {
-        node.setMigrationTarget(target.id, 1000)
-      }
-      if (node.isEmpty || ++looks > 20) {
-        node.setDraining(false, queue.now + one.skewUs)
-        this.wake(one)
-      } else {
-        queue.after(1000, look)
-      }
-    }
-    queue.after(1000, look)
-    this.wake(one)
   }
 
   /** Lets time pass; false when nothing can happen any more or there have been too many events. */

@@ -37,6 +37,10 @@ export interface Guard {
   since: number
 }
 
+export function newGuard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
+  return { flow, record, replica, isAdopted, isDead: false, outputs: [], counts: new Map(), since: 0 }
+}
+
 export interface StepsHost {
   readonly mode: ReplicationMode
   /** In `async`: outputs of a flow between two copies of its record. */
@@ -76,6 +80,11 @@ export class Steps {
   /** True while outputs are kept. */
   get isWaiting(): boolean {
     return this.#kept.size > 0 || this.#unsent.size > 0
+  }
+
+  /** True while a step of a guard waits for room. */
+  isUnsent(guard: Guard): boolean {
+    return this.#unsent.has(guard)
   }
 
   /** A guard is given up, and its outputs are no longer kept here: those that were never sent are no longer counted either. */
