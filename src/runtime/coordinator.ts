@@ -443,6 +443,9 @@ export class Coordinator {
       // No room: its packets go back to the switch, which gives up on them in the end.
       if (block === 0) return context.anomaly('no-room-to-open')
       context.step('opening', 1)
+    } else if (arena.u8[block + KeyBlock.kind] === AbsentKind.claimed) {
+      // The tuple is claimed here in vain: it is a flow of its own.
+      context.step('opening', 1)
     } else if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) {
       return
     } else if (arena.f64[(block + KeyBlock.flow) >> 3] < flow) {
@@ -615,9 +618,11 @@ export class Coordinator {
     }
   }
 
-  /** Tells the layout of our chain to runtimes that have not heard it, so that they can take our flows. */
+  /** Tells the layout of our chain to runtimes that have not heard it, so that they can take our flows and leave us replicas of theirs. */
   #tellLayout(): void {
     const context = this.#context
+    // The frames of a replica would overtake our word about it at a switch that does not know us yet.
+    for (const id of context.switches.idsIn(context.switches.all)) if (!context.hasHeard(id)) return
     for (const id of this.#runtimes.keys()) {
       if (this.#layoutTold.has(id)) continue
       const channel = context.control(id)

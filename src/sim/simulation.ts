@@ -16,6 +16,7 @@ import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/clust
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import { IN_PROGRESS_BYTES, InProgress } from '../runtime/in-progress.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
 import { EventQueue } from './event-queue.ts'
@@ -24,12 +25,12 @@ import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
 import { Ledger, type Checker } from './ledger.ts'
 import { SimNetwork } from './network.ts'
 import { Orders } from './orders.ts'
-import { probe, type ProbePlace } from './probe.ts'
+import { Poisoned, probe, type ProbePlace } from './probe.ts'
 import { SimPort } from './sim-port.ts'
 import { SimTrace } from './sim-trace.ts'
 import { hasTrailer, trailerId } from './trailer.ts'
 import { translating } from './translating.ts'
-import { flowNumberOf, Workload } from './workload.ts'
+import { flowNumberOf, Workload, type Sent } from './workload.ts'
 
 export interface SimulationOptions {
   readonly seed: number
@@ -72,6 +73,8 @@ export interface SimNode {
   control: SimPort | null
   external: SimPort | null
   links: Map<number, SimPort>
+  /** What outlives it: whose packet it was running. */
+  readonly note: Int32Array
   isPaused: boolean
   /** It called itself empty and was taken out of the cluster; what comes for it now should not. */
   isRetired: boolean
@@ -113,6 +116,7 @@ export class Simulation {
   /** Frames too short for a flow's record now and then, so that it travels in pieces. */
   readonly #sessions: typeof SESSIONS
   readonly #used: Arena[] = []
+  readonly #quarantined: (readonly Int32Array[])[] = []
   /** Counts of nodes that are gone. */
   readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0 }
   readonly #dropReasons = new Set<string>()
@@ -138,7 +142,7 @@ export class Simulation {
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
-        isPaused: false, isRetired: false, turnAt: Infinity, slowUs: 0, skewUs: 0 })
+        note: new Int32Array(IN_PROGRESS_BYTES >> 2), isPaused: false, isRetired: false, turnAt: Infinity, slowUs: 0, skewUs: 0 })
     }
     this.#faults = new FaultInjector(this)
     this.#orders = new Orders(this)
@@ -185,7 +189,7 @@ export class Simulation {
         return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
       }
       one.node = createRuntimeNode({
-        ...common, incarnation: one.incarnation, chain: this.#chain(place), replication: this.options.replication, replicateEvery: 3,
+        ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place), replication: this.options.replication, replicateEvery: 3,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
@@ -195,7 +199,20 @@ export class Simulation {
         ports: { control: one.control, links },
       })
     }
+    this.#tellQuarantined(one)
     this.plan(one, this.queue.now + 1)
+  }
+
+  /** Every runtime is told, those to come too. */
+  quarantine(keys: readonly Int32Array[]): void {
+    this.#quarantined.push(keys)
+    for (const one of this.nodes) this.#tellQuarantined(one, keys)
+  }
+
+  #tellQuarantined(one: SimNode, ...lists: (readonly Int32Array[])[]): void {
+    if (one.isSwitch || one.node === null) return
+    const all = lists.length === 0 ? this.#quarantined : lists
+    for (const keys of all) (one.node as RuntimeNode).quarantine(keys, this.queue.now + one.skewUs)
   }
 
   #chain(place: ProbePlace): ChainMember[] {
@@ -222,21 +239,31 @@ export class Simulation {
     if (node === null || one.isPaused) return
     const { now } = this.queue
     this.trace.turn(now, one.id)
-    let isMore: boolean
-    try {
-      isMore = node.poll(now + one.skewUs)
-    } catch (error) {
-      if (!(error instanceof AssertionError)) throw error
-      this.ledger.violate('invariant', `node ${one.id}: ${error.message}`)
-      this.stop(one)
-      return
-    }
+    let isMore = false
+    if (!this.#live(one, () => { isMore = node.poll(now + one.skewUs) })) return
     const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = node.packets
     if (received + emitted + takenOver !== forwarded + dropped + buffered + handedOver) {
       this.ledger.violate('conservation', `node ${one.id}: ${JSON.stringify(node.packets)}`)
     }
     const due = isMore ? now + 1 + one.slowUs : Math.max(now + 1 + one.slowUs, node.nextDue() - one.skewUs)
     if (due < Infinity) this.plan(one, due)
+  }
+
+  /** Lets a node do something; false when it has died of it. */
+  #live(one: SimNode, act: () => void): boolean {
+    try {
+      act()
+    } catch (error) {
+      if (error instanceof Poisoned) {
+        this.#faults.poisoned(one, error.flow)
+        return false
+      }
+      if (!(error instanceof AssertionError)) throw error
+      this.ledger.violate('invariant', `node ${one.id}: ${error.message}`)
+      this.stop(one)
+      return false
+    }
+    return true
   }
 
   /** Ends a node without a word. */
@@ -267,9 +294,10 @@ export class Simulation {
   }
 
   #countGone(one: SimNode, node: RuntimeNode | SwitchNode): void {
-    const { dropped, buffered, handedOver, takenOver } = node.packets
+    const { received, emitted, forwarded, dropped, handedOver, takenOver } = node.packets
     this.#gone.dropped += dropped
-    this.#gone.inside += buffered
+    // In the middle of a turn some are neither here nor there.
+    this.#gone.inside += received + emitted + takenOver - forwarded - dropped - handedOver
     this.#gone.handedOver += handedOver
     this.#gone.takenOver += takenOver
     for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
@@ -297,8 +325,7 @@ export class Simulation {
       if (node === null) continue
       this.queue.after(20 + this.random.below(600), () => {
         if (one.node !== node) return
-        node.notifyClusterConfig(published, this.queue.now + one.skewUs)
-        this.wake(one)
+        if (this.#live(one, () => { node.notifyClusterConfig(published, this.queue.now + one.skewUs) })) this.wake(one)
       })
     }
   }
@@ -324,16 +351,7 @@ export class Simulation {
           turn()
         })
       },
-      ({ side, frame, id }) => {
-        const one = this.find(side + 1)
-        this.ledger.send(id)
-        this.trace.packet(queue.now, 'in', one.id, frame)
-        if (one.external === null || one.node === null) this.ledger.lose(frame)
-        else {
-          one.external.arrive(frame)
-          this.wake(one)
-        }
-      })
+      (sent) => { this.#come(sent) })
     this.#orders.start()
     this.#faults.start()
     const faultsEnd = START_US + 60_000 + random.below(40_000)
@@ -345,6 +363,21 @@ export class Simulation {
     this.#until(queue.now + QUIET_US)
     this.#checkEnd()
     return this.#result()
+  }
+
+  /** A packet comes from outside. */
+  #come({ side, frame, id }: Sent): void {
+    const one = this.find(side + 1)
+    this.ledger.send(id)
+    this.trace.packet(this.queue.now, 'in', one.id, frame)
+    if (one.external === null || one.node === null) return this.ledger.lose(frame)
+    one.external.arrive(frame)
+    this.wake(one)
+  }
+
+  /** A packet comes that its runtime will die of, of some flow or of this one again; the flow's number, 0 if there was none. */
+  poison(again = 0): number {
+    return this.workload.poison((sent) => { this.#come(sent) }, again)
   }
 
   /** Lets time pass; false when nothing can happen any more or there have been too many events. */
