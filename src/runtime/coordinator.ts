@@ -525,6 +525,7 @@ export class Coordinator {
       this.protection.withoutSwitches(mask)
     }
     this.incoming.configured(gone.reduce((mask, bit) => mask | bit, 0))
+    this.outgoing.switchesCame(come.reduce((mask, id) => mask | context.switches.bitOf(id), 0))
     for (const id of come) {
       if (!this.#announcements.has(id)) context.step('announcing', 1)
       this.#announcements.set(id, { flows: context.engine.flows(), record: 0, openings: context.absent.blocks(), block: 0, since: context.now,
@@ -560,12 +561,22 @@ export class Coordinator {
     this.draining.set(on, this.#runtimes.keys())
   }
 
+  /** True when all that was said on the control network has been heard: packets that went back with moves, too. */
+  get #isHeard(): boolean {
+    for (const id of [...this.#runtimes.keys(), ...this.#switches.map((entry) => entry.id)]) {
+      const channel = this.#context.control(id)
+      if (channel?.hasReached?.(channel.position ?? 0) === false) return false
+    }
+    return true
+  }
+
   /** True when nothing of any flow is here, and nothing can come (PROTOCOL 24). */
   get isEmpty(): boolean {
     const { engine, absent, buffered } = this.#context
     const isNoFlow = engine.table.size === 0 && absent.size === 0 && this.incoming.isIdle && this.closings.size === 0 &&
       this.outgoing.moves.size === 0 && this.replicas.size === 0
-    return this.draining.isAnswered && isNoFlow && engine.buffered === 0 && buffered === 0
+    return this.draining.isAnswered && isNoFlow && engine.buffered === 0 && buffered === 0 &&
+      (this.#isHeard || planted['drained-early'])
   }
 
   // -- Time ----------------------------------------------------------------------------------------------------------

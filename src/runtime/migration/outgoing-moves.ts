@@ -518,7 +518,9 @@ export class OutgoingMoves {
       return true
     }
     const from = context.switches.bitOf(i32[d + Descriptor.switch])
-    if (move.state === 'aborting' && (move.passed & from) === 0) return false
+    // One that is gone may have sent it behind packets that are held, or ahead of all.
+    const isAhead = from === 0 ? move.held.count === 0 : (move.passed & from) === 0
+    if (move.state === 'aborting' && isAhead) return false
     if (move.held.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
       context.drop(slot, 'move-buffer')
     } else {
@@ -660,6 +662,11 @@ export class OutgoingMoves {
         this.#finishGoingBack(move)
       }
     }
+  }
+
+  /** Switches in a new life: they have sent nothing before a move that goes back, and their packets go behind those of the life before. */
+  switchesCame(mask: number): void {
+    for (const move of this.moves.values()) if (move.state === 'aborting') move.passed |= mask
   }
 
   /** A switch has come back knowing nothing: what it was to do is said again. */

@@ -8,8 +8,8 @@ import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout,
 } from '../../messages/replication.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
-import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
-import { begin, epochOf, flowOf, writeKey, type RuntimeContext } from '../runtime-context.ts'
+import { ALIAS_BYTES, ALIAS_WORDS, aliasCount } from '../alias-claims.ts'
+import { begin, epochOf, flowOf, isTooLong, writeKey, type RuntimeContext } from '../runtime-context.ts'
 
 export interface Adoption {
   /** An AdoptKind. */
@@ -19,6 +19,11 @@ export interface Adoption {
   /** The runtime whose replica this one replaces, 0 for none. */
   readonly former: number
   readonly formerIncarnation: number
+}
+
+/** True for a flow that is larger than a message to a runtime may be: it can have no replica there while it is. */
+export function isTooLargeToAdopt(context: RuntimeContext, record: number, replica: number): boolean {
+  return isTooLong(context.control(replica), AdoptFlow, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record))
 }
 
 /** Sends the whole flow to a runtime; false when there is no room, or the flow is larger than any. */
@@ -35,7 +40,7 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
     }
   }
   const bytes = aliases.length * ALIAS_BYTES + engine.exportBytes(record)
-  if (channel?.messageBytesMax !== undefined && AdoptFlow.bytes + bytes > channel.messageBytesMax) return false
+  if (isTooLong(channel, AdoptFlow, bytes)) return false
   const at = begin(context, channel, AdoptFlow, flowOf(context, record), epochOf(context, record), false, bytes)
   if (at === 0) return false
   arena.u8[at + MessageField.code] = adoption.kind

@@ -25,7 +25,7 @@ import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
 import { newGuard, Steps, type Guard } from './steps.ts'
-import { sendAdoption } from './adoption.ts'
+import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
 import { sendRetire } from './replicas.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
@@ -259,6 +259,10 @@ export class Protection {
     // Its copy would stay for ever.
     if (early !== 0 && !isEarly) sendHead(context, context.control(early), ForgetFlow, flow, 0)
     securing.replica = isEarly ? early : this.#choose(except)
+    if (securing.replica !== 0 && isTooLargeToAdopt(context, record, securing.replica)) {
+      context.anomaly('too-large-to-replicate')
+      securing.replica = 0
+    }
     securing.isAsked = securing.isAdopted = securing.isRerouted = false
     if (securing.replica === 0) return this.#changeReleaser(securing)
     const { old, isMarked, epoch } = securing
@@ -325,9 +329,10 @@ export class Protection {
    * Who has released the flow's frames so far and lives: a switch that is told of the change before it has heard of the flow still has
    * those coming. 0: whoever it was is dead.
    */
-  #releaserBefore({ old, isReleaser }: Securing): number {
-    if (this.#host.mode !== 'commit' || (old?.isDead === true && !isReleaser)) return 0
-    return old === null || isReleaser ? this.#context.self : old.replica
+  #releaserBefore({ old, isReleaser, isPromotion }: Securing): number {
+    if (this.#host.mode !== 'commit') return 0
+    if (old === null || isReleaser || isPromotion) return this.#context.self
+    return old.isDead ? 0 : old.replica
   }
 
   /** The target of the dead owner's move hands over what it buffers when it has heard from these switches. */
@@ -551,13 +556,13 @@ export class Protection {
 
   #secureBare(): void {
     if (this.#context.isStrained()) return
-    const hasCandidates = this.#host.candidates().length > 0
     let left = BARE_PER_TURN
     for (const [flow, record] of this.#bare) {
       if (left-- === 0 || this.securing.size >= SECURING_MAX) return
       const guard = this.#guards.get(flow)
       // Without a runtime to keep a replica, flows whose replica has died or is to go run on without one.
-      if (!hasCandidates && guard === undefined) continue
+      const candidate = this.#host.candidates()[0] ?? 0
+      if (guard === undefined && (candidate === 0 || isTooLargeToAdopt(this.#context, record, candidate))) continue
       if (guard !== undefined && !guard.isDead) {
         if (!this.#host.isLeaving(guard.replica)) {
           // It stays after all.

@@ -302,6 +302,8 @@ export class Replicas {
     const context = this.#context
     const replica = this.#replicas.get(flow)
     if (replica === undefined || replica.owner !== owner) return context.anomaly('unknown-replica')
+    // Whatever was changed before has been.
+    replica.former = 0
     replica.movingTo = target
     replica.movingEpoch = epoch
     sendHead(context, context.control(owner), MovingFlowReply, flow, epoch, 0, target)
