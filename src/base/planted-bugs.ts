@@ -35,6 +35,7 @@ export const plantedBugs = {
   'secured-without-go': 'a new replica releases packets before the switches say Go (9)',
   'everything-resent': 'packets that a dead replica may have released are released again (13)',
   'promote-unasked': 'a replica of a flow that was moving is promoted without asking its target (11)',
+  'poison-reruns': 'a flow of which a packet has killed a runtime goes on at its replica as if nothing had been (22)',
   'bare-after-move': 'a flow that has moved gets no replica (11)',
 } as const
 

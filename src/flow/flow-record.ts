@@ -70,8 +70,12 @@ export const FlowFlag = {
   dropAll: 1,
   /** Some NFs are bypassed for this flow (the `bypass` bits). */
   bypass: 2,
+  /** A packet of it may have killed a runtime: it runs off the fast path, where that would be noted. */
+  careful: 4,
   /** Its packets go to the manager, its timers stand still. */
   paused: 8,
+  /** A packet of it has killed a runtime: nothing of it is run. */
+  poisoned: 16,
 } as const
 
 /** What of a TCP connection's life the engine itself has seen, bits of the record's `tcp` byte. */

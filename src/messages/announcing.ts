@@ -30,9 +30,9 @@ export const AnnounceDone = message(21, 'AnnounceDone')
  */
 export const ConfigApplied = message(30, 'ConfigApplied')
 
-/** Place no new flow at the sender (`code` 1), or do again (0). */
+/** Place no new flow, nor, at a runtime, a new replica, at the sender (`code` 1), or do again (0). */
 export const StopPlacing = message(22, 'StopPlacing')
-/** In-band: behind the last `FlowOpen` of a flow that this switch has placed at the receiver. */
+/** Of a switch in-band, behind the last `FlowOpen` of a flow placed at the receiver; of a runtime behind its last `AdoptFlow`. */
 export const StopPlacingReply = message(23, 'StopPlacingReply')
 
 /** The sender's load, from each runtime to the switches now and then. */

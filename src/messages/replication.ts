@@ -29,9 +29,12 @@ export const AdoptKind = {
 
 /**
  * Keep this flow's record. `code` is an {@link AdoptKind}. `node` 1: you release its frames. The tail is `aliases` alias keys of 12 words,
- * then the snapshot.
+ * then the snapshot. `former` is the runtime whose replica yours replaces, 0 for none: should the owner die, it is to release no more.
  */
-export const AdoptFlow = message(31, 'AdoptFlow', { withKey: true, fields: { layout: u32, aliases: u32 }, hasTail: true })
+export const AdoptFlow = message(31, 'AdoptFlow', { withKey: true, fields: { layout: u32, aliases: u32, former: u32, formerIncarnation: u32 },
+  hasTail: true })
+export const AdoptFlowFormer = fieldOf(AdoptFlow, 'former')
+export const AdoptFlowFormerIncarnation = fieldOf(AdoptFlow, 'formerIncarnation')
 export const AdoptFlowLayout = fieldOf(AdoptFlow, 'layout')
 export const AdoptFlowAliases = fieldOf(AdoptFlow, 'aliases')
 /** `code`: an {@link AdoptRefusal}. */
@@ -50,18 +53,28 @@ export const padded = (bytes: number): number => (bytes + 7) & ~7
 /** An output of the next step. `node` is the switch that it leaves by. */
 export const ReleasePacket = message(34, 'ReleasePacket', { hasTail: true })
 
-/** Say `Drained` at this epoch on every link, behind what you have released, as soon as you know the configuration `configVersion`. */
+/**
+ * Say `Drained` at this epoch on every link, behind what you have released, as soon as you know the configuration `configVersion`. `code` 1:
+ * and forget the flow, which goes on without a replica.
+ */
 export const RetireFlow = message(35, 'RetireFlow', { fields: { configVersion: u32 } })
 export const RetireFlowConfigVersion = fieldOf(RetireFlow, 'configVersion')
 /** The flow has ended, or its replica is elsewhere. */
 export const ForgetFlow = message(36, 'ForgetFlow')
 
-/** The flow is about to move to `node` at `epoch`: should its owner die, ask before you promote yourself. `node` 0: it stays. */
+/**
+ * The flow is about to move to `node` at `epoch`, or, if that is its owner, to another replica: should its owner die, ask before you promote
+ * yourself. `node` 0: it stays.
+ */
 export const MovingFlow = message(37, 'MovingFlow')
 export const MovingFlowReply = message(38, 'MovingFlowReply')
 
-/** Have you installed this flow, at this epoch or a higher one? If not you refuse its record from now on. */
-export const AskFlow = message(39, 'AskFlow', { withKey: true })
+/**
+ * Have you installed this flow, or its replica, at this epoch or a higher one? If not you refuse its record from now on. Answered when the
+ * configuration `configVersion` is known, from which on nothing comes from the owner that is dead by it.
+ */
+export const AskFlow = message(39, 'AskFlow', { withKey: true, fields: { configVersion: u32 } })
+export const AskFlowConfigVersion = fieldOf(AskFlow, 'configVersion')
 /** `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. */
 export const AskFlowReply = message(40, 'AskFlowReply')
 /** The source of a move to here has died before its record came; you have its replica. */

@@ -424,11 +424,12 @@ test('draining twice is draining once; a draining runtime takes no flow', () => 
   const one = among()
   one.node.setDraining(true, one.now)
   one.node.setDraining(true, one.now)
-  assert.deepEqual(one.turn(2).take(), ['StopPlacing 1 code 1', 'StopPlacing 2 code 1'])
+  assert.deepEqual(one.turn(2).take(), ['StopPlacing 1 code 1', 'StopPlacing 2 code 1', 'StopPlacing 12 code 1', 'StopPlacing 13 code 1'])
   assert.deepEqual(prepare(one, 1), [`PrepareFlowReply 12 code ${MoveRefusal.draining}`])
   one.node.setDraining(false, one.now)
   one.node.setDraining(false, one.now)
-  assert.deepEqual([one.turn(2).take(), one.node.openSteps.draining], [['StopPlacing 1', 'StopPlacing 2'], 0])
+  assert.deepEqual([one.turn(2).take(), one.node.openSteps.draining],
+    [['StopPlacing 1', 'StopPlacing 2', 'StopPlacing 12', 'StopPlacing 13'], 0])
   assert.deepEqual(prepare(one, 1), ['PrepareFlowReply 12'])
 })
 

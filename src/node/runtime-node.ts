@@ -20,6 +20,7 @@ import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { Port } from '../packet/port.ts'
 import { createEngine, defaultPolicy, type EngineEvents, type EnginePolicy } from '../runtime/engine.ts'
+import type { InProgress } from '../runtime/in-progress.ts'
 import { Coordinator } from '../runtime/coordinator.ts'
 import { PeerSwitches } from '../runtime/peer-switches.ts'
 import {
@@ -53,6 +54,8 @@ export interface RuntimeNodeOptions {
   readonly config: ClusterConfig
   readonly ports: { readonly control: Port; readonly links: ReadonlyMap<number, Port> }
   readonly events?: EngineEvents
+  /** Where it is noted whose packet is about to run: memory that outlives the process (PROTOCOL 22). */
+  readonly inProgress?: InProgress
   /** Takes the records that network functions make. */
   readonly onRecord?: (record: DecodedRecord) => void
   /** Sees every message before it is handled: for transcripts and traces. */
@@ -86,7 +89,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
 
   const engine = createEngine({
     arena, chain: options.chain, limits: options.limits, timeouts: options.timeouts, policy: options.policy ?? defaultPolicy,
-    seed: options.seed, wasm: options.wasm, events: options.events,
+    seed: options.seed, wasm: options.wasm, events: options.events, inProgress: options.inProgress,
     manager: {
       unknown: (d) => (coordinator as Coordinator).manager.unknown(d),
       expects: (d) => (coordinator as Coordinator).manager.expects(d),
@@ -379,6 +382,14 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     return accepted
   }
 
+  /**
+   * Flows that a runtime which has died was running, as `readInProgress` tells: of one alone no packet is run here any more, of several each
+   * with care. To be told to every runtime before the configuration that fences the dead one, and to those that start later.
+   */
+  function quarantine(keys: readonly Int32Array[], now: TimeUs): void {
+    for (const key of keys) engine.quarantine(key, keys.length > 1, now)
+  }
+
   const counts: PacketCounts = { received: 0, emitted: 0, forwarded: 0, dropped: 0, buffered: 0, handedOver: 0, takenOver: 0 }
   function packets(): PacketCounts {
     const { statistics } = engine
@@ -423,7 +434,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
 
   const node = {
     kind: 'runtime', id, incarnation, engine,
-    poll, nextDue, notifyClusterConfig, attachLink, setMigrationTarget, setDraining,
+    poll, nextDue, notifyClusterConfig, attachLink, setMigrationTarget, setDraining, quarantine,
     get packets() { return packets() },
     dropReasons,
     /** What the control sessions have counted. */

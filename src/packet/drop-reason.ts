@@ -21,6 +21,7 @@ export const engineDropReasons = {
   'hold-limit': 'a network function held more packets than the limit allows',
   'hold-ended': 'a held packet whose flow ended before it was released',
   'emit-limit': 'a network function emitted more packets at once than the limit allows',
+  'quarantined': 'a packet of this flow has killed a runtime: none of it is run any more',
 } as const
 
 export type EngineDropReason = keyof typeof engineDropReasons

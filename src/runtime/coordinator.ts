@@ -38,6 +38,7 @@ import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS, AliasClaims, aliasCount, writeAliases } from './alias-claims.ts'
 import { Closings } from './closings.ts'
+import { Draining } from './draining.ts'
 import type { FlowManager } from './engine.ts'
 import { isChainLayout, layoutHash, type ChainLayout } from './flow-snapshot.ts'
 import { IncomingMoves } from './migration/incoming-moves.ts'
@@ -90,6 +91,7 @@ export class Coordinator {
   readonly claims: AliasClaims
   readonly replicas: Replicas
   readonly protection: Protection
+  readonly draining: Draining
   readonly #context: RuntimeContext
   readonly #scratch: number
   #runtimes = new Map<number, number>()
@@ -99,13 +101,12 @@ export class Coordinator {
   readonly #announcements = new Map<number, Announcement>()
   readonly #layoutBytes: Uint8Array
   #layoutTold = new Set<number>()
-  #isDraining = false
-  /** Switches that have not yet said that they place nothing here. */
-  #stopping = 0
   #nextSweep = 0
   #nextWorkload = 0
   /** Runtimes of the configuration that are to get no new flows. */
   #draining = new Set<number>()
+  /** Runtimes that have asked for no more replicas, for they are to be emptied. */
+  readonly #stopped = new Set<number>()
   /** Runtimes that may keep replicas of flows here. */
   #keepers: readonly number[] = []
   /** Switches that are still to hear that we have taken the configuration. */
@@ -113,19 +114,23 @@ export class Coordinator {
 
   constructor(context: RuntimeContext, options: CoordinatorOptions) {
     this.#context = context
+    this.draining = new Draining(context)
     this.replicas = new Replicas(context, {
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       // What is being taken back, or may yet be, lives here too.
       owns: (key, flow, epoch) => this.outgoing.mayTakeBack(flow) || this.#owns(key, flow, epoch),
+      yields: (flow, replica) => this.incoming.yields(flow, replica),
       promote: (replica) => { this.#promote(replica) },
       runtimes: () => this.#runtimes.keys(),
     })
     this.protection = new Protection(context, {
       mode: options.replication, every: options.every,
       candidates: () => this.#keepers,
+      isLeaving: (id) => this.#isLeaving(id),
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
-      isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow),
+      isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) || this.incoming.has(flow) ||
+        this.claims.has(flow),
     })
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
     this.closings = new Closings(context, {
@@ -141,7 +146,7 @@ export class Coordinator {
       (flow) => this.closings.has(flow) || this.incoming.has(flow) || this.claims.has(flow) || this.protection.securing.has(flow),
       this.protection)
     this.incoming = new IncomingMoves(context, {
-      isDraining: () => this.#isDraining,
+      isDraining: () => this.draining.isOn,
       announce: (record, switchId) => { this.#announceFlow(switchId, record, true) },
       recordOf: (key) => this.#find(key),
       hashOf,
@@ -173,13 +178,28 @@ export class Coordinator {
     const { engine } = this.#context
     this.#keepers = [...this.#runtimes.keys()].filter((id) => {
       const layout = this.#layouts.get(id)
-      return layout !== undefined && !this.#draining.has(id) && layoutHash(layout) === engine.layoutHash
+      return layout !== undefined && !this.#isLeaving(id) && layoutHash(layout) === engine.layoutHash
     })
   }
 
-  #owns(key: number, flow: number, epoch: number): boolean {
+  /** True for a runtime that is to become empty: what it keeps for others is to be kept elsewhere. */
+  #isLeaving(id: number): boolean {
+    return this.#draining.has(id) || this.#stopped.has(id)
+  }
+
+  /** A runtime wants no more replicas, or does again. */
+  #stopKeeping(runtime: number, isStopped: boolean): void {
+    if (isStopped) this.#stopped.add(runtime)
+    else this.#stopped.delete(runtime)
+    this.#findKeepers()
+    this.protection.keepersChanged()
+    if (isStopped) sendHead(this.#context, this.#context.control(runtime), StopPlacingReply, 0, 0)
+  }
+
+  #owns(key: Int32Array, flow: number, epoch: number): boolean {
     const context = this.#context
-    const record = this.#find(key)
+    context.arena.i32.set(key, this.#scratch + Descriptor.key)
+    const record = context.engine.findFlow(this.#scratch)
     return record !== 0 && flowOf(context, record) === flow && epochOf(context, record) >= epoch
   }
 
@@ -198,7 +218,8 @@ export class Coordinator {
       engine.addAlias(record, this.#scratch + Descriptor.key, replica.aliases[i + KEY_WORDS] !== 0)
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
-    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true })
+    const former = this.#runtimes.get(replica.former) === replica.formerIncarnation ? replica.former : 0
+    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true, former })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -348,14 +369,18 @@ export class Coordinator {
       case AdoptFlowReply.type: return this.protection.adoptReply(peer, flow, epoch, code)
       case CommitStep.type: return this.replicas.step(peer, at, bytes, flow, epoch)
       case ReleasePacket.type: return this.replicas.releasePacket(peer, at, bytes, flow, epoch)
-      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2])
+      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2], code !== 0)
       case ForgetFlow.type: return this.replicas.forget(peer, flow)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1])
-      case MovingFlowReply.type: return this.outgoing.movingReply(peer, flow)
-      case AskFlow.type: return this.replicas.asked(peer, at, flow, epoch, this.incoming.yields(flow, peer))
+      case MovingFlowReply.type:
+        if (!this.protection.movingReply(peer, flow)) this.outgoing.movingReply(peer, flow)
+        return
+      case AskFlow.type: return this.replicas.asked(peer, at, flow, epoch)
       case AskFlowReply.type: return this.replicas.answer(peer, flow, code)
       case YieldFlow.type: return this.#yielded(peer, flow, epoch)
       case AnnounceChain.type: return this.#chainAnnounced(peer, at, bytes)
+      case StopPlacing.type: return this.#stopKeeping(peer, code !== 0)
+      case StopPlacingReply.type: return this.draining.stopped(0, peer)
       // Planted bug: the answer has come past the data.
       case RerouteFlowReply.type:
         if (planted['barrier-out-of-band']) return this.#rerouteReply(peer, flow, epoch)
@@ -374,9 +399,7 @@ export class Coordinator {
       case FlowOpen.type: return this.#flowOpen(switchId, at)
       case CloseFlowReply.type: return this.closings.reply(switchId, flow, arena.u8[at + MessageField.code] !== 0)
       case RerouteFlowReply.type: return this.#rerouteReply(switchId, flow, epoch)
-      case StopPlacingReply.type:
-        this.#stopping &= ~context.switches.bitOf(switchId)
-        return
+      case StopPlacingReply.type: return this.draining.stopped(context.switches.bitOf(switchId))
     }
     context.anomaly('unexpected-message')
   }
@@ -419,6 +442,9 @@ export class Coordinator {
       block = context.absent.add(key, hash)
       // No room: its packets go back to the switch, which gives up on them in the end.
       if (block === 0) return context.anomaly('no-room-to-open')
+      context.step('opening', 1)
+    } else if (arena.u8[block + KeyBlock.kind] === AbsentKind.claimed) {
+      // The tuple is claimed here in vain: it is a flow of its own.
       context.step('opening', 1)
     } else if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) {
       return
@@ -479,6 +505,8 @@ export class Coordinator {
     for (const id of fenced) {
       this.#layouts.delete(id)
       this.#layoutTold.delete(id)
+      this.#stopped.delete(id)
+      this.draining.stopped(0, id)
     }
     this.#findKeepers()
     for (const id of fenced) {
@@ -487,15 +515,17 @@ export class Coordinator {
       this.protection.fenced(id)
       this.replicas.fenced(id)
     }
+    this.outgoing.forgetTold(fenced)
     const { gone, come } = context.switches.update(config.switches, config.version)
     this.claims.refuseWithout(config.switches.filter((entry) => entry.incarnation !== 0))
     for (const mask of gone) {
-      this.#stopping &= ~mask
+      this.draining.stopped(mask)
       this.closings.withoutSwitches(mask)
       this.outgoing.withoutSwitches(mask)
       this.protection.withoutSwitches(mask)
     }
     this.incoming.configured(gone.reduce((mask, bit) => mask | bit, 0))
+    this.outgoing.switchesCame(come.reduce((mask, id) => mask | context.switches.bitOf(id), 0))
     for (const id of come) {
       if (!this.#announcements.has(id)) context.step('announcing', 1)
       this.#announcements.set(id, { flows: context.engine.flows(), record: 0, openings: context.absent.blocks(), block: 0, since: context.now,
@@ -506,7 +536,8 @@ export class Coordinator {
       this.#announcements.delete(id)
       context.step('announcing', -1)
     }
-    if (this.#isDraining) this.#tellPlacing(come, true)
+    this.draining.come(come, [...runtimes.keys()].filter((id) => before.get(id) !== runtimes.get(id)))
+    this.protection.keepersChanged()
     this.replicas.configured()
     this.#applying = context.switches.all
     this.#sayApplied()
@@ -526,32 +557,26 @@ export class Coordinator {
     }
   }
 
-  get isDraining(): boolean {
-    return this.#isDraining
-  }
-
   setDraining(on: boolean): void {
-    const { switches } = this.#context
-    if (on === this.#isDraining) return
-    this.#isDraining = on
-    this.#context.step('draining', on ? 1 : -1)
-    this.#stopping = on ? switches.all : 0
-    this.#tellPlacing([...switches.idsIn(switches.all)], on)
+    this.draining.set(on, this.#runtimes.keys())
   }
 
-  #tellPlacing(switches: readonly number[], stop: boolean): void {
-    const context = this.#context
-    for (const id of switches) {
-      if (stop) this.#stopping |= context.switches.bitOf(id)
-      sendHead(context, context.control(id), StopPlacing, 0, 0, stop ? 1 : 0)
+  /** True when all that was said on the control network has been heard: packets that went back with moves, too. */
+  get #isHeard(): boolean {
+    for (const id of [...this.#runtimes.keys(), ...this.#switches.map((entry) => entry.id)]) {
+      const channel = this.#context.control(id)
+      if (channel?.hasReached?.(channel.position ?? 0) === false) return false
     }
+    return true
   }
 
   /** True when nothing of any flow is here, and nothing can come (PROTOCOL 24). */
   get isEmpty(): boolean {
-    const { engine, absent } = this.#context
-    return this.#isDraining && (this.#stopping === 0 || planted['drained-early']) && engine.table.size === 0 && absent.size === 0 &&
-      this.incoming.isIdle && this.closings.size === 0 && this.outgoing.moves.size === 0 && this.replicas.size === 0
+    const { engine, absent, buffered } = this.#context
+    const isNoFlow = engine.table.size === 0 && absent.size === 0 && this.incoming.isIdle && this.closings.size === 0 &&
+      this.outgoing.moves.size === 0 && this.replicas.size === 0
+    return this.draining.isAnswered && isNoFlow && engine.buffered === 0 && buffered === 0 &&
+      (this.#isHeard || planted['drained-early'])
   }
 
   // -- Time ----------------------------------------------------------------------------------------------------------
@@ -604,9 +629,11 @@ export class Coordinator {
     }
   }
 
-  /** Tells the layout of our chain to runtimes that have not heard it, so that they can take our flows. */
+  /** Tells the layout of our chain to runtimes that have not heard it, so that they can take our flows and leave us replicas of theirs. */
   #tellLayout(): void {
     const context = this.#context
+    // The frames of a replica would overtake our word about it at a switch that does not know us yet.
+    for (const id of context.switches.idsIn(context.switches.all)) if (!context.hasHeard(id)) return
     for (const id of this.#runtimes.keys()) {
       if (this.#layoutTold.has(id)) continue
       const channel = context.control(id)

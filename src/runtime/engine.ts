@@ -50,6 +50,8 @@ import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../
 import { FlowAliases } from './flow-aliases.ts'
 import { CACHE_HINT_BYTES, writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
 import { createEmitter } from './emitter.ts'
+import type { InProgress } from './in-progress.ts'
+import { Quarantine, Quarantined } from './quarantine.ts'
 import { HeldPacketLists } from './held-packets.ts'
 import { RecordBuffer, type RecordOrigin } from '../nf/record-buffer.ts'
 import { dropReasonOfVerdict, Verdict } from '../nf/verdict.ts'
@@ -72,6 +74,8 @@ export const defaultPolicy: EnginePolicy = { nfError: 'drop', nonIp: 'pass', whe
 export interface EngineEvents {
   /** A flow is about to end; its record is still whole. */
   flowEnded?(record: number, end: FlowEnd): void
+  /** A packet of a flow in quarantine is about to be dropped: its frame is at this offset, for a capture. */
+  quarantined?(frame: number, length: number): void
   /** An NF threw for the first time. */
   nfFailed?(nf: string, error: unknown): void
 }
@@ -115,6 +119,8 @@ export interface EngineOptions {
   readonly wasm?: boolean
   readonly events?: EngineEvents
   readonly manager?: FlowManager
+  /** Where it is noted whose packet is about to run, for whoever comes after a process that has died in one. */
+  readonly inProgress?: InProgress
 }
 
 export interface EngineStatistics {
@@ -178,7 +184,7 @@ const HINT_FLOWS_MIN = 4096
 export type Engine = ReturnType<typeof createEngine>
 
 export function createEngine(options: EngineOptions) {
-  const { arena, limits, timeouts, policy, events = {}, manager = null } = options
+  const { arena, limits, timeouts, policy, events = {}, manager = null, inProgress = null } = options
   const { i32, u8, u16, f64, u32 } = arena
 
   const statistics: EngineStatistics = {
@@ -292,6 +298,7 @@ export function createEngine(options: EngineOptions) {
   const clock = arena.allocate('clock', 64) >> 3
   let evictionHand = 0
   const failedNfs = new Set<number>()
+  const quarantine = new Quarantine()
 
   // -- Batch ---------------------------------------------------------------------------------------------------------
 
@@ -327,6 +334,7 @@ export function createEngine(options: EngineOptions) {
     for (let d = descriptors; d < end; d += WORDS) {
       if (fast !== null) {
         i32[fastPathProgram + OUTPUTS] = (outputs + outputCount) << 2
+        if (inProgress !== null) noteBatch(d, end)
         d = fast(d << 2, end << 2, fastPathProgram << 2, guessed ? 1 : 0) >> 2
         outputCount = (i32[fastPathProgram + OUTPUTS] >> 2) - outputs
         if (d === end) break
@@ -342,6 +350,7 @@ export function createEngine(options: EngineOptions) {
       if (injectCount > 0) runInjected(d)
     }
     injectCount = 0
+    if (inProgress !== null) inProgress.end()
     packet.d = idleDescriptor
     if (count > 0) {
       if (epochUs < 0) startClock(f64[(descriptors + TIME) >> 1])
@@ -350,6 +359,13 @@ export function createEngine(options: EngineOptions) {
     countOutput()
     statistics.received += count
     return outputCount
+  }
+
+  /** The fast path runs as many as it can of these, and says only then which. */
+  function noteBatch(first: number, end: number): void {
+    const note = inProgress as InProgress
+    note.end()
+    for (let d = first; d < end; d += WORDS) if (i32[d + RESULT] === 0 && i32[d + RECORD] !== 0) note.add(i32, i32[d + RECORD] >> 2)
   }
 
   /** The first stages of a batch: the twin of the kernel packet/kernels/classify.as.ts. */
@@ -451,6 +467,7 @@ export function createEngine(options: EngineOptions) {
       f64[(record + R_BYTES) >> 3] += i32[d + WIRE_LENGTH]
       packet.d = d
       packet.direction = ((meta >>> 16) ^ (state >>> 16)) & 1
+      if (inProgress !== null) inProgress.begin(i32, record >> 2)
       const verdict = run(record)
       if (verdict === 0) {
         progress.nf = -1
@@ -469,6 +486,7 @@ export function createEngine(options: EngineOptions) {
       const record = i32[d + RECORD]
       packet.d = d
       packet.direction = ((i32[d + META] >>> 16) ^ (i32[(record + R_PHASE) >> 2] >>> 16)) & 1
+      if (inProgress !== null) inProgress.begin(i32, record >> 2)
       const verdict = tails[nfOfPart[part]](record)
       if (verdict === 0) {
         progress.nf = -1
@@ -544,6 +562,10 @@ export function createEngine(options: EngineOptions) {
     if (record === 0 && (i32[d + META] & Meta.related) !== 0 && (manager === null || !manager.expects(d))) {
       parser.useOwnKey(d)
       record = find(d)
+    }
+    if (record === 0 && quarantine.of(i32, d + KEY, f64[(d + TIME) >> 1]) === Quarantined.poisoned) {
+      dropQuarantined(d)
+      return 0
     }
     if (record === 0) {
       if (manager !== null) {
@@ -622,8 +644,10 @@ export function createEngine(options: EngineOptions) {
     } else if (manager !== null) {
       manager.opened(record, d)
     }
+    if (quarantine.size > 0) applyQuarantine(record)
     packet.d = d
     packet.direction = ((meta >>> 16) & 1) ^ fromB
+    if (inProgress !== null) inProgress.begin(i32, record >> 2)
     for (let i = 0; i < nfs.length; i++) {
       const nf = nfs[i] as ChainNf
       if (nf.methods.allocateFlowState === undefined) continue
@@ -758,6 +782,10 @@ export function createEngine(options: EngineOptions) {
         return
       }
     }
+    if ((u8[record + FlowRecord.flags] & FlowFlag.poisoned) !== 0) {
+      dropQuarantined(d)
+      return
+    }
     const meta = i32[d + META]
     if ((meta & TCP_CHANGES) !== 0) {
       const reopened = tcpLife(d, record, (meta >>> 8) & 255, (meta >>> 16) & 1)
@@ -774,6 +802,7 @@ export function createEngine(options: EngineOptions) {
       drop(d, DropReason['nf-error'])
       return
     }
+    if (inProgress !== null) inProgress.begin(i32, record >> 2)
     const verdict = (flags & FlowFlag.bypass) !== 0
       ? runFrom(record, 0, u16[(record + FlowRecord.bypass) >> 1])
       : run(record)
@@ -783,6 +812,32 @@ export function createEngine(options: EngineOptions) {
     } else {
       notForwarded(d, record, verdict)
     }
+  }
+
+  function dropQuarantined(d: number): void {
+    events.quarantined?.(i32[d + FRAME], i32[d + LENGTH])
+    drop(d, DropReason['quarantined'])
+  }
+
+  /** A flow that is here now: it may be one that has killed a runtime. */
+  function applyQuarantine(record: number): void {
+    const kind = quarantine.of(i32, record >> 2, f64[clock])
+    if (kind === Quarantined.no) return
+    u8[record + FlowRecord.flags] |= kind === Quarantined.poisoned ? FlowFlag.poisoned : FlowFlag.careful
+  }
+
+  /**
+   * Runs no packet of the flow with this key from now on, whether it is here or comes here (PROTOCOL 22). To be called with what
+   * {@link readInProgress} says of a runtime that has died, before the flow can be promoted here.
+   *
+   * @param isSuspect one of several, of which one has done it: it runs with care
+   */
+  function quarantineFlow(key: Int32Array, isSuspect: boolean, now: TimeUs): void {
+    quarantine.add(key, isSuspect ? Quarantined.suspect : Quarantined.poisoned, now)
+    i32.set(key, idleDescriptor + KEY)
+    i32[idleDescriptor + HASH] = parser.hashKey(idleDescriptor)
+    const record = find(idleDescriptor)
+    if (record !== 0) applyQuarantine(record)
   }
 
   /** Numbers a packet of the batch that the manager may set aside. */
@@ -992,7 +1047,9 @@ export function createEngine(options: EngineOptions) {
     }
     const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
     const idleUntil = f64[(record + FlowRecord.lastSeen) >> 3] + u32[(record + FlowRecord.idleTimeoutMs) >> 2] * 1000
-    for (let i = 0; i < nfs.length; i++) {
+    const isPoisoned = (u8[record + FlowRecord.flags] & FlowFlag.poisoned) !== 0
+    if (inProgress !== null) inProgress.begin(i32, record >> 2)
+    for (let i = 0; i < nfs.length && !isPoisoned; i++) {
       const nf = nfs[i] as ChainNf
       if (nf.timerOffset === 0) continue
       const timer = f64[(record + nf.timerOffset) >> 3]
@@ -1012,8 +1069,9 @@ export function createEngine(options: EngineOptions) {
       progress.nf = -1
       timersOff = false
     }
+    if (inProgress !== null) inProgress.end()
     if (idleUntil > now) {
-      wheel.add(record, dueTick(record))
+      wheel.add(record, isPoisoned ? tickOf(idleUntil) : dueTick(record))
     } else if (manager === null) {
       end(record, lingering ? 'closed' : 'expired', false)
     } else {
@@ -1127,6 +1185,7 @@ export function createEngine(options: EngineOptions) {
     }
     i32[(record + FlowRecord.hash) >> 2] = hash
     table.insert(hash, record)
+    if (quarantine.size > 0) applyQuarantine(record)
     wheel.add(record, dueTick(record))
     useIdle(record)
     tellNfs(record, 'flowMovedIn')
@@ -1216,10 +1275,11 @@ export function createEngine(options: EngineOptions) {
   /** Tells a network function the answer to a claim that was pending. What comes of it is output. */
   function aliasAnswered(record: number, nf: number, granted: boolean): void {
     const member = nfs[nf] as ChainNf
-    if (member.methods.aliasClaimed === undefined) return
+    if (member.methods.aliasClaimed === undefined || (u8[record + FlowRecord.flags] & FlowFlag.poisoned) !== 0) return
     useIdle(record)
     member.state.o = record + member.stateOffset
     progress.nf = nf
+    if (inProgress !== null) inProgress.begin(i32, record >> 2)
     try {
       member.methods.aliasClaimed(member.state, granted)
     } catch (error) {
@@ -1228,6 +1288,7 @@ export function createEngine(options: EngineOptions) {
       takeOffFastPath(record, nf)
     }
     progress.nf = -1
+    if (inProgress !== null) inProgress.end()
     packet.d = idleDescriptor
     countOutput()
   }
@@ -1335,7 +1396,7 @@ export function createEngine(options: EngineOptions) {
     layout, layoutHash: ownLayout, exportFlow, exportFlowTo, exportBytes, removeFlow, importFlow, takeEarly, pauseFlow, resumeFlow, giveHeldAway,
     /** True if flows of a chain with this layout can be imported. */
     takesLayout: (other: ChainLayout): boolean => takesLayout(chain, other),
-    endFlow, findFlow,
+    endFlow, findFlow, quarantine: quarantineFlow,
     migrationTargetOf,
     /** True when a network function of the chain says where its flows want to live. */
     choosesTargets: nfs.some((nf) => nf.methods.migrationTarget !== undefined),

@@ -4,6 +4,7 @@
  * what has been tried.
  */
 
+import { readInProgress } from '../runtime/in-progress.ts'
 import type { FaultKind } from './fault-kinds.ts'
 import { protocolPhases } from './simulation-report.ts'
 import type { NetworkFaults } from './network.ts'
@@ -110,6 +111,7 @@ export class FaultInjector {
       case 'link-delay': return this.#chance(kind, random.pick([0.01, 0.1]))
       case 'partition': return this.#partition()
       case 'crash': return random.chance(0.4) && this.#cutOff() ? () => undefined : this.#crash(this.#someRuntime(), kind)
+      case 'poison': return this.#poison()
       case 'restart': return this.#crash(random.pick(nodes.filter((one) => one.isSwitch)), kind)
       case 'pause': return this.#pause(random.pick(nodes))
       case 'slow': return this.#slow(random.pick(nodes))
@@ -157,8 +159,32 @@ export class FaultInjector {
     return true
   }
 
-  /** A node ends; it is fenced after a while, and later it is back in another life, or both at once. */
-  #crash(one: SimNode, kind: FaultKind): () => void {
+  /** A sender sends a packet that its runtime dies of, and sends it again. */
+  #poison(): () => void {
+    const simulation = this.#simulation
+    const { random, queue } = simulation
+    const flow = simulation.poison()
+    for (let again = 0, us = 0; flow !== 0 && again < 3; again++) {
+      us += 200 + random.below(9000)
+      queue.after(us, () => { if (this.#isOn) simulation.poison(flow) })
+    }
+    return () => undefined
+  }
+
+  /** A runtime has died of a packet; who looks after it reads what it was at, and tells the others ahead of the news that it is dead. */
+  poisoned(one: SimNode, flow: number): void {
+    const simulation = this.#simulation
+    simulation.ledger.poisoned(flow, one.id)
+    const keys = readInProgress(one.note)
+    this.#crash(one, 'poison', () => { simulation.quarantine(keys) })
+  }
+
+  /**
+   * A node ends; it is fenced after a while, and later it is back in another life, or both at once.
+   *
+   * @param inform done before anybody hears of it
+   */
+  #crash(one: SimNode, kind: FaultKind, inform: () => void = () => undefined): () => void {
     const simulation = this.#simulation
     const { random, queue } = simulation
     const { config } = simulation
@@ -173,6 +199,7 @@ export class FaultInjector {
     if (!one.isSwitch && random.chance(0.3)) this.#when('inheriting', 120, () => { this.#crashHeir(kind) })
     const isKnownFirst = !one.isSwitch || random.chance(0.4)
     queue.after(500 + random.below(4000), () => {
+      inform()
       if (!isKnownFirst) return back()
       simulation.reconfigure(one.id, false)
       queue.after(500 + random.below(10_000), back)

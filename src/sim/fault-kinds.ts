@@ -16,6 +16,7 @@ export const faultKinds = {
   slow: 'a node takes long for every turn',
   full: 'data links have little room',
   skew: 'nodes\' clocks differ, and jump ahead',
+  poison: 'a runtime dies of a packet that its sender sends again; like a crash, but told whose packet it was',
   'link-loss': 'frames of data links are lost, in-band messages too',
   'link-delay': 'data links are slow now and then, in order',
   'link-duplication': 'frames of data links come twice, in-band messages too',
@@ -48,6 +49,8 @@ const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
   'link-duplication': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer'],
   'link-reordering': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer', 'straggler'],
 }
+
+dropsOf.poison = [...dropsOf.crash ?? [], 'quarantined']
 
 /** Reasons to drop that a run with these faults may show, besides those of network functions. */
 export function permittedDrops(kinds: Iterable<FaultKind>): Set<string> {

@@ -8,6 +8,7 @@
  *     state          a flow's state has seen exactly the packets that were processed, in order, also after moves
  *     alias          a translated packet finds its flow while that lives; no tuple belongs to two flows
  *     commit         in `commit`: a flow's state has seen every packet that has left
+ *     poison         a flow kills one runtime at most
  *     anomaly        nobody reports what only a bug can cause
  *     verdict        what a network function drops does not leave
  *     loss           each packet that did not leave is lost by a fault, dropped with a count, or in a node that crashed
@@ -20,7 +21,7 @@
 import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
 export type Checker = 'exactly-once' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
-  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit'
+  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit' | 'poison'
 
 export interface Violation {
   readonly checker: Checker
@@ -82,6 +83,8 @@ export class Ledger {
   readonly #newest = new Map<number, number>()
   /** Last sequence number that has left, by flow and side. */
   readonly #lastLeft = new Map<number, number>()
+  /** By flow: the runtime that has died of a packet of it. */
+  readonly #killed = new Map<number, number>()
   #limit = 20
 
   /** True when nothing may leave whose effect a crash can undo. */
@@ -143,6 +146,13 @@ export class Ledger {
     // An ICMP error is a flow of its own while the flow that it is about is not known.
     if (sequence <= last && this.isOrdered && flow < ERROR_FLOWS) this.violate('order', `${what} has left behind number ${last}`)
     this.#lastLeft.set(key, Math.max(last, sequence))
+  }
+
+  /** A runtime has died of a packet of a flow. */
+  poisoned(flow: number, runtime: number): void {
+    const before = this.#killed.get(flow)
+    if (before !== undefined) this.violate('poison', `flow ${flow} has killed runtime ${before}, and now runtime ${runtime}`)
+    this.#killed.set(flow, runtime)
   }
 
   /** A fault makes another copy of a packet. */

@@ -97,7 +97,7 @@ export class SimNetwork {
   }
 
   #deliverOnLink(from: number, to: number, frame: Uint8Array, at: number): void {
-    const { queue, ledger } = this.#simulation
+    const { queue } = this.#simulation
     const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
     link.load++
     const { life } = link
@@ -106,7 +106,7 @@ export class SimNetwork {
       const port = one.links.get(from)
       if (link.life !== life || one.node === null || port === undefined) {
         if (link.life === life) link.load--
-        ledger.lose(frame)
+        this.#simulation.lose(one, frame)
         return
       }
       this.#simulation.trace.frame(queue.now, from, to, frame)
@@ -179,6 +179,12 @@ export class SimNetwork {
         if (id === 2) this.#simulation.workload.heard(frame)
       },
     }
+  }
+
+  /** True while frames that a node has sent on data links have not been read at the other end. */
+  isBusyFrom(id: number): boolean {
+    for (const [name, link] of this.#links) if (name.startsWith(`${id} `) && link.load > 0) return true
+    return false
   }
 
   /** A node is gone: what is on its way to it is lost, what it has sent still arrives. */

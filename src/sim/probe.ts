@@ -1,12 +1,23 @@
 /**
  * Probe: the network function of simulated clusters. Its flow state says which packets the flow has seen; it tells the ledger of each,
- * drops some, holds some until the next, and asks now and then to live elsewhere.
+ * dies of those that are poison, drops some, holds some until the next, and asks now and then to live elsewhere.
  */
 
 import { defineNf, struct, u32, Verdict } from '../nf/index.ts'
 import type { AnyNfDefinition } from '../nf/definition.ts'
 import type { Ledger, ProcessedPacket } from './ledger.ts'
-import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
+import { AssertionError } from '../base/assert.ts'
+import { ERROR_FLOWS, hasTrailer, isPoison, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
+
+/** What a packet that kills a runtime does: no policy about network functions that throw holds it up. */
+export class Poisoned extends AssertionError {
+  readonly flow: number
+
+  constructor(flow: number) {
+    super(`a packet of flow ${flow} is poison`)
+    this.flow = flow
+  }
+}
 
 /** Where the packet at hand is processed, by whoever runs the runtime. */
 export type ProbePlace = (recordOfFlow: number) => Pick<ProcessedPacket, 'runtime' | 'incarnation' | 'flowId' | 'epoch'>
@@ -39,6 +50,7 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
           const side = trailerSide(u8, end)
           const sequence = trailerSequence(u8, end)
           const flow = trailerFlow(u8, end)
+          if (isPoison(u8, end)) throw new Poisoned(flow)
           const isError = flow >= ERROR_FLOWS
           // An ICMP error about a flow that is gone is a flow of its own.
           if (isError && !packet.isRelated) return Verdict.Forward

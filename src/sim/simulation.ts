@@ -16,6 +16,7 @@ import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/clust
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import { IN_PROGRESS_BYTES, InProgress } from '../runtime/in-progress.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
 import { EventQueue } from './event-queue.ts'
@@ -23,11 +24,13 @@ import { FaultInjector } from './fault-injector.ts'
 import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
 import { Ledger, type Checker } from './ledger.ts'
 import { SimNetwork } from './network.ts'
-import { probe, type ProbePlace } from './probe.ts'
+import { Orders } from './orders.ts'
+import { Poisoned, probe, type ProbePlace } from './probe.ts'
 import { SimPort } from './sim-port.ts'
 import { SimTrace } from './sim-trace.ts'
+import { hasTrailer, trailerId } from './trailer.ts'
 import { translating } from './translating.ts'
-import { flowNumberOf, Workload } from './workload.ts'
+import { flowNumberOf, Workload, type Sent } from './workload.ts'
 
 export interface SimulationOptions {
   readonly seed: number
@@ -70,7 +73,11 @@ export interface SimNode {
   control: SimPort | null
   external: SimPort | null
   links: Map<number, SimPort>
+  /** What outlives it: whose packet it was running. */
+  readonly note: Int32Array
   isPaused: boolean
+  /** It called itself empty and was taken out of the cluster; what comes for it now should not. */
+  isRetired: boolean
   /** When its next turn is; Infinity while none is planned. */
   turnAt: number
   /** Added to every turn's delay. */
@@ -103,11 +110,13 @@ export class Simulation {
   #incarnations = 0
   #events = 0
   readonly #faults: FaultInjector
+  readonly #orders: Orders
   readonly workload: Workload
   readonly #arenaBytes: number
   /** Frames too short for a flow's record now and then, so that it travels in pieces. */
   readonly #sessions: typeof SESSIONS
   readonly #used: Arena[] = []
+  readonly #quarantined: (readonly Int32Array[])[] = []
   /** Counts of nodes that are gone. */
   readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0 }
   readonly #dropReasons = new Set<string>()
@@ -133,9 +142,10 @@ export class Simulation {
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
-        isPaused: false, turnAt: Infinity, slowUs: 0, skewUs: 0 })
+        note: new Int32Array(IN_PROGRESS_BYTES >> 2), isPaused: false, isRetired: false, turnAt: Infinity, slowUs: 0, skewUs: 0 })
     }
     this.#faults = new FaultInjector(this)
+    this.#orders = new Orders(this)
   }
 
   // -- Nodes ---------------------------------------------------------------------------------------------------------
@@ -149,6 +159,7 @@ export class Simulation {
     const arena = arenas.get(this.#arenaBytes)?.pop() ?? new Arena(this.#arenaBytes)
     this.#used.push(arena)
     one.arena = arena
+    one.isRetired = false
     one.control = new SimPort(arena, (frame) => this.network.control(one.id, frame))
     const { config } = this
     const { flows } = this.options
@@ -178,7 +189,7 @@ export class Simulation {
         return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
       }
       one.node = createRuntimeNode({
-        ...common, incarnation: one.incarnation, chain: this.#chain(place), replication: this.options.replication, replicateEvery: 3,
+        ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place), replication: this.options.replication, replicateEvery: 3,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
@@ -188,7 +199,20 @@ export class Simulation {
         ports: { control: one.control, links },
       })
     }
+    this.#tellQuarantined(one)
     this.plan(one, this.queue.now + 1)
+  }
+
+  /** Every runtime is told, those to come too. */
+  quarantine(keys: readonly Int32Array[]): void {
+    this.#quarantined.push(keys)
+    for (const one of this.nodes) this.#tellQuarantined(one, keys)
+  }
+
+  #tellQuarantined(one: SimNode, ...lists: (readonly Int32Array[])[]): void {
+    if (one.isSwitch || one.node === null) return
+    const all = lists.length === 0 ? this.#quarantined : lists
+    for (const keys of all) (one.node as RuntimeNode).quarantine(keys, this.queue.now + one.skewUs)
   }
 
   #chain(place: ProbePlace): ChainMember[] {
@@ -215,15 +239,8 @@ export class Simulation {
     if (node === null || one.isPaused) return
     const { now } = this.queue
     this.trace.turn(now, one.id)
-    let isMore: boolean
-    try {
-      isMore = node.poll(now + one.skewUs)
-    } catch (error) {
-      if (!(error instanceof AssertionError)) throw error
-      this.ledger.violate('invariant', `node ${one.id}: ${error.message}`)
-      this.stop(one)
-      return
-    }
+    let isMore = false
+    if (!this.#live(one, () => { isMore = node.poll(now + one.skewUs) })) return
     const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = node.packets
     if (received + emitted + takenOver !== forwarded + dropped + buffered + handedOver) {
       this.ledger.violate('conservation', `node ${one.id}: ${JSON.stringify(node.packets)}`)
@@ -232,25 +249,55 @@ export class Simulation {
     if (due < Infinity) this.plan(one, due)
   }
 
+  /** Lets a node do something; false when it has died of it. */
+  #live(one: SimNode, act: () => void): boolean {
+    try {
+      act()
+    } catch (error) {
+      if (error instanceof Poisoned) {
+        this.#faults.poisoned(one, error.flow)
+        return false
+      }
+      if (!(error instanceof AssertionError)) throw error
+      this.ledger.violate('invariant', `node ${one.id}: ${error.message}`)
+      this.stop(one)
+      return false
+    }
+    return true
+  }
+
   /** Ends a node without a word. */
   stop(one: SimNode): void {
     const { node } = one
     if (node === null) return
     this.ledger.crashes++
+    this.end(one, node)
+    this.network.stopped(one.id)
+  }
+
+  /** A node is here no more. */
+  end(one: SimNode, node: RuntimeNode | SwitchNode): void {
     this.#countGone(one, node)
     one.node = null
     one.turnAt = Infinity
     one.isPaused = false
-    for (const port of [one.control, one.external, ...one.links.values()]) {
-      for (const frame of port?.lose() ?? []) this.ledger.lose(frame)
+    for (const port of [one.control, one.external, ...one.links.values()]) for (const frame of port?.lose() ?? []) this.lose(one, frame)
+  }
+
+  /** A frame finds no node where it comes to. */
+  lose(one: SimNode, frame: Uint8Array): void {
+    if (one.isRetired && this.ledger.isOrdered && hasTrailer(frame)) {
+      const id = trailerId(frame, frame.length)
+      this.ledger.violate('state', `packet ${id} comes to runtime ${one.id}, which called itself empty and was removed`)
     }
-    this.network.stopped(one.id)
+    this.ledger.lose(frame)
   }
 
   #countGone(one: SimNode, node: RuntimeNode | SwitchNode): void {
-    const { dropped, buffered, handedOver, takenOver } = node.packets
+    const { received, emitted, forwarded, dropped, handedOver, takenOver } = node.packets
     this.#gone.dropped += dropped
-    this.#gone.inside += buffered
+    // In the middle of a turn some are neither here nor there.
+    this.#gone.inside += received + emitted + takenOver - forwarded - dropped - handedOver
     this.#gone.handedOver += handedOver
     this.#gone.takenOver += takenOver
     for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
@@ -278,8 +325,7 @@ export class Simulation {
       if (node === null) continue
       this.queue.after(20 + this.random.below(600), () => {
         if (one.node !== node) return
-        node.notifyClusterConfig(published, this.queue.now + one.skewUs)
-        this.wake(one)
+        if (this.#live(one, () => { node.notifyClusterConfig(published, this.queue.now + one.skewUs) })) this.wake(one)
       })
     }
   }
@@ -305,22 +351,13 @@ export class Simulation {
           turn()
         })
       },
-      ({ side, frame, id }) => {
-        const one = this.find(side + 1)
-        this.ledger.send(id)
-        this.trace.packet(queue.now, 'in', one.id, frame)
-        if (one.external === null || one.node === null) this.ledger.lose(frame)
-        else {
-          one.external.arrive(frame)
-          this.wake(one)
-        }
-      })
-    this.#command()
+      (sent) => { this.#come(sent) })
+    this.#orders.start()
     this.#faults.start()
     const faultsEnd = START_US + 60_000 + random.below(40_000)
     this.#until(faultsEnd)
     this.#faults.heal()
-    this.#isCommanding = false
+    this.#orders.stop()
     while (active > 0 && this.#until(queue.now + 5000));
     this.#converge()
     this.#until(queue.now + QUIET_US)
@@ -328,68 +365,19 @@ export class Simulation {
     return this.#result()
   }
 
-  #isCommanding = true
-
-  /** Moves and drains at random times. */
-  #command(): void {
-    if (!this.#isCommanding) return
-    const { random, queue } = this
-    queue.after(200 + random.below(3000), () => {
-      if (!this.#isCommanding) return
-      const runtimes = this.liveRuntimes()
-      if (runtimes.length > 1) {
-        const source = random.pick(runtimes)
-        const target = random.pick(this.config.runtimes)
-        const node = source.node as RuntimeNode
-        if (random.chance(0.03)) this.#stopPlacing()
-        else if (random.chance(0.05)) this.#drain(source)
-        else node.setMigrationTarget(target.id, 1 + random.below(12))
-        this.wake(source)
-      }
-      this.#command()
-    })
-  }
-
-  /** All runtimes drain at once for a while, so that new flows have to wait. */
-  #stopPlacing(): void {
-    const set = (on: boolean): void => {
-      for (const one of this.liveRuntimes()) {
-        (one.node as RuntimeNode).setDraining(on, this.queue.now + one.skewUs)
-        this.wake(one)
-      }
-    }
-    set(true)
-    this.queue.after(1000 + this.random.below(4000), () => { set(false) })
-  }
-
-  /** Drains a runtime, and lets it be used again when it is empty, or after a while. */
-  #drain(one: SimNode): void {
-    const node = one.node as RuntimeNode
-    const { queue } = this
-    node.setDraining(true, queue.now + one.skewUs)
-    let looks = 0
-    const look = (): void => {
-      if (one.node !== node) return
-      const target = this.random.pick(this.liveRuntimes())
-      if (node.isEmpty) {
-        const placed = this.nodes.filter((other) => other.isSwitch && other.node !== null)
-          .flatMap((other) => [...(other.node as SwitchNode).flows()]).find((flow) => flow.owner === one.id && flow.phase === 'active')
-        // Every switch has said that it places nothing there: no entry may name it, nor may a FlowOpen be on its way.
-        if (placed !== undefined && this.network.isReliable) {
-          this.ledger.violate('state', `runtime ${one.id} calls itself empty while flow ${placed.flow} is placed there`)
-        }
-      } else if (target !== undefined && target !== one) {
-        node.setMigrationTarget(target.id, 1000)
-      }
-      if (node.isEmpty || ++looks > 20) {
-        node.setDraining(false, queue.now + one.skewUs)
-        this.wake(one)
-      } else {
-        queue.after(1000, look)
-      }
-    }
-    queue.after(1000, look)
+  /** A packet comes from outside. */
+  #come({ side, frame, id }: Sent): void {
+    const one = this.find(side + 1)
+    this.ledger.send(id)
+    this.trace.packet(this.queue.now, 'in', one.id, frame)
+    if (one.external === null || one.node === null) return this.ledger.lose(frame)
+    one.external.arrive(frame)
     this.wake(one)
+  }
+
+  /** A packet comes that its runtime will die of, of some flow or of this one again; the flow's number, 0 if there was none. */
+  poison(again = 0): number {
+    return this.workload.poison((sent) => { this.#come(sent) }, again)
   }
 
   /** Lets time pass; false when nothing can happen any more or there have been too many events. */

@@ -2,7 +2,7 @@
  * Trailer: the last 16 bytes of every packet that the simulator sends, by which its checkers know it wherever it turns up, whatever a
  * network function has done to its headers.
  *
- *     magic u32 │ packet id u32 │ flow u24, side u8 │ sequence number within the flow's side u32        big-endian
+ *     magic u32 │ packet id u32 │ flow u24, side u8 (bit 7: poison) │ sequence number within the flow's side u32        big-endian
  */
 
 export const TRAILER_BYTES = 16
@@ -18,13 +18,17 @@ export interface Trailer {
   /** 0: sent by the clients' side. */
   readonly side: number
   readonly sequence: number
+  /** The probe dies of it. */
+  readonly isPoison?: boolean
 }
 
-export function writeTrailer(frame: Uint8Array, { id, flow, side, sequence }: Trailer): void {
+const POISON = 0x80
+
+export function writeTrailer(frame: Uint8Array, { id, flow, side, sequence, isPoison = false }: Trailer): void {
   const view = new DataView(frame.buffer, frame.byteOffset + frame.length - TRAILER_BYTES)
   view.setUint32(0, MAGIC)
   view.setUint32(4, id)
-  view.setUint32(8, flow << 8 | side)
+  view.setUint32(8, flow << 8 | side | (isPoison ? POISON : 0))
   view.setUint32(12, sequence)
 }
 
@@ -39,5 +43,6 @@ export function hasTrailer(bytes: Uint8Array, end: number = bytes.length): boole
 /** Number parts of a trailer that ends at `end`, without making an object. */
 export const trailerId = (bytes: Uint8Array, end: number): number => be32(bytes, end - 12)
 export const trailerFlow = (bytes: Uint8Array, end: number): number => be32(bytes, end - 8) >>> 8
-export const trailerSide = (bytes: Uint8Array, end: number): number => bytes[end - 5] as number
+export const trailerSide = (bytes: Uint8Array, end: number): number => (bytes[end - 5] as number) & ~POISON
+export const isPoison = (bytes: Uint8Array, end: number): boolean => ((bytes[end - 5] as number) & POISON) !== 0
 export const trailerSequence = (bytes: Uint8Array, end: number): number => be32(bytes, end - 4)

@@ -39,6 +39,8 @@ interface Flow {
   port: number
 }
 
+/** Packets of a run that are poison, at most. */
+const POISON_MAX = 32
 const PAYLOAD = '-'.repeat(TRAILER_BYTES + 8)
 
 /** The number of the flow with the key at a word index. */
@@ -50,6 +52,7 @@ export function flowNumberOf(words: Int32Array, key: number): number {
 export class Workload {
   /** Packets sent so far: the last id given. */
   packets = 0
+  #poison = 0
   readonly packetsMax: number
   readonly #flows = new Map<number, Flow>()
   readonly #random: Random
@@ -59,7 +62,7 @@ export class Workload {
     this.#random = random
     this.#options = options
     // A turn of a flow sends four packets at most.
-    this.packetsMax = options.flows * (options.packetsMax + 8)
+    this.packetsMax = options.flows * (options.packetsMax + 8) + POISON_MAX
   }
 
   /** Starts all flows: `at` is called with when a flow takes its next turn, `send` with what it sends then. */
@@ -155,10 +158,21 @@ export class Workload {
     flow.step = flow.step > closing ? 0 : flow.step + 1
   }
 
-  #stamp(flow: Flow, side: 0 | 1, frame: Uint8Array, isError = false): Sent {
+  /** Sends a packet that its runtime dies of, of a flow with packets to come, or of this one again; the flow's number, 0: none was sent. */
+  poison(send: (sent: Sent) => void, again = 0): number {
+    const flows = [...this.#flows.values()].filter(({ number, left, sequences }) =>
+      (again === 0 ? left > 0 && sequences[0] + sequences[1] > 0 : number === again))
+    if (flows.length === 0 || this.#poison++ >= POISON_MAX) return 0
+    const flow = this.#random.pick(flows)
+    const side = flow.port >= 0 ? 0 : this.#random.pick([0, 1] as const)
+    send(this.#stamp(flow, side, (flow.templates[side] as Uint8Array).slice(), false, true))
+    return flow.number
+  }
+
+  #stamp(flow: Flow, side: 0 | 1, frame: Uint8Array, isError = false, isPoison = false): Sent {
     const id = ++this.packets
     const sequence = ++flow.sequences[side + (isError ? 2 : 0)]
-    writeTrailer(frame, { id, flow: flow.number + (isError ? ERROR_FLOWS : 0), side, sequence })
+    writeTrailer(frame, { id, flow: flow.number + (isError ? ERROR_FLOWS : 0), side, sequence, isPoison })
     return { side, frame, id }
   }
 

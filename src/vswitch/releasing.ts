@@ -23,8 +23,8 @@ const EARLY_MAX = 1024
 export class Releasing {
   readonly #context: SwitchContext
   readonly #host: ReleasingHost
-  /** Last words about flows that are not known here. */
-  readonly #early = new Map<number, { readonly runtime: number; readonly epoch: number }>()
+  /** Last words about flows that are not known here, of the highest epoch: who has said them. */
+  readonly #early = new Map<number, { readonly runtimes: number[]; readonly epoch: number }>()
 
   constructor(context: SwitchContext, host: ReleasingHost) {
     this.#context = context
@@ -34,23 +34,34 @@ export class Releasing {
   /** A last word about a flow that is not known here: after a restart it may come ahead of who announces the flow. */
   #keepEarly(runtime: number, flow: number, epoch: number): void {
     this.#context.anomaly('unknown-flow')
-    if ((this.#early.get(flow)?.epoch ?? 0) > epoch) return
+    const before = this.#early.get(flow)
+    if ((before?.epoch ?? 0) > epoch) return
     this.#early.delete(flow)
+    const others = before?.epoch === epoch ? before.runtimes.filter((other) => other !== runtime) : []
     if (this.#early.size >= EARLY_MAX) {
       this.#early.delete(this.#early.keys().next().value as number)
       this.#context.anomaly('early-drained-limit')
     }
-    this.#early.set(flow, { runtime, epoch })
+    this.#early.set(flow, { runtimes: [...others, runtime], epoch })
   }
 
   /** An entry is this flow's now. */
   known(entry: number, flow: number): void {
     const early = this.#early.get(flow)
     if (early === undefined) return
-    this.#early.delete(flow)
     const { u16, u32 } = this.#context.arena
     u32[(entry + Entry.drainedEpoch) >> 2] = early.epoch
-    u16[(entry + Entry.drainedBy) >> 1] = early.runtime
+    u16[(entry + Entry.drainedBy) >> 1] = early.runtimes.at(-1) as number
+    // An entry notes one: which of several is waited for turns out later.
+    if (early.runtimes.length === 1) this.#early.delete(flow)
+  }
+
+  #hasDrained(entry: number, releaser: number): boolean {
+    const { u16, u32, f64 } = this.#context.arena
+    const epoch = u32[(entry + Entry.epoch) >> 2]
+    if (u16[(entry + Entry.drainedBy) >> 1] === releaser && u32[(entry + Entry.drainedEpoch) >> 2] === epoch) return true
+    const early = this.#early.size === 0 ? undefined : this.#early.get(f64[(entry + Entry.flow) >> 3])
+    return early?.epoch === epoch && early.runtimes.includes(releaser)
   }
 
   /** True while the releaser of an entry's flow is to send its last packet. */
@@ -71,11 +82,8 @@ export class Releasing {
     const { arena } = context
     const owner = arena.u16[(entry + Entry.owner) >> 1]
     const releaser = arena.u16[(entry + Entry.releaser) >> 1]
-    const epoch = arena.u32[(entry + Entry.epoch) >> 2]
-    const hasDrained = arena.u16[(entry + Entry.drainedBy) >> 1] === releaser &&
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] === epoch
     const next = arena.u16[(entry + Entry.nextReleaser) >> 1] || owner
-    const awaits = !(releaser === next || hasDrained || !this.#host.isThere(releaser))
+    const awaits = !(releaser === next || this.#hasDrained(entry, releaser) || !this.#host.isThere(releaser))
     const awaited = this.awaitsDrained(entry)
     if (awaits !== awaited) context.step('drained', awaits ? 1 : -1)
     if (awaits) {

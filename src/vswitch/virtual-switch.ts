@@ -552,8 +552,8 @@ export class VirtualSwitch {
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
     this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
     if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) {
-      // Who keeps a flow has nothing to send before the change; who gives it away goes on till then.
-      arena.u16[(entry + Entry.releaser) >> 1] = owner === sender || isReplicaDead ? releaser || owner : now || sender
+      // Whoever releases its frames until the change may have some on their way here, before which it was to have been heard of.
+      arena.u16[(entry + Entry.releaser) >> 1] = now || (owner === sender || isReplicaDead ? releaser || owner : sender)
     }
     this.#own(entry, owner, incarnation, epoch)
     const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]

@@ -294,7 +294,8 @@ export class IncomingMoves {
       return
     }
     if (epoch === move.epoch) {
-      // Called off before any switch was told.
+      // Called off before any switch was told; or its replica is as dead as its source, and what was sent here is all that there is of it.
+      if (isReplica && move.queue.count > 0) return this.#startInheriting(move)
       this.#forget(move, 'move-cancelled')
       sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
       return
@@ -449,7 +450,6 @@ export class IncomingMoves {
 
   /** A runtime is fenced: the record of what is prepared does not come, and the flow goes on here with a new one (PROTOCOL 19). */
   fenced(source: number): void {
-    const { absent, switches, configVersion } = this.#context
     for (const [flow, { source: from }] of this.#unconfirmed) if (from === source) this.#confirmed(flow)
     for (const move of [...this.moves.values()]) {
       const isSource = move.source === source
@@ -466,17 +466,23 @@ export class IncomingMoves {
         sendHead(this.#context, this.#context.control(move.replica), YieldFlow, move.flow, move.epoch)
         continue
       }
-      this.#become(move, 'inheriting')
-      this.#returning = this.#returning.filter((other) => other !== move)
-      for (const block of move.aliasBlocks) absent.remove(block)
-      move.aliasBlocks.length = 0
-      // Above what the source may have told any switch.
-      move.epoch += 2
-      move.named = [...switches.idsIn(switches.all)]
-      move.version = configVersion
-      this.#mustTell(move, switches.all)
-      this.#inherit(move)
+      this.#startInheriting(move)
     }
+  }
+
+  /** The flow goes on here, without its state. */
+  #startInheriting(move: IncomingMove): void {
+    const { absent, switches, configVersion } = this.#context
+    this.#become(move, 'inheriting')
+    this.#returning = this.#returning.filter((other) => other !== move)
+    for (const block of move.aliasBlocks) absent.remove(block)
+    move.aliasBlocks.length = 0
+    // Above what the source may have told any switch.
+    move.epoch += 2
+    move.named = [...switches.idsIn(switches.all)]
+    move.version = configVersion
+    this.#mustTell(move, switches.all)
+    this.#inherit(move)
   }
 
   /** A switch knows better: a flow that we would inherit lives on elsewhere. */

@@ -233,6 +233,11 @@ export class OutgoingMoves {
     if (move?.state === 'preparing' && move.isMarking) this.#startRerouting(move)
   }
 
+  /** True while a flow's replica has not answered what it was told. */
+  isTelling(flow: number): boolean {
+    return this.#told.has(flow)
+  }
+
   /** True for a flow whose record is on its way, or on its way back. */
   mayTakeBack(flow: number): boolean {
     const state = this.moves.get(flow)?.state
@@ -461,11 +466,12 @@ export class OutgoingMoves {
     const isLate = move.returned.count > 0 && (context.switches.all & ~move.passed) !== 0
     if (move.state === 'aborting' && isLate && !planted['abort-without-buffer']) return
     this.#end(move)
-    this.#tellReplicaStays(move, move.before + 2)
     if (move.state === 'takingBack' && this.#protection.isOn) {
+      // Its replica is to be replaced, and goes on asking should we die.
       move.returned.takeAll(move.held)
       return this.#protection.secure(move.record, move.returned, { isReleaser: true })
     }
+    this.#tellReplicaStays(move, move.before + 2)
     context.engine.resumeFlow(move.record)
     context.buffered -= move.returned.count + move.held.count
     context.run(move.returned)
@@ -512,7 +518,9 @@ export class OutgoingMoves {
       return true
     }
     const from = context.switches.bitOf(i32[d + Descriptor.switch])
-    if (move.state === 'aborting' && (move.passed & from) === 0) return false
+    // One that is gone may have sent it behind packets that are held, or ahead of all.
+    const isAhead = from === 0 ? move.held.count === 0 : (move.passed & from) === 0
+    if (move.state === 'aborting' && isAhead) return false
     if (move.held.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
       context.drop(slot, 'move-buffer')
     } else {
@@ -624,7 +632,6 @@ export class OutgoingMoves {
 
   /** Runtimes that are fenced. */
   fenced(runtime: number): void {
-    for (const [flow, { replica }] of this.#told) if (replica === runtime) this.#told.delete(flow)
     for (const move of [...this.moves.values()]) {
       if (move.target !== runtime) continue
       switch (move.state) {
@@ -636,6 +643,11 @@ export class OutgoingMoves {
           this.#finishGoingBack(move)
       }
     }
+  }
+
+  /** What these runtimes, which are fenced, were told is not answered: what was told them as they were being fenced included. */
+  forgetTold(runtimes: readonly number[]): void {
+    for (const [flow, { replica }] of this.#told) if (runtimes.includes(replica)) this.#told.delete(flow)
   }
 
   /** Switches that are gone for good. */
@@ -650,6 +662,11 @@ export class OutgoingMoves {
         this.#finishGoingBack(move)
       }
     }
+  }
+
+  /** Switches in a new life: they have sent nothing before a move that goes back, and their packets go behind those of the life before. */
+  switchesCame(mask: number): void {
+    for (const move of this.moves.values()) if (move.state === 'aborting') move.passed |= mask
   }
 
   /** A switch has come back knowing nothing: what it was to do is said again. */

@@ -7,26 +7,26 @@
  *     (opened) ─▶ guarded ── its replica is fenced, it has come here, it was bare ──▶ securing ─▶ guarded
  *
  * Securing is a change of releaser: the flow is paused, a replica adopts it, every switch is told who releases from now on and says
- * `Go` when the one before has sent its last. Then what that one never released is released, and what came meanwhile runs.
+ * `Go` when the one before has sent its last. Then what that one never released is released, and what came meanwhile runs. A replica that
+ * lives and is replaced, for its runtime is to become empty, hears so first.
  */
 
 import { planted } from '../../base/planted-bugs.ts'
 import {
   AbortFlow, AbortFlowSwitches, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
-  RerouteFlowReleaserIncarnation,
+  RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation,
 } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
-import { AdoptFlow, AdoptKind, AdoptRefusal, ForgetFlow } from '../../messages/replication.ts'
+import { AdoptKind, AdoptRefusal, ForgetFlow, MovingFlow } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
-import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
-import { KEY_WORDS } from '../../flow/flow-record.ts'
 import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
 import { createGuard, Steps, type Guard } from './steps.ts'
-import { sendRetire, writeAdoption } from './replicas.ts'
+import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
+import { sendRetire } from './replicas.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
 
@@ -35,6 +35,8 @@ interface Securing {
   readonly record: number
   epoch: number
   replica: number
+  /** Who guarded it before knows that it is being replaced, so that not both go on with the flow should we die. */
+  isMarked: boolean
   isAsked: boolean
   isAdopted: boolean
   /** The switches have been told. */
@@ -60,6 +62,8 @@ export interface ProtectionHost {
   readonly every: number
   /** Runtimes that can keep a replica now. */
   candidates(): readonly number[]
+  /** True for a runtime that is to become empty. */
+  isLeaving(runtime: number): boolean
   incarnationOf(runtime: number): number
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
@@ -68,6 +72,8 @@ export interface ProtectionHost {
 }
 
 const BARE_PER_TURN = 16
+/** Flows that are secured at once, but for those whose owner has died: each stands still meanwhile. */
+const SECURING_MAX = 64
 
 export class Protection {
   readonly counts = { guarded: 0, bare: 0, secured: 0, resent: 0 }
@@ -78,7 +84,7 @@ export class Protection {
   readonly #guards = new Map<number, Guard>()
   /** The same by the records' places in their slab. PERF: looked up per packet; undefined where there is none. */
   readonly #guardAt: (Guard | undefined)[] = []
-  /** Flows without a replica, and guards that are dead, to be secured as soon as that can be. */
+  /** Flows without a replica, or whose replica is dead or at a runtime that is to become empty: to be secured as soon as that can be. */
   readonly #bare = new Map<number, number>()
   readonly #adoptions = new Map<number, { readonly replica: number; done(): void }>()
   /** Runtimes that have adopted a flow which has just come here, and is to be secured. */
@@ -176,29 +182,9 @@ export class Protection {
   }
 
   /** Sends the whole flow to a runtime; false when there is no room. */
-  #adopt(record: number, replica: number, kind: number = AdoptKind.settled): boolean {
-    const context = this.#context
-    const { engine, arena } = context
-    const channel = context.control(replica)
-    const aliases: Int32Array[] = []
-    if (engine.aliases.size > 0) {
-      for (const block of engine.aliases.of(record)) {
-        const alias = new Int32Array(ALIAS_WORDS)
-        alias.set(arena.i32.subarray(block >> 2, (block >> 2) + KEY_WORDS))
-        alias[KEY_WORDS] = engine.aliases.isFlipped(block) ? 1 : 0
-        aliases.push(alias)
-      }
-    }
-    const bytes = aliases.length * ALIAS_BYTES + engine.exportBytes(record)
-    if (channel?.messageBytesMax !== undefined && AdoptFlow.bytes + bytes > channel.messageBytesMax) return false
-    const at = begin(context, channel, AdoptFlow, flowOf(context, record), epochOf(context, record), false, bytes)
-    if (at === 0) return false
-    arena.u8[at + MessageField.code] = kind
-    arena.u16[(at + MessageField.node) >> 1] = this.#host.mode === 'commit' ? 1 : 0
-    writeKey(context, at, record)
-    writeAdoption(context, at, aliases, engine.exportFlow(record))
-    ;(channel as MessageChannel).commit()
-    return true
+  #adopt(record: number, replica: number, kind: number = AdoptKind.settled, former = 0): boolean {
+    const formerIncarnation = former === 0 ? 0 : this.#host.incarnationOf(former)
+    return sendAdoption(this.#context, record, replica, { kind, releases: this.#host.mode === 'commit', former, formerIncarnation })
   }
 
   /** The flow's aliases have changed. */
@@ -246,16 +232,18 @@ export class Protection {
    *
    * @param held packets to run then, counted as buffered
    * @param options target: a runtime that buffers packets of the flow and is to hand them over; isPromotion: its owner has died, and no
-   *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives
+   *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives, which knows of
+   *   the move that failed; former: who kept the replica before us, when its owner died in the middle of the change
    */
-  secure(record: number, held: PacketQueue | null = null, { target = 0, isPromotion = false, isReleaser = false } = {}): void {
+  secure(record: number, held: PacketQueue | null = null, { target = 0, isPromotion = false, isReleaser = false, former = 0 } = {}): void {
     const context = this.#context
     const flow = flowOf(context, record)
     this.#bare.delete(flow)
-    const old = this.#guards.get(flow) ?? null
+    const old = this.#guards.get(flow) ?? (former === 0 ? null : createGuard(flow, record, former, true))
     context.engine.pauseFlow(record)
+    const isMarked = old === null || old.isDead || isReleaser || isPromotion
     const securing: Securing = {
-      flow, record, epoch: 0, replica: 0, isAsked: false, isAdopted: false, isRerouted: false, isPromotion, isReleaser,
+      flow, record, epoch: 0, replica: 0, isMarked, isAsked: false, isAdopted: false, isRerouted: false, isPromotion, isReleaser,
       pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
     }
@@ -271,10 +259,28 @@ export class Protection {
     setFlow(context, record, flow, securing.epoch)
     const early = this.#early.get(flow) ?? 0
     this.#early.delete(flow)
-    securing.replica = early !== 0 && early !== except && this.#host.candidates().includes(early) ? early : this.#choose(except)
+    const isEarly = early !== 0 && early !== except && this.#host.candidates().includes(early)
+    // Its copy would stay for ever.
+    if (early !== 0 && !isEarly) sendHead(context, context.control(early), ForgetFlow, flow, 0)
+    securing.replica = isEarly ? early : this.#choose(except)
+    if (securing.replica !== 0 && isTooLargeToAdopt(context, record, securing.replica)) {
+      context.anomaly('too-large-to-replicate')
+      securing.replica = 0
+    }
     securing.isAsked = securing.isAdopted = securing.isRerouted = false
+    if (securing.replica === 0) return this.#changeReleaser(securing)
+    const { old, isMarked, epoch } = securing
+    if (isMarked || old === null) this.#ask(securing)
+    else sendHead(context, context.control(old.replica), MovingFlow, flow, epoch, 0, context.self)
+  }
+
+  /** The replica that is to be replaced knows so. False when that was not asked here. */
+  movingReply(replica: number, flow: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined || securing.isMarked || securing.old?.replica !== replica) return false
+    securing.isMarked = true
     this.#ask(securing)
-    if (securing.replica === 0) this.#changeReleaser(securing)
+    return true
   }
 
   /** A replica has the flow, or there is none to be had: the switches hear who releases its frames from now on. */
@@ -284,23 +290,28 @@ export class Protection {
     securing.isRerouted = true
     securing.pending = securing.markers = context.switches.all
     this.#reroute(securing, context.switches.all)
-    if (old !== null && !old.isDead && !isReleaser) sendRetire(context, old.replica, flow, epoch)
-    else sayDrained(context, flow, epoch)
+    const isOldReleaser = old !== null && !old.isDead && !isReleaser
+    if (isOldReleaser) sendRetire(context, old.replica, flow, epoch, securing.replica === 0)
+    // Where the owner has died in the middle of a change, some switches may take us for the releaser.
+    if (!isOldReleaser || securing.isPromotion) sayDrained(context, flow, epoch)
     if (!securing.targetDone) this.#sendAbort(securing)
     if (planted['secured-without-go']) securing.pending = 0
     this.#finish(securing)
   }
 
   #ask(securing: Securing): void {
-    const { replica, record } = securing
-    if (replica === 0 || securing.isAsked) return
-    securing.isAsked = this.#adopt(record, replica)
+    const { replica, record, old } = securing
+    if (replica === 0 || securing.isAsked || !securing.isMarked) return
+    const hasFormer = old !== null && !old.isDead && old.replica !== replica
+    securing.isAsked = this.#adopt(record, replica, AdoptKind.settled, hasFormer ? old.replica : 0)
   }
 
-  #reroute({ record, flow, epoch, replica, isPromotion, target }: Securing, mask: number): void {
+  #reroute(securing: Securing, mask: number): void {
+    const { record, flow, epoch, replica, isPromotion, target } = securing
     const context = this.#context
     const { arena } = context
     const releaser = this.#host.mode === 'commit' ? replica : 0
+    const now = this.#releaserBefore(securing)
     for (const id of context.switches.idsIn(mask)) {
       const channel = context.control(id)
       const at = begin(context, channel, RerouteFlow, flow, epoch, true)
@@ -311,9 +322,21 @@ export class Protection {
       arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
       arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
       arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#host.incarnationOf(releaser)
+      arena.u32[(at + RerouteFlowReleaserNow) >> 2] = now
+      arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2] = now === context.self ? context.incarnation : this.#host.incarnationOf(now)
       writeKey(context, at, record)
       ;(channel as MessageChannel).commit()
     }
+  }
+
+  /**
+   * Who has released the flow's frames so far and lives: a switch that is told of the change before it has heard of the flow still has
+   * those coming. 0: whoever it was is dead.
+   */
+  #releaserBefore({ old, isReleaser, isPromotion }: Securing): number {
+    if (this.#host.mode !== 'commit') return 0
+    if (old === null || isReleaser || isPromotion) return this.#context.self
+    return old.isDead ? 0 : old.replica
   }
 
   /** The target of the dead owner's move hands over what it buffers when it has heard from these switches. */
@@ -437,6 +460,7 @@ export class Protection {
     }
     if (replica === 0) this.#leaveBare(flow, record)
     const guard = replica === 0 ? null : this.#guard(flow, record, replica, true)
+    if (this.#host.isLeaving(replica)) this.#bare.set(flow, record)
     context.engine.resumeFlow(record)
     this.counts.secured++
     if (old !== null) this.#resend(old, guard, released)
@@ -492,7 +516,10 @@ export class Protection {
     }
     for (const securing of [...this.securing.values()]) {
       if (securing.target === runtime) securing.targetDone = true
-      if (securing.old?.replica === runtime) securing.old.isDead = true
+      if (securing.old?.replica === runtime) {
+        securing.old.isDead = true
+        securing.isMarked = true
+      }
       if (securing.replica === runtime) this.#begin(securing, runtime)
       else this.#finish(securing)
     }
@@ -520,6 +547,13 @@ export class Protection {
     }
   }
 
+  /** Other runtimes may keep replicas from now on: those at runtimes that are to become empty go elsewhere. */
+  keepersChanged(): void {
+    for (const { flow, record, replica, isDead } of this.#guards.values()) {
+      if (!isDead && !this.securing.has(flow) && this.#host.isLeaving(replica)) this.#bare.set(flow, record)
+    }
+  }
+
   tick(): void {
     this.steps.tick()
     for (const securing of this.securing.values()) this.#ask(securing)
@@ -528,13 +562,23 @@ export class Protection {
 
   #secureBare(): void {
     if (this.#context.isStrained()) return
-    const hasCandidates = this.#host.candidates().length > 0
     let left = BARE_PER_TURN
     for (const [flow, record] of this.#bare) {
-      if (left-- === 0) return
-      // Without a runtime to keep a replica, flows whose replica has died run on without one.
-      if (!hasCandidates && this.#guards.get(flow)?.isDead !== true) continue
-      if (!this.#host.isBusy(flow)) this.secure(record)
+      if (left-- === 0 || this.securing.size >= SECURING_MAX) return
+      const guard = this.#guards.get(flow)
+      // Without a runtime to keep a replica, flows whose replica has died or is to go run on without one.
+      const candidate = this.#host.candidates()[0] ?? 0
+      if (guard === undefined && (candidate === 0 || isTooLargeToAdopt(this.#context, record, candidate))) continue
+      if (guard !== undefined && !guard.isDead) {
+        if (!this.#host.isLeaving(guard.replica)) {
+          // It stays after all.
+          this.#bare.delete(flow)
+          continue
+        }
+        // All that it is to release must have been sent to it, whole steps, ahead of the word that it is to release no more.
+        if (!guard.isAdopted || guard.isUnsent) continue
+      }
+      if (!this.securing.has(flow) && !this.#host.isBusy(flow)) this.secure(record)
     }
   }
 }

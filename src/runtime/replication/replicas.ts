@@ -16,13 +16,14 @@ import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal, AskFlow, AskFlowReply, CommitStep,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal,
+  AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   CommitStepFrames, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
-import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
+import { ALIAS_BYTES } from '../alias-claims.ts'
 import { begin, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
 
 /** A flow of another runtime. */
@@ -43,6 +44,9 @@ export interface Replica {
   readonly pending: PacketQueue
   /** Its owner has just got it, and whoever gave it may yet take it back. */
   readonly isTentative: boolean
+  /** Who kept its replica before and may not have been told by the owner to release no more; 0 for nobody. */
+  former: number
+  readonly formerIncarnation: number
   /** Where its owner is moving it, 0 for nowhere, and the epoch of that move. */
   movingTo: number
   movingEpoch: number
@@ -52,11 +56,21 @@ export interface Replica {
   buffersAt: number
 }
 
+interface Question {
+  readonly from: number
+  readonly flow: number
+  readonly epoch: number
+  readonly configVersion: number
+  readonly key: Int32Array
+}
+
 export interface ReplicasHost {
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
-  /** True when this runtime owns the flow, with the key at a word index, at this epoch or a higher one. */
-  owns(key: number, flow: number, epoch: number): boolean
+  /** True when this runtime owns the flow with this key at this epoch or a higher one. */
+  owns(key: Int32Array, flow: number, epoch: number): boolean
+  /** True when packets of a flow on its way here are buffered, and its record is refused from now on: whose replica is elsewhere. */
+  yields(flow: number, replica: number): boolean
   /** Makes a replica the flow itself. */
   promote(replica: Replica): void
   /** The other runtimes that there are. */
@@ -74,6 +88,8 @@ export class Replicas {
   readonly #replaced = new Map<number, { readonly owner: number; readonly epoch: number }>()
   /** Last words that wait for a configuration with the switches that they are for. */
   #retiring: { readonly flow: number; readonly epoch: number; readonly configVersion: number }[] = []
+  /** Questions of other replicas that wait for a configuration. */
+  #questions: Question[] = []
   /** Replicas about which other runtimes have been asked. */
   #asking = 0
 
@@ -126,6 +142,7 @@ export class Replicas {
         releases: arena.u16[(at + MessageField.node) >> 1] !== 0,
         pending: new PacketQueue(arena), isTentative: arena.u8[at + MessageField.code] === AdoptKind.tentative, movingTo: 0,
         movingEpoch: epoch, asking: null, buffersAt: 0,
+        former: arena.u32[(at + AdoptFlowFormer) >> 2], formerIncarnation: arena.u32[(at + AdoptFlowFormerIncarnation) >> 2],
       }
       this.#replicas.set(flow, replica)
       this.counts.adopted++
@@ -140,7 +157,8 @@ export class Replicas {
     const { arena, engine, limits } = this.#context
     const before = this.#replicas.get(flow)
     if (arena.i32[(at + AdoptFlowLayout) >> 2] !== engine.layoutHash) return AdoptRefusal.otherChain
-    if (this.#host.owns((at + MessageField.key) >> 2, flow, 0)) return AdoptRefusal.itself
+    const key = (at + MessageField.key) >> 2
+    if (this.#host.owns(arena.i32.subarray(key, key + KEY_WORDS), flow, 0)) return AdoptRefusal.itself
     if (before !== undefined && before.epoch > epoch) return AdoptRefusal.stale
     if (before === undefined && this.#replicas.size >= limits.replicas) return AdoptRefusal.noRoom
     return owner === this.#context.self ? AdoptRefusal.itself : AdoptRefusal.none
@@ -198,6 +216,8 @@ export class Replicas {
       for (let i = 0; i < frames; i++) context.drop(0, 'unknown-replica')
       return
     }
+    // Its owner goes on only when that is done.
+    replica.former = 0
     // PERF: views of the arena, to copy with `set`, would be most of what a step leaves for the garbage collector.
     const { words } = replica
     const from = tail >> 2
@@ -236,10 +256,12 @@ export class Replicas {
     }
   }
 
-  retire(owner: number, flow: number, epoch: number, configVersion: number): void {
+  retire(owner: number, flow: number, epoch: number, configVersion: number, isLast = false): void {
     this.#replaced.delete(flow)
+    const replica = this.#replicas.get(flow)
     // Another owner's replica of it may be here by now: what this one had to release is out all the same.
-    if (this.#replicas.get(flow)?.owner !== owner) this.#context.anomaly('unknown-replica')
+    if (replica?.owner !== owner) this.#context.anomaly('unknown-replica')
+    else if (isLast) this.#drop(replica)
     if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
   }
@@ -249,6 +271,9 @@ export class Replicas {
     const ready = this.#retiring.filter(({ configVersion }) => configVersion <= this.#context.configVersion)
     this.#retiring = this.#retiring.filter((one) => !ready.includes(one))
     for (const { flow, epoch } of ready) sayDrained(this.#context, flow, epoch)
+    const questions = this.#questions
+    this.#questions = []
+    for (const question of questions) this.#reply(question)
   }
 
   forget(owner: number, flow: number): void {
@@ -284,6 +309,8 @@ export class Replicas {
     const context = this.#context
     const replica = this.#replicas.get(flow)
     if (replica === undefined || replica.owner !== owner) return context.anomaly('unknown-replica')
+    // Whatever was changed before has been.
+    replica.former = 0
     replica.movingTo = target
     replica.movingEpoch = epoch
     sendHead(context, context.control(owner), MovingFlowReply, flow, epoch, 0, target)
@@ -317,6 +344,7 @@ export class Replicas {
       const channel = context.control(id)
       const at = begin(context, channel, AskFlow, replica.flow, replica.movingEpoch, true)
       if (at === 0) continue
+      context.arena.u32[(at + AskFlowConfigVersion) >> 2] = context.configVersion
       writeKeptKey(context, at, replica.key, replica.macs)
       ;(channel as MessageChannel).commit()
     }
@@ -348,12 +376,24 @@ export class Replicas {
   }
 
   /** Another replica asks who has a flow. */
-  asked(from: number, at: number, flow: number, epoch: number, isBuffered: boolean): void {
+  asked(from: number, at: number, flow: number, epoch: number): void {
+    const { i32, u32 } = this.#context.arena
+    const key = (at + MessageField.key) >> 2
+    this.#reply({ from, flow, epoch, configVersion: u32[(at + AskFlowConfigVersion) >> 2], key: i32.slice(key, key + KEY_WORDS) })
+  }
+
+  /** Answers, as soon as nothing comes any more from the owner that is dead. */
+  #reply(question: Question): void {
     const context = this.#context
+    const { from, flow, epoch, configVersion, key } = question
+    if (configVersion > context.configVersion) {
+      this.#questions.push(question)
+      return
+    }
     const replica = this.#replicas.get(flow)
     const isCovered = replica !== undefined && replica.owner !== from && replica.epoch >= epoch
-    const isHere = isCovered || this.#host.owns((at + MessageField.key) >> 2, flow, epoch)
-    sendHead(context, context.control(from), AskFlowReply, flow, epoch, isHere ? 1 : isBuffered ? 2 : 0)
+    const isHere = isCovered || this.#host.owns(key, flow, epoch)
+    sendHead(context, context.control(from), AskFlowReply, flow, epoch, isHere ? 1 : this.#host.yields(flow, from) ? 2 : 0)
   }
 
   /** Promotes what there is room for. */
@@ -373,19 +413,6 @@ export class Replicas {
   }
 }
 
-/** Writes an AdoptFlow's tail: aliases, snapshot. */
-export function writeAdoption(context: RuntimeContext, at: number, aliases: readonly Int32Array[], snapshot: Uint8Array): void {
-  const { arena } = context
-  let to = at + AdoptFlow.bytes
-  arena.u32[(at + AdoptFlowAliases) >> 2] = aliases.length
-  arena.i32[(at + AdoptFlowLayout) >> 2] = context.engine.layoutHash
-  for (const alias of aliases) {
-    arena.i32.set(alias, to >> 2)
-    to += ALIAS_WORDS * 4
-  }
-  arena.u8.set(snapshot, to)
-}
-
 /** Writes a key and addresses that are kept on the heap. */
 function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, macs: Uint8Array): void {
   arena.i32.set(key, (at + MessageField.key) >> 2)
@@ -393,10 +420,11 @@ function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, ma
 }
 
 /** Tells a replica that it is to release no more. */
-export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number): void {
+export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number, isLast = false): void {
   const channel = context.control(replica)
   const at = begin(context, channel, RetireFlow, flow, epoch, true)
   if (at === 0) return
+  context.arena.u8[at + MessageField.code] = isLast ? 1 : 0
   context.arena.u32[(at + RetireFlowConfigVersion) >> 2] = context.configVersion
   ;(channel as MessageChannel).commit()
 }

@@ -1,0 +1,61 @@
+/**
+ * Adoption: the message by which an owner gives a runtime a replica of a flow, whole. PROTOCOL 15, 16.
+ */
+
+import { KEY_WORDS } from '../../flow/flow-record.ts'
+import { MessageField } from '../../messages/message.ts'
+import {
+  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout,
+} from '../../messages/replication.ts'
+import type { MessageChannel } from '../../transport/message-channel.ts'
+import { ALIAS_BYTES, ALIAS_WORDS, aliasCount } from '../alias-claims.ts'
+import { begin, epochOf, flowOf, isTooLong, writeKey, type RuntimeContext } from '../runtime-context.ts'
+
+export interface Adoption {
+  /** An AdoptKind. */
+  readonly kind: number
+  /** The replica releases the flow's frames from now on. */
+  readonly releases: boolean
+  /** The runtime whose replica this one replaces, 0 for none. */
+  readonly former: number
+  readonly formerIncarnation: number
+}
+
+/** True for a flow that is larger than a message to a runtime may be: it can have no replica there while it is. */
+export function isTooLargeToAdopt(context: RuntimeContext, record: number, replica: number): boolean {
+  return isTooLong(context.control(replica), AdoptFlow, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record))
+}
+
+/** Sends the whole flow to a runtime; false when there is no room, or the flow is larger than any. */
+export function sendAdoption(context: RuntimeContext, record: number, replica: number, adoption: Adoption): boolean {
+  const { engine, arena } = context
+  const channel = context.control(replica)
+  const aliases: Int32Array[] = []
+  if (engine.aliases.size > 0) {
+    for (const block of engine.aliases.of(record)) {
+      const alias = new Int32Array(ALIAS_WORDS)
+      alias.set(arena.i32.subarray(block >> 2, (block >> 2) + KEY_WORDS))
+      alias[KEY_WORDS] = engine.aliases.isFlipped(block) ? 1 : 0
+      aliases.push(alias)
+    }
+  }
+  const bytes = aliases.length * ALIAS_BYTES + engine.exportBytes(record)
+  if (isTooLong(channel, AdoptFlow, bytes)) return false
+  const at = begin(context, channel, AdoptFlow, flowOf(context, record), epochOf(context, record), false, bytes)
+  if (at === 0) return false
+  arena.u8[at + MessageField.code] = adoption.kind
+  arena.u16[(at + MessageField.node) >> 1] = adoption.releases ? 1 : 0
+  arena.u32[(at + AdoptFlowFormer) >> 2] = adoption.former
+  arena.u32[(at + AdoptFlowFormerIncarnation) >> 2] = adoption.formerIncarnation
+  arena.u32[(at + AdoptFlowAliases) >> 2] = aliases.length
+  arena.i32[(at + AdoptFlowLayout) >> 2] = engine.layoutHash
+  writeKey(context, at, record)
+  let to = at + AdoptFlow.bytes
+  for (const alias of aliases) {
+    arena.i32.set(alias, to >> 2)
+    to += ALIAS_WORDS * 4
+  }
+  arena.u8.set(engine.exportFlow(record), to)
+  ;(channel as MessageChannel).commit()
+  return true
+}
