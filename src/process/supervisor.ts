@@ -63,8 +63,6 @@ const STEADY_MS = 30_000
 const SHUTDOWN_MS = 3_000
 const DRAIN_POLL_MS = 50
 const DRAIN_MS = 30_000
-/** A runtime without flows may go although it keeps replicas: their owners live, and will make others. It is given this long to lose them. */
-const REPLICAS_MS = 1_000
 const EGRESS_ID = 2
 const FIRST_RUNTIME_ID = 11
 
@@ -350,12 +348,10 @@ export class Supervisor {
       const status = await member.call<NodeStatus>('GetStatus')
       const { isEmpty, flows, replicas } = status.workload
       if (isEmpty) break
-      const hasReplicasAlone = flows === 0 && replicas > 0 && Object.keys(status.openSteps).every((step) => step === 'draining')
-      if (hasReplicasAlone && performance.now() - began > REPLICAS_MS) break
       if (member.incarnation !== incarnation) throw new CodedError('NF_NODE_GONE', `${member.name} has died while it was drained`)
       if (!member.isDraining) throw new CodedError('NF_CLUSTER', `the draining of ${member.name} was called off`)
       if (performance.now() - began > DRAIN_MS) {
-        throw new CodedError('NF_CLUSTER', `${member.name} still has ${flows} flows after ${DRAIN_MS / 1000} s`)
+        throw new CodedError('NF_CLUSTER', `${member.name} still has ${flows} flows and ${replicas} replicas after ${DRAIN_MS / 1000} s`)
       }
       await this.#moveAway(member, others(), status)
       await sleep(DRAIN_POLL_MS)

@@ -546,7 +546,8 @@ export class VirtualSwitch {
     }
     // The replica's own word may be on its way here: it has released what there was, and its owner nothing.
     const now = this.#unlessFenced(arena.u32[(at + RerouteFlowReleaserNow) >> 2], arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2])
-    if (now !== 0 && isKnown && arena.u16[(entry + Entry.releaser) >> 1] === previous) arena.u16[(entry + Entry.releaser) >> 1] = now
+    const isOfOwner = isKnown && arena.u8[at + MessageField.code] !== 2 && arena.u16[(entry + Entry.releaser) >> 1] === previous
+    if (now !== 0 && isOfOwner) arena.u16[(entry + Entry.releaser) >> 1] = now
     // A replica that is dead has nothing more to send, and the owner never had.
     const isReplicaDead = now === 0 && arena.u32[(at + RerouteFlowReleaserNow) >> 2] !== 0
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
