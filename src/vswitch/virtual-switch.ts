@@ -526,10 +526,12 @@ export class VirtualSwitch {
     }
     const entry = this.#entryFor(at, key, flow, epoch)
     if (entry === 0) {
+      // Who takes it over from the dead does not know that it has ended: its key is a newer flow's.
+      const hasEnded = found !== 0 && arena.f64[(found + Entry.flow) >> 3] > flow && arena.u8[at + MessageField.code] === 2
       // Its key is another flow's here, or there is no room: nothing was sent to anybody, and nobody may wait for us.
-      if (!isKnown) {
+      if (!isKnown && !hasEnded) {
         this.#answerReroute(sender, sender, flow, epoch)
-        sendHead(context, context.control(owner), Go, flow, epoch)
+        this.#releasing.goWithout(owner, incarnation, flow, epoch)
       } else if (arena.u8[at + MessageField.code] !== 0) {
         // Who takes it over from the dead comes too late: it lives on elsewhere.
         sendHead(context, context.control(owner), Go, flow, epoch, 0, 1)
@@ -622,6 +624,7 @@ export class VirtualSwitch {
     const fenced = [...before.values()].filter((old) => !this.#isLive(old.id, old.incarnation))
     if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
+    this.#releasing.configured((runtime, incarnation) => this.#isLive(runtime, incarnation))
     this.aliases.configure()
     this.#checkLearnt()
     this.#removeOrphans()
