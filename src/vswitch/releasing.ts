@@ -23,8 +23,8 @@ const EARLY_MAX = 1024
 export class Releasing {
   readonly #context: SwitchContext
   readonly #host: ReleasingHost
-  /** Last words about flows that are not known here, or beside the one that an entry notes, of the highest epoch: who has said them. */
-  readonly #early = new Map<number, { readonly runtimes: number[]; readonly epoch: number }>()
+  /** Last words about flows that are not known here, or beside the one that an entry notes: the last of each runtime. */
+  readonly #early = new Map<number, Map<number, number>>()
 
   /** Owners that are not known yet and wait for our word about flows that have no entry here. */
   #later: { readonly owner: number; readonly incarnation: number; readonly flow: number; readonly epoch: number }[] = []
@@ -41,26 +41,14 @@ export class Releasing {
   }
 
   #keep(runtime: number, flow: number, epoch: number): void {
-    const before = this.#early.get(flow)
-    if ((before?.epoch ?? 0) > epoch) return
+    const words = this.#early.get(flow) ?? new Map<number, number>()
+    words.set(runtime, epoch)
     this.#early.delete(flow)
-    const others = before?.epoch === epoch ? before.runtimes.filter((other) => other !== runtime) : []
     if (this.#early.size >= EARLY_MAX) {
       this.#early.delete(this.#early.keys().next().value as number)
       this.#context.anomaly('early-drained-limit')
     }
-    this.#early.set(flow, { runtimes: [...others, runtime], epoch })
-  }
-
-  /** An entry is this flow's now. */
-  known(entry: number, flow: number): void {
-    const early = this.#early.get(flow)
-    if (early === undefined) return
-    const { u16, u32 } = this.#context.arena
-    u32[(entry + Entry.drainedEpoch) >> 2] = early.epoch
-    u16[(entry + Entry.drainedBy) >> 1] = early.runtimes.at(-1) as number
-    // An entry notes one: which of several is waited for turns out later.
-    if (early.runtimes.length === 1) this.#early.delete(flow)
+    this.#early.set(flow, words)
   }
 
   #hasDrained(entry: number, releaser: number): boolean {
@@ -68,7 +56,7 @@ export class Releasing {
     const epoch = u32[(entry + Entry.epoch) >> 2]
     if (u16[(entry + Entry.drainedBy) >> 1] === releaser && u32[(entry + Entry.drainedEpoch) >> 2] === epoch) return true
     const early = this.#early.size === 0 ? undefined : this.#early.get(f64[(entry + Entry.flow) >> 3])
-    return early?.epoch === epoch && early.runtimes.includes(releaser)
+    return early?.get(releaser) === epoch
   }
 
   /** True while the releaser of an entry's flow is to send its last packet. */

@@ -223,7 +223,6 @@ export class VirtualSwitch {
     if (before === flow) return
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
-    this.#releasing.known(entry, flow)
     if (before !== 0) this.aliases.flowEnded(before)
   }
 
