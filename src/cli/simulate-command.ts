@@ -6,7 +6,9 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import { planted, plantedBugs, type PlantedBug } from '../base/planted-bugs.ts'
 import { allFaultKinds, faultKinds, type FaultKind } from '../sim/fault-kinds.ts'
-import { addTo, faultsOfSeed, newSummary, phaseTable, replicationOfSeed, type SimulationSummary } from '../sim/simulation-report.ts'
+import {
+  addTo, type FailingSeed, faultsOfSeed, newSummary, phaseTable, replicationOfSeed, type SimulationSummary,
+} from '../sim/simulation-report.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { simulate, type SimulationResult } from '../sim/simulation.ts'
 import { ExitStatus } from './exit-status.ts'
@@ -64,11 +66,16 @@ function replicationOf(text: string | undefined, seed: number): ReplicationMode 
   throw new CodedError('NF_USAGE', `--replication takes ${MODES.join(', ')} or mixed, not ${JSON.stringify(text)}`)
 }
 
-/** Adds seeds to a list of failing ones. They are replayed with the faults of their seed and the other options' defaults. */
-function addFailing(file: string, seeds: readonly number[]): void {
-  const known = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) as number[] : []
-  const all = [...new Set([...known, ...seeds])].sort((a, b) => a - b)
-  writeFileSync(file, `[\n${all.map((seed) => `  ${seed}`).join(',\n')}\n]\n`)
+/**
+ * Adds seeds to a list of failing ones. They are replayed with the faults of their seed and the other options' defaults, but for the
+ * replication, if it was given: then they are listed as `[seed, mode]`.
+ */
+function addFailing(file: string, seeds: readonly number[], mode: string | undefined): void {
+  const known = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) as FailingSeed[] : []
+  const found = seeds.map((seed) => JSON.stringify(mode === undefined || mode === 'mixed' ? seed : [seed, mode]).replace(',', ', '))
+  const all = [...new Set([...known.map((one) => JSON.stringify(one).replace(',', ', ')), ...found])]
+    .sort((a, b) => Number.parseInt(a.replace('[', ''), 10) - Number.parseInt(b.replace('[', ''), 10))
+  writeFileSync(file, `[\n${all.map((one) => `  ${one}`).join(',\n')}\n]\n`)
 }
 
 export function simulateCommand(options: SimulateOptions): number {
@@ -110,7 +117,7 @@ export function simulateCommand(options: SimulateOptions): number {
   }
   const seconds = (performance.now() - started) / 1000
   if (options.failing !== undefined && summary.violations.length > 0) {
-    addFailing(options.failing, summary.violations.map(({ seed }) => seed))
+    addFailing(options.failing, summary.violations.map(({ seed }) => seed), options.replication)
   }
   if (options.json === true) console.log(JSON.stringify(summary, null, 2))
   else report(summary, result, faults === 'mixed' ? allFaultKinds : faults, seconds)

@@ -644,7 +644,7 @@ export function createEngine(options: EngineOptions) {
     } else if (manager !== null) {
       manager.opened(record, d)
     }
-    if (quarantine.size > 0) applyQuarantine(record)
+    if (quarantine.size > 0) applyQuarantine(record, time)
     packet.d = d
     packet.direction = ((meta >>> 16) & 1) ^ fromB
     if (inProgress !== null) inProgress.begin(i32, record >> 2)
@@ -820,8 +820,8 @@ export function createEngine(options: EngineOptions) {
   }
 
   /** A flow that is here now: it may be one that has killed a runtime. */
-  function applyQuarantine(record: number): void {
-    const kind = quarantine.of(i32, record >> 2, f64[clock])
+  function applyQuarantine(record: number, now: TimeUs): void {
+    const kind = quarantine.of(i32, record >> 2, now)
     if (kind === Quarantined.no) return
     u8[record + FlowRecord.flags] |= kind === Quarantined.poisoned ? FlowFlag.poisoned : FlowFlag.careful
   }
@@ -837,7 +837,7 @@ export function createEngine(options: EngineOptions) {
     i32.set(key, idleDescriptor + KEY)
     i32[idleDescriptor + HASH] = parser.hashKey(idleDescriptor)
     const record = find(idleDescriptor)
-    if (record !== 0) applyQuarantine(record)
+    if (record !== 0) applyQuarantine(record, now)
   }
 
   /** Numbers a packet of the batch that the manager may set aside. */
@@ -1185,7 +1185,7 @@ export function createEngine(options: EngineOptions) {
     }
     i32[(record + FlowRecord.hash) >> 2] = hash
     table.insert(hash, record)
-    if (quarantine.size > 0) applyQuarantine(record)
+    if (quarantine.size > 0) applyQuarantine(record, now)
     wheel.add(record, dueTick(record))
     useIdle(record)
     tellNfs(record, 'flowMovedIn')

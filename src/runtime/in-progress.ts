@@ -65,8 +65,8 @@ export class InProgress {
 }
 
 /**
- * What a runtime that has died was running: keys of flows. One: its packet or timer has killed it. Several: that of one of them. None: it died of
- * something else, or the memory is not a note at all.
+ * What a runtime that has died was running: keys of flows. One: its packet or timer has killed it. Several: that of one of them. None: it
+ * died of something else, or the memory is not a note at all.
  */
 export function readInProgress(words: Int32Array): Int32Array[] {
   const count = words[COUNT]

@@ -213,3 +213,22 @@ test('anomaly: a placement policy chooses nobody', () => {
     Object.defineProperty(nodes[0].node, 'anomalies', { value: { 'placement-policy': 1 } })
   }).includes('anomaly'))
 })
+
+test('poison: a flow kills a second runtime', () => {
+  const { ledger } = new ToyProtocol()
+  ledger.poisoned(5, 11)
+  ledger.poisoned(6, 12)
+  assert.deepEqual(ledger.violations, [])
+  ledger.poisoned(5, 12)
+  assert.deepEqual(ledger.violations.map(({ checker }) => checker), ['poison'])
+})
+
+test('state: a packet comes to a runtime that called itself empty and was removed', () => {
+  assert.ok(sawLie((simulation) => {
+    const one = simulation.nodes[4] as SimNode
+    const frame = new Uint8Array(64)
+    writeTrailer(frame, { id: 1, flow: 1, side: 0, sequence: 1 })
+    one.isRetired = true
+    simulation.lose(one, frame)
+  }).includes('state'))
+})

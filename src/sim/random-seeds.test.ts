@@ -4,7 +4,9 @@ import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { allFaultKinds } from './fault-kinds.ts'
-import { addTo, emptyCells, faultsOfSeed, newSummary, phaseTable, replicationOfSeed, type SimulationSummary } from './simulation-report.ts'
+import {
+  addTo, emptyCells, type FailingSeed, faultsOfSeed, newSummary, phaseTable, replicationOfSeed, type SimulationSummary,
+} from './simulation-report.ts'
 import { simulate } from './simulation.ts'
 
 const root = join(import.meta.dirname, '..', '..')
@@ -42,7 +44,10 @@ test('random seeds over all kinds of faults, none with a violation, every phase 
 })
 
 test('seeds that failed once', () => {
-  const seeds = JSON.parse(readFileSync(join(root, 'testdata/failing-seeds.json'), 'utf8')) as number[]
-  const run = (seed: number) => simulate({ seed, faults: faultsOfSeed(seed), replication: replicationOfSeed(seed) })
+  const seeds = JSON.parse(readFileSync(join(root, 'testdata/failing-seeds.json'), 'utf8')) as FailingSeed[]
+  const run = (one: FailingSeed) => {
+    const [seed, replication] = typeof one === 'number' ? [one, replicationOfSeed(one)] : one
+    return simulate({ seed, faults: faultsOfSeed(seed), replication })
+  }
   assert.deepEqual(seeds.flatMap((seed) => told(run(seed)).slice(0, 1)), [])
 })

@@ -5,7 +5,7 @@
 
 import { Go, GoReleased } from '../messages/migration.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
-import { begin, type SwitchContext } from './switch-context.ts'
+import { begin, sendHead, type SwitchContext } from './switch-context.ts'
 import { Entry, EntryFlag } from './switch-table.ts'
 
 export interface ReleasingHost {
@@ -23,8 +23,11 @@ const EARLY_MAX = 1024
 export class Releasing {
   readonly #context: SwitchContext
   readonly #host: ReleasingHost
-  /** Last words about flows that are not known here, of the highest epoch: who has said them. */
-  readonly #early = new Map<number, { readonly runtimes: number[]; readonly epoch: number }>()
+  /** Last words about flows that are not known here, or beside the one that an entry notes: the last of each runtime. */
+  readonly #early = new Map<number, Map<number, number>>()
+
+  /** Owners that are not known yet and wait for our word about flows that have no entry here. */
+  #later: { readonly owner: number; readonly incarnation: number; readonly flow: number; readonly epoch: number }[] = []
 
   constructor(context: SwitchContext, host: ReleasingHost) {
     this.#context = context
@@ -34,26 +37,18 @@ export class Releasing {
   /** A last word about a flow that is not known here: after a restart it may come ahead of who announces the flow. */
   #keepEarly(runtime: number, flow: number, epoch: number): void {
     this.#context.anomaly('unknown-flow')
-    const before = this.#early.get(flow)
-    if ((before?.epoch ?? 0) > epoch) return
+    this.#keep(runtime, flow, epoch)
+  }
+
+  #keep(runtime: number, flow: number, epoch: number): void {
+    const words = this.#early.get(flow) ?? new Map<number, number>()
+    words.set(runtime, epoch)
     this.#early.delete(flow)
-    const others = before?.epoch === epoch ? before.runtimes.filter((other) => other !== runtime) : []
     if (this.#early.size >= EARLY_MAX) {
       this.#early.delete(this.#early.keys().next().value as number)
       this.#context.anomaly('early-drained-limit')
     }
-    this.#early.set(flow, { runtimes: [...others, runtime], epoch })
-  }
-
-  /** An entry is this flow's now. */
-  known(entry: number, flow: number): void {
-    const early = this.#early.get(flow)
-    if (early === undefined) return
-    const { u16, u32 } = this.#context.arena
-    u32[(entry + Entry.drainedEpoch) >> 2] = early.epoch
-    u16[(entry + Entry.drainedBy) >> 1] = early.runtimes.at(-1) as number
-    // An entry notes one: which of several is waited for turns out later.
-    if (early.runtimes.length === 1) this.#early.delete(flow)
+    this.#early.set(flow, words)
   }
 
   #hasDrained(entry: number, releaser: number): boolean {
@@ -61,7 +56,7 @@ export class Releasing {
     const epoch = u32[(entry + Entry.epoch) >> 2]
     if (u16[(entry + Entry.drainedBy) >> 1] === releaser && u32[(entry + Entry.drainedEpoch) >> 2] === epoch) return true
     const early = this.#early.size === 0 ? undefined : this.#early.get(f64[(entry + Entry.flow) >> 3])
-    return early?.epoch === epoch && early.runtimes.includes(releaser)
+    return early?.get(releaser) === epoch
   }
 
   /** True while the releaser of an entry's flow is to send its last packet. */
@@ -109,6 +104,24 @@ export class Releasing {
     ;(channel as MessageChannel).commit()
   }
 
+  /** Tells the owner of a flow without an entry here that this switch has nothing to wait for; later, if it does not know that one yet. */
+  goWithout(owner: number, incarnation: number, flow: number, epoch: number): void {
+    const context = this.#context
+    const channel = context.control(owner)
+    if (channel !== null) return sendHead(context, channel, Go, flow, epoch)
+    if (this.#later.length >= EARLY_MAX) {
+      this.#later.shift()
+      context.anomaly('late-go-limit')
+    }
+    this.#later.push({ owner, incarnation, flow, epoch })
+  }
+
+  configured(isLive: (runtime: number, incarnation: number) => boolean): void {
+    const ready = this.#later.filter(({ owner, incarnation }) => isLive(owner, incarnation))
+    this.#later = this.#later.filter((one) => !ready.includes(one) && !this.#host.isFenced(one.owner, one.incarnation))
+    for (const { owner, flow, epoch } of ready) sendHead(this.#context, this.#context.control(owner), Go, flow, epoch)
+  }
+
   /** In-band: a runtime has sent its last packet of a flow before the change of releaser at this epoch. */
   drained(runtime: number, flow: number, epoch: number): void {
     const context = this.#context
@@ -129,7 +142,11 @@ export class Releasing {
     }
     // Of two at one epoch, the releaser's is the one that may be needed.
     const isOfReleaser = arena.u16[(entry + Entry.drainedBy) >> 1] === arena.u16[(entry + Entry.releaser) >> 1]
-    if (epoch < note || (epoch === note && isOfReleaser && runtime !== arena.u16[(entry + Entry.releaser) >> 1])) return
+    if (epoch < note) return
+    if (epoch === note && isOfReleaser && runtime !== arena.u16[(entry + Entry.releaser) >> 1]) return this.#keep(runtime, flow, epoch)
+    // While nobody is known to release, it may be either's that is waited for in the end.
+    const by = arena.u16[(entry + Entry.drainedBy) >> 1]
+    if (epoch === note && by !== 0 && by !== runtime) this.#keep(by, flow, epoch)
     arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
     arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
     if (this.awaitsDrained(entry)) this.release(entry)

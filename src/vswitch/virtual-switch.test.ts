@@ -11,7 +11,10 @@ import {
 import { CloseFlow, FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { messageKinds } from '../messages/message.ts'
-import { Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReply } from '../messages/migration.ts'
+import {
+  Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow,
+  RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
+} from '../messages/migration.ts'
 import {
   Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
   PlaceFlowReplyQuestion, PlaceRefusal,
@@ -224,6 +227,33 @@ test('Drained that overtakes its RerouteFlow counts', () => {
   one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
   one.control(12, RerouteFlow, rerouteTo(11, 2))
   assert.deepEqual(one.take(), ['=RerouteFlowReply 12', 'Go 11'])
+})
+
+/** The owner 11 of a flow gets a replica at 12, and has released its frames itself so far. */
+const secured: Said = { flow: FIRST, epoch: 2, node: 11, key: 5, words: {
+  [RerouteFlowOwnerIncarnation]: 111, [RerouteFlowReleaser]: 12, [RerouteFlowReleaserIncarnation]: 112, [RerouteFlowReleaserNow]: 11,
+  [RerouteFlowReleaserNowIncarnation]: 111 } }
+
+test('a change of releaser that comes ahead of all else about a flow waits for the one before', () => {
+  const one = learnt(2)
+  one.external(5)
+  one.take()
+  one.control(11, RerouteFlow, secured)
+  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 }, words: { [BindReleaserIncarnation]: 111 } })
+  one.fromRuntime(5, 11)
+  assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'packet 5 to 11', 'packet 5 out'])
+  one.inBand(11, Drained, { flow: FIRST, epoch: 2 })
+  one.fromRuntime(5, 12)
+  assert.deepEqual(one.take(), ['Go 11', 'packet 5 out'])
+})
+
+test('of two last words about an unknown flow, the one that is waited for counts', () => {
+  for (const runtimes of [[11, 12], [12, 11]]) {
+    const one = learnt(2)
+    for (const runtime of runtimes) one.inBand(runtime, Drained, { flow: FIRST, epoch: 2 })
+    one.control(11, RerouteFlow, secured)
+    assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11'], runtimes.join())
+  }
 })
 
 test('a move back to the releaser: the word goes to the target, Go at once', () => {

@@ -223,7 +223,6 @@ export class VirtualSwitch {
     if (before === flow) return
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
-    this.#releasing.known(entry, flow)
     if (before !== 0) this.aliases.flowEnded(before)
   }
 
@@ -526,10 +525,12 @@ export class VirtualSwitch {
     }
     const entry = this.#entryFor(at, key, flow, epoch)
     if (entry === 0) {
+      // Who takes it over from the dead does not know that it has ended: its key is a newer flow's.
+      const hasEnded = found !== 0 && arena.f64[(found + Entry.flow) >> 3] > flow && arena.u8[at + MessageField.code] === 2
       // Its key is another flow's here, or there is no room: nothing was sent to anybody, and nobody may wait for us.
-      if (!isKnown) {
+      if (!isKnown && !hasEnded) {
         this.#answerReroute(sender, sender, flow, epoch)
-        sendHead(context, context.control(owner), Go, flow, epoch)
+        this.#releasing.goWithout(owner, incarnation, flow, epoch)
       } else if (arena.u8[at + MessageField.code] !== 0) {
         // Who takes it over from the dead comes too late: it lives on elsewhere.
         sendHead(context, context.control(owner), Go, flow, epoch, 0, 1)
@@ -546,7 +547,8 @@ export class VirtualSwitch {
     }
     // The replica's own word may be on its way here: it has released what there was, and its owner nothing.
     const now = this.#unlessFenced(arena.u32[(at + RerouteFlowReleaserNow) >> 2], arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2])
-    if (now !== 0 && isKnown && arena.u16[(entry + Entry.releaser) >> 1] === previous) arena.u16[(entry + Entry.releaser) >> 1] = now
+    const isOfOwner = isKnown && arena.u8[at + MessageField.code] !== 2 && arena.u16[(entry + Entry.releaser) >> 1] === previous
+    if (now !== 0 && isOfOwner) arena.u16[(entry + Entry.releaser) >> 1] = now
     // A replica that is dead has nothing more to send, and the owner never had.
     const isReplicaDead = now === 0 && arena.u32[(at + RerouteFlowReleaserNow) >> 2] !== 0
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
@@ -621,6 +623,7 @@ export class VirtualSwitch {
     const fenced = [...before.values()].filter((old) => !this.#isLive(old.id, old.incarnation))
     if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
+    this.#releasing.configured((runtime, incarnation) => this.#isLive(runtime, incarnation))
     this.aliases.configure()
     this.#checkLearnt()
     this.#removeOrphans()

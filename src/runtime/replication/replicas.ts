@@ -129,7 +129,9 @@ export class Replicas {
     if (refusal === AdoptRefusal.none) {
       const before = this.#replicas.get(flow)
       if (before !== undefined) {
-        if (before.owner !== owner) this.#replaced.set(flow, { owner: before.owner, epoch: before.movingEpoch })
+        // Its owner of before may be dead already, and never say so.
+        if (before.asking !== null || this.#orphans.has(before)) sayDrained(context, flow, before.movingEpoch)
+        else if (before.owner !== owner) this.#replaced.set(flow, { owner: before.owner, epoch: before.movingEpoch })
         this.#drop(before)
       }
       const key = (at + MessageField.key) >> 2
