@@ -21,7 +21,8 @@ class EventPort implements LinkPort {
   readonly room = 0
   readonly fd = createEvent()
   maintained = 0
-  armed = 0
+  /** True while somebody sleeps on it: a nap is over before anybody else looks. */
+  isArmed = false
   receive(): number { return 0 }
   send(): boolean { return false }
   sendReserved(): boolean { return false }
@@ -29,8 +30,8 @@ class EventPort implements LinkPort {
   close(): void { close(this.fd) }
   flush(): void {}
   maintain(): void { this.maintained++ }
-  arm(): boolean { return ++this.armed > 0 }
-  disarm(): void {}
+  arm(): boolean { return this.isArmed = true }
+  disarm(): void { this.isArmed = false }
   waitDescriptors(list: number[]): void { list.push(this.fd) }
   /** What a node does with a port, in `poll`. */
   take(): number {
@@ -55,7 +56,7 @@ test('an idle executor sleeps, is woken by a frame, and ends', { skip }, async (
   let taken = 0
   const executor = new Executor({ node: { poll: () => (taken += port.take(), false), nextDue: () => Infinity }, ports: [port], dozeMsMax: 2000 })
   const running = executor.run()
-  await until('it falls asleep', () => port.armed > 0)
+  await until('it falls asleep', () => port.isArmed)
   const { polls } = executor.statistics
   await sleep(20)
   assert.ok(executor.statistics.polls - polls < 5, 'it sleeps')
@@ -63,7 +64,7 @@ test('an idle executor sleeps, is woken by a frame, and ends', { skip }, async (
   signalEvent(port.fd)
   await until('the frame is taken', () => taken === 1)
   assert.ok(performance.now() - before < 1000, 'not by the end of the sleep')
-  await until('it sleeps again', () => executor.statistics.sleeps >= 1 && port.armed > 1)
+  await until('it sleeps again', () => executor.statistics.sleeps >= 1 && port.isArmed)
   assert.ok(port.maintained > 0)
   executor.stop()
   await running
@@ -77,7 +78,7 @@ test('what is due wakes a sleeper, and so does who has something to do', { skip 
   const executor = new Executor({
     node: { poll: (now) => (polledAt = now, port.take(), false), nextDue: () => due }, ports: [port], dozeMsMax: 5000 })
   const running = executor.run()
-  await until('it falls asleep', () => port.armed > 0)
+  await until('it falls asleep', () => port.isArmed)
   await sleep(5)
   due = systemClock.now() + 10_000
   executor.wake()
