@@ -25,12 +25,6 @@ test ssh openssh-client
 test sshd openssh-server
 test etcd etcd-server
 demo ip iproute2
-demo curl curl
-demo iperf3 iperf3
-demo nginx nginx-light
-demo ssh openssh-client
-demo sshd openssh-server
-demo tcpdump tcpdump
 model spin spin
 model gcc gcc
 dpdk dpdk-testpmd dpdk-dev

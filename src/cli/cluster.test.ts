@@ -8,7 +8,8 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { ClusterFolder, isRunning } from '../process/cluster-folder.ts'
-import type { ClusterStatus } from '../process/operator.ts'
+import type { ClusterFlow, ClusterStatus } from '../process/operator.ts'
+import { flowSizeAfter, flowSizeBefore } from './demo-nfs.ts'
 import { TestCluster } from './test-cluster.ts'
 
 const skip = process.platform === 'linux' ? false : 'ports to real links need Linux'
@@ -207,6 +208,73 @@ limits: { flows: 4096, packets: 2048 }
   const { duplicated, reordered, corrupted } = wrongs(await cluster.status())
   assert.deepEqual({ duplicated, reordered, corrupted }, { duplicated: 0, reordered: 0, corrupted: 0 })
 })
+
+test('a network function is updated while its flows live; of several controllers the leader may die', { skip, timeout: 90_000 },
+  async (context) => {
+    const cluster = new TestCluster('update')
+    context.after(() => { cluster.close() })
+    cluster.write('flow-size-1.ts', flowSizeBefore)
+    cluster.write('flow-size-2.ts', flowSizeAfter)
+    const yaml = (version: number): string => cluster.write(`cluster-${version}.yaml`, `
+name: update
+chain: [monitor, ./flow-size-${version}.ts]
+ingress: { type: generator, flows: 30, packetsPerSecond: 2000 }
+egress: { type: sink, flows: 30 }
+runtimes: 1
+controllers: 2
+limits: { flows: 4096, packets: 2048 }
+`)
+    cluster.must('up', yaml(1), '--detach')
+    await cluster.until('all flows are open', async () => (await cluster.flows('udp')).length === 30)
+    const before = new Map((await cluster.flows('')).map(({ flow, packets = 0 }) => [flow, packets]))
+
+    await context.test('another controller leads when the leader is killed', async () => {
+      const { leader, term } = await cluster.status()
+      const process_ = new ClusterFolder(cluster.runFolder).livingProcesses().find(({ name }) => name === leader)
+      process.kill(process_?.pid ?? 0, 'SIGKILL')
+      const after = await cluster.until('another leads', async () => {
+        const status = await cluster.status()
+        return status.term > term && status.isReady && status
+      })
+      assert.equal(after.nodes.find(({ kind }) => kind === 'runtime')?.incarnation, 1)
+    })
+
+    await context.test('flows keep what was known of them, in the new layout', async () => {
+      assert.match(cluster.must('update', yaml(2)), /^done: all flows are on version 2 of the chain, after [\d.]+ s\n$/)
+      const { flows } = await cluster.ask<{ flows: ClusterFlow[] }>('Flows', { state: true })
+      assert.equal(flows.length, 30)
+      for (const { flow, node, packets = 0, state } of flows) {
+        const own = state?.['flow-size'] as { packets: number, bytes: number }
+        assert.notEqual(node, 'runtime-1')
+        assert.ok(packets > (before.get(flow) ?? Infinity) && own.packets === packets && own.bytes > 0, JSON.stringify(own))
+      }
+      assert.deepEqual(wrongs(await cluster.status()), nothingWrong)
+    })
+
+    await context.test('one that cannot take the flows is paused, and taken back', async () => {
+      // Without the upgrade nothing can become of the old state.
+      cluster.write('flow-size-3.ts', flowSizeAfter.replace(/ *upgrades.*\n/, '').replace('version: 2', 'version: 3'))
+      const { status, stdout } = cluster.call('update', yaml(3), '--name', 'update')
+      assert.equal(status, 1)
+      assert.match(stdout, /^paused: some flows are on version 3 .*: no flow could be moved off runtime \d+\n$/)
+      assert.match(cluster.must('update', '--roll-back'), /^rolled-back: no flow is on version 3 /)
+      const { status: again, stderr } = cluster.call('update', '--resume', '--name', 'update')
+      assert.equal(again, 1)
+      assert.match(stderr, /^error NF_CLUSTER: no update is under way/)
+      await cluster.until('all is as it was', async () => (await cluster.status()).isReady)
+      assert.deepEqual(wrongs(await cluster.status()), nothingWrong)
+    })
+
+    await context.test('a cluster whose supervisor is gone goes on, and is taken up again', async () => {
+      const supervisor = new ClusterFolder(cluster.runFolder).livingProcesses().find(({ kind }) => kind === 'supervisor')
+      process.kill(supervisor?.pid ?? 0, 'SIGKILL')
+      assert.ok((await cluster.status()).isReady)
+      assert.match(cluster.call('up', yaml(3), '--detach').stderr, /^error NF_CLUSTER_RUNNING: .*with another configuration/)
+      cluster.must('up', yaml(1), '--detach')
+      assert.ok((await cluster.events()).some(({ event }) => event === 'cluster-adopted'))
+      assert.deepEqual(wrongs(await cluster.status()), nothingWrong)
+    })
+  })
 
 test('what cannot be started leaves nothing behind', { skip, timeout: 30_000 }, (context) => {
   const cluster = new TestCluster('wrong')
