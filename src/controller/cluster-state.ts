@@ -92,6 +92,8 @@ const rollout = z.strictObject({
   phase: z.enum(['rolling', 'paused', 'rolling-back', 'done', 'rolled-back']),
   /** Fence generation at its start: lives of the new version fenced since then count against it. */
   sinceGeneration: count,
+  /** The highest incarnation given out then: lives of the new version that have not started since count too. */
+  sinceIncarnation: count,
   /** Flows can be taken back to the old version too. */
   isReversible: z.boolean(),
   /** What a failure does. */

@@ -281,7 +281,8 @@ test('scaling: one step at a time, and an empty runtime is one that says so in t
 // -- Rollout -----------------------------------------------------------------------------------------------------------
 
 const rollout: RolloutDocument = {
-  number: 1, from: 1, to: 2, phase: 'rolling', sinceGeneration: 3, isReversible: true, onFailure: 'pause', stage: 0, reason: '',
+  number: 1, from: 1, to: 2, phase: 'rolling', sinceGeneration: 3, sinceIncarnation: 20,
+  isReversible: true, onFailure: 'pause', stage: 0, reason: '',
 }
 
 test('rollout: a batch, a pause to see whether it proves well, the next batch', () => {
@@ -320,6 +321,9 @@ test('rollout: what counts as failure, and what follows', () => {
   assert.equal(outcome([runtime(10, {}, { nfErrorsPerSecond: 4.5 }), next(5)]), null)
   const gone: FenceDocument = { node: 12, incarnation: 112, generation: 4, term: 1, chain: 2, reason: 'dead', isRecovered: true }
   assert.equal(outcome([old, next(0)], {}, [gone]), 'paused: runtime 12 with version 2 is gone: dead')
+  const unstarted = (incarnation: number): FenceDocument => ({ ...gone, incarnation, generation: 3, reason: 'not-started', isRecovered: true })
+  assert.equal(outcome([old], {}, [unstarted(19), unstarted(20), unstarted(21)]), null, 'one, and some of before')
+  assert.equal(outcome([old], {}, [unstarted(21), unstarted(23)]), 'paused: runtimes with version 2 do not start')
   assert.equal(outcome([old, next(0)], {}, [{ ...gone, generation: 3 }, { ...gone, reason: 'drained' }, { ...gone, chain: 1 }]), null)
   const stuck = runtime(10, { isDraining: true }, { order: { number: 4, open: 0, moved: 0, refused: 1 } })
   assert.equal(outcome([stuck, next(0)]), 'paused: no flow could be moved off runtime 10')

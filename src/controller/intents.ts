@@ -44,7 +44,7 @@ export function carryOutIntent(intent: Intent, view: ClusterView, limits: Autosc
       if (isUnderWay) return rollout.to === to && rollout.phase === 'rolling' ? 'done' : 'rollout-under-way'
       if (to === scale.chain) return rollout?.to === to && rollout.phase === 'done' ? 'done' : 'same-version'
       return draft.put('rollout', '', { number: (rollout?.number ?? 0) + 1, from: scale.chain, to, phase: 'rolling',
-        sinceGeneration: cluster.generation, isReversible, onFailure, stage: 0, reason: '' })
+        sinceGeneration: cluster.generation, sinceIncarnation: cluster.incarnation, isReversible, onFailure, stage: 0, reason: '' })
     }
     case 'pause':
       if (!isUnderWay || rollout.phase === 'rolling-back') return 'no-rollout'
@@ -52,7 +52,8 @@ export function carryOutIntent(intent: Intent, view: ClusterView, limits: Autosc
     case 'resume':
       if (!isUnderWay || rollout.phase === 'rolling-back') return 'no-rollout'
       return rollout.phase === 'rolling' ? 'done'
-        : draft.put('rollout', '', { ...rollout, phase: 'rolling', sinceGeneration: cluster.generation, reason: '' })
+        : draft.put('rollout', '', { ...rollout, phase: 'rolling', sinceGeneration: cluster.generation,
+          sinceIncarnation: cluster.incarnation, reason: '' })
     case 'roll-back':
       if (!isUnderWay) return rollout?.phase === 'rolled-back' ? 'done' : 'no-rollout'
       return rollout.phase === 'rolling-back' ? 'done' : draft.put('rollout', '', { ...rollout, phase: 'rolling-back', reason: 'ordered' })

@@ -13,9 +13,10 @@
  *     done                                  │ no new runtime left: rolled back
  *
  * The first flows go in batches of 1, 10, 100 and 1,000, each of which has to prove well for `bakeUs`; then the rest. A failure is a life of
- * the new version that is fenced, more failures of network functions per second than the old version has by `errorsMax`, or a batch
- * of which nothing could be moved. While it is paused nothing is drained and both versions serve. Rolling back is the same with the
- * versions exchanged, without batches; if flows cannot go back (`isReversible`), new runtimes get no new flows and end when theirs have.
+ * the new version that is fenced, two that do not start, more failures of network functions per second than the old version has by
+ * `errorsMax`, or a batch of which nothing could be moved. While it is paused nothing is drained and both versions serve. Rolling back is
+ * the same with the versions exchanged, without batches; if flows cannot go back (`isReversible`), new runtimes get no new flows and end
+ * when theirs have.
  */
 
 import type { TimeUs } from '../base/clock.ts'
@@ -31,6 +32,8 @@ export interface RolloutLimits {
 export const defaultRolloutLimits: RolloutLimits = { bakeUs: 5e6, errorsMax: 1 }
 
 const BATCHES = [1, 10, 100, 1000]
+/** A process may fail to start for reasons of its own, once. */
+const STARTS = 2
 /** From here on flows move without waiting. */
 const STAGES = BATCHES.length
 
@@ -93,10 +96,13 @@ export function decideRollout(
   return { rollout: rollout.stage < STAGES && now - doneSince >= limits.bakeUs ? { ...rollout, stage: rollout.stage + 1 } : null, memory: next }
 }
 
-function failureOf(view: ClusterView, { to, sinceGeneration }: RolloutDocument, memory: RolloutMemory | null,
+function failureOf(view: ClusterView, { to, sinceGeneration, sinceIncarnation }: RolloutDocument, memory: RolloutMemory | null,
   fresh: readonly RuntimeView[], leaving: readonly RuntimeView[], { errorsMax }: RolloutLimits): string {
   const fenced = view.fences.find(({ chain, generation, reason }) => chain === to && generation > sinceGeneration && reason !== 'drained')
   if (fenced !== undefined) return `runtime ${fenced.node} with version ${to} is gone: ${fenced.reason}`
+  const unstarted = view.fences.filter(({ chain, incarnation, reason }) =>
+    chain === to && incarnation > sinceIncarnation && reason === 'not-started')
+  if (unstarted.length >= STARTS) return `runtimes with version ${to} do not start`
   const errors = (of: readonly RuntimeView[]): number => Math.max(0, ...of.map(({ report }) => report?.nfErrorsPerSecond ?? 0))
   const [now, before] = [errors(fresh), errors(leaving)]
   if (now > before + errorsMax) return `network functions fail ${now.toFixed(1)} times a second, ${before.toFixed(1)} with the version before`

@@ -5,7 +5,7 @@
  * them, and a controller that was killed leaves nothing that its successor does not know. A life of a runtime is started once: the
  * file is made by one alone. The highest term in which anybody has acted stands there too: a lower one is refused.
  *
- *     a process dies ─▶ back-off 0.1 s, 0.2 s ... 10 s while they die young ─▶ the next
+ *     a process dies ─▶ the next at once; while they die young, after 0.1 s, 0.2 s ... 10 s
  *     a life that is fenced ─▶ it hears of that and ends by itself, or after GRACE_MS is killed
  */
 
@@ -118,7 +118,7 @@ export class LocalLauncher implements Launcher {
     const key = entry.kind === 'runtime' ? 'runtime' : entry.name
     const wasSteady = Date.now() - entry.startedAt > STEADY_MS
     const before = this.#backoff.get(key)?.delayMs
-    const delayMs = wasSteady || before === undefined ? BACKOFF_MS : Math.min(BACKOFF_MS_MAX, before * 2)
+    const delayMs = wasSteady || before === undefined ? 0 : Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS, before * 2))
     this.#backoff.set(key, { delayMs, dueAt: Date.now() + delayMs })
     this.#options.onEnded(entry, end)
   }

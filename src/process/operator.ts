@@ -270,7 +270,10 @@ class Operator {
       const seconds = Math.round(performance.now() - began) / 1000
       if (rollout === undefined) throw new CodedError('NF_INTERNAL', 'an update has begun, and there is none')
       const { phase, reason, to: version } = rollout
-      if (phase !== 'rolling' && phase !== 'rolling-back') return { version, phase, reason, seconds }
+      if (phase !== 'rolling' && phase !== 'rolling-back') {
+        const why = reason.endsWith('do not start') && host.startFailure !== undefined ? `: ${host.startFailure.message}` : ''
+        return { version, phase, reason: `${reason}${why}`, seconds }
+      }
       if (seconds * 1000 > UPDATE_MS) {
         throw new CodedError('NF_CLUSTER', `the update has not ended for ${seconds} s`, 'It goes on: see nfactor status')
       }
