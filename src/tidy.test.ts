@@ -43,6 +43,8 @@ const layers: Record<string, Layer> = {
   process: { level: 6, siblings: ['ports', 'rpc'], packages: ['*'], outside: true },
   cli: { level: 7, siblings: ['dashboard'], packages: ['*'], outside: true },
   dashboard: { level: 7, packages: ['*'], outside: true },
+  // Tests alone: nothing in production may need it.
+  e2e: { level: 8, packages: ['*'], outside: true },
 }
 
 /** Programs and suites within a layer that stand outside of it. */

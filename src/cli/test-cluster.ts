@@ -81,9 +81,15 @@ export class TestCluster {
     for (const end = performance.now() + patienceMs; ;) {
       const found = await look()
       if (found !== undefined && found !== false) return found
-      if (performance.now() > end) throw new Error(`not in ${patienceMs} ms: ${what}\n${JSON.stringify(await this.status())}${this.#logs()}`)
+      if (performance.now() > end) throw new Error(`not in ${patienceMs} ms: ${what}\n${await this.#account()}`)
       await new Promise((resolve) => { setTimeout(resolve, 20) })
     }
+  }
+
+  async #account(): Promise<string> {
+    const status = await this.status().catch(String)
+    const events = (await this.events().catch(() => [])).slice(-20).map(({ event, text }) => `${event} ${text}`).join('\n')
+    return `${JSON.stringify(status)}\n${events}\n${this.#logs()}`
   }
 
   #logs(): string {

@@ -34,7 +34,11 @@ export const clusterSchema = runConfigSchema.extend({
   scale: z.strictObject({
     min: z.int().min(1).max(RUNTIMES_MAX).default(1).describe('How many runtimes at least'),
     max: z.int().min(1).max(RUNTIMES_MAX).default(16).describe('How many runtimes at most'),
-  }).refine(({ min, max }) => min <= max, 'min is more than max').optional()
+    high: z.number().min(0.05).max(1).default(0.8).describe('Another runtime comes where each has more load than this, 0 to 1'),
+    low: z.number().min(0.01).max(0.95).default(0.6).describe('One goes where the others would have less than this each'),
+    pause: z.number().min(1).max(3600).default(30)
+      .describe('Seconds from one that goes to the next; twice that after one that has come, and the load of four times that must allow it'),
+  }).refine(({ min, max }) => min <= max, 'min is more than max').refine(({ low, high }) => low < high, 'low is not below high').optional()
     .describe('The number of runtimes follows the load; without it there are as many as were asked for'),
   patience: z.number().min(0.05).max(60).optional()
     .describe('Seconds that a node may stand still before it is taken for dead: 0.5 with replication, 2 without'),

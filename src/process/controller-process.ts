@@ -12,11 +12,13 @@
 
 import { randomUUID } from 'node:crypto'
 import { CodedError, type ErrorCode } from '../base/coded-error.ts'
+import { defaultAutoscalerLimits, type AutoscalerLimits } from '../controller/autoscaler.ts'
 import { Controller, defaultControllerLimits, type ControllerLimits } from '../controller/controller.ts'
 import { isReachable, type ClusterView, type RuntimeView, type SwitchView } from '../controller/cluster-view.ts'
 import type { Intent, IntentRefusal } from '../controller/intents.ts'
 import type { Store } from '../controller/store.ts'
 import { systemClock } from '../ports/system-clock.ts'
+import type { ClusterSpec } from './cluster-file.ts'
 import type { ClusterFolder, ProcessEntry } from './cluster-folder.ts'
 import { foundingOf, FIRST_RUNTIME_ID, runtimeMember, runtimeName, switchMembers, type ClusterIdentity } from './cluster-members.ts'
 import { ClusterObserver } from './cluster-observer.ts'
@@ -272,14 +274,26 @@ export class ControllerProcess {
   }
 }
 
-function limitsOf({ spec: { patience, scale } }: ClusterIdentity): Partial<ControllerLimits> {
-  const { detector, leadership, autoscaler, scaling, rollout } = defaultControllerLimits
+/** All times follow the pause, all loads high and low, so that the defaults of the file are the autoscaler's own. */
+function autoscalerOf(scale: ClusterSpec['scale']): AutoscalerLimits {
+  if (scale === undefined) return { ...defaultAutoscalerLimits, runtimesMax: 64 }
+  const { min, max, high, low, pause } = scale
+  const pauseUs = pause * 1e6
+  return {
+    ...defaultAutoscalerLimits, runtimesMin: min, runtimesMax: max, high, low, target: low + (high - low) / 4,
+    slowUs: Math.min(defaultAutoscalerLimits.slowUs, pauseUs / 3), peakUs: 4 * pauseUs, outPauseUs: pauseUs / 6, inAfterOutUs: 2 * pauseUs,
+    inPauseUs: pauseUs,
+  }
+}
+
+export function limitsOf({ spec: { patience, scale } }: ClusterIdentity): Partial<ControllerLimits> {
+  const { detector, leadership, scaling, rollout } = defaultControllerLimits
   const pauseUs = patience * 1e6
   return {
     detector: { ...detector, heartbeatUs: HEARTBEAT_MS * 1000, tickUs: 4 * POLL_MS * 1000, pauseUs,
       pauseUsMax: Math.max(2 * pauseUs, detector.pauseUsMax) },
     leadership: { ...leadership, leaseUs: 1.5e6, renewUs: 300_000 },
-    autoscaler: { ...autoscaler, ...scale === undefined ? { runtimesMax: 64 } : { runtimesMin: scale.min, runtimesMax: scale.max } },
+    autoscaler: autoscalerOf(scale),
     rollout: { ...rollout, bakeUs: 2e6 },
     scaling: { ...scaling, firstId: FIRST_RUNTIME_ID },
     // Runtimes give their flows to all others in turn.

@@ -1,0 +1,184 @@
+/**
+ * The bed of an end-to-end test: a client, a server, a cluster between them, each in a namespace of its own, and no other way.
+ *
+ *     client: curl, ssh, iperf3, DNS ... ─ veth ─ ingress ═ runtimes ═ egress ─ veth ─ server: nginx, sshd, iperf3, DNS ...
+ */
+
+import assert from 'node:assert/strict'
+import { spawn, type ChildProcess } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { TestCluster } from '../cli/test-cluster.ts'
+import { ClusterFolder } from '../process/cluster-folder.ts'
+import type { PortStatistics } from '../ports/link-port.ts'
+import { TestNetwork } from '../ports/test-network.ts'
+import type { ClientPlan, Outcome } from './outcome.ts'
+import { startServices, type Services } from './services.ts'
+
+export interface ClusterWish {
+  readonly chain?: string
+  /** Further lines of the cluster file. */
+  readonly more?: string
+  readonly runtimes?: number
+  readonly replication?: 'none' | 'async' | 'commit'
+}
+
+export interface Report {
+  readonly outcomes: readonly Outcome[]
+  /** How long the client's own process stood still at most: no stall is known better than that. */
+  readonly ownPauseMs: number
+}
+
+const HOSTS = ['10.79.0.2', 'fd79::2'] as const
+/** Connections that are begun one behind the other are all open. */
+const SETTLE_MS = 1500
+const STOP_MS = 90_000
+
+export class Bed {
+  readonly cluster: TestCluster
+  readonly network: TestNetwork
+  readonly services: Services
+  readonly #client: string
+  readonly #middle: string
+  readonly #children: Set<ChildProcess>
+
+  private constructor(cluster: TestCluster, network: TestNetwork, services: Services, client: string, middle: string,
+    children: Set<ChildProcess>) {
+    this.cluster = cluster
+    this.network = network
+    this.services = services
+    this.#client = client
+    this.#middle = middle
+    this.#children = children
+  }
+
+  /** Makes it for a test; it goes when the test ends. */
+  static async make(context: TestContext, wish: ClusterWish): Promise<Bed> {
+    const network = new TestNetwork()
+    const cluster = new TestCluster('e2e')
+    const folder = mkdtempSync(join(tmpdir(), 'nfactor-e2e-'))
+    const children = new Set<ChildProcess>()
+    let services: Services | undefined
+    context.after(async () => {
+      for (const child of children) child.kill('SIGTERM')
+      await services?.close()
+      cluster.close()
+      network.close()
+      rmSync(folder, { recursive: true, force: true })
+    })
+    const [client, middle, server] = [network.addNamespace(), network.addNamespace(), network.addNamespace()]
+    network.addVeth(client, 'c0', middle, 'in')
+    network.addVeth(server, 's0', middle, 'out')
+    network.addAddresses(client, 'c0', '10.79.0.1/24', 'fd79::1/64')
+    network.addAddresses(server, 's0', '10.79.0.2/24', 'fd79::2/64')
+    services = await startServices(server, folder, HOSTS)
+    const bed = new Bed(cluster, network, services, client, middle, children)
+    cluster.must('up', cluster.write('cluster.yaml', bed.clusterFile(wish)), '--detach')
+    return bed
+  }
+
+  clusterFile({ chain = '[monitor, firewall, http]', more = '', runtimes = 3, replication = 'none' }: ClusterWish): string {
+    return `
+name: e2e
+chain: ${chain}
+ingress: { type: af-packet, interface: in, namespace: ${this.#middle} }
+egress: { type: af-packet, interface: out, namespace: ${this.#middle} }
+runtimes: ${runtimes}
+replication: ${replication}
+limits: { flows: 65536 }
+${more}`
+  }
+
+  /**
+   * Runs the client's programs, and `fault` while they work. Nothing may have gone wrong for any of them; the cluster is ready afterwards.
+   */
+  async under(context: TestContext, load: Partial<ClientPlan>, fault: () => Promise<void>): Promise<Report> {
+    const { files, keyFile } = this.services
+    const plan: ClientPlan = {
+      hosts: HOSTS, downloads: 200, keepAlive: 10, webSockets: 6, streams: 4, iperfSeconds: 20, keyFile, files, ...load }
+    const child = spawn('ip', ['netns', 'exec', this.#client, process.execPath, join(import.meta.dirname, 'peer-client.ts'),
+      JSON.stringify(plan)], { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.#children.add(child)
+    let output = ''
+    child.stdout.setEncoding('utf8').on('data', (part: string) => { output += part })
+    const ended = new Promise<number | null>((resolve) => { child.on('close', resolve) })
+    await this.cluster.until('all programs have flows', async () => (await this.cluster.flows('tcp')).length >=
+      plan.downloads * 0.9 + plan.keepAlive + plan.webSockets, 20_000)
+    await sleep(SETTLE_MS)
+    child.stdin.write('measure\n')
+    await fault()
+    child.stdin.end()
+    const late = setTimeout(() => { child.kill('SIGTERM') }, STOP_MS)
+    const status = await ended
+    clearTimeout(late)
+    this.#children.delete(child)
+    assert.equal(status, 0, 'the client\'s programs end')
+    const report = JSON.parse(output.slice(output.indexOf('{'))) as Report
+    for (const { program, complete, connections, stallMs, openMs, lost, duplicates } of report.outcomes) {
+      context.diagnostic(`${program}: ${complete} complete over ${connections} connections; longest stall ${stallMs} ms, ` +
+        `to open ${openMs} ms; ${lost} lost, ${duplicates} twice`)
+    }
+    context.diagnostic(`longest stall ${longestStall(report)} ms; the client itself stood still for ${report.ownPauseMs} ms`)
+    context.diagnostic(`lost in the cluster: ${await this.#losses()}`)
+    assert.deepEqual(report.outcomes.flatMap(({ program, faults }) => faults.map((text) => `${program}: ${text}`)), [])
+    for (const { program, complete, duplicates } of report.outcomes) {
+      assert.ok(complete > 0, `${program} has done something`)
+      assert.equal(duplicates, 0, `${program}: duplicates`)
+    }
+    await this.ready()
+    return report
+  }
+
+  /** What nodes and their ports had to drop. */
+  async #losses(): Promise<string> {
+    return (await this.cluster.status()).nodes.map(({ name, busy, status }) => {
+      const counts: Record<string, number> = { ...status?.dropReasons }
+      const ports = [{ ...status?.external, peer: 'outside' }, ...status?.links ?? []] as ({ peer: unknown } & Partial<PortStatistics>)[]
+      for (const { peer, rxMissed = 0, txFull = 0, txLost = 0, rxInvalid = 0 } of ports) {
+        for (const [what, count] of Object.entries({ rxMissed, txFull, txLost, rxInvalid })) counts[`${peer} ${what}`] = count
+      }
+      return `${name} (busy ${busy}) ${JSON.stringify(Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0)))}`
+    }).join('; ')
+  }
+
+  async ready(): Promise<void> {
+    await this.cluster.until('the cluster is ready', async () => (await this.cluster.status()).isReady, 15_000)
+  }
+
+  /** Names of the runtimes, the one with most flows first. */
+  async runtimes(): Promise<string[]> {
+    return (await this.cluster.status()).nodes.filter(({ kind }) => kind === 'runtime')
+      .toSorted((a, b) => (b.workload?.flows ?? 0) - (a.workload?.flows ?? 0)).map(({ name }) => name)
+  }
+
+  /** Kills a node and waits until another life has its place, and everything is ready. Returns the incarnation that is gone. */
+  async kill(node: string, signal = 'SIGKILL'): Promise<number> {
+    const { incarnation, pid } = await this.node(node)
+    process.kill(pid, signal)
+    await this.cluster.until(`${node} is replaced`, async () => {
+      const { isReady, nodes } = await this.cluster.status()
+      return isReady && nodes.every((one) => one.incarnation !== incarnation)
+    }, 15_000)
+    return incarnation
+  }
+
+  async node(name: string): Promise<{ readonly incarnation: number, readonly pid: number }> {
+    const found = (await this.cluster.status()).nodes.find((one) => one.name === name)
+    assert.ok(found !== undefined && found.pid > 0, name)
+    return found
+  }
+
+  pidOf(name: string): number {
+    const pid = new ClusterFolder(this.cluster.runFolder).livingProcesses().find((entry) => entry.name === name)?.pid
+    assert.ok(pid !== undefined, name)
+    return pid
+  }
+}
+
+/** Of all programs, milliseconds. */
+export function longestStall({ outcomes }: Report): number {
+  return Math.max(...outcomes.map(({ stallMs }) => stallMs))
+}

@@ -1,0 +1,120 @@
+/**
+ * The end-to-end matrix: real programs on both sides of a cluster, and one fault after the other. Whatever happens, all transfers are
+ * complete and as they were sent, no connection is reset, no datagram comes twice, and the cluster is ready afterwards. Stalls are
+ * measured and reported.
+ *
+ * `npm test` runs the short case alone, `npm run test:full` all of it.
+ */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { networkSkip } from '../ports/test-network.ts'
+import { Bed } from './bed.ts'
+import { missingPrograms } from './services.ts'
+
+const skip = networkSkip() || (missingPrograms.length > 0 && `not installed: ${missingPrograms.join(', ')}`)
+const fullSkip = skip || (process.env['NFACTOR_FULL'] === undefined && 'NFACTOR_FULL is not set')
+const timeout = 180_000
+const WARM_MS = 2000
+
+test('short: all programs work while their flows move', { skip, timeout: 60_000 }, async (context) => {
+  const bed = await Bed.make(context, { runtimes: 2 })
+  await bed.under(context, { downloads: 10, iperfSeconds: 4, files: bed.services.files.slice(0, 1) }, async () => {
+    for (let round = 0; round < 4; round++) await moveAll(bed, ['runtime-1', 'runtime-2'], round)
+  })
+})
+
+/** Orders all flows of one runtime to the next; does not wait for the last of them: others come all the time. */
+async function moveAll(bed: Bed, names: readonly string[], round: number): Promise<void> {
+  await bed.cluster.ask('Migrate', { from: names[round % names.length], to: names[(round + 1) % names.length] })
+  await sleep(250)
+}
+
+test('nothing happens', { skip: fullSkip, timeout }, async (context) => {
+  const bed = await Bed.make(context, {})
+  await bed.under(context, {}, () => sleep(15_000))
+})
+
+test('every flow moves all the time', { skip: fullSkip, timeout }, async (context) => {
+  const bed = await Bed.make(context, {})
+  await bed.under(context, {}, async () => {
+    const names = await bed.runtimes()
+    for (let round = 0; round < 40; round++) await moveAll(bed, names, round)
+    const flows = await bed.cluster.flows('tcp')
+    const moved = flows.filter(({ epoch }) => epoch > 4).length
+    context.diagnostic(`${moved} of ${flows.length} flows have moved at least four times`)
+    assert.ok(moved > 10)
+  })
+})
+
+test('runtimes are killed, their flows go on at their replicas', { skip: fullSkip, timeout }, async (context) => {
+  const bed = await Bed.make(context, { replication: 'commit' })
+  await bed.under(context, {}, async () => {
+    for (let round = 0; round < 2; round++) {
+      await sleep(WARM_MS)
+      await bed.kill((await bed.runtimes())[0])
+      await sleep(3000)
+    }
+  })
+})
+
+for (const name of ['ingress', 'egress']) {
+  test(`${name} is killed`, { skip: fullSkip, timeout }, async (context) => {
+    const bed = await Bed.make(context, {})
+    await bed.under(context, {}, async () => {
+      await sleep(WARM_MS)
+      await bed.kill(name)
+      await sleep(3000)
+    })
+  })
+}
+
+test('the controller that leads is killed', { skip: fullSkip, timeout }, async (context) => {
+  const bed = await Bed.make(context, { more: 'controllers: 3' })
+  await bed.under(context, {}, async () => {
+    await sleep(WARM_MS)
+    const { leader, term, nodes } = await bed.cluster.status()
+    process.kill(bed.pidOf(leader), 'SIGKILL')
+    const after = await bed.cluster.until('another one leads', async () => {
+      const status = await bed.cluster.status().catch(() => undefined)
+      return status !== undefined && status.term > term && status.isReady && status
+    }, 15_000)
+    const lives = (of: typeof nodes): unknown => of.map(({ name, incarnation }) => [name, incarnation])
+    assert.deepEqual(lives(after.nodes), lives(nodes), 'no node was taken for dead')
+    await sleep(3000)
+  })
+})
+
+test('a runtime stands still for too long, and comes back', { skip: fullSkip, timeout }, async (context) => {
+  const bed = await Bed.make(context, { replication: 'commit' })
+  await bed.under(context, {}, async () => {
+    await sleep(WARM_MS)
+    const [name] = await bed.runtimes()
+    const { incarnation, pid } = await bed.node(name)
+    process.kill(pid, 'SIGSTOP')
+    await bed.cluster.until('it is fenced', async () => (await bed.cluster.events()).some((one) =>
+      one.event === 'node-fenced' && one.incarnation === incarnation && one.reason === 'dead'))
+    process.kill(pid, 'SIGCONT')
+    await bed.cluster.until('it ends', () => Promise.resolve(!isAlive(pid)), 5000)
+    await bed.cluster.until('another is there', async () => {
+      const { isReady, nodes } = await bed.cluster.status()
+      return isReady && nodes.every((one) => one.incarnation !== incarnation)
+    }, 15_000)
+    const owners = new Map<number, string[]>()
+    for (const { flow, node, phase } of await bed.cluster.flows('')) {
+      if (phase === 'active') owners.set(flow, [...owners.get(flow) ?? [], node])
+    }
+    for (const [flow, nodes] of owners) assert.equal(nodes.length, 1, `flow ${flow} lives on ${nodes.join()}`)
+    await sleep(3000)
+  })
+})
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}

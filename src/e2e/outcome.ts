@@ -1,0 +1,105 @@
+/**
+ * What a program of the client has seen, and the clock by which it measures how long nothing came.
+ */
+
+export interface Outcome {
+  readonly program: string
+  /** Transfers, answers or echoes that are complete, each checked. */
+  readonly complete: number
+  readonly connections: number
+  /** The longest time without anything, on a connection that was open, milliseconds. */
+  readonly stallMs: number
+  /** The longest time until a new connection gave its first answer, milliseconds. */
+  readonly openMs: number
+  /** Datagrams that came twice. */
+  readonly duplicates: number
+  /** Datagrams that never came. TCP's programs lose nothing, or have a fault. */
+  readonly lost: number
+  /** What went wrong, one line each: a reset, a digest that differs, an end too early. */
+  readonly faults: readonly string[]
+}
+
+/** Measures between one sign of life and the next. */
+export class StallClock {
+  static readonly #all = new Set<StallClock>()
+  longestMs = 0
+  longestOpenMs = 0
+
+  constructor() {
+    StallClock.#all.add(this)
+  }
+
+  /** What counts begins now: the many programs have started. */
+  static begin(): void {
+    for (const clock of StallClock.#all) clock.longestMs = clock.longestOpenMs = 0
+  }
+
+  /** A connection begins. Call what this returns whenever something has come. */
+  open(): () => void {
+    let last = performance.now()
+    let isOpen = false
+    return () => {
+      const now = performance.now()
+      if (isOpen) this.longestMs = Math.max(this.longestMs, now - last)
+      else this.longestOpenMs = Math.max(this.longestOpenMs, now - last)
+      isOpen = true
+      last = now
+    }
+  }
+}
+
+/** A program of the client: it works until it is told to stop, and then brings to an end what it has begun. */
+export interface Session {
+  stop(): Promise<Outcome>
+}
+
+/** A file of the web server. */
+export interface WebFile {
+  readonly name: string
+  readonly bytes: number
+  /** SHA-256. */
+  readonly digest: string
+}
+
+/** What all programs are told. */
+export interface ClientPlan {
+  readonly hosts: readonly string[]
+  readonly downloads: number
+  readonly keepAlive: number
+  readonly webSockets: number
+  readonly streams: number
+  /** How long iperf3 runs; 0: not at all. */
+  readonly iperfSeconds: number
+  /** Folder with the key of the ssh client; empty: no ssh session. */
+  readonly keyFile: string
+  /** What the web server has. */
+  readonly files: readonly WebFile[]
+}
+
+export const Port = {
+  web: 8080, web2: 8081, webSocket: 8082, http2: 8083, dns: 5353, ssh: 2222,
+  /** The first of four. */
+  iperf: 5201,
+} as const
+
+const FAULTS_MAX = 20
+
+/** Counts and faults that every program has. */
+export class Tally {
+  readonly clock = new StallClock()
+  readonly faults: string[] = []
+  complete = 0
+  connections = 0
+  duplicates = 0
+  lost = 0
+
+  fault(text: unknown): void {
+    if (this.faults.length === FAULTS_MAX) return
+    this.faults.push(text instanceof Error ? `${(text as NodeJS.ErrnoException).code ?? ''} ${text.message}` : String(text))
+  }
+
+  outcome(program: string): Outcome {
+    const { clock: { longestMs, longestOpenMs }, faults, complete, connections, duplicates, lost } = this
+    return { program, complete, connections, duplicates, lost, faults, stallMs: Math.round(longestMs), openMs: Math.round(longestOpenMs) }
+  }
+}
