@@ -3,11 +3,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
-import { AnnounceChain } from '../messages/migration.ts'
+import { StopPlacing } from '../messages/announcing.ts'
+import { AnnounceChain, Go } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, CommitStep, CommitStepFrames,
-  CommitStepSnapshotBytes, ForgetFlow, RetireFlow,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, CommitStep,
+  CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlowReply,
+  RetireFlow,
 } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
@@ -133,4 +135,49 @@ test('long outputs that their replica does not take are bounded by their bytes, 
   one.say(12, AdoptFlowReply, { flow: idOf(1), epoch: 1 }).turn(600, 5000)
   assert.deepEqual([one.node.keptOutputs, one.node.packets.received, one.node.packets.handedOver], [0, 401, 401])
   assert.deepEqual(one.node.dropReasons(), {})
+})
+
+/** A flow here with a replica at 12; 13 could keep it, too. */
+function guarded(number = 1): RuntimeAmongScripts {
+  const one = among()
+  const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
+  one.say(12, AnnounceChain, { tail }).turn(2)
+  one.sayInBand(1, FlowOpen, { flow: idOf(number), epoch: 1, node: 1, key: number }).packet(1, frameOf(number)).turn(3)
+  one.say(12, AdoptFlowReply, { flow: idOf(number), epoch: 1 }).say(13, AnnounceChain, { tail }).turn(3).take()
+  return one
+}
+
+test('a keeper that is to become empty hears that it is replaced, before another has the flow', () => {
+  const one = guarded()
+  one.say(12, StopPlacing, { code: 1 })
+  assert.deepEqual(one.turn(3).take(), ['StopPlacingReply 12', 'MovingFlow 12'])
+  one.say(12, MovingFlowReply, { flow: idOf(1), epoch: 2, node: 11 })
+  assert.deepEqual(one.turn(3).take(), ['AdoptFlow 13'])
+  one.say(13, AdoptFlowReply, { flow: idOf(1), epoch: 2 })
+  assert.deepEqual(one.turn(3).take().sort(), ['RerouteFlow 1', 'RerouteFlow 2', 'RetireFlow 12'])
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 2 })
+  assert.deepEqual(one.turn(3).take(), ['ForgetFlow 12'])
+  assert.equal(one.node.openSteps.securing, 0)
+})
+
+test('a keeper that is to become empty and stays after all keeps what it has; without another the flow goes on bare', () => {
+  const one = guarded()
+  one.say(12, StopPlacing, { code: 1 }).say(12, StopPlacing, { code: 0 })
+  assert.deepEqual(one.turn(3).take(), ['StopPlacingReply 12'])
+  one.say(13, StopPlacing, { code: 1 }).say(12, StopPlacing, { code: 1 })
+  assert.deepEqual(one.turn(3).take().sort(),
+    ['RerouteFlow 1', 'RerouteFlow 2', 'RetireFlow 12 code 1', 'StopPlacingReply 12', 'StopPlacingReply 13'])
+})
+
+test('a replica that is retired for good is forgotten; questions wait for the configuration that they were asked under', () => {
+  const one = among()
+  adopt(one, 1)
+  one.say(12, RetireFlow, { flow: idOf(1), epoch: 2, code: 1 })
+  assert.deepEqual(one.turn(2).take(), ['=Drained 1', '=Drained 2'])
+  assert.equal(one.node.replicas, 0)
+  adopt(one, 2)
+  one.say(13, AskFlow, { flow: idOf(2), epoch: 1, key: 2, words: { [AskFlowConfigVersion]: one.config.version + 1 } })
+  assert.deepEqual(one.turn(2).take(), [])
+  one.configure({})
+  assert.ok(one.turn(2).take().includes('AskFlowReply 13 code 1'))
 })
