@@ -385,9 +385,11 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   /**
    * Flows that a runtime which has died was running, as `readInProgress` tells: of one alone no packet is run here any more, of several each
    * with care. To be told to every runtime before the configuration that fences the dead one, and to those that start later.
+   *
+   * @param isSuspect it is not certain that one of these has been its end
    */
-  function quarantine(keys: readonly Int32Array[], now: TimeUs): void {
-    for (const key of keys) engine.quarantine(key, keys.length > 1, now)
+  function quarantine(keys: readonly Int32Array[], now: TimeUs, isSuspect = keys.length > 1): void {
+    for (const key of keys) engine.quarantine(key, isSuspect, now)
   }
 
   const counts: PacketCounts = { received: 0, emitted: 0, forwarded: 0, dropped: 0, buffered: 0, handedOver: 0, takenOver: 0 }

@@ -8,6 +8,7 @@
  *     store.db               the controllers' store       controller-1.json, .log, .sock
  *     pair-11-12             link on the control network
  *     events.jsonl           what has happened            processes/                 what has been started
+ *     note-5                 what life 5 is running       quarantine-11.pcap         packets of flows that have killed a runtime
  */
 
 import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -145,6 +146,16 @@ export class ClusterFolder {
 
   nodeLog(id: number): string {
     return join(this.path, `${id}.log`)
+  }
+
+  /** What a life of a runtime is running at this moment. */
+  noteFile(incarnation: number): string {
+    return join(this.path, `note-${incarnation}`)
+  }
+
+  /** Packets of quarantined flows. */
+  quarantineFile(id: number): string {
+    return join(this.path, `quarantine-${id}.pcap`)
   }
 
   nodeSocket(id: number): string {

@@ -29,6 +29,7 @@ import { startError, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 import { NodeExit } from './node-process.ts'
 import { NodeWatch } from './node-watch.ts'
 import { operatorMethods } from './operator.ts'
+import { QuarantineKeeper } from './quarantine-keeper.ts'
 import { EtcdStore } from './stores/etcd-store.ts'
 import { SqliteStore } from './stores/sqlite-store.ts'
 
@@ -71,6 +72,7 @@ export class ControllerProcess {
   readonly #store: (Store & { close(): unknown }) | undefined
   readonly #rpc: LineRpcServer
   readonly #observer: ClusterObserver
+  readonly #quarantines: QuarantineKeeper
   readonly #life = randomUUID()
   readonly #beganAt = Date.now()
   readonly #intents = new Map<number, (outcome: 'done' | IntentRefusal) => void>()
@@ -100,13 +102,19 @@ export class ControllerProcess {
     })
     this.#observer = new ClusterObserver((event, text, fields) => { this.events.add(event, text, fields) },
       (node) => this.nameOf(node), (node) => this.#bootMsOf(node))
+    this.#quarantines = new QuarantineKeeper({
+      folder, links: this.watch,
+      quarantine: (node, incarnation, keys, isSuspect) => { this.watch.quarantine(node, incarnation, keys, isSuspect) },
+      processOf: (incarnation) => [...this.launcher.processes.values()].find((one) => one.kind === 'runtime' && one.incarnation === incarnation),
+      onQuarantined: (text, fields) => { this.events.add('flow-quarantined', text, fields) },
+    })
     this.#controller = new Controller({
       name, life: this.#life, founding: foundingOf(identity), limits: limitsOf(identity),
       onIntent: (intent, outcome) => {
         this.#intents.get(intent)?.(outcome)
         this.#intents.delete(intent)
       },
-    }, store, this.watch, this.launcher)
+    }, store, this.#quarantines, this.launcher)
     this.#rpc = new LineRpcServer(folder.controllerSocket(id), operatorMethods(this))
   }
 
@@ -252,6 +260,7 @@ export class ControllerProcess {
   #processEnded(entry: ProcessEntry, end: NodeEnd | undefined): void {
     const { id, name: node, pid } = entry
     const incarnation = entry.incarnation || this.watch.incarnationOf(pid)
+    if (end !== undefined) this.#quarantines.ended(incarnation, end)
     if (incarnation !== 0) this.#controller?.ended(id, incarnation)
     this.#bootMs.delete(pid)
     // The end of a process that nobody waits for any more is no news.

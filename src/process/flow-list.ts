@@ -51,7 +51,7 @@ export function listFlows(arena: Arena, node: RuntimeNode | SwitchNode, options:
       total++
       continue
     }
-    const names = namesOf(arena, key)
+    const names = flowNames(arena.i32, key)
     const text = `${names.protocol} ${names.a} ${names.b}`
     if (!words.every((word) => text.includes(word))) continue
     if (total++ >= options.limit) continue
@@ -67,8 +67,8 @@ export function listFlows(arena: Arena, node: RuntimeNode | SwitchNode, options:
   return { total, flows }
 }
 
-function namesOf(arena: Arena, key: number): { protocol: string, vlan: number, a: string, b: string } {
-  const { i32 } = arena
+/** Protocol and endpoints of the flow key at a word index. */
+export function flowNames(i32: Int32Array, key: number): { protocol: string, vlan: number, a: string, b: string } {
   const tag = i32[key]
   const ports = i32[key + 1]
   const version = keyVersion(tag)

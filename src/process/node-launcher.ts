@@ -33,6 +33,9 @@ export const programPath = fileURLToPath(new URL(`../cli/main${extname(import.me
 
 const LAST_BYTES = 8192
 
+/** What processes do not get for what they have done themselves. */
+export const EXTERNAL_SIGNALS: readonly NodeJS.Signals[] = ['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT']
+
 /** Where Node keeps what it has compiled, so that the next process starts in half the time; where that cannot be written it does without. */
 const compileCache = fileURLToPath(new URL('../../node_modules/.cache/nfactor', import.meta.url))
 

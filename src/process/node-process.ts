@@ -20,6 +20,7 @@ import { assert } from '../base/assert.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { IdleTimeouts } from '../base/limits.ts'
 import type { Hello, NodeCommand, Report } from '../controller/node-commands.ts'
+import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Arena } from '../memory/arena.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
@@ -39,6 +40,8 @@ import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 import { NodeLink } from './node-link.ts'
 import { NodeReporter } from './node-reporter.ts'
+import { openProgressNote } from './progress-note.ts'
+import { QuarantineCapture } from './quarantine-capture.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
 import { configError, resolveRunConfig, type RunConfig } from './run-config.ts'
 
@@ -73,6 +76,8 @@ export class NodeProcess {
   readonly #nonce = randomUUID()
   #incarnation: number
   #pausedUs = 0
+  /** Told before the runtime was there. */
+  readonly #quarantined: RpcParams[] = []
   #bypass: NodeLink | undefined
   #external: ExternalPort | undefined
   #run: RunConfig | undefined
@@ -98,6 +103,7 @@ export class NodeProcess {
       PollWorkload: () => this.#workload(),
       NotifyClusterConfig: (params) => this.#notifyClusterConfig(params),
       Report: ({ controller }) => this.#report(String(controller)),
+      Quarantine: (params) => this.#quarantine(params),
       Command: ({ command }) => this.#command(command as NodeCommand),
       SetMigrationTarget: (params) => this.#setMigrationTarget(params),
       Drain: (params) => this.#drain(params),
@@ -259,6 +265,16 @@ export class NodeProcess {
     this.#runtime.setDraining(isDraining, systemClock.now())
   }
 
+  /** Flows that may have been a runtime's end. Whoever tells it is the controller: the keys are as a note had them. */
+  #quarantine(params: RpcParams): CommandResult {
+    const { keys } = params
+    const areKeys = Array.isArray(keys) && keys.every((key) => Array.isArray(key) && key.length === KEY_WORDS && key.every(Number.isInteger))
+    if (!areKeys) throw new CodedError('NF_CONFIG_INVALID', `keys must be lists of ${KEY_WORDS} words`)
+    if (this.#runtime === undefined) this.#quarantined.push(params)
+    else this.#runtime.quarantine((keys as number[][]).map((key) => Int32Array.from(key)), systemClock.now(), params.isSuspect === true)
+    return { accepted: true, code: '' }
+  }
+
   #fence(): void {
     this.#isFenced = true
     process.stderr.write(`${this.#config.name} (incarnation ${this.#incarnation}) has been fenced\n`)
@@ -294,8 +310,12 @@ export class NodeProcess {
     const config = this.#config
     const cluster = this.#cluster
     assert(cluster !== undefined, 'a node begins with a configuration')
-    if (config.kind === 'runtime') this.#runtime = this.#makeRuntime(config, cluster)
-    else this.#switch = this.#makeSwitch(config, cluster)
+    if (config.kind === 'runtime') {
+      this.#runtime = this.#makeRuntime(config, cluster)
+      for (const params of this.#quarantined.splice(0)) this.#quarantine(params)
+    } else {
+      this.#switch = this.#makeSwitch(config, cluster)
+    }
     const node = this.#node
     assert(node !== undefined, 'a node has been made')
     this.#followDraining()
@@ -316,11 +336,14 @@ export class NodeProcess {
   #makeRuntime({ id, clusterId, seed, replication }: RuntimeConfig, config: ClusterConfig): RuntimeNode {
     const run = this.#run
     assert(run !== undefined, 'the chain has been loaded')
+    const capture = new QuarantineCapture(this.#folder.quarantineFile(id))
     return createRuntimeNode({
+      inProgress: openProgressNote(this.#arena, this.#folder.noteFile(this.#incarnation)),
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
       timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
       ports: { control: this.#control, links: this.#links }, sessions: SESSIONS, controlSessions: { ...longSessionSizes, ...SESSIONS },
       events: {
+        quarantined: (frame, length) => { capture.add(this.#arena.u8.slice(frame, frame + length), systemClock.now()) },
         nfFailed: (nf, error) => {
           process.stderr.write(`network function ${nf} failed: ${error instanceof Error ? error.stack ?? '' : String(error)}\n`)
         },

@@ -71,6 +71,12 @@ export class NodeWatch implements NodeLinks {
     peer.client.call<CommandResult>('Command', { command }).catch(() => undefined)
   }
 
+  /** Tells a runtime of flows that it is to run with care, or not at all. */
+  quarantine(id: number, incarnation: number, keys: readonly (readonly number[])[], isSuspect: boolean): void {
+    const peer = this.#peers.get(id)
+    if (peer?.incarnation === incarnation) peer.client.call('Quarantine', { keys, isSuspect }).catch(() => undefined)
+  }
+
   /** To be called once per heartbeat. */
   tick(): void {
     const now = performance.now()
