@@ -61,7 +61,8 @@ export const InstallFlowReply = message(14, 'InstallFlowReply')
 
 /**
  * The move is off. `epoch` is that of the move back; each of `switches` sends its in-band word to the target, which waits for them.
- * May be repeated with fewer switches: the others have answered to the source.
+ * May be repeated with fewer switches: the others have answered to the source. From the flow's replica, at the epoch of the move itself: it is
+ * not known there, or, with `code` 1, has ended.
  */
 export const AbortFlow = message(15, 'AbortFlow', { fields: { switches } })
 export const AbortFlowSwitches = fieldOf(AbortFlow, 'switches')

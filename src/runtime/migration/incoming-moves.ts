@@ -295,8 +295,9 @@ export class IncomingMoves {
     }
     if (epoch === move.epoch) {
       // Called off before any switch was told; or its replica is as dead as its source, and what was sent here is all that there is of it.
-      if (isReplica && move.queue.count > 0) return this.#startInheriting(move)
-      this.#forget(move, 'move-cancelled')
+      const hasEnded = arena.u8[at + MessageField.code] !== 0
+      if (isReplica && !hasEnded && move.queue.count > 0) return this.#startInheriting(move)
+      this.#forget(move, hasEnded ? 'source-fenced' : 'move-cancelled')
       sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
       return
     }

@@ -263,6 +263,9 @@ export class Protection {
     // Its copy would stay for ever.
     if (early !== 0 && !isEarly) sendHead(context, context.control(early), ForgetFlow, flow, 0)
     securing.replica = isEarly ? early : this.#choose(except)
+    const { old: before, isReleaser } = securing
+    // A copy that is old by now must not be promoted: rather one at a runtime that is to become empty than none while that one may remain.
+    if (securing.replica === 0 && isReleaser && before?.isDead === false && before.replica !== except) securing.replica = before.replica
     if (securing.replica !== 0 && isTooLargeToAdopt(context, record, securing.replica)) {
       context.anomaly('too-large-to-replicate')
       securing.replica = 0

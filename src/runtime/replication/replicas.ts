@@ -14,6 +14,7 @@ import { CodedError } from '../../base/coded-error.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
+import { AbortFlow } from '../../messages/migration.ts'
 import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal,
@@ -410,6 +411,9 @@ export class Replicas {
       } catch (error) {
         if (!(error instanceof CodedError)) throw error
         context.anomaly('promotion-failed')
+        // Its key is another flow's here: it has ended, and whoever waits for its record need not.
+        sayDrained(context, replica.flow, replica.movingEpoch)
+        sendHead(context, context.control(replica.buffersAt), AbortFlow, replica.flow, replica.movingEpoch, 1)
       }
     }
   }
