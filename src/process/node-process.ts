@@ -16,6 +16,7 @@
  */
 
 import { randomUUID } from 'node:crypto'
+import { rmSync } from 'node:fs'
 import { assert } from '../base/assert.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { IdleTimeouts } from '../base/limits.ts'
@@ -143,6 +144,8 @@ export class NodeProcess {
       clearInterval(rhythm)
       this.#rpc.close()
       for (const port of this.#ports()) await port.close()
+      // Who comes to this end was not kept from it by a packet.
+      if (config.kind === 'runtime') rmSync(this.#folder.noteFile(this.#incarnation), { force: true })
     }
   }
 

@@ -91,7 +91,8 @@ export class QuarantineKeeper implements NodeLinks {
       const { protocol, a, b } = flowNames(key, 0)
       return `${protocol} ${a} ${b}`
     })
-    this.#options.onQuarantined(isSuspect ? `a packet of one of ${flows.length} flows may have ended incarnation ${incarnation}; they run with care`
+    this.#options.onQuarantined(isSuspect
+      ? `a packet of one of ${flows.length} flows may have ended incarnation ${incarnation}; they run with care`
       : `a packet of ${flows[0]} has ended incarnation ${incarnation}; the flow is quarantined`, { incarnation, flows, isSuspect })
   }
 
