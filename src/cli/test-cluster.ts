@@ -3,7 +3,7 @@
  */
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -48,7 +48,18 @@ export class TestCluster {
     return { status, stdout, stderr }
   }
 
-  /** The same for this cluster; it must succeed. */
+  /** Calls it without standing still meanwhile. */
+  async callSlowly(...args: string[]): Promise<Answer> {
+    const child = spawn(process.execPath, [main, ...args], { env: this.#environment, cwd: this.folder, stdio: ['ignore', 'pipe', 'pipe'] })
+    const output = { stdout: '', stderr: '' }
+    for (const stream of ['stdout', 'stderr'] as const) {
+      child[stream].setEncoding('utf8').on('data', (part: string) => { output[stream] += part })
+    }
+    const status = await new Promise<number | null>((resolve) => { child.on('close', resolve) })
+    return { status, ...output }
+  }
+
+  /** `call` for this cluster; it must succeed. */
   must(command: string, ...args: string[]): string {
     const { status, stdout, stderr } = this.call(command, ...args, ...command === 'up' ? [] : ['--name', this.#name])
     assert.equal(status, 0, `nfactor ${command} ${args.join(' ')}\n${stdout}${stderr}${this.#logs()}`)

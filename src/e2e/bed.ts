@@ -15,7 +15,7 @@ import { TestCluster } from '../cli/test-cluster.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
 import type { PortStatistics } from '../ports/link-port.ts'
 import { TestNetwork } from '../ports/test-network.ts'
-import type { ClientPlan, Outcome } from './outcome.ts'
+import { Port, type ClientPlan, type Outcome } from './outcome.ts'
 import { startServices, type Services } from './services.ts'
 
 export interface ClusterWish {
@@ -24,6 +24,13 @@ export interface ClusterWish {
   readonly more?: string
   readonly runtimes?: number
   readonly replication?: 'none' | 'async' | 'commit'
+}
+
+export interface BedWish extends ClusterWish {
+  /** Names of files in the cluster's folder, and what is in them. */
+  readonly files?: Readonly<Record<string, string>>
+  /** A bridge in the place of the cluster: what the programs see without us. */
+  readonly isBridged?: boolean
 }
 
 export interface Report {
@@ -44,6 +51,7 @@ export class Bed {
   readonly #client: string
   readonly #middle: string
   readonly #children: Set<ChildProcess>
+  #isClustered = false
 
   private constructor(cluster: TestCluster, network: TestNetwork, services: Services, client: string, middle: string,
     children: Set<ChildProcess>) {
@@ -56,7 +64,7 @@ export class Bed {
   }
 
   /** Makes it for a test; it goes when the test ends. */
-  static async make(context: TestContext, wish: ClusterWish): Promise<Bed> {
+  static async make(context: TestContext, wish: BedWish): Promise<Bed> {
     const network = new TestNetwork()
     const cluster = new TestCluster('e2e')
     const folder = mkdtempSync(join(tmpdir(), 'nfactor-e2e-'))
@@ -76,7 +84,15 @@ export class Bed {
     network.addAddresses(server, 's0', '10.79.0.2/24', 'fd79::2/64')
     services = await startServices(server, folder, HOSTS)
     const bed = new Bed(cluster, network, services, client, middle, children)
+    if (wish.isBridged === true) {
+      network.run(middle, 'ip', 'link', 'add', 'bridge', 'type', 'bridge')
+      for (const port of ['in', 'out']) network.run(middle, 'ip', 'link', 'set', port, 'master', 'bridge')
+      network.run(middle, 'ip', 'link', 'set', 'bridge', 'up')
+      return bed
+    }
+    for (const [name, text] of Object.entries(wish.files ?? {})) cluster.write(name, text)
     cluster.must('up', cluster.write('cluster.yaml', bed.clusterFile(wish)), '--detach')
+    bed.#isClustered = true
     return bed
   }
 
@@ -105,10 +121,11 @@ ${more}`
     let output = ''
     child.stdout.setEncoding('utf8').on('data', (part: string) => { output += part })
     const ended = new Promise<number | null>((resolve) => { child.on('close', resolve) })
-    await this.cluster.until('all programs have flows', async () => (await this.cluster.flows('tcp')).length >=
+    if (this.#isClustered) await this.cluster.until('all programs have flows', async () => (await this.cluster.flows('tcp')).length >=
       plan.downloads * 0.9 + plan.keepAlive + plan.webSockets, 20_000)
     await sleep(SETTLE_MS)
     child.stdin.write('measure\n')
+    const measured = Date.now()
     await fault()
     child.stdin.end()
     const late = setTimeout(() => { child.kill('SIGTERM') }, STOP_MS)
@@ -116,20 +133,38 @@ ${more}`
     clearTimeout(late)
     this.#children.delete(child)
     assert.equal(status, 0, 'the client\'s programs end')
+    context.diagnostic(await this.#timeline(measured))
     const report = JSON.parse(output.slice(output.indexOf('{'))) as Report
     for (const { program, complete, connections, stallMs, openMs, lost, duplicates } of report.outcomes) {
       context.diagnostic(`${program}: ${complete} complete over ${connections} connections; longest stall ${stallMs} ms, ` +
         `to open ${openMs} ms; ${lost} lost, ${duplicates} twice`)
     }
     context.diagnostic(`longest stall ${longestStall(report)} ms; the client itself stood still for ${report.ownPauseMs} ms`)
-    context.diagnostic(`lost in the cluster: ${await this.#losses()}`)
+    if (this.#isClustered) context.diagnostic(`lost in the cluster: ${await this.#losses()}`)
     assert.deepEqual(report.outcomes.flatMap(({ program, faults }) => faults.map((text) => `${program}: ${text}`)), [])
     for (const { program, complete, duplicates } of report.outcomes) {
       assert.ok(complete > 0, `${program} has done something`)
       assert.equal(duplicates, 0, `${program}: duplicates`)
     }
-    await this.ready()
+    if (this.#isClustered) await this.ready()
     return report
+  }
+
+  /** What has happened to the cluster since then, with times. */
+  async #timeline(since: number): Promise<string> {
+    if (!this.#isClustered) return 'no cluster'
+    return (await this.cluster.events()).filter(({ time }) => Date.parse(time) >= since)
+      .map(({ time, text }) => `${Date.parse(time) - since} ms ${text}`).join('; ')
+  }
+
+  /** As much TCP as goes through, for some seconds. */
+  async load(seconds: number): Promise<void> {
+    const iperf = spawn('ip', ['netns', 'exec', this.#client, 'iperf3', '-c', HOSTS[0], '-p', `${Port.iperf + 4}`, '-t', `${seconds}`, '-P', '4'],
+      { stdio: 'ignore' })
+    this.#children.add(iperf)
+    const status = await new Promise((resolve) => { iperf.on('close', resolve) })
+    this.#children.delete(iperf)
+    assert.equal(status, 0, 'iperf3')
   }
 
   /** What nodes and their ports had to drop. */

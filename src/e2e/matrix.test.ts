@@ -10,7 +10,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { networkSkip } from '../ports/test-network.ts'
+import type { ClusterFlow } from '../process/operator.ts'
 import { Bed } from './bed.ts'
+import { gateAfter, gateBefore } from './gate-nfs.ts'
 import { missingPrograms } from './services.ts'
 
 const skip = networkSkip() || (missingPrograms.length > 0 && `not installed: ${missingPrograms.join(', ')}`)
@@ -30,6 +32,11 @@ async function moveAll(bed: Bed, names: readonly string[], round: number): Promi
   await bed.cluster.ask('Migrate', { from: names[round % names.length], to: names[(round + 1) % names.length] })
   await sleep(250)
 }
+
+test('a bridge in the place of the cluster', { skip: fullSkip, timeout }, async (context) => {
+  const bed = await Bed.make(context, { isBridged: true })
+  await bed.under(context, {}, () => sleep(15_000))
+})
 
 test('nothing happens', { skip: fullSkip, timeout }, async (context) => {
   const bed = await Bed.make(context, {})
@@ -107,6 +114,39 @@ test('a runtime stands still for too long, and comes back', { skip: fullSkip, ti
     }
     for (const [flow, nodes] of owners) assert.equal(nodes.length, 1, `flow ${flow} lives on ${nodes.join()}`)
     await sleep(3000)
+  })
+})
+
+test('a network function is updated, to another layout of its state', { skip: fullSkip, timeout }, async (context) => {
+  const bed = await Bed.make(context, {
+    chain: '[monitor, firewall, ./gate-1.ts, http]', files: { 'gate-1.ts': gateBefore, 'gate-2.ts': gateAfter } })
+  await bed.under(context, {}, async () => {
+    await sleep(WARM_MS)
+    const before = new Map((await bed.cluster.flows('tcp')).map(({ flow, packets = 0 }) => [flow, packets]))
+    const file = bed.cluster.write('next.yaml', bed.clusterFile({ chain: '[monitor, firewall, ./gate-2.ts, http]' }))
+    const { stdout, stderr } = await bed.cluster.callSlowly('update', file, '--name', 'e2e')
+    assert.match(stdout + stderr, /^done: all flows are on version 2/)
+    const { flows } = await bed.cluster.ask<{ flows: ClusterFlow[] }>('Flows', { filter: 'tcp', state: true })
+    const old = flows.filter(({ flow }) => before.has(flow))
+    context.diagnostic(`${old.length} connections have lived through the update`)
+    assert.ok(old.length > 10)
+    for (const { flow, state } of old) {
+      const { packets, bytes } = state?.['gate'] as { packets: number, bytes: number }
+      assert.ok(packets >= (before.get(flow) ?? Infinity) && bytes > 0, `flow ${flow}: ${packets} packets, ${bytes} bytes`)
+    }
+  })
+})
+
+test('the number of runtimes follows the load', { skip: fullSkip, timeout: 240_000 }, async (context) => {
+  const bed = await Bed.make(context, { runtimes: 1, more: 'scale: { min: 1, max: 3, low: 0.15, high: 0.3, pause: 2 }' })
+  const runtimes = async (): Promise<number> => (await bed.runtimes()).length
+  await bed.under(context, { downloads: 40, iperfSeconds: 60 }, async () => {
+    const load = bed.load(12)
+    await bed.cluster.until('there are more', async () => await runtimes() > 1, 15_000)
+    await load
+    await bed.cluster.until('one is left', async () => await runtimes() === 1, 60_000)
+    const counts = (await bed.cluster.events()).filter(({ event }) => event === 'scaled').map(({ text }) => text)
+    context.diagnostic(counts.join('; '))
   })
 })
 

@@ -78,7 +78,7 @@ export interface ClientPlan {
 
 export const Port = {
   web: 8080, web2: 8081, webSocket: 8082, http2: 8083, dns: 5353, ssh: 2222,
-  /** The first of four. */
+  /** The first of five; the last one is for load. */
   iperf: 5201,
 } as const
 

@@ -42,14 +42,14 @@ export async function startServices(namespace: string, folder: string, hosts: re
     'StrictModes=no', 'UsePAM=no', 'PidFile=none', 'PasswordAuthentication=no', 'UseDNS=no']
   const sshd = ['/usr/sbin/sshd', '-D', '-f', 'none', '-E', join(folder, 'sshd.log'), ...options.flatMap((option) => ['-o', option])]
   start('sh', '-c', 'mount -t tmpfs none /run && mkdir /run/sshd && exec "$@"', 'sh', ...sshd)
-  for (let index = 0; index < 4; index++) start('iperf3', '-s', '-J', '-p', `${Port.iperf + index}`)
+  for (let index = 0; index < 5; index++) start('iperf3', '-s', '-J', '-p', `${Port.iperf + index}`)
   const peer = start(process.execPath, join(import.meta.dirname, 'peer-server.ts'))
   await new Promise<void>((resolve, reject) => {
     peer.stdout?.once('data', () => { resolve() })
     peer.once('close', (status) => { reject(new Error(`the peer server ended with ${status}`)) })
   })
   for (const child of children) child.stdout?.resume()
-  await listening(namespace, [Port.web, Port.web2, Port.ssh, Port.iperf, Port.iperf + 3], hosts)
+  await listening(namespace, [Port.web, Port.web2, Port.ssh, Port.iperf, Port.iperf + 4], hosts)
   return {
     files, keyFile,
     async close() {
