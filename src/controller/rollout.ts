@@ -15,7 +15,8 @@
  * The first flows go in batches of 1, 10, 100 and 1,000, each of which has to prove well for `bakeUs`; then the rest. A failure is a life of
  * the new version that is fenced, more failures of network functions per second than the old version has by `errorsMax`, or a batch
  * of which nothing could be moved, five times: a single flow may end just then, or the target be slow to answer. While it is paused nothing
- * is drained and both versions serve. Rolling back is the same with the versions exchanged, without batches; if flows cannot go back (`isReversible`), new runtimes get no new flows and end when theirs have.
+ * is drained and both versions serve. Rolling back is the same with the versions exchanged,
+ * without batches; if flows cannot go back (`isReversible`), new runtimes get no new flows and end when theirs have.
  */
 
 import type { TimeUs } from '../base/clock.ts'
