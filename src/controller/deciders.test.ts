@@ -307,10 +307,35 @@ test('rollout: a batch, a pause to see whether it proves well, the next batch', 
   assert.deepEqual([batches, stage], [[1, 0, 0, 0, 0, 10, 0], 1])
 })
 
+test('rollout: a batch of which nothing could be moved is ordered again, five times in all', () => {
+  let memory: RolloutMemory | null = null
+  const seen: string[] = []
+  const at = (number: number, open: number, moved: number, refused: number): void => {
+    const source = runtime(10, { isDraining: true }, { order: { number, open, moved, refused } })
+    const of = view([source, runtime(11, { chain: 2 })], { rollout })
+    const decided = decideRollout(of, memory)
+    memory = decided.memory
+    seen.push(decided.rollout?.reason ?? `${batchOf(of, memory, source)}`)
+  }
+  at(4, 0, 1, 0)
+  for (const number of [5, 6, 7, 8]) {
+    at(number, 1, 0, 0)
+    at(number, 0, 0, 1)
+    at(number, 0, 0, 1)
+  }
+  // One that moves something makes good for all before it.
+  at(9, 0, 1, 0)
+  at(10, 0, 0, 1)
+  assert.deepEqual(seen, ['1', ...Array.from({ length: 4 }, () => ['0', '1', '1']).flat(), '0', '1'])
+  for (const number of [11, 12, 13, 14]) at(number, 0, 0, 1)
+  assert.equal(seen.at(-1), 'no flow could be moved off runtime 10')
+})
+
 test('rollout: what counts as failure, and what follows', () => {
+  let failed = new Map([[110, { number: 3, count: 0 }]])
   const outcome = (runtimes: RuntimeView[], more: Partial<RolloutDocument> = {}, fences: FenceDocument[] = []): unknown => {
     const { rollout: next } = decideRollout(view(runtimes, { rollout: { ...rollout, ...more }, fences }), {
-      orders: new Map([[110, 3]]), stage: 0, doneSince: Infinity })
+      orders: new Map([[110, 3]]), stage: 0, failed, doneSince: Infinity })
     return next === null ? null : `${next.phase}: ${next.reason}`
   }
   const old = runtime(10, { isDraining: true })
@@ -326,6 +351,10 @@ test('rollout: what counts as failure, and what follows', () => {
   assert.equal(outcome([old], {}, [unstarted(21), unstarted(23)]), 'paused: runtimes with version 2 do not start')
   assert.equal(outcome([old, next(0)], {}, [{ ...gone, generation: 3 }, { ...gone, reason: 'drained' }, { ...gone, chain: 1 }]), null)
   const stuck = runtime(10, { isDraining: true }, { order: { number: 4, open: 0, moved: 0, refused: 1 } })
+  assert.equal(outcome([stuck, next(0)]), null)
+  failed = new Map([[110, { number: 4, count: 4 }]])
+  assert.equal(outcome([stuck, next(0)]), null)
+  failed = new Map([[110, { number: 3, count: 4 }]])
   assert.equal(outcome([stuck, next(0)]), 'paused: no flow could be moved off runtime 10')
   assert.equal(outcome([next(0)]), 'done: ')
   assert.equal(outcome([runtime(10)], { phase: 'rolling-back' }), 'rolled-back: ')

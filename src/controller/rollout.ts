@@ -13,10 +13,11 @@
  *     done                                  │ no new runtime left: rolled back
  *
  * The first flows go in batches of 1, 10, 100 and 1,000, each of which has to prove well for `bakeUs`; then the rest. A failure is a life of
+ * The first flows go in batches of 1, 10, 100 and 1,000, each of which has to prove well for `bakeUs`; then the rest. A failure is a life of
  * the new version that is fenced, two that do not start, more failures of network functions per second than the old version has by
- * `errorsMax`, or a batch of which nothing could be moved. While it is paused nothing is drained and both versions serve. Rolling back is
- * the same with the versions exchanged, without batches; if flows cannot go back (`isReversible`), new runtimes get no new flows and end
- * when theirs have.
+ * `errorsMax`, or a batch of which nothing could be moved, five times: a single flow may end just then, or the target be slow to answer.
+ * While it is paused nothing is drained and both versions serve. Rolling back is the same with the versions exchanged, without batches; if
+ * flows cannot go back (`isReversible`), new runtimes get no new flows and end when theirs have.
  */
 
 import type { TimeUs } from '../base/clock.ts'
@@ -37,6 +38,9 @@ const STARTS = 2
 /** From here on flows move without waiting. */
 const STAGES = BATCHES.length
 
+/** So often nothing of a batch may be moved, one order behind the other. */
+const TRIES = 5
+
 /** The version that all are to have in the end; null: no rollout is going on. */
 export function goalOf({ rollout }: ClusterView): number | null {
   return rollout?.phase === 'rolling' ? rollout.to : rollout?.phase === 'rolling-back' ? rollout.from : null
@@ -56,8 +60,32 @@ export function batchOf(view: ClusterView, memory: RolloutMemory | null, { chain
   const batch = BATCHES[rollout.stage]
   if (batch === undefined) return Infinity
   const ordered = memory?.stage === rollout.stage ? memory.orders.get(incarnation) : undefined
-  // One batch per stage; it is on its way, or bakes.
-  return ordered === undefined || (report?.order.number ?? 0) > ordered ? 0 : batch
+  // One batch per stage; it is on its way, or bakes. One of which nothing could be moved is ordered again.
+  return ordered === undefined || ((report?.order.number ?? 0) > ordered && !hasFailed(report)) ? 0 : batch
+}
+
+/** Nothing of the last order could be moved. */
+function hasFailed(report: RuntimeView['report']): boolean {
+  return report !== null && report.order.open === 0 && report.order.moved === 0 && report.order.refused > 0
+}
+
+/** Orders, one behind the other up to this one, of which nothing could be moved. */
+interface FailedOrders {
+  readonly number: number
+  readonly count: number
+}
+
+function failedOrders(memory: RolloutMemory | null, leaving: readonly RuntimeView[]): Map<number, FailedOrders> {
+  const failed = new Map<number, FailedOrders>()
+  for (const { isDraining, incarnation, report } of leaving) {
+    const before = memory?.failed.get(incarnation) ?? { number: 0, count: 0 }
+    if (!isDraining || report === null) failed.set(incarnation, before)
+    else if (report.order.moved > 0) failed.set(incarnation, { number: report.order.number, count: 0 })
+    else if (hasFailed(report) && report.order.number > before.number) {
+      failed.set(incarnation, { number: report.order.number, count: before.count + 1 })
+    } else failed.set(incarnation, before)
+  }
+  return failed
 }
 
 /** What has to be remembered of the batch under way. */
@@ -65,6 +93,8 @@ export interface RolloutMemory {
   /** Orders of old runtimes when this stage began, by incarnation. */
   readonly orders: ReadonlyMap<number, number>
   readonly stage: number
+  /** By incarnation of old runtimes. */
+  readonly failed: ReadonlyMap<number, FailedOrders>
   /** Since when the batch has been done; Infinity: it is not. */
   readonly doneSince: TimeUs
 }
@@ -82,21 +112,23 @@ export function decideRollout(
     return { rollout: { ...rollout, phase: rollout.phase === 'rolling' ? 'done' : 'rolled-back' }, memory: null }
   }
   if (rollout.phase === 'rolling-back') return { rollout: null, memory: null }
-  const reason = failureOf(view, rollout, memory, fresh, leaving, limits)
+  const failed = failedOrders(memory, leaving)
+  const reason = failureOf(view, rollout, failed, fresh, leaving, limits)
   if (reason !== '') {
     return { rollout: { ...rollout, phase: rollout.onFailure === 'pause' ? 'paused' : 'rolling-back', reason }, memory: null }
   }
   const drained = leaving.filter(({ isDraining }) => isDraining)
   const orders = new Map(drained.map(({ incarnation, report }) => [incarnation, memory?.stage === rollout.stage
     ? memory.orders.get(incarnation) ?? report?.order.number ?? 0 : report?.order.number ?? 0]))
-  const isDone = drained.some(({ incarnation, report }) => report !== null && report.order.number > (orders.get(incarnation) as number)) &&
+  const isDone = drained.some(({ incarnation, report }) =>
+    report !== null && report.order.number > (orders.get(incarnation) as number) && !hasFailed(report)) &&
     drained.every(({ report }) => report !== null && report.order.open === 0)
   const doneSince = isDone ? Math.min(memory?.stage === rollout.stage ? memory.doneSince : Infinity, now) : Infinity
-  const next = { orders, stage: rollout.stage, doneSince }
+  const next = { orders, stage: rollout.stage, failed, doneSince }
   return { rollout: rollout.stage < STAGES && now - doneSince >= limits.bakeUs ? { ...rollout, stage: rollout.stage + 1 } : null, memory: next }
 }
 
-function failureOf(view: ClusterView, { to, sinceGeneration, sinceIncarnation }: RolloutDocument, memory: RolloutMemory | null,
+function failureOf(view: ClusterView, { to, sinceGeneration, sinceIncarnation }: RolloutDocument, failed: ReadonlyMap<number, FailedOrders>,
   fresh: readonly RuntimeView[], leaving: readonly RuntimeView[], { errorsMax }: RolloutLimits): string {
   const fenced = view.fences.find(({ chain, generation, reason }) => chain === to && generation > sinceGeneration && reason !== 'drained')
   if (fenced !== undefined) return `runtime ${fenced.node} with version ${to} is gone: ${fenced.reason}`
@@ -106,7 +138,6 @@ function failureOf(view: ClusterView, { to, sinceGeneration, sinceIncarnation }:
   const errors = (of: readonly RuntimeView[]): number => Math.max(0, ...of.map(({ report }) => report?.nfErrorsPerSecond ?? 0))
   const [now, before] = [errors(fresh), errors(leaving)]
   if (now > before + errorsMax) return `network functions fail ${now.toFixed(1)} times a second, ${before.toFixed(1)} with the version before`
-  const stuck = leaving.find(({ isDraining, incarnation, report }) => isDraining && report !== null && report.order.open === 0 &&
-    report.order.moved === 0 && report.order.refused > 0 && report.order.number > (memory?.orders.get(incarnation) ?? Infinity))
+  const stuck = leaving.find(({ incarnation }) => (failed.get(incarnation)?.count ?? 0) >= TRIES)
   return stuck === undefined ? '' : `no flow could be moved off runtime ${stuck.id}`
 }

@@ -159,8 +159,8 @@ ${more}`
 
   /** As much TCP as goes through, for some seconds. */
   async load(seconds: number): Promise<void> {
-    const iperf = spawn('ip', ['netns', 'exec', this.#client, 'iperf3', '-c', HOSTS[0], '-p', `${Port.iperf + 4}`, '-t', `${seconds}`, '-P', '4'],
-      { stdio: 'ignore' })
+    const iperf = spawn('ip', ['netns', 'exec', this.#client,
+      'iperf3', '-c', HOSTS[0], '-p', `${Port.iperf + 4}`, '-t', `${seconds}`, '-P', '4'], { stdio: 'ignore' })
     this.#children.add(iperf)
     const status = await new Promise((resolve) => { iperf.on('close', resolve) })
     this.#children.delete(iperf)

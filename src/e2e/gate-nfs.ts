@@ -3,7 +3,8 @@
  * may open a TCP flow: a connection whose state is lost on the way is cut off, and its client hangs.
  */
 
-const gateOf = (version: number, layout: string, upgrades: string, counting: string): string => `import { bool, defineNf, struct, u32, u64, Verdict } from 'nfactor'
+const gateOf = (version: number, layout: string, upgrades: string, counting: string): string => `
+import { bool, defineNf, struct, u32, u64, Verdict } from 'nfactor'
 
 const SYN = 2
 
