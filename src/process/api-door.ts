@@ -80,6 +80,7 @@ export class ApiDoor {
     this.#access = access
     // A thread that is there already knows nothing of it.
     await this.#thread?.terminate()
+    this.#startedAt = -Infinity
   }
 
   /** Ends calls; answers that are on their way have a moment to go out. */
