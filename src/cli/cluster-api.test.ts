@@ -53,8 +53,8 @@ function lacks(wanted: unknown, found: unknown, place = ''): string[] {
 /** Makes a certificate for 127.0.0.1 in a cluster's folder; what the file says of it. */
 function certificate(cluster: TestCluster): string {
   if (noOpenssl) return ''
-  const { status, stderr } = spawnSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2',
-    '-keyout', 'api.key', '-out', 'api.pem', '-subj', '/CN=api', '-addext', 'subjectAltName=IP:127.0.0.1'],
+  const { status, stderr } = spawnSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes',
+    '-days', '2', '-keyout', 'api.key', '-out', 'api.pem', '-subj', '/CN=api', '-addext', 'subjectAltName=IP:127.0.0.1'],
   { cwd: cluster.folder, encoding: 'utf8' })
   assert.equal(status, 0, stderr)
   return ', tls: { certificate: api.pem, key: api.key }'
@@ -100,7 +100,8 @@ api: { port: ${port}${tls} }
     const before = threads()
     const status = await cluster.status()
     for (const id of [1, 2]) {
-      const answer = await curl('--unix-socket', folder.controllerApi(id), ...json, '-d', '{}', 'http://nfactor/nfactor.v1.Controller/GetCluster')
+      const answer = await curl('--unix-socket', folder.controllerApi(id), ...json, '-d', '{}',
+        'http://nfactor/nfactor.v1.Controller/GetCluster')
       assert.match(answer, /\} 200$/)
       const found = JSON.parse(answer.slice(0, -4)) as object
       assert.deepEqual(lacks(status, found), [])
@@ -171,7 +172,8 @@ api: { port: ${port}${tls} }
     const after = await cluster.status()
     const received = ({ nodes }: typeof after): number => nodes.find(({ name }) => name === 'egress')?.workload?.received ?? 0
     assert.ok(received(after) > received(before) + 100)
-    assert.deepEqual(after.nodes.map(({ incarnation, pid }) => [incarnation, pid]), before.nodes.map(({ incarnation, pid }) => [incarnation, pid]))
+    const lives = ({ nodes }: typeof after): unknown => nodes.map(({ incarnation, pid }) => [incarnation, pid])
+    assert.deepEqual(lives(after), lives(before))
     assert.deepEqual(await wrong(), [0, 0, 0, 0, 0])
     assert.equal((await at(folder.nodeApi(1)).service(Node).getStatus({})).id, 1)
   })
