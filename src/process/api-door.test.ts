@@ -3,12 +3,13 @@
  */
 
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, rmdirSync, rmSync, statSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, connect, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { CodedError } from '../base/coded-error.ts'
+import { keepAccessToken } from '../rpc/access-token.ts'
 import { Node } from '../rpc/generated/nfactor/v1/node_pb.ts'
 import { RpcClient, type RpcAddress } from '../rpc/rpc-client.ts'
 import { ApiDoor } from './api-door.ts'
@@ -87,4 +88,15 @@ test('TCP can come later; a port that is taken is told', async () => {
   assert.equal(await receivedAt({ socket: path }), 7)
   const answers = await Promise.all(['healthz', 'readyz'].map(async (name) => (await fetch(`${url}/${name}`)).status))
   assert.deepEqual(answers, [200, 503])
+})
+
+test('a token is made once, and none is taken that could be guessed', () => {
+  const file = join(folder, 'token')
+  const token = keepAccessToken(file)
+  assert.match(token, /^[\w-]{43}$/)
+  assert.deepEqual([keepAccessToken(file), readFileSync(file, 'utf8'), statSync(file).mode & 0o777], [token, `${token}\n`, 0o600])
+  for (const text of ['', '\n', 'secret', `${'a '.repeat(40)}`]) {
+    writeFileSync(file, text)
+    assert.throws(() => keepAccessToken(file), { code: 'NF_FILE_UNREADABLE' }, text)
+  }
 })

@@ -42,7 +42,7 @@ export interface ApiTcp {
 const CONNECTIONS_MAX = 256
 /** A list of 100,000 flows fits, also two at a time. */
 const HEAP_MB = 512
-const CLOSE_MS = 1_000
+const GRACE_MS = 500
 /** A thread that has ended is not started again sooner. */
 const REST_MS = 1_000
 
@@ -83,15 +83,15 @@ export class ApiDoor {
     this.#startedAt = -Infinity
   }
 
-  /** Ends calls; answers that are on their way have a moment to go out. */
-  async close(): Promise<void> {
+  /** Ends calls; answers that are on their way have so long to go out. */
+  async close(graceMs = GRACE_MS): Promise<void> {
     this.#isClosing = true
     this.#tcp?.close()
     const thread = this.#thread
     if (thread !== undefined) {
       const ended = new Promise((resolve) => { thread.once('exit', resolve) })
-      thread.postMessage('close')
-      const timer = setTimeout(() => { void thread.terminate() }, CLOSE_MS)
+      thread.postMessage(graceMs)
+      const timer = setTimeout(() => { void thread.terminate() }, 2 * graceMs)
       await ended
       clearTimeout(timer)
     }
@@ -112,7 +112,7 @@ export class ApiDoor {
       // What is on its way to the other one still gets there.
       socket.on('close', () => { inner.destroySoon() })
       inner.on('close', () => { socket.destroySoon() })
-    }, () => { socket.destroy() })
+    }).catch(() => { socket.destroy() })
   }
 
   /** Resolves when the thread listens. */
@@ -122,6 +122,8 @@ export class ApiDoor {
     this.#startedAt = performance.now()
     const isOpen = this.#start()
     this.#isOpen = isOpen
+    // Also of one that could not be made at all.
+    isOpen.catch(() => { if (this.#isOpen === isOpen) this.#isOpen = undefined })
     return isOpen
   }
 

@@ -40,6 +40,7 @@ export interface Api {
 }
 
 const DRAIN_MS = 40_000
+const CHECK_MS = 30_000
 const HEALTH_MS = 1_000
 /** Probes, which need no token, do not make a cluster work more often than so. */
 const HEALTH_REST_MS = 500
@@ -150,8 +151,14 @@ async function rollOut({ run, onFailure }: RollOut, folder: ClusterFolder, clust
       reject(new CodedError(Object.hasOwn(errorCodes, answer.code) ? answer.code : 'NF_INTERNAL', message, answer.mend))
     })
     thread.on('error', reject)
-    thread.on('exit', () => { reject(new CodedError('NF_INTERNAL', 'the check of the new chain has ended without an answer')) })
-    return { ...await promise, onFailure: onFailure || 'pause' }
+    thread.on('exit', () => { reject(new CodedError('NF_CLUSTER', 'the new chain could not be checked', 'Try it: nfactor check')) })
+    // A network function may do anything when it is loaded.
+    const timer = setTimeout(() => { void thread.terminate() }, CHECK_MS)
+    try {
+      return { ...await promise, onFailure: onFailure || 'pause' }
+    } finally {
+      clearTimeout(timer)
+    }
   } finally {
     rmSync(file, { force: true })
   }

@@ -25,7 +25,7 @@ try {
   // Errors do not keep their class on their way to another thread.
   throw error instanceof CodedError ? new Error(error.toLine()) : error
 }
-parentPort?.once('message', () => {
-  void server.close().then(() => { process.exit() })
+parentPort?.once('message', (graceMs: number) => {
+  void server.close(graceMs).then(() => { process.exit() })
 })
 parentPort?.postMessage('open')

@@ -136,9 +136,10 @@ export class NodeProcess {
       return await this.#ended.promise
     } finally {
       clearInterval(rhythm)
-      await this.#api.close()
       this.#rpc.close()
       for (const port of this.#ports()) await port.close()
+      // Who is fenced is waited for by the next life.
+      await this.#api.close(this.#isFenced ? 0 : undefined)
     }
   }
 
