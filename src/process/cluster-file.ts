@@ -16,11 +16,13 @@ import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { externalPortSchema, type ExternalPortConfig } from './external-port-schema.ts'
 import { placementSchema, replicationSchema } from './node-config.ts'
+import { isLoopback } from '../rpc/loopback.ts'
 import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } from './run-config.ts'
 import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
 
 const RUNTIMES_MAX = 64
 const CONTROLLERS_MAX = 7
+const PORT_MAX = 65_535
 export const DEFAULT_CLUSTER_NAME = 'default'
 
 export const clusterNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/,
@@ -47,6 +49,16 @@ export const clusterSchema = runConfigSchema.extend({
     endpoints: z.array(z.url()).min(1).describe('http://HOST:PORT of its members'),
     prefix: z.string().optional().describe('Of all keys; the cluster\'s own by default'),
   }).optional().describe('Where controllers keep what they decide; without it in a file of the cluster\'s folder'),
+  api: z.strictObject({
+    port: z.int().min(1).max(PORT_MAX + 1 - CONTROLLERS_MAX).describe('TCP port of the first controller; the second has the next, and so on'),
+    host: z.string().min(1).default('127.0.0.1').describe('Address to listen at; others than this machine\'s own need tls'),
+    tls: z.strictObject({
+      certificate: z.string().min(1).describe('PEM file: the certificate with its chain'),
+      key: z.string().min(1).describe('PEM file: its key'),
+      clientAuthority: z.string().min(1).optional().describe('PEM file; clients must show a certificate that it has signed'),
+    }).optional().describe('Files are relative to this one'),
+  }).refine(({ host, tls }) => tls !== undefined || isLoopback(host), 'an address that others can reach needs tls, or the token could be read')
+    .optional().describe('Controllers can be called at TCP too, with the token in the cluster\'s folder'),
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
 }).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
@@ -62,6 +74,7 @@ export interface ClusterSpec {
   readonly patience: number
   readonly controllers: number
   readonly etcd: ClusterDocument['etcd']
+  readonly api: ClusterDocument['api']
   readonly ingress: ExternalPortConfig
   readonly egress: ExternalPortConfig | undefined
   /** What each runtime runs: what its file holds, and the folder in which relative names start. */
@@ -88,13 +101,13 @@ export async function readCluster(file: string | undefined, settings: readonly s
 
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, replication, scale, controllers, etcd, chain, limits, timeouts, policy } = content
+  const { name, runtimes, placement, replication, scale, controllers, etcd, api, chain, limits, timeouts, policy } = content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, placement, replication, scale, patience, controllers, etcd, ingress, egress,
+    name, placement, replication, scale, patience, controllers, etcd, api, ingress, egress,
     runtimes: Math.min(scale?.max ?? RUNTIMES_MAX, Math.max(scale?.min ?? 1, runtimes)),
     run: { chain, limits, timeouts, policy },
     folder: file === undefined ? process.cwd() : dirname(resolve(file)),

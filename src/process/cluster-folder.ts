@@ -9,6 +9,7 @@
  *     pair-11-12             link on the control network
  *     events.jsonl           what has happened            processes/                 what has been started
  *     note-5                 what life 5 is running       quarantine-11.pcap         packets of flows that have killed a runtime
+ *     token                  who shows it may call        1.api, controller-1.api    the public API of each
  */
 
 import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -17,7 +18,7 @@ import { join, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
 
 /** Longest path of a socket in the folder, and what the system allows. */
-const LONGEST_NAME = '/link-255-255'
+const LONGEST_NAME = '/controller-7.api.new'
 const SOCKET_PATH_MAX = 107
 
 export interface ProcessEntry {
@@ -115,6 +116,23 @@ export class ClusterFolder {
 
   controllerSocket(id: number): string {
     return join(this.path, `controller-${id}.sock`)
+  }
+
+  controllerApi(id: number): string {
+    return join(this.path, `controller-${id}.api`)
+  }
+
+  /** Where a controller's door hands on who has come by TCP. */
+  controllerTcp(id: number): string {
+    return join(this.path, `controller-${id}.tcp`)
+  }
+
+  nodeApi(id: number): string {
+    return join(this.path, `${id}.api`)
+  }
+
+  get tokenFile(): string {
+    return join(this.path, 'token')
   }
 
   /** Nodes that have, or had, a socket for commands. */

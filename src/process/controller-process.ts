@@ -18,6 +18,9 @@ import { isReachable, type ClusterView, type RuntimeView, type SwitchView } from
 import type { Intent, IntentRefusal } from '../controller/intents.ts'
 import type { Store } from '../controller/store.ts'
 import { systemClock } from '../ports/system-clock.ts'
+import { keepAccessToken } from '../rpc/access-token.ts'
+import { apiTcp, apiTls } from './api-address.ts'
+import { ApiDoor } from './api-door.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import type { ClusterFolder, ProcessEntry } from './cluster-folder.ts'
 import { foundingOf, FIRST_RUNTIME_ID, runtimeMember, runtimeName, switchMembers, type ClusterIdentity } from './cluster-members.ts'
@@ -47,6 +50,8 @@ const HEARTBEAT_MS = 50
 const INTENT_MS = 10_000
 const FAN_OUT = 255
 const BEGIN_MS = 10_000
+/** How often a controller tries to listen where it could not. */
+const API_RETRY_MS = 1_000
 
 /** What an intent that was refused means to people. */
 const REFUSALS: Readonly<Record<IntentRefusal, readonly [ErrorCode, string, string]>> = {
@@ -78,6 +83,10 @@ export class ControllerProcess {
   readonly #intents = new Map<number, (outcome: 'done' | IntentRefusal) => void>()
   readonly #bootMs = new Map<number, number>()
   readonly #ended = Promise.withResolvers<number>()
+  readonly #api: ApiDoor
+  #isEnding = false
+  #apiTimer: NodeJS.Timeout | undefined
+  #apiProblem = ''
   #controller: Controller | undefined
   #term = 0
 
@@ -116,6 +125,7 @@ export class ControllerProcess {
       },
     }, store, this.#quarantines, this.launcher)
     this.#rpc = new LineRpcServer(folder.controllerSocket(id), operatorMethods(this))
+    this.#api = new ApiDoor({ kind: 'controller', id, name, folder: folder.path, cluster: identity.spec.name }, folder.controllerApi(id))
   }
 
   /** @throws CodedError when its store or its socket cannot be had */
@@ -129,6 +139,8 @@ export class ControllerProcess {
   /** Runs until it is told to end. Its nodes go on. */
   async run(): Promise<number> {
     await this.#rpc.open()
+    await this.#api.open()
+    await this.#openTcp()
     const poll = setInterval(() => { this.#poll() }, POLL_MS)
     const heartbeat = setInterval(() => { this.watch.tick() }, HEARTBEAT_MS)
     try {
@@ -136,7 +148,10 @@ export class ControllerProcess {
     } finally {
       clearInterval(poll)
       clearInterval(heartbeat)
+      this.#isEnding = true
+      clearTimeout(this.#apiTimer)
       this.#controller?.resign(systemClock.now())
+      await this.#api.close()
       this.#rpc.close()
       this.watch.close()
       await this.#store?.close()
@@ -145,6 +160,28 @@ export class ControllerProcess {
 
   stop(): void {
     this.#ended.resolve(NodeExit.ended)
+  }
+
+  /**
+   * Opens the public API at TCP. Where that cannot be now, this says so and tries again: a cluster is not left without a controller for
+   * that. `nfactor up` has seen to it that all is well at the beginning.
+   */
+  async #openTcp(): Promise<void> {
+    const { id, name, folder, identity: { spec: { api, folder: specFolder } } } = this
+    if (api === undefined || this.#isEnding) return
+    try {
+      await this.#api.openTcp(apiTcp(api, id),
+        { path: folder.controllerTcp(id), token: keepAccessToken(folder.tokenFile), tls: await apiTls(api, specFolder) })
+      if (this.#apiProblem !== '') this.events.add('api-open', `${name} can be called at TCP`, { controller: name })
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error
+      if (error.message !== this.#apiProblem) {
+        process.stderr.write(`warning ${error.toLine()}\n`)
+        this.events.add('api-closed', `${name} cannot be called at TCP: ${error.message}`, { controller: name, code: error.code })
+      }
+      this.#apiProblem = error.message
+      this.#apiTimer = setTimeout(() => { void this.#openTcp() }, API_RETRY_MS)
+    }
   }
 
   // -- For the operator ----------------------------------------------------------------------------------------------
@@ -165,7 +202,9 @@ export class ControllerProcess {
   /** @throws CodedError `NF_NOT_LEADER` where it does not lead, or does not know the cluster yet */
   leaderView(): ClusterView {
     const view = this.isLeader ? this.view() : undefined
-    if (view === undefined) throw new CodedError('NF_NOT_LEADER', `${this.name} does not lead`, 'Ask another controller')
+    if (view === undefined) {
+      throw new CodedError('NF_NOT_LEADER', `${this.name} does not lead`, `Ask ${this.leader === '' ? 'another controller' : this.leader}`)
+    }
     return view
   }
 

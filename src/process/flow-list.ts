@@ -34,6 +34,8 @@ export interface FlowListOptions {
   readonly filter: string
   readonly limit: number
   readonly isStateWanted: boolean
+  /** Only this one. */
+  readonly flow?: number
 }
 
 export interface FlowList {
@@ -47,6 +49,7 @@ export function listFlows(arena: Arena, node: RuntimeNode | SwitchNode, options:
   const flows: ListedFlow[] = []
   let total = 0
   for (const { flow, epoch, phase, owner, key } of node.flows()) {
+    if (options.flow !== undefined && flow !== options.flow) continue
     if (total >= options.limit && words.length === 0) {
       total++
       continue

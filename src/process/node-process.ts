@@ -11,8 +11,8 @@
  * Crash-only: nothing is kept on disk, and what a process leaves behind (sockets) the next life takes over.
  *
  * Commands, named as in the paper's table 2: GetStatus, PollWorkload, NotifyClusterConfig, SetMigrationTarget, Drain, ListFlows,
- * Shutdown. Controllers use two others, `Report` and `Command`: `controller/node-commands.ts`. A switch that was started without an
- * incarnation answers `Report` with a hello until it is given one.
+ * Shutdown; people and programs give them over Connect (`api-door.ts`). Controllers use two others, `Report` and `Command`:
+ * `controller/node-commands.ts`. A switch that was started without an incarnation answers `Report` with a hello until it is given one.
  */
 
 import { randomUUID } from 'node:crypto'
@@ -31,6 +31,7 @@ import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
 import type { LinkPort } from '../ports/link-port.ts'
 import { systemClock } from '../ports/system-clock.ts'
 import { placementPolicies } from '../vswitch/placement/index.ts'
+import { ApiDoor } from './api-door.ts'
 import { ClusterFolder } from './cluster-folder.ts'
 import { ControlNetwork } from './control-network.ts'
 import { checkAgainst } from './config-problem.ts'
@@ -72,6 +73,7 @@ export class NodeProcess {
   readonly #control: ControlNetwork
   readonly #links = new Map<number, NodeLink>()
   readonly #rpc: LineRpcServer
+  readonly #api: ApiDoor
   readonly #reporter = new NodeReporter()
   /** Tells this process from others of the same node. */
   readonly #nonce = randomUUID()
@@ -111,6 +113,8 @@ export class NodeProcess {
       ListFlows: (params) => this.#listFlows(params),
       Shutdown: () => { setImmediate(() => { this.stop() }) },
     })
+    const { id, name, folder } = config
+    this.#api = new ApiDoor({ kind: 'node', id, name, folder }, this.#folder.nodeApi(id))
   }
 
   /**
@@ -139,6 +143,7 @@ export class NodeProcess {
       }
       this.#control.open()
       await this.#rpc.open()
+      await this.#api.open()
       return await this.#ended.promise
     } finally {
       clearInterval(rhythm)
@@ -146,6 +151,8 @@ export class NodeProcess {
       for (const port of this.#ports()) await port.close()
       // Who comes to this end was not kept from it by a packet.
       if (config.kind === 'runtime') rmSync(this.#folder.noteFile(this.#incarnation), { force: true })
+      // Who is fenced is waited for by the next life.
+      await this.#api.close(this.#isFenced ? 0 : undefined)
     }
   }
 
@@ -380,11 +387,11 @@ export class NodeProcess {
     throw new CodedError('NF_CLUSTER', `${this.#config.name} is no runtime, or has no configuration yet`)
   }
 
-  #listFlows({ filter, limit, state }: RpcParams): unknown {
+  #listFlows({ filter, limit, state, flow }: RpcParams): unknown {
     if (this.#node === undefined) return { total: 0, flows: [] }
     return listFlows(this.#arena, this.#node, {
       filter: typeof filter === 'string' ? filter : '', isStateWanted: state === true,
-      limit: Math.min(FLOWS_MAX, typeof limit === 'number' ? limit : 1000),
+      limit: Math.min(FLOWS_MAX, typeof limit === 'number' ? limit : 1000), ...typeof flow === 'number' && { flow },
     })
   }
 

@@ -43,7 +43,7 @@ export interface NodeStatus {
   readonly openSteps: Readonly<Record<string, number>>
   readonly links: readonly { readonly peer: number, readonly isUp: boolean, readonly lastEnd: string }[]
   /** What has gone over the control network: sums over the sessions, frames refused and frames sent by datagrams, links to other nodes. */
-  readonly control: Readonly<Record<string, number | readonly object[]>>
+  readonly control: Readonly<Record<string, unknown>>
   /** `how`: how frames come and go there, where that is not certain beforehand. */
   readonly external?: Pick<LinkPort, 'name' | 'isUp'> & PortStatistics & { readonly how?: string }
   /** What a generator or sink has counted. */

@@ -52,7 +52,7 @@ export interface ClusterStatus {
   readonly chainVersion: number
   readonly desired: number
   readonly isAutomatic: boolean
-  readonly update: { readonly to: number, readonly phase: string, readonly stage: number, readonly reason: string } | null
+  readonly update: UpdateState | null
   readonly nodes: readonly NodeOfCluster[]
   /** Why a node could not be started. */
   readonly failure: { readonly code: string, readonly message: string } | null
@@ -62,6 +62,16 @@ export interface DrainResult {
   readonly node: string
   readonly flowsBefore: number
   readonly seconds: number
+}
+
+/** An update under way, or the last one. */
+export interface UpdateState {
+  readonly to: number
+  readonly phase: string
+  /** How many batches of flows have moved and proved well. */
+  readonly stage: number
+  /** Why it paused; empty if it did not. */
+  readonly reason: string
 }
 
 export interface UpdateResult {
@@ -96,6 +106,7 @@ export function operatorMethods(host: ControllerProcess): RpcMethods {
   const whole = (value: unknown, otherwise: number): number => Number.isSafeInteger(value) ? value as number : otherwise
   return {
     Status: () => operator.status(),
+    Leader: () => ({ leader: host.leader, isLeader: host.isLeader }),
     Flows: ({ filter, limit, state, node }) =>
       operator.flows(text(filter), Math.min(FLOWS_MAX, whole(limit, 1000)), state === true, node ?? undefined),
     Migrate: ({ from, to, number }) => operator.migrate(from, to, number === undefined ? undefined : whole(number, 0)),
@@ -159,7 +170,7 @@ class Operator {
       configVersion: cluster.config.version, leader: host.name, term: host.term, chainVersion: scale.chain,
       desired: scale.desired, isAutomatic: scale.isAutomatic,
       isReady: isSettled && nodes.every(({ state }) => state === 'ready'),
-      update: rollout === undefined ? null : { to: rollout.to, phase: rollout.phase, stage: rollout.stage, reason: rollout.reason },
+      update: rollout === undefined ? null : stateOf(rollout),
       nodes,
       failure: host.startFailure === undefined ? null : { code: host.startFailure.code, message: host.startFailure.message },
     }
@@ -258,8 +269,12 @@ class Operator {
     return { desired: scale.desired, isAutomatic: scale.isAutomatic }
   }
 
-  /** Begins an update to another version of the chain, or steers the one under way. Returns when it has ended, or pauses. */
-  async update({ action = 'begin', run, isReversible, onFailure }: Readonly<Record<string, unknown>>): Promise<UpdateResult> {
+  /**
+   * Begins an update to another version of the chain, or steers the one under way. Returns when it has ended, or pauses; what is not to be
+   * awaited returns when it is decided.
+   */
+  async update({ action = 'begin', run, isReversible, onFailure, isAwaited }: Readonly<Record<string, unknown>>):
+      Promise<UpdateResult | UpdateState> {
     const host = this.#host
     const began = performance.now()
     if (action === 'begin') await this.#begin(run, isReversible === true, onFailure === 'roll-back' ? 'roll-back' : 'pause')
@@ -269,6 +284,7 @@ class Operator {
       const { rollout } = host.leaderView()
       const seconds = Math.round(performance.now() - began) / 1000
       if (rollout === undefined) throw new CodedError('NF_INTERNAL', 'an update has begun, and there is none')
+      if (isAwaited === false) return stateOf(rollout)
       const { phase, reason, to: version } = rollout
       if (phase !== 'rolling' && phase !== 'rolling-back') {
         const why = reason.endsWith('do not start') && host.startFailure !== undefined ? `: ${host.startFailure.message}` : ''
@@ -307,6 +323,10 @@ class Operator {
     if (!this.#host.launcher.kill(pid, signal as NodeJS.Signals)) throw new CodedError('NF_NODE_GONE', `${name} is not running`)
     return { node: name, pid, signal }
   }
+}
+
+function stateOf({ to, phase, stage, reason }: UpdateState): UpdateState {
+  return { to, phase, stage, reason }
 }
 
 function sleep(ms: number): Promise<void> {

@@ -13,6 +13,7 @@ import { readFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
 import { Random } from '../base/random.ts'
+import { checkApi } from './api-address.ts'
 import { ClusterClient, notRunning } from './cluster-client.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
@@ -58,6 +59,8 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
   })
   try {
     await rpc.open()
+    // Those that are there hold theirs already.
+    if (!isAdopted) await checkApi(spec)
     await Promise.race([supervisor.start(isAdopted), down.promise])
     if (supervisor.isReady && signal?.aborted !== true) {
       options.onReady?.(supervisor.client)

@@ -20,6 +20,7 @@ const codes: Partial<Record<ErrorCode, Code>> = {
   NF_RPC_LIMIT: Code.ResourceExhausted,
   NF_RPC_TOKEN: Code.Unauthenticated,
   NF_NODE_GONE: Code.Unavailable,
+  NF_NOT_LEADER: Code.Unavailable,
   NF_EXISTS: Code.AlreadyExists,
   NF_CLUSTER_RUNNING: Code.AlreadyExists,
   NF_INTERNAL: Code.Internal,

@@ -100,13 +100,13 @@ test('messages that are too long, in either direction, and such that are none', 
 test('messages as deep as a message can be', async () => {
   const own = new RpcTestPeer()
   await own.server.open()
-  const path = '/nfactor.v1.Node/LoadNf'
-  const json = `{"config": ${'{"a":'.repeat(100_000)}1${'}'.repeat(100_001)}`
+  const path = '/nfactor.v1.Controller/Update'
+  const json = `{"rollOut": {"run": ${'{"a":'.repeat(100_000)}1${'}'.repeat(100_002)}`
   // Struct ─▶ entry ─▶ value ─▶ struct ...
   let deep: Buffer = Buffer.alloc(0)
   const part = (tag: number, bytes: Buffer): Buffer => Buffer.concat([Buffer.from([tag]), lengthOf(bytes), bytes])
   for (let i = 0; i < 5000; i++) deep = part(0x0a, Buffer.concat([Buffer.from([0x0a, 1, 0x61]), part(0x12, part(0x2a, deep))]))
-  for (const [type, body] of [['json', Buffer.from(json)], ['proto', part(0x12, deep)]] as const) {
+  for (const [type, body] of [['json', Buffer.from(json)], ['proto', part(0x0a, part(0x0a, deep))]] as const) {
     assert.ok(body.length < 1 << 20)
     const response = await new Promise<string>((resolve) => {
       const socket = connect(own.socket)

@@ -23,6 +23,7 @@ import { CodedError } from '../base/coded-error.ts'
 import { makeAccessToken, tokenCheck } from './access-token.ts'
 import { Health, HealthCheckResponse_ServingStatus } from './generated/grpc/health/v1/health_pb.ts'
 import { HttpListener, type HttpHandler, type HttpRequest, type HttpResponse, type ServerTls } from './http-listener.ts'
+import { isLoopback } from './loopback.ts'
 import { connectErrorFrom, connectErrorOf } from './rpc-error.ts'
 import { defaultRpcLimits, type RpcLimits } from './rpc-limits.ts'
 import { serve, type RpcService } from './rpc-service.ts'
@@ -31,14 +32,16 @@ import { answerUnary, breakOff, isPlainUnary, type UnaryMethod } from './unary-c
 export interface TcpDoor {
   /** 0: any that is free. */
   readonly port: number
+  /** A UNIX socket instead of host and port, for one who hands connections on that he has accepted at TCP. */
+  readonly path?: string
   /** 127.0.0.1 unless told. Others than this machine's own need TLS. */
   readonly host?: string
   readonly tls?: ServerTls
   /**
-   * Who may call: who shows the token (it is made at the start, and its file removed at the end); who has a certificate of
+   * Who may call: who shows the token (that of a file is made at the start, and its file removed at the end); who has a certificate of
    * `tls.clientAuthority`; or anybody.
    */
-  readonly access: { readonly tokenFile: string } | 'certificate' | 'anybody'
+  readonly access: { readonly tokenFile: string } | { readonly token: string } | 'certificate' | 'anybody'
 }
 
 export interface RpcServerOptions {
@@ -46,8 +49,9 @@ export interface RpcServerOptions {
   /** Path of a UNIX socket. One that a dead process has left is taken over. */
   readonly socket?: string
   readonly tcp?: TcpDoor
-  /** Whether the process can do its work now; it can unless told. */
-  readonly isReady?: () => boolean
+  /** Whether the process answers, and whether it can do its work now; it does and can unless told. */
+  readonly isAlive?: () => boolean | Promise<boolean>
+  readonly isReady?: () => boolean | Promise<boolean>
   readonly limits?: Partial<RpcLimits>
   /** Called with what methods throw that is no CodedError. */
   readonly onDefect?: (reason: unknown) => void
@@ -106,21 +110,26 @@ export class RpcServer {
     chmodSync(path, 0o600)
   }
 
-  async #openTcp({ host = '127.0.0.1', port, tls, access }: TcpDoor): Promise<void> {
+  async #openTcp({ host = '127.0.0.1', port, path, tls, access }: TcpDoor): Promise<void> {
     let isAllowed = (_: string | null | undefined): boolean => true
-    if (typeof access === 'object') {
+    if (typeof access === 'object' && 'token' in access) {
+      isAllowed = tokenCheck(access.token)
+    } else if (typeof access === 'object') {
       isAllowed = tokenCheck(makeAccessToken(access.tokenFile))
       this.#tokenFile = access.tokenFile
     }
+    const name = path ?? `${host}:${port}`
     let listener: HttpListener
     try {
       listener = new HttpListener(this.#handler(isAllowed), this.#limits, tls)
     } catch (cause) {
-      throw new CodedError('NF_CONFIG_INVALID', `the certificate or key for ${host}:${port} cannot be used: ${(cause as Error).message}`,
+      throw new CodedError('NF_CONFIG_INVALID', `the certificate or key for ${name} cannot be used: ${(cause as Error).message}`,
         'Both are PEM, and belong together', { cause })
     }
-    await listen(listener, { host, port }, `${host}:${port}`)
+    if (path !== undefined) removeFile(path)
+    await listen(listener, path === undefined ? { host, port } : { path }, name)
     this.#listeners.push(listener)
+    if (path !== undefined) chmodSync(path, 0o600)
     this.#port = listener.port
   }
 
@@ -129,7 +138,7 @@ export class RpcServer {
     const { onDefect = () => {} } = this.#options
     const limits = this.#limits
     const { requestBytesMax, answerBytesMax, callMs, requestMs } = limits
-    const services = [...this.#options.services, serve(Health, { check: ({ service }) => ({ status: this.#healthOf(service) }) })]
+    const services = [...this.#options.services, serve(Health, { check: async ({ service }) => ({ status: await this.#healthOf(service) }) })]
     const refusal = (isHealth: boolean, authorization: string | null | undefined): CodedError | undefined =>
       isHealth || isAllowed(authorization) ? this.#crowded() : new CodedError('NF_RPC_TOKEN',
         'this address is called with a token, as Authorization: Bearer TOKEN', 'It is in the token file, for the owner of the process')
@@ -155,7 +164,7 @@ export class RpcServer {
       const end = url.indexOf('?')
       const path = end < 0 ? url : url.slice(0, end)
       const handler = others.get(path)
-      if (handler === undefined) return afterRequest(request, response, limits, () => { this.#answerPlainly(path, request, response) })
+      if (handler === undefined) return afterRequest(request, response, limits, () => { void this.#answerPlainly(path, request, response) })
       if (request.method === 'POST' && !handler.supportedContentType(request.headers['content-type'] ?? '')) {
         return afterRequest(request, response, limits, () => { sendText(response, 415, 'a call is application/json, or a like type\n') })
       }
@@ -189,20 +198,29 @@ export class RpcServer {
       : new CodedError('NF_RPC_LIMIT', `${callsMax} calls are being answered, more are not taken`, 'Try again later')
   }
 
-  #healthOf(service: string): HealthCheckResponse_ServingStatus {
+  async #healthOf(service: string): Promise<HealthCheckResponse_ServingStatus> {
     if (!this.#services.has(service)) throw new ConnectError(`there is no service ${service}`, Code.NotFound)
-    return this.#isReady ? HealthCheckResponse_ServingStatus.SERVING : HealthCheckResponse_ServingStatus.NOT_SERVING
+    return await this.#isSo('isReady') ? HealthCheckResponse_ServingStatus.SERVING : HealthCheckResponse_ServingStatus.NOT_SERVING
   }
 
-  get #isReady(): boolean {
-    return !this.#shutdown.signal.aborted && (this.#options.isReady?.() ?? true)
+  /** What fails to say is not so. */
+  async #isSo(question: 'isAlive' | 'isReady'): Promise<boolean> {
+    try {
+      return (question === 'isAlive' || !this.#shutdown.signal.aborted) && (await this.#options[question]?.() ?? true)
+    } catch {
+      return false
+    }
   }
 
   /** Answers what is no method. */
-  #answerPlainly(path: string, request: HttpRequest, response: HttpResponse): void {
+  async #answerPlainly(path: string, request: HttpRequest, response: HttpResponse): Promise<void> {
     const isQuestion = request.method === 'GET' || request.method === 'HEAD'
-    if (isQuestion && path === '/healthz') return sendText(response, 200, 'ok\n')
-    if (isQuestion && path === '/readyz') return this.#isReady ? sendText(response, 200, 'ready\n') : sendText(response, 503, 'not ready\n')
+    if (isQuestion && path === '/healthz') {
+      return await this.#isSo('isAlive') ? sendText(response, 200, 'ok\n') : sendText(response, 503, 'no answer\n')
+    }
+    if (isQuestion && path === '/readyz') {
+      return await this.#isSo('isReady') ? sendText(response, 200, 'ready\n') : sendText(response, 503, 'not ready\n')
+    }
     // gRPC's clients, too, take 404 for an unknown method.
     sendText(response, 404, JSON.stringify({ code: 'unimplemented', message: 'there is no such method' }), 'application/json')
   }
@@ -281,9 +299,8 @@ function sendText(response: HttpResponse, status: number, text: string, type = '
   response.end(text)
 }
 
-function checkDoor({ host = '127.0.0.1', tls, access }: TcpDoor): void {
-  const isOwn = host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host)
-  if (tls === undefined && !isOwn) {
+function checkDoor({ host = '127.0.0.1', path, tls, access }: TcpDoor): void {
+  if (tls === undefined && path === undefined && !isLoopback(host)) {
     throw new CodedError('NF_CONFIG_INVALID', `${host} can be reached by others, who could read the token`, 'Use TLS, or listen at 127.0.0.1')
   }
   if (access === 'certificate' && tls?.clientAuthority === undefined) {

@@ -51,7 +51,6 @@ export class RpcTestPeer {
         return { flow, epoch: 1, state: { of: { any: ['kind', 1, null, true] } } }
       },
       getStatus: (_, { signal }) => this.#untilCalledOff(signal),
-      loadNf: ({ nf }) => ({ name: nf, version: 1 }),
       listFlows: ({ filter, limit = 3 }) => ({
         total: limit, flows: Array.from({ length: limit }, (_, flow) => ({ flow, a: filter })) }),
       capture: async function* ({ frames = 0 }) {
@@ -64,6 +63,7 @@ export class RpcTestPeer {
   #controller() {
     const until = (signal: AbortSignal): Promise<never> => this.#untilCalledOff(signal)
     return serve(Controller, {
+      update: () => ({ phase: 'rolling' }),
       events: async function* ({ after, follow }, { signal }) {
         yield { number: after + 1, event: 'node-ready', text: 'x' }
         if (follow) await until(signal)

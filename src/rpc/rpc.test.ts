@@ -38,7 +38,7 @@ for (const protocol of protocols) {
     const before = peer.defects.length
     await assert.rejects(node.drain({}), { name: 'CodedError', code: 'NF_INTERNAL', message: 'oh' })
     assert.equal(peer.defects.length, before + 1)
-    await assert.rejects(node.recover({}), { name: 'CodedError', code: 'NF_USAGE' })
+    await assert.rejects(node.shutdown({}), { name: 'CodedError', code: 'NF_USAGE' })
 
     const chunks: number[] = []
     for await (const { bytes } of node.capture({ frames: 3 })) chunks.push(...bytes)
@@ -232,7 +232,7 @@ test('curl', { skip: !isThere('curl') }, async () => {
     assert.equal(await curl(version, ...json, '-d', '{"service": "nfactor.v1.Node"}', 'http://x/grpc.health.v1.Health/Check'),
       '{"status":"SERVING"} 200')
     assert.match(await curl(version, ...json, '-d', '{"service": "other"}', 'http://x/grpc.health.v1.Health/Check'), /"not_found".* 404$/)
-    assert.match(await curl(version, ...json, '-d', '{}', 'http://x/nfactor.v1.Node/Recover'), /"unimplemented".* 501$/)
+    assert.match(await curl(version, ...json, '-d', '{}', 'http://x/nfactor.v1.Node/Shutdown'), /"unimplemented".* 501$/)
     assert.match(await curl(version, ...json, '-d', '{}', 'http://x/nfactor.v1.Node/NoSuch'), /"unimplemented".* 404$/)
     assert.match(await curl(version, ...json, '-d', '{', 'http://x/nfactor.v1.Node/PollWorkload'), /"invalid_argument".* 400$/)
     assert.match(await curl(version, ...json, '-d', '{"limit": -1}', 'http://x/nfactor.v1.Node/ListFlows'), /"invalid_argument".* 400$/)

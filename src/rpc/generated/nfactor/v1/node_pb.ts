@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file nfactor/v1/node.proto.
  */
 export const file_nfactor_v1_node: GenFile = /*@__PURE__*/
-  fileDesc("ChVuZmFjdG9yL3YxL25vZGUucHJvdG8SCm5mYWN0b3IudjEiFQoTUG9sbFdvcmtsb2FkUmVxdWVzdCK+AQoMTm9kZVdvcmtsb2FkEg8KB2J1c3lfdXMYASABKAESEQoJYXNsZWVwX3VzGAIgASgBEg8KB3RpbWVfdXMYAyABKAESEAoIcmVjZWl2ZWQYBCABKAESEQoJZm9yd2FyZGVkGAUgASgBEg8KB2Ryb3BwZWQYBiABKAESEAoIYnVmZmVyZWQYByABKAESDQoFZmxvd3MYCCABKAESEAoIcmVwbGljYXMYCSABKAESEAoIaXNfZW1wdHkYCiABKAgiEgoQR2V0U3RhdHVzUmVxdWVzdCLJBQoKTm9kZVN0YXR1cxIMCgRraW5kGAEgASgJEgoKAmlkGAIgASgNEgwKBG5hbWUYAyABKAkSEwoLaW5jYXJuYXRpb24YBCABKA0SCwoDcGlkGAUgASgNEhYKDmNvbmZpZ192ZXJzaW9uGAYgASgNEhAKCGlzX3JlYWR5GAcgASgIEioKCHdvcmtsb2FkGAggASgLMhgubmZhY3Rvci52MS5Ob2RlV29ya2xvYWQSPQoMZHJvcF9yZWFzb25zGAkgAygLMicubmZhY3Rvci52MS5Ob2RlU3RhdHVzLkRyb3BSZWFzb25zRW50cnkSOAoJYW5vbWFsaWVzGAogAygLMiUubmZhY3Rvci52MS5Ob2RlU3RhdHVzLkFub21hbGllc0VudHJ5EjkKCm9wZW5fc3RlcHMYCyADKAsyJS5uZmFjdG9yLnYxLk5vZGVTdGF0dXMuT3BlblN0ZXBzRW50cnkSJQoFbGlua3MYDCADKAsyFi5uZmFjdG9yLnYxLlBvcnRTdGF0dXMSKAoIZXh0ZXJuYWwYDSABKAsyFi5uZmFjdG9yLnYxLlBvcnRTdGF0dXMSKAoHdHJhZmZpYxgOIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSJgoFbW92ZXMYDyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EiwKC3JlcGxpY2F0aW9uGBAgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBoyChBEcm9wUmVhc29uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAToCOAEaMAoOQW5vbWFsaWVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ARowCg5PcGVuU3RlcHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBIr0CCgpQb3J0U3RhdHVzEhEKBHBlZXIYASABKA1IAIgBARIMCgRuYW1lGAIgASgJEg0KBWlzX3VwGAMgASgIEhAKCGxhc3RfZW5kGAQgASgJEhEKCXJ4X2ZyYW1lcxgFIAEoARIQCghyeF9ieXRlcxgGIAEoARISCgpyeF9pbnZhbGlkGAcgASgBEhIKCnJ4X2ZvcmVpZ24YCCABKAESEwoLcnhfb3ZlcnNpemUYCSABKAESEQoJcnhfbWlzc2VkGAogASgBEhEKCXR4X2ZyYW1lcxgLIAEoARIQCgh0eF9ieXRlcxgMIAEoARIPCgd0eF9mdWxsGA0gASgBEhMKC3R4X292ZXJzaXplGA4gASgBEg8KB3R4X2xvc3QYDyABKAESEwoLY29ubmVjdGlvbnMYECABKAFCBwoFX3BlZXIiLwoNQ29tbWFuZFJlc3VsdBIQCghhY2NlcHRlZBgBIAEoCBIMCgRjb2RlGAIgASgJIosBCg1DbHVzdGVyQ29uZmlnEg8KB3ZlcnNpb24YASABKA0SEgoKY2x1c3Rlcl9pZBgCIAEoDRIpCghzd2l0Y2hlcxgDIAMoCzIXLm5mYWN0b3IudjEuU3dpdGNoRW50cnkSKgoIcnVudGltZXMYBCADKAsyGC5uZmFjdG9yLnYxLlJ1bnRpbWVFbnRyeSJNCgtTd2l0Y2hFbnRyeRIKCgJpZBgBIAEoDRITCgtpbmNhcm5hdGlvbhgCIAEoDRIMCgRzaWRlGAMgASgJEg8KB2lzX2hvbWUYBCABKAgiRAoMUnVudGltZUVudHJ5EgoKAmlkGAEgASgNEhMKC2luY2FybmF0aW9uGAIgASgNEhMKC2lzX2RyYWluaW5nGAMgASgIIkcKGk5vdGlmeUNsdXN0ZXJDb25maWdSZXF1ZXN0EikKBmNvbmZpZxgBIAEoCzIZLm5mYWN0b3IudjEuQ2x1c3RlckNvbmZpZyI7ChlTZXRNaWdyYXRpb25UYXJnZXRSZXF1ZXN0Eg4KBnRhcmdldBgBIAEoDRIOCgZudW1iZXIYAiABKA0iNgoRU2V0UmVwbGljYVJlcXVlc3QSDwoHdmVyc2lvbhgBIAEoDRIQCghyZXBsaWNhcxgCIAMoDSJDCgpGZW5jZWRMaWZlEgwKBG5vZGUYASABKA0SEwoLaW5jYXJuYXRpb24YAiABKA0SEgoKZ2VuZXJhdGlvbhgDIAEoDSJKCg5SZWNvdmVyUmVxdWVzdBISCgpnZW5lcmF0aW9uGAEgASgNEiQKBGRlYWQYAiADKAsyFi5uZmFjdG9yLnYxLkZlbmNlZExpZmUiKgoQRHJhaW5Ob2RlUmVxdWVzdBIPCgJvbhgBIAEoCEgAiAEBQgUKA19vbiJKCgxGZW5jZVJlcXVlc3QSEgoKZ2VuZXJhdGlvbhgBIAEoDRImCgZmZW5jZWQYAiADKAsyFi5uZmFjdG9yLnYxLkZlbmNlZExpZmUiawoQTGlzdEZsb3dzUmVxdWVzdBIOCgZmaWx0ZXIYASABKAkSEgoFbGltaXQYAiABKA1IAIgBARINCgVzdGF0ZRgDIAEoCBIRCgRub2RlGAQgASgJSAGIAQFCCAoGX2xpbWl0QgcKBV9ub2RlIkAKCEZsb3dMaXN0Eg0KBXRvdGFsGAEgASgBEiUKBWZsb3dzGAIgAygLMhYubmZhY3Rvci52MS5MaXN0ZWRGbG93IoECCgpMaXN0ZWRGbG93EgwKBGZsb3cYASABKAESDQoFZXBvY2gYAiABKAESDQoFcGhhc2UYAyABKAkSDQoFb3duZXIYBCABKA0SEAoIcHJvdG9jb2wYBSABKAkSDAoEdmxhbhgGIAEoDRIJCgFhGAcgASgJEgkKAWIYCCABKAkSFAoHcGFja2V0cxgJIAEoAUgAiAEBEhIKBWJ5dGVzGAogASgBSAGIAQESJgoFc3RhdGUYCyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhEKBG5vZGUYDCABKAlIAogBAUIKCghfcGFja2V0c0IICgZfYnl0ZXNCBwoFX25vZGUiHgoOR2V0Rmxvd1JlcXVlc3QSDAoEZmxvdxgBIAEoASJECg1Mb2FkTmZSZXF1ZXN0EgoKAm5mGAEgASgJEicKBmNvbmZpZxgCIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QiPwoOTG9hZE5mUmVzcG9uc2USDAoEbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEg4KBmxheW91dBgDIAEoCSLAAQoKRmxvd0ZpbHRlchIVCghwcm90b2NvbBgBIAEoCUgAiAEBEhQKB2FkZHJlc3MYAiABKAlIAYgBARIRCgRwb3J0GAMgASgNSAKIAQESGQoMcGVlcl9hZGRyZXNzGAQgASgJSAOIAQESFgoJcGVlcl9wb3J0GAUgASgNSASIAQFCCwoJX3Byb3RvY29sQgoKCF9hZGRyZXNzQgcKBV9wb3J0Qg8KDV9wZWVyX2FkZHJlc3NCDAoKX3BlZXJfcG9ydCKAAQoSVHJhY2VQYWNrZXRSZXF1ZXN0EiYKBmZpbHRlchgBIAEoCzIWLm5mYWN0b3IudjEuRmxvd0ZpbHRlchIUCgdwYWNrZXRzGAIgASgNSACIAQESFAoHc2Vjb25kcxgDIAEoAUgBiAEBQgoKCF9wYWNrZXRzQgoKCF9zZWNvbmRzIqgBCgxUcmFjZWRQYWNrZXQSDwoHdGltZV91cxgBIAEoARIMCgRub2RlGAIgASgJEgwKBHBvcnQYAyABKAkSEQoJZGlyZWN0aW9uGAQgASgJEg4KBmxlbmd0aBgFIAEoDRIPCgdzdW1tYXJ5GAYgASgJEg0KBWJ5dGVzGAcgASgMEigKB2RldGFpbHMYCCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0ItwBCg5DYXB0dXJlUmVxdWVzdBImCgZmaWx0ZXIYASABKAsyFi5uZmFjdG9yLnYxLkZsb3dGaWx0ZXISEQoEcG9ydBgCIAEoCUgAiAEBEhMKBmZyYW1lcxgDIAEoDUgBiAEBEhIKBWJ5dGVzGAQgASgBSAKIAQESFAoHc2Vjb25kcxgFIAEoAUgDiAEBEhcKCnNuYXBfYnl0ZXMYBiABKA1IBIgBAUIHCgVfcG9ydEIJCgdfZnJhbWVzQggKBl9ieXRlc0IKCghfc2Vjb25kc0INCgtfc25hcF9ieXRlcyIdCgxDYXB0dXJlQ2h1bmsSDQoFYnl0ZXMYASABKAwiqAIKC05vZGVDb21tYW5kEgwKBHRlcm0YASABKA0SKgoJY29uZmlndXJlGAIgASgLMhUubmZhY3Rvci52MS5Db25maWd1cmVIABIvCgxzZXRfcmVwbGljYXMYAyABKAsyFy5uZmFjdG9yLnYxLlNldFJlcGxpY2FzSAASKgoHcmVjb3ZlchgEIAEoCzIXLm5mYWN0b3IudjEuUmVjb3ZlckRlYWRIABIgCgRtb3ZlGAUgASgLMhAubmZhY3Rvci52MS5Nb3ZlSAASJgoHd2VsY29tZRgGIAEoCzITLm5mYWN0b3IudjEuV2VsY29tZUgAEi0KC2dyYW50X2Jsb2NrGAcgASgLMhYubmZhY3Rvci52MS5HcmFudEJsb2NrSABCCQoHY29tbWFuZCJyCglDb25maWd1cmUSKQoGY29uZmlnGAEgASgLMhkubmZhY3Rvci52MS5DbHVzdGVyQ29uZmlnEhIKCmdlbmVyYXRpb24YAiABKA0SJgoGZmVuY2VkGAMgAygLMhYubmZhY3Rvci52MS5GZW5jZWRMaWZlIjAKC1NldFJlcGxpY2FzEg8KB3ZlcnNpb24YASABKA0SEAoIcmVwbGljYXMYAiADKA0iRwoLUmVjb3ZlckRlYWQSEgoKZ2VuZXJhdGlvbhgBIAEoDRIkCgRkZWFkGAIgAygLMhYubmZhY3Rvci52MS5GZW5jZWRMaWZlIjQKBE1vdmUSDQoFb3JkZXIYASABKA0SDgoGdGFyZ2V0GAIgASgNEg0KBWZsb3dzGAMgASgNIi0KB1dlbGNvbWUSDQoFbm9uY2UYASABKAkSEwoLaW5jYXJuYXRpb24YAiABKA0iKQoKR3JhbnRCbG9jaxIMCgRwb29sGAEgASgJEg0KBWJsb2NrGAIgASgNIg8KDVJlcG9ydFJlcXVlc3QilAEKCk5vZGVSZXBvcnQSLAoHcnVudGltZRgBIAEoCzIZLm5mYWN0b3IudjEuUnVudGltZVJlcG9ydEgAEioKBnN3aXRjaBgCIAEoCzIYLm5mYWN0b3IudjEuU3dpdGNoUmVwb3J0SAASIgoFaGVsbG8YAyABKAsyES5uZmFjdG9yLnYxLkhlbGxvSABCCAoGcmVwb3J0Ij8KCFBlZXJXb3JkEgwKBHBlZXIYASABKA0SFAoMaGVhcmRfYWdvX3VzGAIgASgBEg8KB293ZWRfdXMYAyABKAEi4gMKDVJ1bnRpbWVSZXBvcnQSDAoEbm9kZRgBIAEoDRITCgtpbmNhcm5hdGlvbhgCIAEoDRIRCglwYXVzZWRfdXMYAyABKAESIwoFd29yZHMYBCADKAsyFC5uZmFjdG9yLnYxLlBlZXJXb3JkEhYKDmNvbmZpZ192ZXJzaW9uGAUgASgNEhIKCmdlbmVyYXRpb24YBiABKA0SEAoIaXNfcmVhZHkYByABKAgSFgoOYnVzeV9wZXJfbWlsbGUYCCABKAESDQoFZmxvd3MYCSABKAESGgoScGFja2V0c19wZXJfc2Vjb25kGAogASgBEhgKEGRyb3BzX3Blcl9zZWNvbmQYCyABKAESEwoLcXVldWVfZGVwdGgYDCABKAESHAoUbmZfZXJyb3JzX3Blcl9zZWNvbmQYDSABKAESGAoQcmVwbGljYXNfdmVyc2lvbhgOIAEoDRIRCglyZWNvdmVyZWQYDyABKA0SJAoFb3JkZXIYECABKAsyFS5uZmFjdG9yLnYxLk1vdmVPcmRlchIQCghpc19lbXB0eRgRIAEoCBIVCg1ibG9ja3NfaW5fdXNlGBIgAygJEiwKDWJsb2Nrc193YW50ZWQYEyADKAsyFS5uZmFjdG9yLnYxLkJsb2NrV2lzaCJJCglNb3ZlT3JkZXISDgoGbnVtYmVyGAEgASgNEgwKBG9wZW4YAiABKAESDQoFbW92ZWQYAyABKAESDwoHcmVmdXNlZBgEIAEoASInCglCbG9ja1dpc2gSDAoEcG9vbBgBIAEoCRIMCgRoZWxkGAIgASgNIpUBCgxTd2l0Y2hSZXBvcnQSDAoEbm9kZRgBIAEoDRITCgtpbmNhcm5hdGlvbhgCIAEoDRIRCglwYXVzZWRfdXMYAyABKAESIwoFd29yZHMYBCADKAsyFC5uZmFjdG9yLnYxLlBlZXJXb3JkEhYKDmNvbmZpZ192ZXJzaW9uGAUgASgNEhIKCmdlbmVyYXRpb24YBiABKA0iJAoFSGVsbG8SDAoEbm9kZRgBIAEoDRINCgVub25jZRgCIAEoCSIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZTL7CAoETm9kZRJOCgxQb2xsV29ya2xvYWQSHy5uZmFjdG9yLnYxLlBvbGxXb3JrbG9hZFJlcXVlc3QaGC5uZmFjdG9yLnYxLk5vZGVXb3JrbG9hZCIDkAIBEkYKCUdldFN0YXR1cxIcLm5mYWN0b3IudjEuR2V0U3RhdHVzUmVxdWVzdBoWLm5mYWN0b3IudjEuTm9kZVN0YXR1cyIDkAIBElgKE05vdGlmeUNsdXN0ZXJDb25maWcSJi5uZmFjdG9yLnYxLk5vdGlmeUNsdXN0ZXJDb25maWdSZXF1ZXN0GhkubmZhY3Rvci52MS5Db21tYW5kUmVzdWx0ElYKElNldE1pZ3JhdGlvblRhcmdldBIlLm5mYWN0b3IudjEuU2V0TWlncmF0aW9uVGFyZ2V0UmVxdWVzdBoZLm5mYWN0b3IudjEuQ29tbWFuZFJlc3VsdBJGCgpTZXRSZXBsaWNhEh0ubmZhY3Rvci52MS5TZXRSZXBsaWNhUmVxdWVzdBoZLm5mYWN0b3IudjEuQ29tbWFuZFJlc3VsdBJACgdSZWNvdmVyEhoubmZhY3Rvci52MS5SZWNvdmVyUmVxdWVzdBoZLm5mYWN0b3IudjEuQ29tbWFuZFJlc3VsdBJACgVEcmFpbhIcLm5mYWN0b3IudjEuRHJhaW5Ob2RlUmVxdWVzdBoZLm5mYWN0b3IudjEuQ29tbWFuZFJlc3VsdBI8CgVGZW5jZRIYLm5mYWN0b3IudjEuRmVuY2VSZXF1ZXN0GhkubmZhY3Rvci52MS5Db21tYW5kUmVzdWx0EkQKCUxpc3RGbG93cxIcLm5mYWN0b3IudjEuTGlzdEZsb3dzUmVxdWVzdBoULm5mYWN0b3IudjEuRmxvd0xpc3QiA5ACARJCCgdHZXRGbG93EhoubmZhY3Rvci52MS5HZXRGbG93UmVxdWVzdBoWLm5mYWN0b3IudjEuTGlzdGVkRmxvdyIDkAIBEj8KBkxvYWROZhIZLm5mYWN0b3IudjEuTG9hZE5mUmVxdWVzdBoaLm5mYWN0b3IudjEuTG9hZE5mUmVzcG9uc2USSQoLVHJhY2VQYWNrZXQSHi5uZmFjdG9yLnYxLlRyYWNlUGFja2V0UmVxdWVzdBoYLm5mYWN0b3IudjEuVHJhY2VkUGFja2V0MAESQQoHQ2FwdHVyZRIaLm5mYWN0b3IudjEuQ2FwdHVyZVJlcXVlc3QaGC5uZmFjdG9yLnYxLkNhcHR1cmVDaHVuazABEj0KB0NvbW1hbmQSFy5uZmFjdG9yLnYxLk5vZGVDb21tYW5kGhkubmZhY3Rvci52MS5Db21tYW5kUmVzdWx0EkAKBlJlcG9ydBIZLm5mYWN0b3IudjEuUmVwb3J0UmVxdWVzdBoWLm5mYWN0b3IudjEuTm9kZVJlcG9ydCIDkAIBEkUKCFNodXRkb3duEhsubmZhY3Rvci52MS5TaHV0ZG93blJlcXVlc3QaHC5uZmFjdG9yLnYxLlNodXRkb3duUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_struct]);
+  fileDesc("ChVuZmFjdG9yL3YxL25vZGUucHJvdG8SCm5mYWN0b3IudjEiFQoTUG9sbFdvcmtsb2FkUmVxdWVzdCK+AQoMTm9kZVdvcmtsb2FkEg8KB2J1c3lfdXMYASABKAESEQoJYXNsZWVwX3VzGAIgASgBEg8KB3RpbWVfdXMYAyABKAESEAoIcmVjZWl2ZWQYBCABKAESEQoJZm9yd2FyZGVkGAUgASgBEg8KB2Ryb3BwZWQYBiABKAESEAoIYnVmZmVyZWQYByABKAESDQoFZmxvd3MYCCABKAESEAoIcmVwbGljYXMYCSABKAESEAoIaXNfZW1wdHkYCiABKAgiEgoQR2V0U3RhdHVzUmVxdWVzdCKhBgoKTm9kZVN0YXR1cxIMCgRraW5kGAEgASgJEgoKAmlkGAIgASgNEgwKBG5hbWUYAyABKAkSEwoLaW5jYXJuYXRpb24YBCABKA0SCwoDcGlkGAUgASgNEhYKDmNvbmZpZ192ZXJzaW9uGAYgASgNEhAKCGlzX3JlYWR5GAcgASgIEioKCHdvcmtsb2FkGAggASgLMhgubmZhY3Rvci52MS5Ob2RlV29ya2xvYWQSPQoMZHJvcF9yZWFzb25zGAkgAygLMicubmZhY3Rvci52MS5Ob2RlU3RhdHVzLkRyb3BSZWFzb25zRW50cnkSOAoJYW5vbWFsaWVzGAogAygLMiUubmZhY3Rvci52MS5Ob2RlU3RhdHVzLkFub21hbGllc0VudHJ5EjkKCm9wZW5fc3RlcHMYCyADKAsyJS5uZmFjdG9yLnYxLk5vZGVTdGF0dXMuT3BlblN0ZXBzRW50cnkSJQoFbGlua3MYDCADKAsyFi5uZmFjdG9yLnYxLlBvcnRTdGF0dXMSKAoIZXh0ZXJuYWwYDSABKAsyFi5uZmFjdG9yLnYxLlBvcnRTdGF0dXMSKAoHdHJhZmZpYxgOIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSJgoFbW92ZXMYDyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EiwKC3JlcGxpY2F0aW9uGBAgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIaCg1jaGFpbl92ZXJzaW9uGBEgASgNSACIAQESKAoHY29udHJvbBgSIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QaMgoQRHJvcFJlYXNvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBGjAKDkFub21hbGllc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAToCOAEaMAoOT3BlblN0ZXBzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4AUIQCg5fY2hhaW5fdmVyc2lvbiLXAgoKUG9ydFN0YXR1cxIRCgRwZWVyGAEgASgNSACIAQESDAoEbmFtZRgCIAEoCRINCgVpc191cBgDIAEoCBIQCghsYXN0X2VuZBgEIAEoCRIRCglyeF9mcmFtZXMYBSABKAESEAoIcnhfYnl0ZXMYBiABKAESEgoKcnhfaW52YWxpZBgHIAEoARISCgpyeF9mb3JlaWduGAggASgBEhMKC3J4X292ZXJzaXplGAkgASgBEhEKCXJ4X21pc3NlZBgKIAEoARIRCgl0eF9mcmFtZXMYCyABKAESEAoIdHhfYnl0ZXMYDCABKAESDwoHdHhfZnVsbBgNIAEoARITCgt0eF9vdmVyc2l6ZRgOIAEoARIPCgd0eF9sb3N0GA8gASgBEhMKC2Nvbm5lY3Rpb25zGBAgASgBEhAKA2hvdxgRIAEoCUgBiAEBQgcKBV9wZWVyQgYKBF9ob3ciLwoNQ29tbWFuZFJlc3VsdBIQCghhY2NlcHRlZBgBIAEoCBIMCgRjb2RlGAIgASgJIosBCg1DbHVzdGVyQ29uZmlnEg8KB3ZlcnNpb24YASABKA0SEgoKY2x1c3Rlcl9pZBgCIAEoDRIpCghzd2l0Y2hlcxgDIAMoCzIXLm5mYWN0b3IudjEuU3dpdGNoRW50cnkSKgoIcnVudGltZXMYBCADKAsyGC5uZmFjdG9yLnYxLlJ1bnRpbWVFbnRyeSJNCgtTd2l0Y2hFbnRyeRIKCgJpZBgBIAEoDRITCgtpbmNhcm5hdGlvbhgCIAEoDRIMCgRzaWRlGAMgASgJEg8KB2lzX2hvbWUYBCABKAgiRAoMUnVudGltZUVudHJ5EgoKAmlkGAEgASgNEhMKC2luY2FybmF0aW9uGAIgASgNEhMKC2lzX2RyYWluaW5nGAMgASgIIkcKGk5vdGlmeUNsdXN0ZXJDb25maWdSZXF1ZXN0EikKBmNvbmZpZxgBIAEoCzIZLm5mYWN0b3IudjEuQ2x1c3RlckNvbmZpZyI7ChlTZXRNaWdyYXRpb25UYXJnZXRSZXF1ZXN0Eg4KBnRhcmdldBgBIAEoDRIOCgZudW1iZXIYAiABKA0iKgoQRHJhaW5Ob2RlUmVxdWVzdBIPCgJvbhgBIAEoCEgAiAEBQgUKA19vbiJrChBMaXN0Rmxvd3NSZXF1ZXN0Eg4KBmZpbHRlchgBIAEoCRISCgVsaW1pdBgCIAEoDUgAiAEBEg0KBXN0YXRlGAMgASgIEhEKBG5vZGUYBCABKAlIAYgBAUIICgZfbGltaXRCBwoFX25vZGUiQAoIRmxvd0xpc3QSDQoFdG90YWwYASABKAESJQoFZmxvd3MYAiADKAsyFi5uZmFjdG9yLnYxLkxpc3RlZEZsb3cigQIKCkxpc3RlZEZsb3cSDAoEZmxvdxgBIAEoARINCgVlcG9jaBgCIAEoARINCgVwaGFzZRgDIAEoCRINCgVvd25lchgEIAEoDRIQCghwcm90b2NvbBgFIAEoCRIMCgR2bGFuGAYgASgNEgkKAWEYByABKAkSCQoBYhgIIAEoCRIUCgdwYWNrZXRzGAkgASgBSACIAQESEgoFYnl0ZXMYCiABKAFIAYgBARImCgVzdGF0ZRgLIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSEQoEbm9kZRgMIAEoCUgCiAEBQgoKCF9wYWNrZXRzQggKBl9ieXRlc0IHCgVfbm9kZSIeCg5HZXRGbG93UmVxdWVzdBIMCgRmbG93GAEgASgBIsABCgpGbG93RmlsdGVyEhUKCHByb3RvY29sGAEgASgJSACIAQESFAoHYWRkcmVzcxgCIAEoCUgBiAEBEhEKBHBvcnQYAyABKA1IAogBARIZCgxwZWVyX2FkZHJlc3MYBCABKAlIA4gBARIWCglwZWVyX3BvcnQYBSABKA1IBIgBAUILCglfcHJvdG9jb2xCCgoIX2FkZHJlc3NCBwoFX3BvcnRCDwoNX3BlZXJfYWRkcmVzc0IMCgpfcGVlcl9wb3J0IoABChJUcmFjZVBhY2tldFJlcXVlc3QSJgoGZmlsdGVyGAEgASgLMhYubmZhY3Rvci52MS5GbG93RmlsdGVyEhQKB3BhY2tldHMYAiABKA1IAIgBARIUCgdzZWNvbmRzGAMgASgBSAGIAQFCCgoIX3BhY2tldHNCCgoIX3NlY29uZHMiqAEKDFRyYWNlZFBhY2tldBIPCgd0aW1lX3VzGAEgASgBEgwKBG5vZGUYAiABKAkSDAoEcG9ydBgDIAEoCRIRCglkaXJlY3Rpb24YBCABKAkSDgoGbGVuZ3RoGAUgASgNEg8KB3N1bW1hcnkYBiABKAkSDQoFYnl0ZXMYByABKAwSKAoHZGV0YWlscxgIIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3Qi3AEKDkNhcHR1cmVSZXF1ZXN0EiYKBmZpbHRlchgBIAEoCzIWLm5mYWN0b3IudjEuRmxvd0ZpbHRlchIRCgRwb3J0GAIgASgJSACIAQESEwoGZnJhbWVzGAMgASgNSAGIAQESEgoFYnl0ZXMYBCABKAFIAogBARIUCgdzZWNvbmRzGAUgASgBSAOIAQESFwoKc25hcF9ieXRlcxgGIAEoDUgEiAEBQgcKBV9wb3J0QgkKB19mcmFtZXNCCAoGX2J5dGVzQgoKCF9zZWNvbmRzQg0KC19zbmFwX2J5dGVzIh0KDENhcHR1cmVDaHVuaxINCgVieXRlcxgBIAEoDCIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZTLxBQoETm9kZRJOCgxQb2xsV29ya2xvYWQSHy5uZmFjdG9yLnYxLlBvbGxXb3JrbG9hZFJlcXVlc3QaGC5uZmFjdG9yLnYxLk5vZGVXb3JrbG9hZCIDkAIBEkYKCUdldFN0YXR1cxIcLm5mYWN0b3IudjEuR2V0U3RhdHVzUmVxdWVzdBoWLm5mYWN0b3IudjEuTm9kZVN0YXR1cyIDkAIBElgKE05vdGlmeUNsdXN0ZXJDb25maWcSJi5uZmFjdG9yLnYxLk5vdGlmeUNsdXN0ZXJDb25maWdSZXF1ZXN0GhkubmZhY3Rvci52MS5Db21tYW5kUmVzdWx0ElYKElNldE1pZ3JhdGlvblRhcmdldBIlLm5mYWN0b3IudjEuU2V0TWlncmF0aW9uVGFyZ2V0UmVxdWVzdBoZLm5mYWN0b3IudjEuQ29tbWFuZFJlc3VsdBJACgVEcmFpbhIcLm5mYWN0b3IudjEuRHJhaW5Ob2RlUmVxdWVzdBoZLm5mYWN0b3IudjEuQ29tbWFuZFJlc3VsdBJECglMaXN0Rmxvd3MSHC5uZmFjdG9yLnYxLkxpc3RGbG93c1JlcXVlc3QaFC5uZmFjdG9yLnYxLkZsb3dMaXN0IgOQAgESQgoHR2V0RmxvdxIaLm5mYWN0b3IudjEuR2V0Rmxvd1JlcXVlc3QaFi5uZmFjdG9yLnYxLkxpc3RlZEZsb3ciA5ACARJJCgtUcmFjZVBhY2tldBIeLm5mYWN0b3IudjEuVHJhY2VQYWNrZXRSZXF1ZXN0GhgubmZhY3Rvci52MS5UcmFjZWRQYWNrZXQwARJBCgdDYXB0dXJlEhoubmZhY3Rvci52MS5DYXB0dXJlUmVxdWVzdBoYLm5mYWN0b3IudjEuQ2FwdHVyZUNodW5rMAESRQoIU2h1dGRvd24SGy5uZmFjdG9yLnYxLlNodXRkb3duUmVxdWVzdBocLm5mYWN0b3IudjEuU2h1dGRvd25SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_struct]);
 
 /**
  * @generated from message nfactor.v1.PollWorkloadRequest
@@ -207,6 +207,20 @@ export type NodeStatus = Message<"nfactor.v1.NodeStatus"> & {
    * @generated from field: google.protobuf.Struct replication = 16;
    */
   replication?: JsonObject | undefined;
+
+  /**
+   * Of a runtime: version of the chain that it runs.
+   *
+   * @generated from field: optional uint32 chain_version = 17;
+   */
+  chainVersion?: number | undefined;
+
+  /**
+   * What has gone over the control network.
+   *
+   * @generated from field: google.protobuf.Struct control = 18;
+   */
+  control?: JsonObject | undefined;
 };
 
 /**
@@ -305,6 +319,13 @@ export type PortStatus = Message<"nfactor.v1.PortStatus"> & {
    * @generated from field: double connections = 16;
    */
   connections: number;
+
+  /**
+   * How frames come and go there, where that is not certain beforehand.
+   *
+   * @generated from field: optional string how = 17;
+   */
+  how?: string | undefined;
 };
 
 /**
@@ -473,83 +494,6 @@ export const SetMigrationTargetRequestSchema: GenMessage<SetMigrationTargetReque
   messageDesc(file_nfactor_v1_node, 10);
 
 /**
- * @generated from message nfactor.v1.SetReplicaRequest
- */
-export type SetReplicaRequest = Message<"nfactor.v1.SetReplicaRequest"> & {
-  /**
-   * A list with a lower one than the last is not taken.
-   *
-   * @generated from field: uint32 version = 1;
-   */
-  version: number;
-
-  /**
-   * Runtimes, taken in turn.
-   *
-   * @generated from field: repeated uint32 replicas = 2;
-   */
-  replicas: number[];
-};
-
-/**
- * Describes the message nfactor.v1.SetReplicaRequest.
- * Use `create(SetReplicaRequestSchema)` to create a new message.
- */
-export const SetReplicaRequestSchema: GenMessage<SetReplicaRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 11);
-
-/**
- * A life that is over for the others, in the generation of fences that cut it off.
- *
- * @generated from message nfactor.v1.FencedLife
- */
-export type FencedLife = Message<"nfactor.v1.FencedLife"> & {
-  /**
-   * @generated from field: uint32 node = 1;
-   */
-  node: number;
-
-  /**
-   * @generated from field: uint32 incarnation = 2;
-   */
-  incarnation: number;
-
-  /**
-   * @generated from field: uint32 generation = 3;
-   */
-  generation: number;
-};
-
-/**
- * Describes the message nfactor.v1.FencedLife.
- * Use `create(FencedLifeSchema)` to create a new message.
- */
-export const FencedLifeSchema: GenMessage<FencedLife> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 12);
-
-/**
- * @generated from message nfactor.v1.RecoverRequest
- */
-export type RecoverRequest = Message<"nfactor.v1.RecoverRequest"> & {
-  /**
-   * @generated from field: uint32 generation = 1;
-   */
-  generation: number;
-
-  /**
-   * @generated from field: repeated nfactor.v1.FencedLife dead = 2;
-   */
-  dead: FencedLife[];
-};
-
-/**
- * Describes the message nfactor.v1.RecoverRequest.
- * Use `create(RecoverRequestSchema)` to create a new message.
- */
-export const RecoverRequestSchema: GenMessage<RecoverRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 13);
-
-/**
  * @generated from message nfactor.v1.DrainNodeRequest
  */
 export type DrainNodeRequest = Message<"nfactor.v1.DrainNodeRequest"> & {
@@ -566,29 +510,7 @@ export type DrainNodeRequest = Message<"nfactor.v1.DrainNodeRequest"> & {
  * Use `create(DrainNodeRequestSchema)` to create a new message.
  */
 export const DrainNodeRequestSchema: GenMessage<DrainNodeRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 14);
-
-/**
- * @generated from message nfactor.v1.FenceRequest
- */
-export type FenceRequest = Message<"nfactor.v1.FenceRequest"> & {
-  /**
-   * @generated from field: uint32 generation = 1;
-   */
-  generation: number;
-
-  /**
-   * @generated from field: repeated nfactor.v1.FencedLife fenced = 2;
-   */
-  fenced: FencedLife[];
-};
-
-/**
- * Describes the message nfactor.v1.FenceRequest.
- * Use `create(FenceRequestSchema)` to create a new message.
- */
-export const FenceRequestSchema: GenMessage<FenceRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 15);
+  messageDesc(file_nfactor_v1_node, 11);
 
 /**
  * @generated from message nfactor.v1.ListFlowsRequest
@@ -628,7 +550,7 @@ export type ListFlowsRequest = Message<"nfactor.v1.ListFlowsRequest"> & {
  * Use `create(ListFlowsRequestSchema)` to create a new message.
  */
 export const ListFlowsRequestSchema: GenMessage<ListFlowsRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 16);
+  messageDesc(file_nfactor_v1_node, 12);
 
 /**
  * @generated from message nfactor.v1.FlowList
@@ -652,7 +574,7 @@ export type FlowList = Message<"nfactor.v1.FlowList"> & {
  * Use `create(FlowListSchema)` to create a new message.
  */
 export const FlowListSchema: GenMessage<FlowList> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 17);
+  messageDesc(file_nfactor_v1_node, 13);
 
 /**
  * @generated from message nfactor.v1.ListedFlow
@@ -734,7 +656,7 @@ export type ListedFlow = Message<"nfactor.v1.ListedFlow"> & {
  * Use `create(ListedFlowSchema)` to create a new message.
  */
 export const ListedFlowSchema: GenMessage<ListedFlow> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 18);
+  messageDesc(file_nfactor_v1_node, 14);
 
 /**
  * @generated from message nfactor.v1.GetFlowRequest
@@ -751,60 +673,7 @@ export type GetFlowRequest = Message<"nfactor.v1.GetFlowRequest"> & {
  * Use `create(GetFlowRequestSchema)` to create a new message.
  */
 export const GetFlowRequestSchema: GenMessage<GetFlowRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 19);
-
-/**
- * @generated from message nfactor.v1.LoadNfRequest
- */
-export type LoadNfRequest = Message<"nfactor.v1.LoadNfRequest"> & {
-  /**
-   * Name, file or package, as in a chain.
-   *
-   * @generated from field: string nf = 1;
-   */
-  nf: string;
-
-  /**
-   * @generated from field: google.protobuf.Struct config = 2;
-   */
-  config?: JsonObject | undefined;
-};
-
-/**
- * Describes the message nfactor.v1.LoadNfRequest.
- * Use `create(LoadNfRequestSchema)` to create a new message.
- */
-export const LoadNfRequestSchema: GenMessage<LoadNfRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 20);
-
-/**
- * @generated from message nfactor.v1.LoadNfResponse
- */
-export type LoadNfResponse = Message<"nfactor.v1.LoadNfResponse"> & {
-  /**
-   * @generated from field: string name = 1;
-   */
-  name: string;
-
-  /**
-   * @generated from field: uint32 version = 2;
-   */
-  version: number;
-
-  /**
-   * Fingerprint of the layout of its flow state.
-   *
-   * @generated from field: string layout = 3;
-   */
-  layout: string;
-};
-
-/**
- * Describes the message nfactor.v1.LoadNfResponse.
- * Use `create(LoadNfResponseSchema)` to create a new message.
- */
-export const LoadNfResponseSchema: GenMessage<LoadNfResponse> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 21);
+  messageDesc(file_nfactor_v1_node, 15);
 
 /**
  * Which frames: those between the two endpoints, in either direction. What is left out fits anything.
@@ -845,7 +714,7 @@ export type FlowFilter = Message<"nfactor.v1.FlowFilter"> & {
  * Use `create(FlowFilterSchema)` to create a new message.
  */
 export const FlowFilterSchema: GenMessage<FlowFilter> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 22);
+  messageDesc(file_nfactor_v1_node, 16);
 
 /**
  * @generated from message nfactor.v1.TracePacketRequest
@@ -874,7 +743,7 @@ export type TracePacketRequest = Message<"nfactor.v1.TracePacketRequest"> & {
  * Use `create(TracePacketRequestSchema)` to create a new message.
  */
 export const TracePacketRequestSchema: GenMessage<TracePacketRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 23);
+  messageDesc(file_nfactor_v1_node, 17);
 
 /**
  * @generated from message nfactor.v1.TracedPacket
@@ -938,7 +807,7 @@ export type TracedPacket = Message<"nfactor.v1.TracedPacket"> & {
  * Use `create(TracedPacketSchema)` to create a new message.
  */
 export const TracedPacketSchema: GenMessage<TracedPacket> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 24);
+  messageDesc(file_nfactor_v1_node, 18);
 
 /**
  * @generated from message nfactor.v1.CaptureRequest
@@ -986,7 +855,7 @@ export type CaptureRequest = Message<"nfactor.v1.CaptureRequest"> & {
  * Use `create(CaptureRequestSchema)` to create a new message.
  */
 export const CaptureRequestSchema: GenMessage<CaptureRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 25);
+  messageDesc(file_nfactor_v1_node, 19);
 
 /**
  * @generated from message nfactor.v1.CaptureChunk
@@ -1005,531 +874,7 @@ export type CaptureChunk = Message<"nfactor.v1.CaptureChunk"> & {
  * Use `create(CaptureChunkSchema)` to create a new message.
  */
 export const CaptureChunkSchema: GenMessage<CaptureChunk> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 26);
-
-/**
- * To be repeated until a report shows it. A node takes nothing of a lower term than it has seen.
- *
- * @generated from message nfactor.v1.NodeCommand
- */
-export type NodeCommand = Message<"nfactor.v1.NodeCommand"> & {
-  /**
-   * @generated from field: uint32 term = 1;
-   */
-  term: number;
-
-  /**
-   * @generated from oneof nfactor.v1.NodeCommand.command
-   */
-  command: {
-    /**
-     * @generated from field: nfactor.v1.Configure configure = 2;
-     */
-    value: Configure;
-    case: "configure";
-  } | {
-    /**
-     * @generated from field: nfactor.v1.SetReplicas set_replicas = 3;
-     */
-    value: SetReplicas;
-    case: "setReplicas";
-  } | {
-    /**
-     * @generated from field: nfactor.v1.RecoverDead recover = 4;
-     */
-    value: RecoverDead;
-    case: "recover";
-  } | {
-    /**
-     * @generated from field: nfactor.v1.Move move = 5;
-     */
-    value: Move;
-    case: "move";
-  } | {
-    /**
-     * @generated from field: nfactor.v1.Welcome welcome = 6;
-     */
-    value: Welcome;
-    case: "welcome";
-  } | {
-    /**
-     * @generated from field: nfactor.v1.GrantBlock grant_block = 7;
-     */
-    value: GrantBlock;
-    case: "grantBlock";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message nfactor.v1.NodeCommand.
- * Use `create(NodeCommandSchema)` to create a new message.
- */
-export const NodeCommandSchema: GenMessage<NodeCommand> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 27);
-
-/**
- * The configuration, and all fenced lives whose flows have not been recovered.
- *
- * @generated from message nfactor.v1.Configure
- */
-export type Configure = Message<"nfactor.v1.Configure"> & {
-  /**
-   * @generated from field: nfactor.v1.ClusterConfig config = 1;
-   */
-  config?: ClusterConfig | undefined;
-
-  /**
-   * @generated from field: uint32 generation = 2;
-   */
-  generation: number;
-
-  /**
-   * @generated from field: repeated nfactor.v1.FencedLife fenced = 3;
-   */
-  fenced: FencedLife[];
-};
-
-/**
- * Describes the message nfactor.v1.Configure.
- * Use `create(ConfigureSchema)` to create a new message.
- */
-export const ConfigureSchema: GenMessage<Configure> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 28);
-
-/**
- * @generated from message nfactor.v1.SetReplicas
- */
-export type SetReplicas = Message<"nfactor.v1.SetReplicas"> & {
-  /**
-   * @generated from field: uint32 version = 1;
-   */
-  version: number;
-
-  /**
-   * @generated from field: repeated uint32 replicas = 2;
-   */
-  replicas: number[];
-};
-
-/**
- * Describes the message nfactor.v1.SetReplicas.
- * Use `create(SetReplicasSchema)` to create a new message.
- */
-export const SetReplicasSchema: GenMessage<SetReplicas> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 29);
-
-/**
- * @generated from message nfactor.v1.RecoverDead
- */
-export type RecoverDead = Message<"nfactor.v1.RecoverDead"> & {
-  /**
-   * @generated from field: uint32 generation = 1;
-   */
-  generation: number;
-
-  /**
-   * @generated from field: repeated nfactor.v1.FencedLife dead = 2;
-   */
-  dead: FencedLife[];
-};
-
-/**
- * Describes the message nfactor.v1.RecoverDead.
- * Use `create(RecoverDeadSchema)` to create a new message.
- */
-export const RecoverDeadSchema: GenMessage<RecoverDead> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 30);
-
-/**
- * @generated from message nfactor.v1.Move
- */
-export type Move = Message<"nfactor.v1.Move"> & {
-  /**
-   * One more than the last that the runtime has taken.
-   *
-   * @generated from field: uint32 order = 1;
-   */
-  order: number;
-
-  /**
-   * @generated from field: uint32 target = 2;
-   */
-  target: number;
-
-  /**
-   * @generated from field: uint32 flows = 3;
-   */
-  flows: number;
-};
-
-/**
- * Describes the message nfactor.v1.Move.
- * Use `create(MoveSchema)` to create a new message.
- */
-export const MoveSchema: GenMessage<Move> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 31);
-
-/**
- * @generated from message nfactor.v1.Welcome
- */
-export type Welcome = Message<"nfactor.v1.Welcome"> & {
-  /**
-   * @generated from field: string nonce = 1;
-   */
-  nonce: string;
-
-  /**
-   * @generated from field: uint32 incarnation = 2;
-   */
-  incarnation: number;
-};
-
-/**
- * Describes the message nfactor.v1.Welcome.
- * Use `create(WelcomeSchema)` to create a new message.
- */
-export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 32);
-
-/**
- * @generated from message nfactor.v1.GrantBlock
- */
-export type GrantBlock = Message<"nfactor.v1.GrantBlock"> & {
-  /**
-   * @generated from field: string pool = 1;
-   */
-  pool: string;
-
-  /**
-   * @generated from field: uint32 block = 2;
-   */
-  block: number;
-};
-
-/**
- * Describes the message nfactor.v1.GrantBlock.
- * Use `create(GrantBlockSchema)` to create a new message.
- */
-export const GrantBlockSchema: GenMessage<GrantBlock> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 33);
-
-/**
- * @generated from message nfactor.v1.ReportRequest
- */
-export type ReportRequest = Message<"nfactor.v1.ReportRequest"> & {
-};
-
-/**
- * Describes the message nfactor.v1.ReportRequest.
- * Use `create(ReportRequestSchema)` to create a new message.
- */
-export const ReportRequestSchema: GenMessage<ReportRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 34);
-
-/**
- * @generated from message nfactor.v1.NodeReport
- */
-export type NodeReport = Message<"nfactor.v1.NodeReport"> & {
-  /**
-   * @generated from oneof nfactor.v1.NodeReport.report
-   */
-  report: {
-    /**
-     * @generated from field: nfactor.v1.RuntimeReport runtime = 1;
-     */
-    value: RuntimeReport;
-    case: "runtime";
-  } | {
-    /**
-     * @generated from field: nfactor.v1.SwitchReport switch = 2;
-     */
-    value: SwitchReport;
-    case: "switch";
-  } | {
-    /**
-     * Of a switch's process that has no incarnation yet.
-     *
-     * @generated from field: nfactor.v1.Hello hello = 3;
-     */
-    value: Hello;
-    case: "hello";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message nfactor.v1.NodeReport.
- * Use `create(NodeReportSchema)` to create a new message.
- */
-export const NodeReportSchema: GenMessage<NodeReport> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 35);
-
-/**
- * @generated from message nfactor.v1.PeerWord
- */
-export type PeerWord = Message<"nfactor.v1.PeerWord"> & {
-  /**
-   * @generated from field: uint32 peer = 1;
-   */
-  peer: number;
-
-  /**
-   * Time since it heard the peer last, microseconds.
-   *
-   * @generated from field: double heard_ago_us = 2;
-   */
-  heardAgoUs: number;
-
-  /**
-   * For how long the oldest of its frames has waited for the peer's acknowledgement; 0 if nothing is owed.
-   *
-   * @generated from field: double owed_us = 3;
-   */
-  owedUs: number;
-};
-
-/**
- * Describes the message nfactor.v1.PeerWord.
- * Use `create(PeerWordSchema)` to create a new message.
- */
-export const PeerWordSchema: GenMessage<PeerWord> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 36);
-
-/**
- * @generated from message nfactor.v1.RuntimeReport
- */
-export type RuntimeReport = Message<"nfactor.v1.RuntimeReport"> & {
-  /**
-   * @generated from field: uint32 node = 1;
-   */
-  node: number;
-
-  /**
-   * @generated from field: uint32 incarnation = 2;
-   */
-  incarnation: number;
-
-  /**
-   * Longest standstill since the report before.
-   *
-   * @generated from field: double paused_us = 3;
-   */
-  pausedUs: number;
-
-  /**
-   * @generated from field: repeated nfactor.v1.PeerWord words = 4;
-   */
-  words: PeerWord[];
-
-  /**
-   * @generated from field: uint32 config_version = 5;
-   */
-  configVersion: number;
-
-  /**
-   * @generated from field: uint32 generation = 6;
-   */
-  generation: number;
-
-  /**
-   * It has links to all switches and can be given flows.
-   *
-   * @generated from field: bool is_ready = 7;
-   */
-  isReady: boolean;
-
-  /**
-   * @generated from field: double busy_per_mille = 8;
-   */
-  busyPerMille: number;
-
-  /**
-   * @generated from field: double flows = 9;
-   */
-  flows: number;
-
-  /**
-   * @generated from field: double packets_per_second = 10;
-   */
-  packetsPerSecond: number;
-
-  /**
-   * @generated from field: double drops_per_second = 11;
-   */
-  dropsPerSecond: number;
-
-  /**
-   * @generated from field: double queue_depth = 12;
-   */
-  queueDepth: number;
-
-  /**
-   * @generated from field: double nf_errors_per_second = 13;
-   */
-  nfErrorsPerSecond: number;
-
-  /**
-   * @generated from field: uint32 replicas_version = 14;
-   */
-  replicasVersion: number;
-
-  /**
-   * It has promoted all replicas of lives fenced up to here.
-   *
-   * @generated from field: uint32 recovered = 15;
-   */
-  recovered: number;
-
-  /**
-   * @generated from field: nfactor.v1.MoveOrder order = 16;
-   */
-  order?: MoveOrder | undefined;
-
-  /**
-   * @generated from field: bool is_empty = 17;
-   */
-  isEmpty: boolean;
-
-  /**
-   * Blocks of shared pools in which one of its flows has something, as POOL/NUMBER.
-   *
-   * @generated from field: repeated string blocks_in_use = 18;
-   */
-  blocksInUse: string[];
-
-  /**
-   * @generated from field: repeated nfactor.v1.BlockWish blocks_wanted = 19;
-   */
-  blocksWanted: BlockWish[];
-};
-
-/**
- * Describes the message nfactor.v1.RuntimeReport.
- * Use `create(RuntimeReportSchema)` to create a new message.
- */
-export const RuntimeReportSchema: GenMessage<RuntimeReport> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 37);
-
-/**
- * The last order taken, and how many of its flows are still to move, have moved, were refused.
- *
- * @generated from message nfactor.v1.MoveOrder
- */
-export type MoveOrder = Message<"nfactor.v1.MoveOrder"> & {
-  /**
-   * @generated from field: uint32 number = 1;
-   */
-  number: number;
-
-  /**
-   * @generated from field: double open = 2;
-   */
-  open: number;
-
-  /**
-   * @generated from field: double moved = 3;
-   */
-  moved: number;
-
-  /**
-   * @generated from field: double refused = 4;
-   */
-  refused: number;
-};
-
-/**
- * Describes the message nfactor.v1.MoveOrder.
- * Use `create(MoveOrderSchema)` to create a new message.
- */
-export const MoveOrderSchema: GenMessage<MoveOrder> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 38);
-
-/**
- * @generated from message nfactor.v1.BlockWish
- */
-export type BlockWish = Message<"nfactor.v1.BlockWish"> & {
-  /**
-   * @generated from field: string pool = 1;
-   */
-  pool: string;
-
-  /**
-   * @generated from field: uint32 held = 2;
-   */
-  held: number;
-};
-
-/**
- * Describes the message nfactor.v1.BlockWish.
- * Use `create(BlockWishSchema)` to create a new message.
- */
-export const BlockWishSchema: GenMessage<BlockWish> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 39);
-
-/**
- * @generated from message nfactor.v1.SwitchReport
- */
-export type SwitchReport = Message<"nfactor.v1.SwitchReport"> & {
-  /**
-   * @generated from field: uint32 node = 1;
-   */
-  node: number;
-
-  /**
-   * @generated from field: uint32 incarnation = 2;
-   */
-  incarnation: number;
-
-  /**
-   * @generated from field: double paused_us = 3;
-   */
-  pausedUs: number;
-
-  /**
-   * @generated from field: repeated nfactor.v1.PeerWord words = 4;
-   */
-  words: PeerWord[];
-
-  /**
-   * @generated from field: uint32 config_version = 5;
-   */
-  configVersion: number;
-
-  /**
-   * @generated from field: uint32 generation = 6;
-   */
-  generation: number;
-};
-
-/**
- * Describes the message nfactor.v1.SwitchReport.
- * Use `create(SwitchReportSchema)` to create a new message.
- */
-export const SwitchReportSchema: GenMessage<SwitchReport> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 40);
-
-/**
- * @generated from message nfactor.v1.Hello
- */
-export type Hello = Message<"nfactor.v1.Hello"> & {
-  /**
-   * @generated from field: uint32 node = 1;
-   */
-  node: number;
-
-  /**
-   * Chosen by the process at random, once.
-   *
-   * @generated from field: string nonce = 2;
-   */
-  nonce: string;
-};
-
-/**
- * Describes the message nfactor.v1.Hello.
- * Use `create(HelloSchema)` to create a new message.
- */
-export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 41);
+  messageDesc(file_nfactor_v1_node, 20);
 
 /**
  * @generated from message nfactor.v1.ShutdownRequest
@@ -1542,7 +887,7 @@ export type ShutdownRequest = Message<"nfactor.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 42);
+  messageDesc(file_nfactor_v1_node, 21);
 
 /**
  * @generated from message nfactor.v1.ShutdownResponse
@@ -1555,14 +900,14 @@ export type ShutdownResponse = Message<"nfactor.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_node, 43);
+  messageDesc(file_nfactor_v1_node, 22);
 
 /**
  * @generated from service nfactor.v1.Node
  */
 export const Node: GenService<{
   /**
-   * Counters since the process began; who polls makes rates of them. What controllers call all the time.
+   * Counters since the process began; who polls makes rates of them.
    *
    * @generated from rpc nfactor.v1.Node.PollWorkload
    */
@@ -1600,41 +945,11 @@ export const Node: GenService<{
     output: typeof CommandResultSchema;
   },
   /**
-   * Tells a runtime where replicas of its flows are to be.
-   *
-   * @generated from rpc nfactor.v1.Node.SetReplica
-   */
-  setReplica: {
-    methodKind: "unary";
-    input: typeof SetReplicaRequestSchema;
-    output: typeof CommandResultSchema;
-  },
-  /**
-   * Tells a runtime to go on with the flows of dead ones that it keeps replicas of.
-   *
-   * @generated from rpc nfactor.v1.Node.Recover
-   */
-  recover: {
-    methodKind: "unary";
-    input: typeof RecoverRequestSchema;
-    output: typeof CommandResultSchema;
-  },
-  /**
    * @generated from rpc nfactor.v1.Node.Drain
    */
   drain: {
     methodKind: "unary";
     input: typeof DrainNodeRequestSchema;
-    output: typeof CommandResultSchema;
-  },
-  /**
-   * Cuts lives off: nothing from them is taken any more. A node that finds its own life among them ends.
-   *
-   * @generated from rpc nfactor.v1.Node.Fence
-   */
-  fence: {
-    methodKind: "unary";
-    input: typeof FenceRequestSchema;
     output: typeof CommandResultSchema;
   },
   /**
@@ -1656,17 +971,7 @@ export const Node: GenService<{
     output: typeof ListedFlowSchema;
   },
   /**
-   * Loads a network function and says what it is, or why it cannot be used; chains stay as they are.
-   *
-   * @generated from rpc nfactor.v1.Node.LoadNf
-   */
-  loadNf: {
-    methodKind: "unary";
-    input: typeof LoadNfRequestSchema;
-    output: typeof LoadNfResponseSchema;
-  },
-  /**
-   * Frames that pass the node's ports, as lines for people.
+   * Frames that pass the node's ports, as lines for people. Not answered yet.
    *
    * @generated from rpc nfactor.v1.Node.TracePacket
    */
@@ -1676,7 +981,7 @@ export const Node: GenService<{
     output: typeof TracedPacketSchema;
   },
   /**
-   * Frames that pass the node's ports, as a capture file in pieces.
+   * Frames that pass the node's ports, as a capture file in pieces. Not answered yet.
    *
    * @generated from rpc nfactor.v1.Node.Capture
    */
@@ -1684,26 +989,6 @@ export const Node: GenService<{
     methodKind: "server_streaming";
     input: typeof CaptureRequestSchema;
     output: typeof CaptureChunkSchema;
-  },
-  /**
-   * What a leading controller says to a node.
-   *
-   * @generated from rpc nfactor.v1.Node.Command
-   */
-  command: {
-    methodKind: "unary";
-    input: typeof NodeCommandSchema;
-    output: typeof CommandResultSchema;
-  },
-  /**
-   * Where the node stands, as a controller asks for it.
-   *
-   * @generated from rpc nfactor.v1.Node.Report
-   */
-  report: {
-    methodKind: "unary";
-    input: typeof ReportRequestSchema;
-    output: typeof NodeReportSchema;
   },
   /**
    * Ends the process in good order, after the answer.
