@@ -38,6 +38,7 @@ import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 import { NodeLink } from './node-link.ts'
 import { NodeReporter } from './node-reporter.ts'
+import { NodeWatcher } from './node-watcher.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
 import { configError, resolveRunConfig, type RunConfig } from './run-config.ts'
 
@@ -65,6 +66,16 @@ export class NodeProcess {
   readonly #links = new Map<number, NodeLink>()
   readonly #rpc: LineRpcServer
   readonly #reporter = new NodeReporter()
+  readonly #watcher = new NodeWatcher({
+    arena: this.#arena,
+    name: () => this.#config.name,
+    node: () => this.#node,
+    ports: () => [
+      ...this.#external === undefined ? [] : [{ kind: 'external', peer: 0, port: this.#external.port } as const],
+      ...[...this.#links].map(([peer, port]) => ({ kind: 'link', peer, port } as const)),
+      ...this.#bypass === undefined ? [] : [{ kind: 'bypass', peer: 0, port: this.#bypass } as const],
+    ],
+  })
   /** Tells this process from others of the same node. */
   readonly #nonce = randomUUID()
   #incarnation: number
@@ -98,6 +109,7 @@ export class NodeProcess {
       SetMigrationTarget: (params) => this.#setMigrationTarget(params),
       Drain: (params) => this.#drain(params),
       ListFlows: (params) => this.#listFlows(params),
+      ...this.#watcher.methods,
       Shutdown: () => { setImmediate(() => { this.stop() }) },
     })
   }
@@ -314,6 +326,7 @@ export class NodeProcess {
     assert(run !== undefined, 'the chain has been loaded')
     return createRuntimeNode({
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
+      onMessage: (peer, _inBand, at) => { this.#watcher.message(peer, at) },
       timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
       ports: { control: this.#control, links: this.#links },
       events: {
@@ -330,6 +343,7 @@ export class NodeProcess {
     return createSwitchNode({
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, policy: placementPolicies[placement](),
       limits: defined(limits),
+      onMessage: (peer, _inBand, at) => { this.#watcher.message(peer, at) },
       ports: { external: external.port, control: this.#control, links: this.#links, bypass: this.#bypass },
     })
   }
