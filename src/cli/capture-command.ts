@@ -4,7 +4,8 @@
 
 import { CodedError } from '../base/coded-error.ts'
 import { CaptureFileWriter } from '../ports/capture-file-writer.ts'
-import type { CaptureTaken } from '../process/capture-recorder.ts'
+import { compileFrameWords } from '../ports/frame-words.ts'
+import type { CaptureTaken } from '../process/frame-recorder.ts'
 import { WatchClient, type StartedWatch } from '../process/watch-client.ts'
 import { LinkType } from '../wire/link-type.ts'
 import { clusterOf, type ClusterCommandOptions } from './cluster-commands.ts'
@@ -26,6 +27,7 @@ const SNAP_BYTES = 262_144
 export async function captureCommand(name: string, options: CaptureOptions): Promise<number> {
   const { out = `${name}.pcapng`, packets, bytes, seconds, filter = [] } = options
   const isPiped = out === '-'
+  compileFrameWords(filter)
   if (!isPiped && !out.endsWith('.pcapng')) throw new CodedError('NF_USAGE', `${out} is no name of a pcapng file`, 'End it in .pcapng')
   const client = await WatchClient.open(clusterOf(options))
   const node = client.nodeNamed(name)

@@ -2,6 +2,7 @@
  * `nfactor trace`: the way of packets through a running cluster, hop by hop, in one timeline over all nodes.
  */
 
+import { compileFrameWords } from '../ports/frame-words.ts'
 import type { TraceTaken } from '../process/trace-recorder.ts'
 import { PacketTrace, type PlacedEvent, type TracedPacket } from '../process/packet-trace.ts'
 import { monotonicUs } from '../process/monotonic-clock.ts'
@@ -25,11 +26,13 @@ interface Hop {
 /** What a switch does with packets of an entry in this phase. */
 const heldWhy: Readonly<Record<string, string>> = {
   asking: 'its home switch is asked who serves the flow', placing: 'no runtime can take the flow yet',
-  learning: 'the switch has begun anew, and learns its flows', orphaned: 'the runtime that served the flow is gone', closing: 'the flow is ending',
+  learning: 'the switch has begun anew, and learns its flows', orphaned: 'the runtime that served the flow is gone',
+  closing: 'the flow is ending',
 }
 
 export async function traceCommand(words: readonly string[], options: TraceOptions): Promise<number> {
   const { packets: wanted, seconds } = options
+  compileFrameWords(words)
   const client = await WatchClient.open(clusterOf(options))
   const trace = new PacketTrace(wanted)
   const lost = new Map<number, number>()
@@ -39,6 +42,7 @@ export async function traceCommand(words: readonly string[], options: TraceOptio
     const ready = client.nodes.filter(({ state }) => state === 'ready').toSorted((a, b) => a.kind.localeCompare(b.kind))
     for (const node of ready) await client.start(node, { kind: 'trace', filter: words })
     trace.since = monotonicUs()
+    process.stderr.write(`tracing at ${countOf(ready.length, 'node')}, for ${seconds} s or until ${countOf(wanted, 'packet')} are through\n`)
     await client.run<TraceTaken>(seconds, interrupted.signal, ({ node }, taken) => {
       trace.add(node.id, taken.events)
       lost.set(node.id, taken.lost)
@@ -61,7 +65,8 @@ function report(client: WatchClient, trace: PacketTrace, options: TraceOptions):
     .map(({ time, node, peer, name, flow, epoch }) =>
       ({ us: round(time - start), node: client.nameOf(node), from: client.nameOf(peer), message: name, flow, epoch }))
   const ways = packets.map((packet) => ({
-    packet: packet.id, us: round(packet.start - start), end: packet.end, flow: packet.flow, hops: packet.hops.map((hop) => hopOf(client, packet, hop)),
+    packet: packet.id, us: round(packet.start - start), end: packet.end, flow: packet.flow,
+    hops: packet.hops.map((hop) => hopOf(client, packet, hop)),
   }))
   const lines = ways.flatMap(({ us, end, hops }, index) => [
     `packet ${index + 1}, at ${us} µs: ${textOf(packets[index])}`,
@@ -109,7 +114,8 @@ function hopText(client: WatchClient, packet: TracedPacket, event: PlacedEvent):
       })
       const flow = event.flow === 0 ? '' : `, epoch ${event.epoch}`
       const emitted = event.emitted === 0 ? '' : `; ${countOf(event.emitted, 'packet')} of its own`
-      const end = event.verdict === 'drop' ? [`dropped: ${event.reason}`] : event.verdict === 'taken' ? ['kept: the flow is not here, or moves'] : []
+      const end = event.verdict === 'drop' ? [`dropped: ${event.reason}`]
+        : event.verdict === 'taken' ? ['kept: the flow is not here, or moves'] : []
       const changed = event.becomes === undefined ? '' : `; it is ${event.becomes} from here on`
       return `${[...steps, ...end].join('; ')}${emitted}${flow}${changed}`
     }

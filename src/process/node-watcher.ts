@@ -18,7 +18,7 @@ import type { RuntimeNode } from '../node/runtime-node.ts'
 import type { SwitchNode } from '../node/switch-node.ts'
 import { compileFrameWords } from '../ports/frame-words.ts'
 import { watchPort } from '../ports/port-watch.ts'
-import { CaptureRecorder } from './capture-recorder.ts'
+import { FrameRecorder } from './frame-recorder.ts'
 import type { RpcMethods, RpcParams } from './line-rpc.ts'
 import { TraceRecorder } from './trace-recorder.ts'
 
@@ -45,7 +45,7 @@ export interface WatchedNode {
 }
 
 interface Watch {
-  readonly recorder: CaptureRecorder | TraceRecorder
+  readonly recorder: FrameRecorder | TraceRecorder
   readonly stop: (() => void)[]
   lease: NodeJS.Timeout
 }
@@ -94,7 +94,7 @@ export class NodeWatcher {
     const wants = compileFrameWords(Array.isArray(filter) ? filter.map(String) : [])
     const ports = kind === 'trace' ? this.#host.ports() : this.#portsNamed(port)
     const recorder = kind === 'trace' ? new TraceRecorder(arena, node, wants)
-      : new CaptureRecorder(arena, wants, Number(packets), Number(bytes), node.kind === 'runtime' ? node : undefined)
+      : new FrameRecorder(arena, wants, Number(packets), Number(bytes), node.kind === 'runtime' ? node : undefined)
     const watch: Watch = { recorder, stop: [], lease: this.#lease(++this.#last) }
     this.#watches.set(this.#last, watch)
     ports.forEach((one, index) => { watch.stop.push(watchPort(arena, one.port, recorder.portWatch(index, one))) })

@@ -134,7 +134,8 @@ export class TraceRecorder implements PacketWatch {
       steps.push({ nf: nfs[i]?.name ?? '', verdict: done, counters: risen })
       if (isLast) break
     }
-    const after = isForwarded ? frameIdentity(this.#arena.u8, i32[d + Descriptor.frame] as number, i32[d + Descriptor.length] as number) : this.#id
+    const after = isForwarded
+      ? frameIdentity(this.#arena.u8, i32[d + Descriptor.frame] as number, i32[d + Descriptor.length] as number) : this.#id
     if (after !== this.#id && this.#followed.size < FOLLOWED_MAX) this.#followed.add(after)
     this.#add({
       time: this.#time, id: this.#id, at: 'chain', verdict, reason, steps, emitted: engine.statistics.emitted - this.#emitted,

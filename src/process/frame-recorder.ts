@@ -1,5 +1,5 @@
 /**
- * Capture recorder: copies of the frames of some ports of a node, until somebody takes them, within bounds. A frame that came in and was
+ * Frame recorder: copies of the frames of some ports of a node, until somebody takes them, within bounds. A frame that came in and was
  * dropped by the node says why, if it has not been taken before.
  */
 
@@ -40,7 +40,7 @@ interface Copy {
   comment?: string
 }
 
-export class CaptureRecorder implements Partial<PacketWatch> {
+export class FrameRecorder implements Partial<PacketWatch> {
   readonly #arena: Arena
   readonly #node: RuntimeNode | undefined
   readonly #wants: FramePredicate
