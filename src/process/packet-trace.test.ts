@@ -24,7 +24,9 @@ test('words pick frames as they pick flows', () => {
     ['host 10.0.0.22', false], ['port 80 and udp', true], ['port 8', false], ['not tcp', true], ['not host 10.0.0.1', false], ['UDP', true],
   ]
   for (const [words, fits] of cases) assert.equal(compileFrameWords(words.split(' '))(frame, 0, frame.length), fits, words)
-  for (const words of [['host'], ['host', 'x'], ['port', '99999'], ['not']]) assert.throws(() => compileFrameWords(words), /^CodedError: |filter/)
+  for (const words of [['host'], ['host', 'x'], ['port', '99999'], ['not']]) {
+    assert.throws(() => compileFrameWords(words), /filter/)
+  }
 })
 
 test('a packet keeps its identity over hops, and another one has another', () => {
@@ -69,7 +71,7 @@ test('a recorder keeps what its bounds allow, and counts the rest', () => {
 test('a port that is not watched any more is what it was', () => {
   const arena = new Arena(32 << 20)
   const at = arena.allocate('frame', 64)
-  const [port] = createMemoryPorts(arena, { frames: 8, frameBytes: 128 })
+  const [port] = createMemoryPorts(arena, { frames: 8, frameBytes: 128, reserved: 2 })
   const seen: string[] = []
   const watch = (name: string) => watchPort(arena, port, {
     received: () => undefined, sending: () => { seen.push(`${name} sending`) }, refused: () => { seen.push(`${name} refused`) },
