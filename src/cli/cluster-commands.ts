@@ -18,11 +18,11 @@ export interface ClusterCommandOptions {
 const WATCH_MS = 1000
 const FOLLOW_MS = 250
 
-function clusterOf({ name }: ClusterCommandOptions): ClusterClient {
+export function clusterOf({ name }: ClusterCommandOptions): ClusterClient {
   return new ClusterClient(name, ClusterFolder.ofCluster(name))
 }
 
-function print(options: ClusterCommandOptions, value: unknown, lines: readonly string[]): number {
+export function print(options: ClusterCommandOptions, value: unknown, lines: readonly string[]): number {
   process.stdout.write(options.json === true ? `${JSON.stringify(value)}\n` : lines.map((line) => `${line}\n`).join(''))
   return ExitStatus.ok
 }

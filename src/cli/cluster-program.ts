@@ -102,6 +102,27 @@ export function addClusterCommands(program: Command, done: (status: number) => v
       done(await eventsCommand(options))
     })
 
+  toCluster('trace', 'the way of packets through a cluster, hop by hop: which node did what with them, when, and why they were dropped')
+    .argument('[flow...]', 'words as for flows; also host ADDRESS, port NUMBER, and not before any of them')
+    .option('--packets <number>', 'how many packets', wholeNumber, 5)
+    .option('--seconds <number>', 'how long to wait for them', wholeNumber, 10)
+    .action(async (words: string[], options) => {
+      const { traceCommand } = await import('./trace-command.ts')
+      done(await traceCommand(words, options))
+    })
+  toCluster('capture', 'what the ports of a node receive and send, as a pcapng file')
+    .argument('<node>', 'name or id of a node')
+    .option('--port <port...>', 'external, bypass, or link and the node behind it (default: all)')
+    .option('--filter <word...>', 'words as for trace')
+    .option('--packets <number>', 'how many frames at most', wholeNumber, 100_000)
+    .option('--bytes <number>', 'how many bytes of frames at most', wholeNumber, 256 << 20)
+    .option('--seconds <number>', 'how long at most', wholeNumber, 60)
+    .option('-o, --out <file>', 'file to write (default: the node\'s name and .pcapng); - for standard output')
+    .action(async (node: string, options) => {
+      const { captureCommand } = await import('./capture-command.ts')
+      done(await captureCommand(node, options))
+    })
+
   program.command('controller')
     .description('run one controller of a cluster in this process (nfactor up starts them all)')
     .argument('<file>', 'what the supervisor has written for it')

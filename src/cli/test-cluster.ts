@@ -66,6 +66,15 @@ export class TestCluster {
     return stdout
   }
 
+  /** What a program of the test's own needs to call `nfactor` for this cluster. */
+  arguments(command: string, ...args: string[]): string[] {
+    return [main, command, ...args, '--name', this.#name]
+  }
+
+  get environment(): NodeJS.ProcessEnv {
+    return this.#environment
+  }
+
   get runFolder(): string {
     return join(this.folder, 'run', this.#name)
   }

@@ -17,6 +17,7 @@ import type { ChainMember } from '../nf/chain.ts'
 import type { ClusterView } from '../nf/definition.ts'
 import type { DecodedRecord } from '../nf/record-buffer.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { Port } from '../packet/port.ts'
 import { createEngine, defaultPolicy, type EngineEvents, type EnginePolicy } from '../runtime/engine.ts'
@@ -166,6 +167,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   let view: ClusterView = { version: 0, runtimes: [], self: id }
   /** Slab index of the next flow to be asked where it wants to live; -1 when none is. */
   let reconsiderHand = -1
+  let watch: PacketWatch | null = null
   let turns = 0
   let busyTurns = 0
   /** Something has come in this turn. */
@@ -174,7 +176,9 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   function drop(slot: number, reason: string): void {
     drops[reason] = (drops[reason] ?? 0) + 1
     own.dropped++
-    if (slot !== 0) pool.give(slot)
+    if (slot === 0) return
+    watch?.dropped(slot, reason)
+    pool.give(slot)
   }
 
   // -- Packets -------------------------------------------------------------------------------------------------------
@@ -194,7 +198,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
         target = u8[record + FlowRecord.outputs + direction]
       }
       const isGuarded = replicates && record !== 0 && u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] !== 0
-      if (isGuarded && protection.steps.collect(record, d, target)) continue
+      if (isGuarded && protection.steps.collect(record, d, target)) {
+        watch?.stepped(d, u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1])
+        continue
+      }
       sendTo(target, i32[d + Descriptor.frame], i32[d + Descriptor.length])
     }
     if (count > 0) protection.steps.commitSteps()
@@ -392,6 +399,11 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     for (const key of keys) engine.quarantine(key, isSuspect, now)
   }
 
+  function watchPackets(next: PacketWatch | null): void {
+    watch = next
+    engine.watchPackets(next)
+  }
+
   const counts: PacketCounts = { received: 0, emitted: 0, forwarded: 0, dropped: 0, buffered: 0, handedOver: 0, takenOver: 0 }
   function packets(): PacketCounts {
     const { statistics } = engine
@@ -436,7 +448,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
 
   const node = {
     kind: 'runtime', id, incarnation, engine,
-    poll, nextDue, notifyClusterConfig, attachLink, setMigrationTarget, setDraining, quarantine,
+    poll, nextDue, notifyClusterConfig, attachLink, setMigrationTarget, setDraining, quarantine, watchPackets,
     get packets() { return packets() },
     dropReasons,
     /** What the control sessions have counted. */

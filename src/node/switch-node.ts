@@ -22,6 +22,7 @@ import { DropReason, engineDropReasons } from '../packet/drop-reason.ts'
 import { FragmentOutcome, FragmentTracker } from '../packet/fragment-tracker.ts'
 import { loadClassifyKernel, UNPARSED } from '../packet/kernels/classify.ts'
 import { describeFrame, PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
+import type { PacketWatch } from '../packet/packet-watch.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import type { Port } from '../packet/port.ts'
 import type { PlacementPolicy } from '../vswitch/placement/placement-policy.ts'
@@ -142,6 +143,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     times: { ...defaultSwitchTimes, ...options.times },
     now: 0,
     held: 0,
+    watch: null,
     control: (peer) => control.channel(peer),
     inBand: (runtime) => {
       const link = linkOf[runtime]
@@ -170,7 +172,9 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   function drop(slot: number, reason: string): void {
     drops[reason] = (drops[reason] ?? 0) + 1
     own.dropped++
-    if (slot !== 0) pool.give(slot)
+    if (slot === 0) return
+    context.watch?.dropped(slot, reason)
+    pool.give(slot)
   }
 
   /**
@@ -462,6 +466,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   const node = {
     kind: 'switch', id, incarnation,
     poll, nextDue, notifyClusterConfig, attachLink,
+    watchPackets: (watch: PacketWatch | null): void => { context.watch = watch },
     get packets() { return packets() },
     dropReasons: () => ({ ...drops }),
     /** What the control sessions have counted. */

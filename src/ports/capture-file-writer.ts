@@ -15,7 +15,7 @@ import { CodedError } from '../base/coded-error.ts'
 import type { CaptureFormat } from '../wire/capture-decoder.ts'
 import type { CaptureSink } from '../wire/capture-sink.ts'
 import { PcapWriter } from '../wire/pcap.ts'
-import { PcapngWriter } from '../wire/pcapng.ts'
+import { PcapngWriter, type PacketNotes } from '../wire/pcapng.ts'
 
 /** What may be said about a {@link CaptureFileWriter}. */
 export interface CaptureFileWriterOptions {
@@ -23,6 +23,8 @@ export interface CaptureFileWriterOptions {
   readonly format?: CaptureFormat
   /** Files that are being read meanwhile, which must not be written over. */
   readonly inputs?: readonly string[]
+  /** An open file to write to, in the place of the one of that name: standard output. */
+  readonly fd?: number
 }
 
 /**
@@ -48,7 +50,7 @@ export class CaptureFileWriter implements CaptureSink {
     this.format = options.format ?? formatOf(path)
     refuseInputs(path, options.inputs ?? [])
     try {
-      this.#fd = openSync(path, 'w')
+      this.#fd = options.fd ?? openSync(path, 'w')
     } catch (error) {
       throw unwritable(path, error)
     }
@@ -67,17 +69,18 @@ export class CaptureFileWriter implements CaptureSink {
     return this.#lengthBytes
   }
 
-  interfaceAdded(index: number, linkType: number, snapLength: number, nanosecondResolution: boolean): void {
-    this.#writer.interfaceAdded(index, linkType, snapLength, nanosecondResolution)
+  /** @param name of the interface, in pcapng */
+  interfaceAdded(index: number, linkType: number, snapLength: number, nanosecondResolution: boolean, name = ''): void {
+    this.#writer.interfaceAdded(index, linkType, snapLength, nanosecondResolution, name)
   }
 
   packet(
     bytes: Uint8Array, offset: number, capturedLength: number, originalLength: number,
-    seconds: number, nanoseconds: number, interfaceIndex: number,
+    seconds: number, nanoseconds: number, interfaceIndex: number, notes?: PacketNotes,
   ): void {
     if (this.#fd < 0) return
     try {
-      this.#writer.packet(bytes, offset, capturedLength, originalLength, seconds, nanoseconds, interfaceIndex)
+      this.#writer.packet(bytes, offset, capturedLength, originalLength, seconds, nanoseconds, interfaceIndex, notes)
     } catch (error) {
       this.close()
       throw error

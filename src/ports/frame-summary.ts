@@ -29,7 +29,7 @@ export interface FlowFilter {
 export type FramePredicate = (bytes: Uint8Array, frame: number, length: number) => boolean
 
 /** Where the parts of a frame are; 0 for what there is not. */
-class Layers {
+export class FrameLayers {
   etherType = 0
   vlans = ''
   /** 4, 6, or 0 for what is no IP. */
@@ -93,14 +93,19 @@ class Layers {
   }
 }
 
-const layers = new Layers()
+const layers = new FrameLayers()
 
-/** A frame in one line. */
-export function summariseFrame(bytes: Uint8Array, frame: number, length: number): string {
+/** Protocol and both endpoints, as flows are listed: `tcp 10.0.0.1:1024 10.0.0.2:80`; for what is no IP its name. */
+export function frameNames(bytes: Uint8Array, frame: number, length: number): string {
   layers.read(bytes, frame, length)
-  const { vlans, version, network, protocol, transport, end, etherType } = layers
-  if (length < ETHERNET_BYTES) return `${length} bytes, too short for Ethernet`
-  if (version === 0) return `${vlans}${etherTypeName(etherType)}`
+  if (layers.version === 0) return length < ETHERNET_BYTES ? '' : etherTypeName(layers.etherType)
+  const [from, to] = endpointsOf(bytes)
+  return `${ipProtocolName(layers.protocol)} ${from} ${to}`
+}
+
+/** Source and destination of the frame whose layers have been read. */
+function endpointsOf(bytes: Uint8Array): [string, string] {
+  const { version, network, transport } = layers
   const be16 = (at: number): number => (bytes[at] << 8) | bytes[at + 1]
   const be32 = (at: number): number => ((be16(at) << 16) | be16(at + 2)) >>> 0
   const addressAt = (at: number): string =>
@@ -108,8 +113,17 @@ export function summariseFrame(bytes: Uint8Array, frame: number, length: number)
   const endpoint = (at: number, port: number): string =>
     transport === 0 ? addressAt(at) : version === 4 ? `${addressAt(at)}:${port}` : `[${addressAt(at)}]:${port}`
   const source = network + (version === 4 ? 12 : 8)
-  const from = endpoint(source, be16(transport))
-  const to = endpoint(source + (version === 4 ? 4 : 16), be16(transport + 2))
+  return [endpoint(source, be16(transport)), endpoint(source + (version === 4 ? 4 : 16), be16(transport + 2))]
+}
+
+/** A frame in one line. */
+export function summariseFrame(bytes: Uint8Array, frame: number, length: number): string {
+  layers.read(bytes, frame, length)
+  const { vlans, version, protocol, transport, end, etherType } = layers
+  if (length < ETHERNET_BYTES) return `${length} bytes, too short for Ethernet`
+  if (version === 0) return `${vlans}${etherTypeName(etherType)}`
+  const be32 = (at: number): number => (bytes[at] << 24 | bytes[at + 1] << 16 | bytes[at + 2] << 8 | bytes[at + 3]) >>> 0
+  const [from, to] = endpointsOf(bytes)
   let text = `${vlans}${from} > ${to} ${ipProtocolName(protocol)}`
   if (layers.isFragment) text += ' fragment'
   if (transport === 0) return text

@@ -42,6 +42,7 @@ import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 import { NodeLink } from './node-link.ts'
 import { NodeReporter } from './node-reporter.ts'
+import { NodeWatcher } from './node-watcher.ts'
 import { openProgressNote } from './progress-note.ts'
 import { QuarantineCapture } from './quarantine-capture.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
@@ -75,6 +76,16 @@ export class NodeProcess {
   readonly #rpc: LineRpcServer
   readonly #api: ApiDoor
   readonly #reporter = new NodeReporter()
+  readonly #watcher = new NodeWatcher({
+    arena: this.#arena,
+    name: () => this.#config.name,
+    node: () => this.#node,
+    ports: () => [
+      ...this.#external === undefined ? [] : [{ kind: 'external', peer: 0, port: this.#external.port } as const],
+      ...[...this.#links].map(([peer, port]) => ({ kind: 'link', peer, port } as const)),
+      ...this.#bypass === undefined ? [] : [{ kind: 'bypass', peer: 0, port: this.#bypass } as const],
+    ],
+  })
   /** Tells this process from others of the same node. */
   readonly #nonce = randomUUID()
   #incarnation: number
@@ -111,6 +122,7 @@ export class NodeProcess {
       SetMigrationTarget: (params) => this.#setMigrationTarget(params),
       Drain: (params) => this.#drain(params),
       ListFlows: (params) => this.#listFlows(params),
+      ...this.#watcher.methods,
       Shutdown: () => { setImmediate(() => { this.stop() }) },
     })
     const { id, name, folder } = config
@@ -350,6 +362,7 @@ export class NodeProcess {
     return createRuntimeNode({
       inProgress: openProgressNote(this.#arena, this.#folder.noteFile(this.#incarnation)),
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
+      onMessage: (peer, _inBand, at) => { this.#watcher.message(peer, at) },
       timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
       ports: { control: this.#control, links: this.#links }, sessions: SESSIONS, controlSessions: { ...longSessionSizes, ...SESSIONS },
       events: {
@@ -368,6 +381,7 @@ export class NodeProcess {
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, policy: placementPolicies[placement](),
       limits: defined(limits),
       sessions: SESSIONS,
+      onMessage: (peer, _inBand, at) => { this.#watcher.message(peer, at) },
       ports: { external: external.port, control: this.#control, links: this.#links, bypass: this.#bypass },
     })
   }

@@ -40,6 +40,7 @@ import { FragmentTracker, FragmentOutcome } from '../packet/fragment-tracker.ts'
 import { loadClassifyKernel, UNPARSED as KERNEL_UNPARSED } from '../packet/kernels/classify.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
+import type { PacketWatch } from '../packet/packet-watch.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import {
@@ -286,6 +287,8 @@ export function createEngine(options: EngineOptions) {
   const tableMask = table.slots - 1
 
   let batchCount = 0
+  /** Who sees each packet before and behind the chain, if anybody does. */
+  let watch: PacketWatch | null = null
   /** Batches so far: with its place in one, a packet's number in the order of arrival. */
   let batches = 0
   /** The record words of the batch are guesses: the keys have not been compared, or flows have opened or ended since. */
@@ -331,7 +334,7 @@ export function createEngine(options: EngineOptions) {
     }
     // Fragments that run behind their first one come between packets.
     const fast = injectCount > 0 ? null : runFastPath
-    for (let d = descriptors; d < end; d += WORDS) {
+    for (let d = watch === null ? descriptors : runWatched(watch, end); d < end; d += WORDS) {
       if (fast !== null) {
         i32[fastPathProgram + OUTPUTS] = (outputs + outputCount) << 2
         if (inProgress !== null) noteBatch(d, end)
@@ -366,6 +369,18 @@ export function createEngine(options: EngineOptions) {
     const note = inProgress as InProgress
     note.end()
     for (let d = first; d < end; d += WORDS) if (i32[d + RESULT] === 0 && i32[d + RECORD] !== 0) note.add(i32, i32[d + RECORD] >> 2)
+  }
+
+  /** The batch while somebody watches: packet by packet, and none on the fast path. Returns its end. */
+  function runWatched(seen: PacketWatch, end: number): number {
+    for (let d = descriptors; d < end; d += WORDS) {
+      seen.running(d)
+      if (i32[d + RESULT] === 0) actor(d)
+      else notForActor(d, i32[d + RESULT])
+      seen.ran(d)
+      if (injectCount > 0) runInjected(d)
+    }
+    return end
   }
 
   /** The first stages of a batch: the twin of the kernel packet/kernels/classify.as.ts. */
@@ -1384,6 +1399,7 @@ export function createEngine(options: EngineOptions) {
     get batchCount() { return batchCount },
     set batchCount(count: number) { batchCount = count },
     process,
+    watchPackets: (next: PacketWatch | null): void => { watch = next },
     advance,
     nextDue,
     get outputCount() { return outputCount },

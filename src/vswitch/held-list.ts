@@ -24,6 +24,7 @@ export function hold(context: SwitchContext, entry: number, d: number): void {
   i32[(entry + Entry.heldLast) >> 2] = slot
   u16[count]++
   context.held++
+  context.watch?.held(slot, context.arena.u8[entry + Entry.phase])
 }
 
 /** Takes all packets from an entry: their first slot, linked by `nextHeld`; 0 if there are none. */

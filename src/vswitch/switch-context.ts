@@ -6,6 +6,7 @@ import type { TimeUs } from '../base/clock.ts'
 import type { Arena } from '../memory/arena.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
 import { MACS_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
+import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { Entry, type SwitchTable } from './switch-table.ts'
 
@@ -53,6 +54,8 @@ export interface SwitchContext {
   now: TimeUs
   /** Packets held now. */
   held: number
+  /** Who sees what is dropped and held, while somebody looks. */
+  watch?: PacketWatch | null
   /** Control session to a node, null when it is not in the configuration. */
   control(peer: number): MessageChannel | null
   /** In-band session on the link to a runtime. */

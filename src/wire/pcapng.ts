@@ -43,6 +43,9 @@ const PACKET_DATA_OFFSET = 28
 const SIMPLE_PACKET_DATA_OFFSET = 12
 
 const OPTION_END = 0
+const OPTION_COMMENT = 1
+const OPTION_INTERFACE_NAME = 2
+const OPTION_PACKET_FLAGS = 2
 const OPTION_TIMESTAMP_RESOLUTION = 9
 const OPTION_TIMESTAMP_OFFSET = 14
 
@@ -329,6 +332,20 @@ function blockLengthMin(type: number): number {
   }
 }
 
+const encoder = new TextEncoder()
+
+/** Bytes of an option that is a text; none for an empty one. */
+function textOptionBytes(text: string): number {
+  return text === '' ? 0 : 4 + ((encoder.encode(text).length + 3) & ~3)
+}
+
+/** What a {@link PcapngWriter} can say of a packet besides its bytes. */
+export interface PacketNotes {
+  /** It was sent by the interface, not received. */
+  readonly isOut: boolean
+  readonly comment?: string
+}
+
 /** How a {@link PcapngWriter} lays out its file. */
 export interface PcapngWriterOptions {
   /** Byte order of the file; little by default. */
@@ -360,10 +377,14 @@ export class PcapngWriter implements CaptureSink {
     this.#output.recordDone()
   }
 
-  interfaceAdded(index: number, linkType: number, snapLength: number, nanosecondResolution: boolean): void {
+  /** @param name of the interface; none is written when it is empty */
+  interfaceAdded(index: number, linkType: number, snapLength: number, nanosecondResolution: boolean, name = ''): void {
     assert(index === this.#ticksPerSecond.length, 'capture interfaces must be announced in order')
     const little = this.#littleEndian
-    const at = this.#startBlock(BLOCK_INTERFACE, INTERFACE_LENGTH + (nanosecondResolution ? 12 : 0))
+    const named = textOptionBytes(name)
+    const resolution = nanosecondResolution ? 8 : 0
+    const end = named + resolution > 0 ? 4 : 0
+    const at = this.#startBlock(BLOCK_INTERFACE, INTERFACE_LENGTH + resolution + named + end)
     const view = this.#output.view
     view.setUint16(at + 8, linkType, little)
     view.setUint16(at + 10, 0, little)
@@ -372,22 +393,25 @@ export class PcapngWriter implements CaptureSink {
       view.setUint16(at + 16, OPTION_TIMESTAMP_RESOLUTION, little)
       view.setUint16(at + 18, 1, little)
       view.setUint32(at + 20, 9 << 24, false) // the value's byte, then three of padding
-      view.setUint32(at + 24, OPTION_END, little)
     }
+    if (named > 0) this.#textOption(at + 16 + resolution, OPTION_INTERFACE_NAME, name)
+    if (end > 0) view.setUint32(at + 16 + resolution + named, OPTION_END, little)
     this.#output.recordDone()
     this.#ticksPerSecond.push(nanosecondResolution ? 1e9 : 1e6)
   }
 
   packet(
     bytes: Uint8Array, offset: number, capturedLength: number, originalLength: number,
-    seconds: number, nanoseconds: number, interfaceIndex: number,
+    seconds: number, nanoseconds: number, interfaceIndex: number, notes?: PacketNotes,
   ): void {
     const ticksPerSecond = this.#ticksPerSecond[interfaceIndex]
     assert(ticksPerSecond !== undefined, 'a captured packet names an interface that was not announced')
     assert(capturedLength <= CAPTURED_LENGTH_MAX, 'a captured packet is too long to be written')
     const little = this.#littleEndian
     const paddedLength = (capturedLength + 3) & ~3
-    const at = this.#startBlock(BLOCK_ENHANCED_PACKET, PACKET_LENGTH + paddedLength)
+    const comment = notes?.comment ?? ''
+    const options = notes === undefined ? 0 : 8 + textOptionBytes(comment) + 4
+    const at = this.#startBlock(BLOCK_ENHANCED_PACKET, PACKET_LENGTH + paddedLength + options)
     const view = this.#output.view
     // seconds * ticksPerSecond + ticks in 64 bits: 16 bits of the seconds at a time, no product exceeds 2^53.
     const whole = seconds > 0 ? Math.min(seconds, SECONDS_MAX) : 0
@@ -405,7 +429,23 @@ export class PcapngWriter implements CaptureSink {
     view.setUint32(at + 24, originalLength, little)
     if (paddedLength !== capturedLength) view.setUint32(at + PACKET_DATA_OFFSET + paddedLength - 4, 0, little)
     this.#output.copy(bytes, offset, at + PACKET_DATA_OFFSET, capturedLength)
+    if (notes !== undefined) {
+      const option = at + PACKET_DATA_OFFSET + paddedLength
+      view.setUint16(option, OPTION_PACKET_FLAGS, little)
+      view.setUint16(option + 2, 4, little)
+      view.setUint32(option + 4, notes.isOut ? 2 : 1, little)
+      if (comment !== '') this.#textOption(option + 8, OPTION_COMMENT, comment)
+      view.setUint32(option + options - 4, OPTION_END, little)
+    }
     this.#output.recordDone()
+  }
+
+  #textOption(at: number, code: number, text: string): void {
+    const { view } = this.#output
+    const bytes = encoder.encode(text)
+    view.setUint16(at, code, this.#littleEndian)
+    view.setUint16(at + 2, bytes.length, this.#littleEndian)
+    for (let i = 0; i < (bytes.length + 3 & ~3); i++) view.setUint8(at + 4 + i, bytes[i] ?? 0)
   }
 
   /** Hands everything written so far to the output, the section header included. */

@@ -1,0 +1,138 @@
+/**
+ * `nfactor trace`: the way of packets through a running cluster, hop by hop, in one timeline over all nodes.
+ */
+
+import { compileFrameWords } from '../ports/frame-words.ts'
+import type { TraceTaken } from '../process/trace-recorder.ts'
+import { PacketTrace, type PlacedEvent, type TracedPacket } from '../process/packet-trace.ts'
+import { monotonicUs } from '../process/monotonic-clock.ts'
+import { WatchClient } from '../process/watch-client.ts'
+import { clusterOf, print, type ClusterCommandOptions } from './cluster-commands.ts'
+import { interruption } from './interruption.ts'
+import { countOf } from './number-text.ts'
+
+export interface TraceOptions extends ClusterCommandOptions {
+  readonly packets: number
+  readonly seconds: number
+}
+
+interface Hop {
+  /** Microseconds since the packet's first hop. */
+  readonly us: number
+  readonly node: string
+  readonly what: string
+}
+
+/** What a switch does with packets of an entry in this phase. */
+const heldWhy: Readonly<Record<string, string>> = {
+  asking: 'its home switch is asked who serves the flow', placing: 'no runtime can take the flow yet',
+  learning: 'the switch has begun anew, and learns its flows', orphaned: 'the runtime that served the flow is gone',
+  closing: 'the flow is ending',
+}
+
+export async function traceCommand(words: readonly string[], options: TraceOptions): Promise<number> {
+  const { packets: wanted, seconds } = options
+  compileFrameWords(words)
+  const client = await WatchClient.open(clusterOf(options))
+  const trace = new PacketTrace(wanted)
+  const lost = new Map<number, number>()
+  const interrupted = interruption()
+  try {
+    // Switches last: packets that are shown come in when all nodes are watched.
+    const ready = client.nodes.filter(({ state }) => state === 'ready').toSorted((a, b) => a.kind.localeCompare(b.kind))
+    for (const node of ready) await client.start(node, { kind: 'trace', filter: words })
+    trace.since = monotonicUs()
+    process.stderr.write(`tracing at ${countOf(ready.length, 'node')}, for ${seconds} s or until ${countOf(wanted, 'packet')} are through\n`)
+    await client.run<TraceTaken>(seconds, interrupted.signal, ({ node }, taken) => {
+      trace.add(node.id, taken.events)
+      lost.set(node.id, taken.lost)
+    }, () => {
+      const packets = trace.packets()
+      return packets.length >= wanted && packets.every(({ end }) => end !== 'under way')
+    })
+  } finally {
+    interrupted.end()
+    await client.close()
+  }
+  trace.lost += [...lost.values()].reduce((sum, one) => sum + one, 0)
+  return report(client, trace, options)
+}
+
+function report(client: WatchClient, trace: PacketTrace, options: TraceOptions): number {
+  const packets = trace.packets()
+  const start = packets[0]?.start ?? 0
+  const moves = trace.messages(new Set(packets.flatMap(({ flow }) => (flow === 0 ? [] : [flow]))))
+    .map(({ time, node, peer, name, flow, epoch }) =>
+      ({ us: round(time - start), node: client.nameOf(node), from: client.nameOf(peer), message: name, flow, epoch }))
+  const ways = packets.map((packet) => ({
+    packet: packet.id, us: round(packet.start - start), end: packet.end, flow: packet.flow,
+    hops: packet.hops.map((hop) => hopOf(client, packet, hop)),
+  }))
+  const lines = ways.flatMap(({ us, end, hops }, index) => [
+    `packet ${index + 1}, at ${us} µs: ${textOf(packets[index])}`,
+    ...hops.map((hop) => `  ${`+${hop.us}`.padStart(9)} µs  ${hop.node.padEnd(10)}  ${hop.what}`),
+    ...end === 'under way' ? ['              it has not left, and nobody has dropped it, by the end of the trace'] : [],
+  ])
+  const moveLines = moves.length === 0 ? [] : ['what nodes said of these flows meanwhile, since the first packet:',
+    ...moves.map(({ us, node, from, message, epoch }) =>
+      `  ${String(us).padStart(9)} µs  ${node.padEnd(10)}  ${message} from ${from}, epoch ${epoch}`)]
+  const ends = (['sent', 'dropped', 'refused', 'under way'] as const).flatMap((end) => {
+    const count = packets.filter((packet) => packet.end === end).length
+    return count === 0 ? [] : [`${count} ${end}`]
+  })
+  const missed = trace.lost === 0 ? '' : `; ${countOf(trace.lost, 'event')} found no room, so hops may be missing`
+  return print(options, { packets: ways, moves, lost: trace.lost },
+    [...lines, ...moveLines, `${countOf(packets.length, 'packet')}${ends.length === 0 ? '' : `: ${ends.join(', ')}`}${missed}`])
+}
+
+function textOf(packet: TracedPacket | undefined): string {
+  const first = packet?.hops[0]
+  return first?.at === 'in' ? first.text : ''
+}
+
+function hopOf(client: WatchClient, packet: TracedPacket, event: PlacedEvent): Hop & Record<string, unknown> {
+  const { time, node, id: _, ...rest } = event
+  return { us: round(time - packet.start), node: client.nameOf(node), what: hopText(client, packet, event), ...rest }
+}
+
+function hopText(client: WatchClient, packet: TracedPacket, event: PlacedEvent): string {
+  switch (event.at) {
+    case 'in':
+      return event.port === 'link' ? `in from ${client.nameOf(event.peer)}` : `in at the ${event.port} port`
+    case 'out': {
+      if (event.port !== 'link') return `out of the ${event.port} port, ${event.macs}${changeOf(packet, event.text)}`
+      const isReplica = !packet.hops.some((hop) => hop.node === event.node && hop.at === 'chain') &&
+        packet.hops.some((hop) => hop.at === 'step' && hop.replica === event.node)
+      return `${isReplica ? 'released by the replica ' : ''}to ${client.nameOf(event.peer)}`
+    }
+    case 'refused':
+      return `dropped: the port ${event.port === 'link' ? `to ${client.nameOf(event.peer)} ` : ''}has no room`
+    case 'chain': {
+      const steps = event.steps.map(({ nf, verdict, counters }) => {
+        const risen = Object.entries(counters).map(([name, by]) => `${name} +${by}`).join(', ')
+        return `${nf} ${verdict}${risen === '' ? '' : ` (${risen})`}`
+      })
+      const flow = event.flow === 0 ? '' : `, epoch ${event.epoch}`
+      const emitted = event.emitted === 0 ? '' : `; ${countOf(event.emitted, 'packet')} of its own`
+      const end = event.verdict === 'drop' ? [`dropped: ${event.reason}`]
+        : event.verdict === 'taken' ? ['kept: the flow is not here, or moves'] : []
+      const changed = event.becomes === undefined ? '' : `; it is ${event.becomes} from here on`
+      return `${[...steps, ...end].join('; ')}${emitted}${flow}${changed}`
+    }
+    case 'drop':
+      return `dropped: ${event.reason}`
+    case 'held':
+      return `held: ${heldWhy[event.phase] ?? event.phase}`
+    case 'step':
+      return `its step goes to the replica ${client.nameOf(event.replica)}`
+    case 'message':
+      return event.name
+  }
+}
+
+/** What it looks like now, if not as it came. */
+function changeOf(packet: TracedPacket, text: string): string {
+  return text === textOf(packet) ? '' : `: ${text}`
+}
+
+const round = (us: number): number => Math.round(us * 10) / 10
