@@ -157,10 +157,10 @@ ${more}`
       .map(({ time, text }) => `${Date.parse(time) - since} ms ${text}`).join('; ')
   }
 
-  /** As much TCP as goes through, for some seconds. */
+  /** Many small datagrams for some seconds: they cost more than as many bytes of TCP. What of them is lost does not matter. */
   async load(seconds: number): Promise<void> {
     const iperf = spawn('ip', ['netns', 'exec', this.#client,
-      'iperf3', '-c', HOSTS[0], '-p', `${Port.iperf + 4}`, '-t', `${seconds}`, '-P', '4'], { stdio: 'ignore' })
+      'iperf3', '-c', HOSTS[0], '-p', `${Port.iperf + 4}`, '-t', `${seconds}`, '-u', '-b', '20M', '-l', '100', '-P', '2'], { stdio: 'ignore' })
     this.#children.add(iperf)
     const status = await new Promise((resolve) => { iperf.on('close', resolve) })
     this.#children.delete(iperf)

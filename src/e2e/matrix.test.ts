@@ -139,10 +139,10 @@ test('a network function is updated, to another layout of its state', { skip: fu
 })
 
 test('the number of runtimes follows the load', { skip: fullSkip, timeout: 240_000 }, async (context) => {
-  const bed = await Bed.make(context, { runtimes: 1, more: 'scale: { min: 1, max: 3, low: 0.2, high: 0.3, pause: 2 }' })
+  const bed = await Bed.make(context, { runtimes: 1, more: 'scale: { min: 1, max: 3, low: 0.09, high: 0.12, pause: 2 }' })
   const runtimes = async (): Promise<number> => (await bed.runtimes()).length
-  await bed.under(context, { downloads: 40, iperfSeconds: 60 }, async () => {
-    const load = bed.load(10)
+  await bed.under(context, { downloads: 8, keepAlive: 2, webSockets: 2, streams: 1, iperfSeconds: 0 }, async () => {
+    const load = bed.load(15)
     await bed.cluster.until('there are more', async () => await runtimes() > 1, 15_000)
     await load
     await bed.cluster.until('one is left', async () => await runtimes() === 1, 60_000)
