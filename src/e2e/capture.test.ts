@@ -16,8 +16,10 @@ const skip = process.platform !== 'linux' ? 'ports to real links need Linux'
 
 /** More would take too long. */
 const PACKETS_MAX = 5_000
-/** A capture is played in so many seconds, if it is longer: what comes faster than a flow is opened is held, and not without bound. */
+/** A capture is played in so many seconds, if it is longer, and with so many packets per second: what comes before its flow is open is
+ * held, and not without bound. */
 const PLAY_SECONDS = 15
+const PACKETS_PER_SECOND = 150
 const captures = corpusCaptures().filter(({ linkType, packets }) => linkType === 'ether' && packets <= PACKETS_MAX)
 
 const settings = `
@@ -27,10 +29,10 @@ timeouts: { tcpOpening: 1000000, tcp: 1000000, tcpClosed: 1000000, udp: 1000000,
 
 type Known = Pick<FlowLine, 'packets' | 'bytes' | 'state'>
 
-test('captures through a cluster', { skip, timeout: 1_200_000 }, async (context) => {
+test('captures through a cluster', { skip, timeout: 3_000_000 }, async (context) => {
   assert.ok(captures.length > 10)
   for (const { name, path, packets } of captures) {
-    await context.test(name, { timeout: 90_000 }, async (own) => {
+    await context.test(name, { timeout: 120_000 }, async (own) => {
       const cluster = new TestCluster('capture')
       own.after(() => { cluster.close() })
       const config = cluster.write('run.yaml', settings)
@@ -46,16 +48,18 @@ test('captures through a cluster', { skip, timeout: 1_200_000 }, async (context)
         const endpoint = ({ address, port }: typeof a): string => `${address.includes(':') ? `[${address}]` : address}:${port}`
         expected.set(`${protocol} ${vlan} ${endpoint(a)} ${endpoint(b)}`, { packets: count, bytes, state })
       }
+      const seconds = Math.max(0.001, last - first)
+      const speed = Math.min(Math.max(1, seconds / PLAY_SECONDS), PACKETS_PER_SECOND * seconds / packets)
       cluster.must('up', cluster.write('cluster.yaml', `name: capture
 ${settings}
-ingress: { type: capture, input: ${JSON.stringify(path)}, speed: ${Math.max(1, (last - first) / PLAY_SECONDS)} }
+ingress: { type: capture, input: ${JSON.stringify(path)}, speed: ${speed} }
 egress: { type: none }
 runtimes: 3
 `), '--detach')
       await cluster.until('all has been played', async () => {
         const { nodes } = await cluster.status()
         return nodes[0].status?.external?.rxFrames === packets && nodes.every(({ status: of }) => of?.workload.buffered === 0)
-      }, 40_000)
+      }, 60_000)
       // What is in the links has arrived when two looks see the same.
       let seen = -1
       await cluster.until('it has arrived', async () => {
