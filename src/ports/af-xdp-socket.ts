@@ -69,11 +69,13 @@ const RING_HEADER_BYTES = sys.PAGE_BYTES
 /** A protocol that no frame has (reserved, RFC 1701): the socket that watches the interface gets nothing. */
 const NO_PROTOCOL = 0xffff
 /**
- * How often a queue that is taken is asked for, and how long to wait in between: the kernel takes its time, some 20 ms, to let go of the
+ * How often a queue that is taken is asked for, and how long to wait in between: the kernel takes its time, some 20 to 100 ms, to let go of the
  * sockets of a port that has been closed, or of a process that has died.
  */
-const BUSY_TRIES = 60
+const BUSY_TRIES = 200
 const BUSY_MS = 5
+/** Nobody ever wakes who waits here. */
+const sleeper = new Int32Array(new SharedArrayBuffer(4))
 
 /** One ring, as it lies in the arena. Positions are words of it (indices into `i32`), and so is where the entries begin. */
 export interface XdpRing {
@@ -369,7 +371,7 @@ function wholePages(bytes: number): number {
 function untilFree(isPatient: boolean, action: () => number): number {
   let result = action()
   for (let i = 0; isPatient && isTaken(result) && i < BUSY_TRIES; i++) {
-    sys.waitForInput([], BUSY_MS)
+    Atomics.wait(sleeper, 0, 0, BUSY_MS)
     result = action()
   }
   return result
