@@ -2,7 +2,7 @@
  * Controller process: watches the nodes of a cluster on this machine, brings the cluster to where it should be, and takes the commands of
  * people. What it decides and how is `src/controller`; here are its store, its connections to the nodes, the launcher, and a clock.
  *
- *     nodes ◀─ Report, Command ─ node watch ─▶ controller ◀─▶ store (SQLite in the folder, or etcd)
+ *     nodes ◀─ Report, Command ─ connections ─▶ controller ◀─▶ store (SQLite in the folder, or etcd)
  *                                                  │
  *     processes of nodes ◀───── local launcher ◀───┘──▶ observer ─▶ events
  *
@@ -30,7 +30,7 @@ import { LineRpcServer } from './line-rpc.ts'
 import { LocalLauncher } from './local-launcher.ts'
 import { startError, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 import { NodeExit } from './node-process.ts'
-import { NodeWatch } from './node-watch.ts'
+import { NodeConnections } from './node-connections.ts'
 import { operatorMethods } from './operator.ts'
 import { QuarantineKeeper } from './quarantine-keeper.ts'
 import { EtcdStore } from './stores/etcd-store.ts'
@@ -70,11 +70,11 @@ export class ControllerProcess {
   readonly folder: ClusterFolder
   readonly identity: ClusterIdentity
   readonly events: EventLog
-  readonly watch: NodeWatch
+  readonly connections: NodeConnections
   readonly launcher: LocalLauncher
   /** Why a node could not be started, the last time it was tried. */
   startFailure: CodedError | undefined
-  readonly #store: (Store & { close(): unknown }) | undefined
+  readonly #store: Store & { close(): unknown }
   readonly #rpc: LineRpcServer
   readonly #observer: ClusterObserver
   readonly #quarantines: QuarantineKeeper
@@ -87,7 +87,7 @@ export class ControllerProcess {
   #isEnding = false
   #apiTimer: NodeJS.Timeout | undefined
   #apiProblem = ''
-  #controller: Controller | undefined
+  readonly #controller: Controller
   #term = 0
 
   private constructor(options: ControllerProcessOptions, store: Store & { close(): unknown }) {
@@ -98,10 +98,10 @@ export class ControllerProcess {
     this.identity = identity
     this.#store = store
     this.events = new EventLog(folder.eventsFile)
-    this.watch = new NodeWatch({
+    this.connections = new NodeConnections({
       folder, controller: name,
-      onReport: (report) => { this.#controller?.receive(report, systemClock.now()) },
-      onHello: (hello) => { if (this.#mayBegin()) this.#controller?.hello(hello, systemClock.now()) },
+      onReport: (report) => { this.#controller.receive(report, systemClock.now()) },
+      onHello: (hello) => { if (this.#mayBegin()) this.#controller.hello(hello, systemClock.now()) },
     })
     this.launcher = new LocalLauncher({
       folder, launcher, switches: switchMembers(identity, folder),
@@ -112,9 +112,9 @@ export class ControllerProcess {
     this.#observer = new ClusterObserver((event, text, fields) => { this.events.add(event, text, fields) },
       (node) => this.nameOf(node), (node) => this.#bootMsOf(node))
     this.#quarantines = new QuarantineKeeper({
-      folder, links: this.watch,
-      quarantine: (node, incarnation, keys, isSuspect) => { this.watch.quarantine(node, incarnation, keys, isSuspect) },
-      processOf: (incarnation) => [...this.launcher.processes.values()].find((one) => one.kind === 'runtime' && one.incarnation === incarnation),
+      folder, links: this.connections,
+      quarantine: (node, incarnation, keys, isSuspect) => { this.connections.quarantine(node, incarnation, keys, isSuspect) },
+      processOf: (incarnation) => this.launcher.processOfRuntime(incarnation),
       onQuarantined: (text, fields) => { this.events.add('flow-quarantined', text, fields) },
     })
     this.#controller = new Controller({
@@ -142,7 +142,7 @@ export class ControllerProcess {
     await this.#api.open()
     await this.#openTcp()
     const poll = setInterval(() => { this.#poll() }, POLL_MS)
-    const heartbeat = setInterval(() => { this.watch.tick() }, HEARTBEAT_MS)
+    const heartbeat = setInterval(() => { this.connections.tick() }, HEARTBEAT_MS)
     try {
       return await this.#ended.promise
     } finally {
@@ -150,11 +150,11 @@ export class ControllerProcess {
       clearInterval(heartbeat)
       this.#isEnding = true
       clearTimeout(this.#apiTimer)
-      this.#controller?.resign(systemClock.now())
+      this.#controller.resign(systemClock.now())
       await this.#api.close()
       this.#rpc.close()
-      this.watch.close()
-      await this.#store?.close()
+      this.connections.close()
+      await this.#store.close()
     }
   }
 
@@ -196,7 +196,7 @@ export class ControllerProcess {
 
   /** Name of the controller that leads, as far as this one knows. */
   get leader(): string {
-    return this.#controller?.leader ?? ''
+    return this.#controller.leader ?? ''
   }
 
   /** @throws CodedError `NF_NOT_LEADER` where it does not lead, or does not know the cluster yet */
@@ -209,12 +209,12 @@ export class ControllerProcess {
   }
 
   view(): ClusterView | undefined {
-    return this.#controller?.view(systemClock.now())
+    return this.#controller.view(systemClock.now())
   }
 
   /** Asks for something, and waits until it stands in the store. @throws CodedError why not */
   async intend(intent: Intent): Promise<void> {
-    if (!this.isLeader || this.#controller === undefined) throw refusalOf('not-leader')
+    if (!this.isLeader) throw refusalOf('not-leader')
     const id = this.#controller.operate(intent)
     const outcome = await new Promise<'done' | IntentRefusal | undefined>((resolve) => {
       const timer = setTimeout(() => {
@@ -239,9 +239,9 @@ export class ControllerProcess {
 
   /** The process of a node that there is now. */
   processOf({ id, incarnation }: Pick<SwitchView | RuntimeView, 'id' | 'incarnation'>): ProcessEntry | undefined {
-    const node = this.watch.node(id)
+    const node = this.connections.node(id)
     const entry = node?.incarnation === incarnation ? this.launcher.processes.get(node.pid) : undefined
-    return entry ?? [...this.launcher.processes.values()].find((one) => one.kind === 'runtime' && one.incarnation === incarnation)
+    return entry ?? this.launcher.processOfRuntime(incarnation)
   }
 
   bootMs(pid: number): number {
@@ -252,7 +252,6 @@ export class ControllerProcess {
 
   #poll(): void {
     const controller = this.#controller
-    if (controller === undefined) return
     const now = systemClock.now()
     this.launcher.tick()
     controller.poll(now)
@@ -285,7 +284,7 @@ export class ControllerProcess {
   #endStrangers({ switches, cluster }: ClusterView, term: number): void {
     for (const entry of this.launcher.processes.values()) {
       if (entry.kind !== 'switch') continue
-      const incarnation = this.watch.incarnationOf(entry.pid)
+      const incarnation = this.connections.incarnationOf(entry.pid)
       const isMeant = incarnation === 0 || incarnation > cluster.incarnation || switches.some((one) => one.incarnation === incarnation)
       if (!isMeant) this.launcher.stop(term, entry)
     }
@@ -298,9 +297,9 @@ export class ControllerProcess {
 
   #processEnded(entry: ProcessEntry, end: NodeEnd | undefined): void {
     const { id, name: node, pid } = entry
-    const incarnation = entry.incarnation || this.watch.incarnationOf(pid)
+    const incarnation = entry.incarnation || this.connections.incarnationOf(pid)
     if (end !== undefined) this.#quarantines.ended(incarnation, end)
-    if (incarnation !== 0) this.#controller?.ended(id, incarnation)
+    if (incarnation !== 0) this.#controller.ended(id, incarnation)
     this.#bootMs.delete(pid)
     // The end of a process that nobody waits for any more is no news.
     if (end?.status === NodeExit.ended || end?.status === NodeExit.fenced || !this.isLeader) return
@@ -313,7 +312,7 @@ export class ControllerProcess {
   }
 
   #bootMsOf(id: number): number {
-    const node = this.watch.node(id)
+    const node = this.connections.node(id)
     const entry = node === undefined ? undefined : this.launcher.processes.get(node.pid)
     if (entry === undefined) return 0
     const ms = Date.now() - entry.startedAt

@@ -54,6 +54,11 @@ export class LocalLauncher implements Launcher {
     return this.#known
   }
 
+  /** The process of this life of a runtime. */
+  processOfRuntime(incarnation: number): ProcessEntry | undefined {
+    return [...this.#known.values()].find((one) => one.kind === 'runtime' && one.incarnation === incarnation)
+  }
+
   /** How often a node of this name has been started by this controller. */
   startsOf(name: string): number {
     return this.#starts.get(name) ?? 0

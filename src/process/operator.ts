@@ -153,7 +153,7 @@ class Operator {
   }
 
   #ask<T>({ id }: { readonly id: number }, method: string, params: Record<string, unknown> = {}, timeoutMs?: number): Promise<T> {
-    return this.#host.watch.call<T>(id, this.#host.nameOf(id), method, params, timeoutMs)
+    return this.#host.connections.call<T>(id, this.#host.nameOf(id), method, params, timeoutMs)
   }
 
   async status(): Promise<ClusterStatus> {

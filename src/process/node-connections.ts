@@ -1,5 +1,5 @@
 /**
- * Node watch: a controller's connections to the nodes of its cluster on this machine. It finds them by their sockets, whoever has started
+ * Node connections: those of a controller to the nodes of its cluster on this machine. It finds them by their sockets, whoever has started
  * them; asks each for a report once per heartbeat; and carries commands there. Nothing is promised: what is lost is said again.
  */
 
@@ -11,7 +11,7 @@ import { LineRpcClient, type RpcParams } from './line-rpc.ts'
 import type { ReportAnswer } from './node-process.ts'
 import type { NodeStatus } from './node-status.ts'
 
-export interface NodeWatchOptions {
+export interface NodeConnectionsOptions {
   readonly folder: ClusterFolder
   readonly controller: string
   onReport(report: Report): void
@@ -19,14 +19,14 @@ export interface NodeWatchOptions {
 }
 
 /** A node whose process answers. */
-export interface WatchedNode {
+export interface ConnectedNode {
   readonly id: number
   readonly kind: NodeStatus['kind']
   readonly pid: number
   incarnation: number
 }
 
-interface Peer extends WatchedNode {
+interface Peer extends ConnectedNode {
   readonly client: LineRpcClient
   isAsked: boolean
 }
@@ -36,8 +36,8 @@ const LIVES_MAX = 1024
 /** A socket at which somebody is expected to answer who does not is left alone for so long. */
 const ANSWER_MS = 2_000
 
-export class NodeWatch implements NodeLinks {
-  readonly #options: NodeWatchOptions
+export class NodeConnections implements NodeLinks {
+  readonly #options: NodeConnectionsOptions
   readonly #peers = new Map<number, Peer>()
   readonly #connecting = new Set<number>()
   /** Incarnations by pid, also of processes that are gone. */
@@ -45,11 +45,11 @@ export class NodeWatch implements NodeLinks {
   #scanAt = 0
   #isOpen = true
 
-  constructor(options: NodeWatchOptions) {
+  constructor(options: NodeConnectionsOptions) {
     this.#options = options
   }
 
-  node(id: number): WatchedNode | undefined {
+  node(id: number): ConnectedNode | undefined {
     return this.#peers.get(id)
   }
 
