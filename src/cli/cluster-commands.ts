@@ -75,7 +75,10 @@ export async function flowsCommand(filter: readonly string[],
   const right = { align: 'right' } as const
   const lines = tableLines([['NODE', 'PROTOCOL', 'A', 'B', 'PHASE', 'EPOCH', 'PACKETS', 'BYTES'], ...rows],
     [{}, {}, {}, {}, {}, right, right, right])
-  const stateLines = state ? list.flows.map((flow) => `${flow.a} ${flow.b} ${JSON.stringify(flow.state)}`) : []
+  const stateLines = state ? list.flows.flatMap((flow) => [
+    `${flow.a} ${flow.b} ${JSON.stringify(flow.state)}`,
+    ...(flow.replicas ?? []).map((kept) => `  at its replica ${kept.node}, ${countOf(kept.packets, 'packet')}: ${JSON.stringify(kept.state)}`),
+  ]) : []
   const shown = list.total > list.flows.length ? `, ${list.flows.length} shown` : ''
   return print(options, list, [...lines, ...stateLines, `${countOf(list.total, 'flow')}${shown}`])
 }

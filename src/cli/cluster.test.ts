@@ -193,6 +193,13 @@ replication: commit
 limits: { flows: 4096, packets: 2048 }
 `), '--detach')
   await cluster.until('all flows are open', async () => (await cluster.flows('udp')).length === 30)
+  const { flows } = await cluster.ask<{ flows: ClusterFlow[] }>('Flows', { state: true })
+  for (const { node, replicas = [], packets = 0 } of flows) {
+    // A runtime is asked after the other, while packets come.
+    assert.deepEqual(replicas.map((replica) => [replica.epoch, replica.node !== node]), [[1, true]])
+    const monitor = replicas[0].state.monitor as { packets: readonly number[] }
+    assert.ok(replicas[0].packets > 0 && Math.abs(replicas[0].packets - packets) < 1000 && monitor.packets[0] === replicas[0].packets)
+  }
   const before = (await cluster.flows('')).filter(({ node }) => node === 'runtime-2')
   assert.ok(before.length > 0)
   cluster.must('kill', 'runtime-2')

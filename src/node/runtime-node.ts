@@ -465,6 +465,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get keptOutputs() { return (coordinator as Coordinator).protection.steps.kept },
     /** Counts of moves out, in and of closings. */
     replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
+    /** A flow of another runtime as its replica here has it, or null. */
+    replicaOf: (flow: number) => (coordinator as Coordinator).replicas.kept(flow),
     /** Flows of other runtimes whose replicas are here. */
     get replicas() { return (coordinator as Coordinator).replicas.size },
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },

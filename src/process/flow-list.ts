@@ -2,11 +2,13 @@
  * Flow list: the flows that a node knows, as people and programs see them (`ListFlows`).
  */
 
+import { CodedError } from '../base/coded-error.ts'
 import { FlowRecord, keyVersion, keyVlanOuter } from '../flow/flow-record.ts'
 import type { Arena } from '../memory/arena.ts'
 import { formatAddress } from '../memory/struct.ts'
 import type { RuntimeNode } from '../node/runtime-node.ts'
 import type { SwitchNode } from '../node/switch-node.ts'
+import { readSnapshot } from '../runtime/flow-snapshot.ts'
 import { ipProtocolName } from '../wire/ipv4.ts'
 import { flowLine } from './run-lines.ts'
 
@@ -27,6 +29,15 @@ export interface ListedFlow {
   readonly bytes?: number
   /** What each network function knows of it. */
   readonly state?: Readonly<Record<string, unknown>>
+}
+
+/** A flow as a replica of it has it: as it was when its owner last told. */
+export interface ListedReplica {
+  readonly flow: number
+  readonly epoch: number
+  readonly packets: number
+  readonly bytes: number
+  readonly state: Readonly<Record<string, unknown>>
 }
 
 export interface FlowListOptions {
@@ -68,6 +79,29 @@ export function listFlows(arena: Arena, node: RuntimeNode | SwitchNode, options:
     flows.push({ flow, epoch, phase, owner, ...names, packets, bytes, ...options.isStateWanted && { state } })
   }
   return { total, flows }
+}
+
+/**
+ * What the replicas that a runtime keeps know of these flows. Those of which it has none are left out.
+ *
+ * @throws CodedError `NF_LIMIT` when there is not one free record to read them in
+ */
+export function listReplicas({ engine, replicaOf }: RuntimeNode, flows: readonly number[]): ListedReplica[] {
+  const { slab, layoutHash } = engine
+  const block = slab.take()
+  if (block === 0) throw new CodedError('NF_LIMIT', 'a runtime that is full of flows has no room to read a replica in', 'Raise limits.flows')
+  try {
+    return flows.flatMap((flow) => {
+      const kept = replicaOf(flow)
+      if (kept === null) return []
+      return readSnapshot(engine, layoutHash, kept.snapshot, block, (record) => {
+        const { packets, bytes, state } = flowLine(engine, record, 'finished')
+        return { flow, epoch: kept.epoch, packets, bytes, state }
+      })
+    })
+  } finally {
+    slab.give(block)
+  }
 }
 
 /** Protocol and endpoints of the flow key at a word index. */

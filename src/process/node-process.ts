@@ -37,7 +37,7 @@ import { ControlNetwork } from './control-network.ts'
 import { checkAgainst } from './config-problem.ts'
 import { Executor } from './executor.ts'
 import { createExternalPort, type ExternalPort } from './external-port.ts'
-import { listFlows } from './flow-list.ts'
+import { listFlows, listReplicas } from './flow-list.ts'
 import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 import { NodeLink } from './node-link.ts'
@@ -122,6 +122,7 @@ export class NodeProcess {
       SetMigrationTarget: (params) => this.#setMigrationTarget(params),
       Drain: (params) => this.#drain(params),
       ListFlows: (params) => this.#listFlows(params),
+      ListReplicas: ({ flows }) => (this.#runtime === undefined ? [] : listReplicas(this.#runtime, flows as number[])),
       ...this.#watcher.methods,
       Shutdown: () => { setImmediate(() => { this.stop() }) },
     })

@@ -8,7 +8,7 @@ import { CodedError } from '../base/coded-error.ts'
 import type { RuntimeView, SwitchView } from '../controller/cluster-view.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
 import { answers, type ControllerProcess } from './controller-process.ts'
-import type { FlowList, ListedFlow } from './flow-list.ts'
+import type { FlowList, ListedFlow, ListedReplica } from './flow-list.ts'
 import type { RpcMethods } from './line-rpc.ts'
 import { nearestName } from './nearest-name.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
@@ -82,7 +82,11 @@ export interface UpdateResult {
 }
 
 /** A flow of the list, with the name of where it lives. */
-export type ClusterFlow = ListedFlow & { readonly node: string }
+export interface ClusterFlow extends ListedFlow {
+  readonly node: string
+  /** What its replicas know, when states are wanted and there are any. */
+  readonly replicas?: readonly (Omit<ListedReplica, 'flow'> & { readonly node: string })[]
+}
 
 const FLOWS_MAX = 100_000
 const POLL_MS = 20
@@ -205,8 +209,23 @@ class Operator {
         throw error
       }),
     })))
-    const flows = lists.flatMap(({ name, list }) => list.flows.map((flow) => ({ ...flow, node: name })))
-    return { total: lists.reduce((sum, { list }) => sum + list.total, 0), flows: flows.slice(0, limit) }
+    const flows: ClusterFlow[] = lists.flatMap(({ name, list }) => list.flows.map((flow) => ({ ...flow, node: name }))).slice(0, limit)
+    const total = lists.reduce((sum, { list }) => sum + list.total, 0)
+    return { total, flows: isStateWanted && flows.length > 0 ? await this.#besideReplicas(flows) : flows }
+  }
+
+  /** The flows, with what their replicas know of them. */
+  async #besideReplicas(flows: readonly ClusterFlow[]): Promise<ClusterFlow[]> {
+    const wanted = flows.map(({ flow }) => flow)
+    const lists = await Promise.all(this.#host.leaderView().runtimes.filter(answers).map(async ({ id }) => {
+      const kept = await this.#ask<ListedReplica[]>({ id }, 'ListReplicas', { flows: wanted }).catch(() => [])
+      return kept.map((replica) => ({ node: this.#host.nameOf(id), ...replica }))
+    }))
+    const byFlow = Map.groupBy(lists.flat(), ({ flow }) => flow)
+    return flows.map((one) => {
+      const replicas = byFlow.get(one.flow)?.map(({ flow: _, ...replica }) => replica)
+      return replicas === undefined ? one : { ...one, replicas }
+    })
   }
 
   /** Orders a runtime to move flows to another one; they move one after another, at once. */

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict'
 import { CodedError } from '../base/coded-error.ts'
 import { Random } from '../base/random.ts'
 import { chain, defineNf, inExtent, struct, text, time, u16, u32, u64, Verdict } from '../nf/index.ts'
+import type { Struct } from '../memory/struct.ts'
+import { readSnapshot } from './flow-snapshot.ts'
 import type { AnyNfDefinition } from '../nf/definition.ts'
 import {
   buildFragments, buildFrame, gate, payloads, recorder, saw, sideCounter, TcpConversation, TEST_START_US, TestRuntime, type TestRuntimeOptions,
@@ -121,6 +123,33 @@ test('exporting alone changes nothing, and says the same each time', () => {
   assert.equal(payloads(runtime.outputs).length, 6)
   runtime.finish()
   runtime.dispose()
+})
+
+test('a snapshot is looked at without becoming a flow', () => {
+  const source = filled()
+  const keeper = new TestRuntime([rich, gate(), recorder()], { seed: 77 })
+  const { engine } = keeper
+  const [{ state: expected }] = source.result().flows
+  const [snapshot] = source.exportFlows(false)
+  const block = engine.slab.take()
+  const before = inventory(keeper)
+  const look = (bytes: Uint8Array): unknown => readSnapshot(engine, engine.layoutHash, bytes, block, (record) =>
+    (rich.flowState as Struct<any>).decode(engine, record + engine.chain.nfs[0].stateOffset))
+  assert.deepEqual(look(snapshot), expected.rich)
+  assert.ok((expected.rich as { last: unknown }).last !== null)
+  for (const at of [9, 40, snapshot.length - 1]) {
+    const damaged = snapshot.slice()
+    damaged[at] ^= 1
+    assert.throws(() => look(damaged), { code: 'NF_SNAPSHOT' })
+  }
+  assert.throws(() => readSnapshot(engine, engine.layoutHash ^ 1, snapshot, block, () => 0), { code: 'NF_SNAPSHOT' })
+  assert.throws(() => readSnapshot(engine, engine.layoutHash, snapshot, block, () => { throw new Error('mine') }), /mine/)
+  assert.deepEqual(inventory(keeper), before)
+  engine.slab.give(block)
+  keeper.finish()
+  source.finish()
+  keeper.dispose()
+  source.dispose()
 })
 
 test('a flow that moves to another clock has its times moved; what is left of its timers stays', () => {

@@ -375,6 +375,34 @@ export function installSnapshot({ arena, extents, pool, chain, fragments }: Snap
   return { held, early }
 }
 
+/**
+ * Lays the record of a snapshot of this chain's layout, and its extents, where they can be read, and takes them away again. No flow of it is
+ * here: times and timers are as they came, held packets are left out, and extents for which there is no room read as absent.
+ *
+ * @param block an empty record block
+ * @throws CodedError `NF_SNAPSHOT` for what is damaged or another chain's
+ */
+export function readSnapshot<T>({ arena: { i32, u8 }, extents, chain }: Pick<SnapshotParts, 'arena' | 'extents' | 'chain'>, own: number,
+    snapshot: Uint8Array, block: number, read: (record: number) => T): T {
+  const view = check(snapshot)
+  if (view.getInt32(12, true) !== own) damaged('was taken from another chain')
+  u8.set(snapshot.subarray(HEADER_BYTES, HEADER_BYTES + chain.recordBytes), block)
+  let at = HEADER_BYTES + chain.recordBytes
+  const heads: number[] = []
+  for (const field of extentWords(chain)) {
+    const blocks = view.getUint32(at, true)
+    const head = blocks > extents.available ? 0 : extents.importChain(snapshot, at + 4, blocks)
+    heads.push(head)
+    i32[(block + field) >> 2] = head
+    at += 4 + blocks * extents.blockBytes
+  }
+  try {
+    return read(block)
+  } finally {
+    for (const head of heads) extents.giveChain(head)
+  }
+}
+
 function moveTime(f64: Float64Array, offset: number, delta: number): void {
   if (f64[offset >> 3] !== 0) f64[offset >> 3] += delta
 }

@@ -112,6 +112,14 @@ export class Replicas {
     return this.#replicas.has(flow)
   }
 
+  /** The flow as it is kept here: what its owner has told of last. Null for one that is not kept. */
+  kept(flow: number): { readonly epoch: number, readonly owner: number, readonly snapshot: Uint8Array } | null {
+    const replica = this.#replicas.get(flow)
+    if (replica === undefined) return null
+    const { epoch, owner, words, snapshotBytes } = replica
+    return { epoch, owner, snapshot: new Uint8Array(words.buffer, words.byteOffset, snapshotBytes) }
+  }
+
   /** Where the owner of a flow that is kept here is moving it, 0 for nowhere. */
   movingTo(flow: number): number {
     return this.#replicas.get(flow)?.movingTo ?? 0
