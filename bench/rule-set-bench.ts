@@ -17,7 +17,8 @@ import {
   disturbPacket, PACKET_WORDS, randomRules, ruleKinds, writePacket,
 } from '../src/nfs/firewall/random-rules.ts'
 import { RuleSet } from '../src/nfs/firewall/rule-set.ts'
-import { prefixMask, RuleAction, type AddressPrefix, type NumberRange, type Rule } from '../src/nfs/firewall/rule.ts'
+import { RuleAction, type AddressPrefix, type NumberRange, type Rule } from '../src/nfs/firewall/rule.ts'
+import { prefixMask } from '../src/wire/address-text.ts'
 
 const PACKETS = 1024
 const LONG_LIST_PACKETS = 64

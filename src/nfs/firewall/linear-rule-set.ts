@@ -13,8 +13,9 @@
  */
 
 import {
-  prefixMask, prefixWord, protocolHasPorts, type AddressPrefix, type NumberRange, type Rule,
+  prefixWord, protocolHasPorts, type AddressPrefix, type NumberRange, type Rule,
 } from './rule.ts'
+import { prefixMask } from '../../wire/address-text.ts'
 
 const IPV4_LINE_WORDS = 13
 const IPV6_LINE_WORDS = 25

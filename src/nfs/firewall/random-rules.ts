@@ -11,7 +11,8 @@
  */
 
 import type { Random } from '../../base/random.ts'
-import { prefixMask, RuleAction, type AddressPrefix, type NumberRange, type Rule } from './rule.ts'
+import { RuleAction, type AddressPrefix, type NumberRange, type Rule } from './rule.ts'
+import { prefixMask } from '../../wire/address-text.ts'
 
 export type RuleKind = 'acl' | 'firewall' | 'ipc'
 

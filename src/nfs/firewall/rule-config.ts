@@ -18,7 +18,8 @@
 
 import { z } from 'zod'
 import { CodedError } from '../../base/coded-error.ts'
-import { prefixMask, protocolHasPorts, RuleAction, type AddressPrefix, type NumberRange, type Rule } from './rule.ts'
+import { protocolHasPorts, RuleAction, type AddressPrefix, type NumberRange, type Rule } from './rule.ts'
+import { prefixMask, readIpv4, readIpv6 } from '../../wire/address-text.ts'
 import { RULES_MAX } from './rule-set.ts'
 
 const actionOf = { accept: RuleAction.Accept, drop: RuleAction.Drop, reset: RuleAction.Reset } as const
@@ -274,35 +275,4 @@ function readPrefix(value: unknown): AddressPrefix | string {
   const prefix: AddressPrefix = { version, word0, word1, word2, word3, length }
   const isClear = words.every((word, level) => (word & ~prefixMask(length, level)) === 0)
   return isClear ? prefix : ` has bits set behind its first ${length}`
-}
-
-/** One word, or `null`. Numbers with leading zeros are refused: some programs read them as octal. */
-function readIpv4(text: string): number[] | null {
-  const parts = text.split('.')
-  if (parts.length !== 4) return null
-  let word = 0
-  for (const part of parts) {
-    if (!/^(0|[1-9][0-9]{0,2})$/.test(part) || Number(part) > 255) return null
-    word = (word << 8) | Number(part)
-  }
-  return [word]
-}
-
-/** Four words, or `null`. RFC 4291 §2.2: groups, `::` once, an IPv4 address in place of the last two groups. */
-function readIpv6(text: string): number[] | null {
-  const halves = text.split('::')
-  if (halves.length > 2) return null
-  const groups = halves.map((half) => half === '' ? [] : half.split(':'))
-  const last = groups[groups.length - 1]
-  if (last.length > 0 && last[last.length - 1].includes('.')) {
-    const ipv4 = readIpv4(last.pop() as string)
-    if (ipv4 === null) return null
-    last.push((ipv4[0] >>> 16).toString(16), (ipv4[0] & 0xffff).toString(16))
-  }
-  const given = groups[0].length + (groups[1]?.length ?? 0)
-  if (halves.length === 1 ? given !== 8 : given > 7) return null
-  const all = [...groups[0], ...new Array<string>(8 - given).fill('0'), ...(groups[1] ?? [])]
-  if (!all.every((group) => /^[0-9a-fA-F]{1,4}$/.test(group))) return null
-  const numbers = all.map((group) => parseInt(group, 16))
-  return [0, 2, 4, 6].map((at) => (numbers[at] << 16) | numbers[at + 1])
 }

@@ -13,9 +13,10 @@
 
 import { CodedError } from '../../base/coded-error.ts'
 import {
-  portProtocols, prefixCovers, prefixMask, prefixWord, protocolHasPorts, ruleHasFamily,
+  portProtocols, prefixCovers, prefixWord, protocolHasPorts, ruleHasFamily,
   type AddressPrefix, type NumberRange, type Rule,
 } from './rule.ts'
+import { prefixMask } from '../../wire/address-text.ts'
 
 /** Up to here rows are plain words; measured: blocks pay from a few words on. */
 const FLAT_RULES_MAX = 128

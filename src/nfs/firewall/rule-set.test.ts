@@ -4,7 +4,8 @@ import { CodedError } from '../../base/coded-error.ts'
 import { Random } from '../../base/random.ts'
 import { LinearRuleSet } from './linear-rule-set.ts'
 import { disturbPacket, PACKET_WORDS, randomRules, ruleKinds, writePacket } from './random-rules.ts'
-import { prefixMask, prefixWord, RuleAction, type AddressPrefix, type NumberRange, type Rule } from './rule.ts'
+import { prefixWord, RuleAction, type AddressPrefix, type NumberRange, type Rule } from './rule.ts'
+import { prefixMask } from '../../wire/address-text.ts'
 import { RuleSet } from './rule-set.ts'
 
 const anything: Rule = {

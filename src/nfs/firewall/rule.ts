@@ -8,6 +8,8 @@
  * - A rule that names a port matches only protocols that have ports (see {@link protocolHasPorts}).
  */
 
+import { prefixMask } from '../../wire/address-text.ts'
+
 /** What a rule does with the flow that it matches. */
 export const RuleAction = { Accept: 0, Drop: 1, Reset: 2 } as const
 export type RuleAction = (typeof RuleAction)[keyof typeof RuleAction]
@@ -68,13 +70,6 @@ export function prefixWord(prefix: AddressPrefix, level: number): number {
   if (level === 0) return prefix.word0
   if (level === 1) return prefix.word1
   return level === 2 ? prefix.word2 : prefix.word3
-}
-
-/** Mask of the bits of word `level` (0-3) that a prefix of `length` bits fixes. */
-export function prefixMask(length: number, level: number): number {
-  const bits = length - level * 32
-  if (bits <= 0) return 0
-  return bits >= 32 ? -1 : ~(0xffffffff >>> bits)
 }
 
 /** Whether every address of `inner` is in `outer`. */
