@@ -3,6 +3,7 @@
  */
 
 import { resolve } from 'node:path'
+import { assert } from '../base/assert.ts'
 import { CodedError, type ErrorCode } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import { AfPacketPort } from '../ports/af-packet-port.ts'
@@ -10,6 +11,8 @@ import { AfXdpPort } from '../ports/af-xdp-port.ts'
 import { openCaptureFilePort } from '../ports/capture-file-port.ts'
 import { DevicePort } from '../ports/device-port.ts'
 import type { LinkPort } from '../ports/link-port.ts'
+import { readRouterConfig } from '../ports/router/router-config.ts'
+import { RouterPort } from '../ports/router/router-port.ts'
 import { TapPort } from '../ports/tap-port.ts'
 import { createTraffic } from '../ports/traffic/traffic-generator.ts'
 import { createTrafficSink, SinkPort } from '../ports/traffic/traffic-sink.ts'
@@ -19,6 +22,8 @@ export interface ExternalPort {
   readonly port: LinkPort
   /** What generator or sink have counted, for status. */
   readonly traffic?: () => Record<string, unknown>
+  /** What has become of frames where the port is a router. */
+  readonly router?: () => Record<string, number>
   /** How frames come and go, for status, where that is not certain beforehand. */
   readonly how?: () => string
   /** What is not as it was wanted, for the log. */
@@ -33,6 +38,15 @@ const FALLS_BACK: readonly ErrorCode[] = ['NF_PORT_PRIVILEGE', 'NF_PORT_UNSUPPOR
  * @throws CodedError for what a port says is wrong
  */
 export async function createExternalPort(arena: Arena, config: ExternalPortConfig, folder: string): Promise<ExternalPort> {
+  const outer = await createOuterPort(arena, config, folder)
+  if (!('router' in config) || config.router === undefined) return outer
+  const read = readRouterConfig(config.router)
+  assert('config' in read, 'a router whose configuration has been checked can be made')
+  const port = new RouterPort({ arena, inner: outer.port, config: read.config })
+  return { ...outer, port, router: () => ({ ...port.counts, neighbours: port.neighbours }) }
+}
+
+async function createOuterPort(arena: Arena, config: ExternalPortConfig, folder: string): Promise<ExternalPort> {
   switch (config.type) {
     case 'af-packet': {
       const { interface: name, namespace, segments, frames } = config

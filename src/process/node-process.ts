@@ -426,7 +426,7 @@ export class NodeProcess {
     const { kind, id, name } = this.#config
     const node = this.#node
     const links = [...this.#links].map(([peer, link]) => ({ peer, isUp: link.isUp, lastEnd: link.lastEnd, ...link.statistics }))
-    const { port: external, how } = this.#external ?? {}
+    const { port: external, how, router } = this.#external ?? {}
     return {
       kind, id, name, incarnation: this.#incarnation, pid: process.pid,
       ...this.#config.kind === 'runtime' && { chainVersion: this.#config.chainVersion },
@@ -437,7 +437,8 @@ export class NodeProcess {
       openSteps: Object.fromEntries(Object.entries(node?.openSteps ?? {}).filter(([, count]) => count > 0)),
       links,
       ...external !== undefined && {
-        external: { name: external.name, isUp: external.isUp, ...how !== undefined && { how: how() }, ...external.statistics },
+        external: { name: external.name, isUp: external.isUp, ...how !== undefined && { how: how() }, ...external.statistics,
+          ...router !== undefined && { router: router() } },
       },
       ...this.#external?.traffic !== undefined && { traffic: this.#external.traffic() },
       control: {

@@ -44,8 +44,8 @@ export interface NodeStatus {
   readonly links: readonly { readonly peer: number, readonly isUp: boolean, readonly lastEnd: string }[]
   /** What has gone over the control network: sums over the sessions, frames refused and frames sent by datagrams, links to other nodes. */
   readonly control: Readonly<Record<string, unknown>>
-  /** `how`: how frames come and go there, where that is not certain beforehand. */
-  readonly external?: Pick<LinkPort, 'name' | 'isUp'> & PortStatistics & { readonly how?: string }
+  /** `how`: how frames come and go there, where that is not certain beforehand; `router`: what has become of them, where it is one. */
+  readonly external?: Pick<LinkPort, 'name' | 'isUp'> & PortStatistics & { readonly how?: string, readonly router?: Record<string, number> }
   /** What a generator or sink has counted. */
   readonly traffic?: Readonly<Record<string, unknown>>
   readonly moves?: Readonly<Record<string, unknown>>

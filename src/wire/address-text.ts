@@ -1,6 +1,6 @@
 /**
- * Addresses from text: IPv4 in dotted decimal, IPv6 as in RFC 4291 §2.2, and prefixes of both (RFC 4632 §3.1). As signed 32-bit big-endian
- * words, one for IPv4 and four for IPv6. What is ambiguous is refused. `formatAddress` (memory/struct.ts) is the way back.
+ * Addresses from text: IPv4 in dotted decimal, IPv6 as in RFC 4291 §2.2. As signed 32-bit big-endian words, one for IPv4 and four for IPv6.
+ * What is ambiguous is refused. `formatAddress` (memory/struct.ts) is the way back.
  */
 
 /** One word, or `null`. Numbers with leading zeros are refused: some programs read them as octal. */
