@@ -189,7 +189,7 @@ export class Simulation {
         return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
       }
       one.node = createRuntimeNode({
-        ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place),
+        ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place), reusesCode: true,
         replication: this.options.replication, replicateEvery: 3,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
