@@ -27,6 +27,8 @@ export interface StructBinding {
   readonly extents?: ExtentPool
   /** View classes already compiled for this binding, shared by fields of the same schema. */
   readonly classes?: Map<Struct<any>, new (children: readonly { o: number }[]) => StructView>
+  /** True: a class that was compiled for this arena before is used again. Cheap to make, slower to use: for many short lives. */
+  readonly reusesCode?: boolean
 }
 
 /** A field that holds references to extents, found by walking a schema. */
@@ -365,7 +367,7 @@ export function array(element: Field<number, any>, length: number): Field<ArrayV
     accessors: childAccessor,
     makeChild: (binding) => {
       const one = element.accessors('value', 0, '')
-      const source = `/* array ${++bindings} */ return class {
+      const source = `return class {
         constructor() { this.o = 0 }
         ${one.replaceAll('get value()', 'at(i)').replaceAll('set value(v)', 'put(i, v)')
              .replaceAll('this.o + 0', `this.o + (i * ${size})`)}
@@ -387,12 +389,25 @@ export function array(element: Field<number, any>, length: number): Field<ArrayV
   }
 }
 
-function compile(source: string, { arena }: StructBinding): unknown {
+/** Classes that may be used again, by their source. */
+const reusable = new WeakMap<Arena, Map<string, unknown>>()
+
+function compile(source: string, { arena, reusesCode }: StructBinding): unknown {
+  let made: Map<string, unknown> | undefined
+  if (reusesCode === true) {
+    made = reusable.get(arena)
+    if (made === undefined) reusable.set(arena, made = new Map<string, unknown>())
+    const before = made.get(source)
+    if (before !== undefined) return before
+  }
   const i8 = new Int8Array(arena.buffer)
   const i16 = new Int16Array(arena.buffer)
-  return new Function('U8', 'I8', 'U16', 'I16', 'U32', 'I32', 'F64', source)(
+  // The number makes it code of its own, which V8 shares with no other binding.
+  const result: unknown = new Function('U8', 'I8', 'U16', 'I16', 'U32', 'I32', 'F64', `/* ${++bindings} */ ${source}`)(
     arena.u8, i8, arena.u16, i16, arena.u32, arena.i32, arena.f64,
   )
+  made?.set(source, result)
+  return result
 }
 
 /** A struct that is there only while needed, in one extent block. */
@@ -714,7 +729,7 @@ export class Struct<F extends Fields = Fields> implements Field<View<F>, PlainSh
     let Made = classes.get(this)
     if (Made === undefined) {
       const childName = (name: string): string => `$${name}`
-      const source = `/* struct ${++bindings} */ return class StructView {
+      const source = `return class StructView {
         constructor(children) {
           this.o = 0
           ${childFields.map((l, i) => `this.${childName(l.name)} = children[${i}]`).join('\n')}

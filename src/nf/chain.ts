@@ -47,6 +47,8 @@ export interface ChainHost {
   readonly packet: Packet
   readonly flow: FlowView
   readonly emit: Emitter
+  /** See `EngineOptions.reusesCode`. */
+  readonly reusesCode?: boolean
   timer(nf: number): FlowTimer
   held(nf: number): HeldPackets
   alias(nf: number): AliasKeys
@@ -127,7 +129,7 @@ export function compileChain(members: readonly ChainMember[], host: ChainHost): 
     offset = Math.ceil(offset / schema.alignment) * schema.alignment
     nfs.push({
       name, definition, config, methods, counters, timerOffset,
-      state: schema.bind({ arena: host.arena, extents: host.extents }) as unknown as StructView,
+      state: schema.bind({ arena: host.arena, extents: host.extents, reusesCode: host.reusesCode }) as unknown as StructView,
       stateOffset: offset,
       stateBytes: schema.bytes,
     })
@@ -140,8 +142,8 @@ export function compileChain(members: readonly ChainMember[], host: ChainHost): 
   return {
     nfs,
     recordBytes,
-    run: generateRun(nfs, host.packet, progress, 0),
-    tails: nfs.map((_, first) => generateRun(nfs, host.packet, progress, first)),
+    run: generateRun(nfs, host, progress, 0),
+    tails: nfs.map((_, first) => generateRun(nfs, host, progress, first)),
     fastPath,
     runFrom: makeRunFrom(nfs, host.packet, progress),
     progress,
@@ -152,21 +154,32 @@ export function compileChain(members: readonly ChainMember[], host: ChainHost): 
   }
 }
 
-function generateRun(nfs: readonly ChainNf[], packet: Packet, progress: Progress, first: number): (record: number) => Verdict {
+type Run = (record: number) => Verdict
+type MakeRun = (nfs: readonly ChainNf[], packet: Packet, progress: Progress) => Run
+
+/** What has been generated and may be used again, by its source. */
+const reusable = new Map<string, MakeRun>()
+
+function generateRun(nfs: readonly ChainNf[], host: ChainHost, progress: Progress, first: number): Run {
   const lines = nfs.map((nf, i) => i < first ? '' : [
     `  progress.nf = ${i}; state${i}.o = record + ${nf.stateOffset}`,
     i === nfs.length - 1
       ? `  return nf${i}.processPacket(packet, state${i})`
       : `  if ((verdict = nf${i}.processPacket(packet, state${i})) !== 0) return verdict`,
   ].join('\n'))
-  const source = `/* chain ${++compiled}: ${nfs.map((nf) => nf.name).join(', ')} */
+  const source = `// ${nfs.map((nf) => nf.name).join(', ')}
 ${nfs.map((_, i) => `const nf${i} = nfs[${i}].methods, state${i} = nfs[${i}].state`).join('\n')}
 return function run(record) {
   let verdict = 0
 ${lines.join('\n')}
 ${nfs.length === 0 ? '  return verdict' : ''}
 }`
-  return new Function('nfs', 'packet', 'progress', source)(nfs, packet, progress) as (record: number) => Verdict
+  let make = host.reusesCode === true ? reusable.get(source) : undefined
+  if (make === undefined) {
+    make = new Function('nfs', 'packet', 'progress', `/* chain ${++compiled} */ ${source}`) as MakeRun
+    if (host.reusesCode === true) reusable.set(source, make)
+  }
+  return make(nfs, host.packet, progress)
 }
 
 function makeRunFrom(nfs: readonly ChainNf[], packet: Packet, progress: Progress): Chain['runFrom'] {
@@ -186,7 +199,7 @@ function makeRunFrom(nfs: readonly ChainNf[], packet: Packet, progress: Progress
 function makeContext(definition: AnyNfDefinition, config: unknown, index: number, name: string, host: ChainHost,
     dropReasons: string[]): { context: NfContext<any, any, any, unknown>; counters: Record<string, number> } {
   const counterSchema = struct(Object.fromEntries(Object.keys(definition.counters ?? {}).map((key) => [key, u64])))
-  const counters = counterSchema.bind({ arena: host.arena }) as unknown as Record<string, number> & StructView
+  const counters = counterSchema.bind({ arena: host.arena, reusesCode: host.reusesCode }) as unknown as Record<string, number> & StructView
   counters.o = host.arena.allocate(`counters of ${name}`, counterSchema.bytes)
   const drop: Record<string, Verdict> = {}
   for (const reason of Object.keys(definition.dropReasons ?? {})) {

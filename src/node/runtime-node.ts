@@ -62,6 +62,8 @@ export interface RuntimeNodeOptions {
   /** Sees every message before it is handled: for transcripts and traces. */
   readonly onMessage?: MessageObserver
   readonly wasm?: boolean
+  /** See `EngineOptions.reusesCode`. */
+  readonly reusesCode?: boolean
 }
 
 /** Frames that one turn takes from one link at most, so that no link starves another; and batches, which in-band messages end. */
@@ -90,7 +92,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
 
   const engine = createEngine({
     arena, chain: options.chain, limits: options.limits, timeouts: options.timeouts, policy: options.policy ?? defaultPolicy,
-    seed: options.seed, wasm: options.wasm, events: options.events, inProgress: options.inProgress,
+    seed: options.seed, wasm: options.wasm, reusesCode: options.reusesCode, events: options.events, inProgress: options.inProgress,
     manager: {
       unknown: (d) => (coordinator as Coordinator).manager.unknown(d),
       expects: (d) => (coordinator as Coordinator).manager.expects(d),

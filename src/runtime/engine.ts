@@ -118,6 +118,11 @@ export interface EngineOptions {
   readonly seed: number
   /** False: plain TypeScript instead of the WebAssembly kernels. */
   readonly wasm?: boolean
+  /**
+   * True: code that was generated for an engine like this one in this process is used again. Such an engine is quickly made and runs
+   * packets more slowly: for simulated nodes, which live for milliseconds.
+   */
+  readonly reusesCode?: boolean
   readonly events?: EngineEvents
   readonly manager?: FlowManager
   /** Where it is noted whose packet is about to run, for whoever comes after a process that has died in one. */
@@ -248,6 +253,7 @@ export function createEngine(options: EngineOptions) {
   })
   const host: ChainHost = {
     arena, extents, kernels, records, origin, packet, flow: flowView, emit: emitter, timer: makeTimer,
+    reusesCode: options.reusesCode,
     held: (nf) => held.of(nf),
     alias: (nf) => ({ claim: (shown) => claimAlias(nf, (shown as PacketCursor).d) }),
     random: () => random.int32(),

@@ -84,11 +84,16 @@ export function takesLayout(chain: Chain, layout: ChainLayout): boolean {
   }
 }
 
+const hashes = new WeakMap<ChainLayout, number>()
+
 /** The hash by which a snapshot names its layout. */
 export function layoutHash(layout: ChainLayout): number {
+  let hash = hashes.get(layout)
+  if (hash !== undefined) return hash
   const text = JSON.stringify(layout)
-  let hash = 0x811c9dc5
+  hash = 0x811c9dc5
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  hashes.set(layout, hash | 0)
   return hash | 0
 }
 

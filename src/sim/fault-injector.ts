@@ -82,9 +82,19 @@ export class FaultInjector {
 
   /** Waits until a step is open somewhere, but not for ever. */
   #when(phase: string, looks: number, begin: () => void, everyUs = 60): void {
-    const { nodes, queue } = this.#simulation
-    if (looks === 0 || nodes.some(({ node }) => (node?.openSteps[phase] ?? 0) > 0)) return begin()
+    const { queue } = this.#simulation
+    if (looks === 0 || this.#isOpen(phase)) return begin()
     queue.after(everyUs, () => { this.#when(phase, looks - 1, begin, everyUs) })
+  }
+
+  /** True while a step is open anywhere. */
+  #isOpen(phase: string): boolean {
+    const { nodes } = this.#simulation
+    for (let i = 0; i < nodes.length; i++) {
+      const open = nodes[i].node?.openSteps[phase]
+      if (open !== undefined && open > 0) return true
+    }
+    return false
   }
 
   /** A runtime, rather one that something is on its way to. */

@@ -26,17 +26,35 @@ const LINK_CAPACITY = 1024
 const LINK_CAPACITY_FULL = 340
 const CONTROL_CAPACITY = 4096
 
+/** A data link in one direction. */
+interface Link extends Outlet {
+  readonly from: number
+  readonly to: number
+  lastAt: number
+  /** What was sent in a former life of the node at its end does not arrive. */
+  life: number
+  /** A frame that was sent in a life arrives. */
+  readonly arrive: (frame: Uint8Array, life: number) => void
+}
+
+interface Control extends Outlet {
+  readonly arrive: (frame: Uint8Array) => void
+}
+
+/** One name for two nodes. */
+const pairOf = (from: number, to: number): number => from * 256 + to
+
 export class SimNetwork {
   readonly faults: NetworkFaults = {
     loss: 0, duplication: 0, reordering: 0, delay: 0, corruption: 0, 'link-loss': 0, 'link-delay': 0,
     'link-duplication': 0, 'link-reordering': 0,
   }
-  /** Nodes that do not hear others: `from * 256 + to`. */
+  /** Nodes that do not hear others, as pairs. */
   readonly cut = new Set<number>()
   onStrike: (kind: FaultKind) => void = () => undefined
   readonly #simulation: Simulation
-  readonly #links = new Map<string, Outlet & { lastAt: number; life: number }>()
-  readonly #controls = new Map<string, Outlet>()
+  readonly #links = new Map<number, Link>()
+  readonly #controls = new Map<number, Control>()
   #capacity = LINK_CAPACITY
   #full = false
 
@@ -57,18 +75,18 @@ export class SimNetwork {
 
   /** The link from one node to another. */
   link(from: number, to: number): Outlet {
-    const name = `${from} ${to}`
-    let link = this.#links.get(name)
+    let link = this.#links.get(pairOf(from, to))
     if (link === undefined) {
-      link = { load: 0, capacity: this.#capacity, lastAt: 0, life: 0, send: (frame) => { this.#sendOnLink(from, to, frame) } }
-      this.#links.set(name, link)
+      const made: Link = { from, to, load: 0, capacity: this.#capacity, lastAt: 0, life: 0,
+        send: (frame) => { this.#sendOnLink(made, frame) }, arrive: (frame, life) => { this.#arriveOnLink(made, frame, life) } }
+      link = made
+      this.#links.set(pairOf(from, to), link)
     }
     return link
   }
 
-  #sendOnLink(from: number, to: number, frame: Uint8Array): void {
+  #sendOnLink(link: Link, frame: Uint8Array): void {
     const { random, queue, ledger } = this.#simulation
-    const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
     if (this.faults['link-loss'] > 0 && random.chance(this.faults['link-loss'])) {
       ledger.lose(frame)
       this.onStrike('link-loss')
@@ -88,49 +106,51 @@ export class SimNetwork {
     } else {
       link.lastAt = at
     }
-    this.#deliverOnLink(from, to, frame, at)
+    this.#deliverOnLink(link, frame, at)
     if (this.faults['link-duplication'] > 0 && random.chance(this.faults['link-duplication'])) {
       ledger.duplicate(frame)
       this.onStrike('link-duplication')
-      this.#deliverOnLink(from, to, frame.slice(), at + random.below(100))
+      this.#deliverOnLink(link, frame.slice(), at + random.below(100))
     }
   }
 
-  #deliverOnLink(from: number, to: number, frame: Uint8Array, at: number): void {
-    const { queue } = this.#simulation
-    const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
+  #deliverOnLink(link: Link, frame: Uint8Array, at: number): void {
     link.load++
-    const { life } = link
-    queue.at(at, () => {
-      const one = this.#simulation.find(to)
-      const port = one.links.get(from)
-      if (link.life !== life || one.node === null || port === undefined) {
-        if (link.life === life) link.load--
-        this.#simulation.lose(one, frame)
-        return
-      }
-      this.#simulation.trace.frame(queue.now, from, to, frame)
-      port.arrive(frame, link)
-      this.#simulation.wake(one)
-    })
+    this.#simulation.queue.at(at, link.arrive, frame, link.life)
+  }
+
+  #arriveOnLink(link: Link, frame: Uint8Array, life: number): void {
+    const simulation = this.#simulation
+    const { from, to } = link
+    const one = simulation.find(to)
+    const port = one.links.get(from)
+    if (link.life !== life || one.node === null || port === undefined) {
+      if (link.life === life) link.load--
+      simulation.lose(one, frame)
+      return
+    }
+    simulation.trace.frame(simulation.queue.now, from, to, frame)
+    port.arrive(frame, link)
+    simulation.wake(one)
   }
 
   /** Where a control frame goes: the node that its destination address ends with. */
   control(from: number, frame: Uint8Array): Outlet {
     const to = frame[5] as number
-    const name = `${from} ${to}`
-    let outlet = this.#controls.get(name)
+    let outlet = this.#controls.get(pairOf(from, to))
     if (outlet === undefined) {
-      outlet = { load: 0, capacity: CONTROL_CAPACITY, send: (sent) => { this.#sendControl(from, to, sent) } }
-      this.#controls.set(name, outlet)
+      const made: Control = { load: 0, capacity: CONTROL_CAPACITY, send: (sent) => { this.#sendControl(made, from, to, sent) },
+        arrive: (sent) => { this.#arriveOnControl(from, to, sent) } }
+      outlet = made
+      this.#controls.set(pairOf(from, to), outlet)
     }
     return outlet
   }
 
-  #sendControl(from: number, to: number, frame: Uint8Array): void {
+  #sendControl(control: Control, from: number, to: number, frame: Uint8Array): void {
     const { random } = this.#simulation
     const { faults } = this
-    if (this.cut.has(from * 256 + to)) {
+    if (this.cut.size > 0 && this.cut.has(pairOf(from, to))) {
       this.onStrike('partition')
       return
     }
@@ -151,22 +171,25 @@ export class SimNetwork {
       frame[random.below(frame.length)] ^= 1 << random.below(8)
       this.onStrike('corruption')
     }
-    this.#deliverControl(from, to, frame, latency)
+    this.#deliverControl(control, frame, latency)
     if (faults.duplication > 0 && random.chance(faults.duplication)) {
       this.onStrike('duplication')
-      this.#deliverControl(from, to, frame, latency + random.below(1000))
+      this.#deliverControl(control, frame, latency + random.below(1000))
     }
   }
 
-  #deliverControl(from: number, to: number, frame: Uint8Array, latency: number): void {
+  #deliverControl({ arrive }: Control, frame: Uint8Array, latency: number): void {
     const { queue } = this.#simulation
-    queue.after(latency, () => {
-      const one = this.#simulation.nodes.find(({ id }) => id === to)
-      if (one?.node === null || one?.control === null || one === undefined) return
-      this.#simulation.trace.frame(queue.now, from, to, frame)
-      one.control.arrive(frame)
-      this.#simulation.wake(one)
-    })
+    queue.at(queue.now + latency, arrive, frame)
+  }
+
+  #arriveOnControl(from: number, to: number, frame: Uint8Array): void {
+    const simulation = this.#simulation
+    const one = simulation.find(to)
+    if (one === undefined || one.node === null || one.control === null) return
+    simulation.trace.frame(simulation.queue.now, from, to, frame)
+    one.control.arrive(frame)
+    simulation.wake(one)
   }
 
   /** What leaves a switch towards clients or servers. */
@@ -183,14 +206,14 @@ export class SimNetwork {
 
   /** True while frames that a node has sent on data links have not been read at the other end. */
   isBusyFrom(id: number): boolean {
-    for (const [name, link] of this.#links) if (name.startsWith(`${id} `) && link.load > 0) return true
+    for (const link of this.#links.values()) if (link.from === id && link.load > 0) return true
     return false
   }
 
   /** A node is gone: what is on its way to it is lost, what it has sent still arrives. */
   stopped(id: number): void {
-    for (const [name, link] of this.#links) {
-      if (!name.endsWith(` ${id}`)) continue
+    for (const link of this.#links.values()) {
+      if (link.to !== id) continue
       link.life++
       link.load = 0
     }

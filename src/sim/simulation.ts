@@ -100,6 +100,7 @@ export class Simulation {
   readonly random: Random
   readonly queue = new EventQueue()
   readonly nodes: SimNode[] = []
+  readonly #byId: SimNode[] = []
   readonly ledger: Ledger
   readonly network: SimNetwork
   readonly trace: SimTrace
@@ -141,8 +142,10 @@ export class Simulation {
       (replication === 'commit' && faults.some((kind) => kind === 'restart' || looseOrder.includes(kind)))
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
-      this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
-        note: new Int32Array(IN_PROGRESS_BYTES >> 2), isPaused: false, isRetired: false, turnAt: Infinity, slowUs: 0, skewUs: 0 })
+      const one: SimNode = { id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
+        note: new Int32Array(IN_PROGRESS_BYTES >> 2), isPaused: false, isRetired: false, turnAt: Infinity, slowUs: 0, skewUs: 0 }
+      this.nodes.push(one)
+      this.#byId[id] = one
     }
     this.#faults = new FaultInjector(this)
     this.#orders = new Orders(this)
@@ -151,7 +154,7 @@ export class Simulation {
   // -- Nodes ---------------------------------------------------------------------------------------------------------
 
   find(id: number): SimNode {
-    return this.nodes.find((one) => one.id === id) as SimNode
+    return this.#byId[id] as SimNode
   }
 
   /** Starts a node in the life that the configuration names. */
@@ -189,7 +192,7 @@ export class Simulation {
         return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
       }
       one.node = createRuntimeNode({
-        ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place),
+        ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place), reusesCode: true,
         replication: this.options.replication, replicateEvery: 3,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
@@ -226,8 +229,11 @@ export class Simulation {
   plan(one: SimNode, at: number): void {
     if (one.node === null || one.isPaused || at >= one.turnAt) return
     one.turnAt = at
-    this.queue.at(at, () => { if (one.turnAt === at) this.#turn(one) })
+    this.queue.at(at, this.#turnDue, one)
   }
+
+  /** One that was planned anew has another time by now. */
+  readonly #turnDue = (one: SimNode): void => { if (one.turnAt <= this.queue.now) this.#turn(one) }
 
   /** Something has come for a node. */
   wake(one: SimNode): void {
@@ -240,8 +246,13 @@ export class Simulation {
     if (node === null || one.isPaused) return
     const { now } = this.queue
     this.trace.turn(now, one.id)
-    let isMore = false
-    if (!this.#live(one, () => { isMore = node.poll(now + one.skewUs) })) return
+    let isMore: boolean
+    try {
+      isMore = node.poll(now + one.skewUs)
+    } catch (error) {
+      this.#died(one, error)
+      return
+    }
     const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = node.packets
     if (received + emitted + takenOver !== forwarded + dropped + buffered + handedOver) {
       this.ledger.violate('conservation', `node ${one.id}: ${JSON.stringify(node.packets)}`)
@@ -250,21 +261,12 @@ export class Simulation {
     if (due < Infinity) this.plan(one, due)
   }
 
-  /** Lets a node do something; false when it has died of it. */
-  #live(one: SimNode, act: () => void): boolean {
-    try {
-      act()
-    } catch (error) {
-      if (error instanceof Poisoned) {
-        this.#faults.poisoned(one, error.flow)
-        return false
-      }
-      if (!(error instanceof AssertionError)) throw error
-      this.ledger.violate('invariant', `node ${one.id}: ${error.message}`)
-      this.stop(one)
-      return false
-    }
-    return true
+  /** A node has died of what it did. */
+  #died(one: SimNode, error: unknown): void {
+    if (error instanceof Poisoned) return this.#faults.poisoned(one, error.flow)
+    if (!(error instanceof AssertionError)) throw error
+    this.ledger.violate('invariant', `node ${one.id}: ${error.message}`)
+    this.stop(one)
   }
 
   /** Ends a node without a word. */
@@ -326,7 +328,13 @@ export class Simulation {
       if (node === null) continue
       this.queue.after(20 + this.random.below(600), () => {
         if (one.node !== node) return
-        if (this.#live(one, () => { node.notifyClusterConfig(published, this.queue.now + one.skewUs) })) this.wake(one)
+        try {
+          node.notifyClusterConfig(published, this.queue.now + one.skewUs)
+        } catch (error) {
+          this.#died(one, error)
+          return
+        }
+        this.wake(one)
       })
     }
   }

@@ -43,6 +43,9 @@ interface Flow {
 const POISON_MAX = 32
 const PAYLOAD = '-'.repeat(TRAILER_BYTES + 8)
 
+/** What flows send, by their number and kind: built once for all seeds. Copied before anything is written. */
+const templatesBuilt = new Map<number, readonly [Uint8Array, Uint8Array]>()
+
 /** The number of the flow with the key at a word index. */
 export function flowNumberOf(words: Int32Array, key: number): number {
   const ports = words[key + 1]
@@ -83,6 +86,14 @@ export class Workload {
     const isTcp = random.chance(0.5)
     const isIpv6 = random.chance(0.2)
     const isBehind = !isTcp && !isIpv6 && isTranslated(number)
+    return { number, port: isBehind ? 0 : -1, isTcp, isIpv6, templates: this.#templates(number, isTcp, isIpv6, isBehind), step: 0,
+      sequences: [0, 0, 0, 0], left: 1 + random.below(this.#options.packetsMax), opener: isBehind ? 0 : random.pick([0, 0, 1]) }
+  }
+
+  #templates(number: number, isTcp: boolean, isIpv6: boolean, isBehind: boolean): [Uint8Array, Uint8Array] {
+    const kind = number * 4 + (isTcp ? 2 : 0) + (isIpv6 ? 1 : 0)
+    const built = templatesBuilt.get(kind)
+    if (built !== undefined) return [built[0].slice(), built[1].slice()]
     // Translated flows differ in ports alone.
     const client = isIpv6 ? 'fd00::1' : isBehind ? '10.0.0.4' : `10.0.${number >> 8 & 255}.${number & 255}`
     const server = isIpv6 ? 'fd00::2' : isBehind ? '10.1.0.4' : `10.1.0.${1 + number % 200}`
@@ -92,8 +103,8 @@ export class Workload {
       return { source: side === 0 ? client : server, destination: side === 0 ? server : client,
         ...isTcp ? { tcp: ports } : { udp: ports } }
     }
-    return { number, port: isBehind ? 0 : -1, isTcp, isIpv6, templates: [buildFrame(of(0)), buildFrame(of(1))], step: 0, sequences: [0, 0, 0, 0],
-      left: 1 + random.below(this.#options.packetsMax), opener: isBehind ? 0 : random.pick([0, 0, 1]) }
+    templatesBuilt.set(kind, [buildFrame(of(0)), buildFrame(of(1))])
+    return this.#templates(number, isTcp, isIpv6, isBehind)
   }
 
   /** One turn of a flow. Returns how long until its next, -1 when it is over. */
