@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
-import { AnnounceChain, Go } from '../messages/migration.ts'
+import { AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlowReply, RerouteFlowReply } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, CommitStep,
@@ -180,4 +180,28 @@ test('a replica that is retired for good is forgotten; questions wait for the co
   assert.deepEqual(one.turn(2).take(), [])
   one.configure({})
   assert.ok(one.turn(2).take().includes('AskFlowReply 13 code 1'))
+})
+
+test('a Go of a move that was given up says nothing of what a dead replica has released', () => {
+  const one = guarded()
+  assert.ok(one.node.setMigrationTarget(13, 1))
+  assert.deepEqual(one.turn(2).take(), ['PrepareFlow 13'])
+  one.say(13, PrepareFlowReply, { flow: idOf(1), epoch: 2 })
+  assert.deepEqual(one.turn(2).take(), ['MovingFlow 12'])
+  one.say(12, MovingFlowReply, { flow: idOf(1), epoch: 2, node: 13 })
+  assert.deepEqual(one.turn(3).take().sort(), ['RerouteFlow 1', 'RerouteFlow 2'])
+  // Its replica takes a step, releases it, and dies before its owner hears so.
+  one.silent.add(12)
+  one.packet(1, frameOf(1)).turn(2)
+  assert.equal(one.node.keptOutputs, 1)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 2 })
+  assert.ok(one.turn(3).take().includes('AbortFlow 13'))
+  one.say(13, AbortFlowReply, { flow: idOf(1), epoch: 3 })
+  assert.deepEqual(one.turn(3).take(), ['AdoptFlow 13'])
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 3 })
+  one.turn(2).say(13, AdoptFlowReply, { flow: idOf(1), epoch: 4 }).turn(3).take()
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 4, words: { [GoReleased]: id === 2 ? 2 : 0 } })
+  assert.deepEqual(one.turn(3).take(), [], 'the packet has left already')
+  assert.deepEqual([one.node.openSteps.securing, one.node.keptOutputs], [0, 0])
 })

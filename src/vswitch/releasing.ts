@@ -91,7 +91,8 @@ export class Releasing {
       (next !== owner && !this.#host.isLife(next, arena.u16[(entry + Entry.releaserLife) >> 1]))
     arena.u16[(entry + Entry.releaser) >> 1] = isOver ? 0 : next
     this.go(entry)
-    if (next !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
+    // What a replica had released is still to be told to an owner that takes the flow back before it is released by another replica.
+    if (next !== releaser && next !== owner) arena.u32[(entry + Entry.released) >> 2] = 0
   }
 
   /** Tells the owner that this switch accepts its packets. */

@@ -9,6 +9,7 @@ import { Arena } from '../memory/arena.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
 import { MessageField, messageKind, type MessageKind } from '../messages/message.ts'
+import { GoReleased } from '../messages/migration.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
@@ -27,6 +28,8 @@ export interface Sent {
   readonly epoch: number
   readonly node: number
   readonly code: number
+  /** In a Go: frames that were accepted from the releaser before. */
+  readonly released: number
 }
 
 /** What a scripted message says; the key is that of a flow by number. */
@@ -136,7 +139,8 @@ export class ScriptedSwitch {
         const epoch = u32[(at + MessageField.epoch) >> 2]
         const node = u16[(at + MessageField.node) >> 1]
         const code = u8[at + MessageField.code]
-        this.sent.push({ to, name, flow: f64[(at + MessageField.flow) >> 3], epoch, node, code })
+        const released = name === 'Go' ? u32[(at + GoReleased) >> 2] : 0
+        this.sent.push({ to, name, flow: f64[(at + MessageField.flow) >> 3], epoch, node, code, released })
         this.log.push(`${name} ${to}${code === 0 ? '' : ` code ${code}`}`)
       },
     }

@@ -327,6 +327,22 @@ test('a fenced releaser: Go at once', () => {
   assert.deepEqual([one.steps.drained, one.entry(5)?.releaser], [0, 11])
 })
 
+test('what a dead replica had released is told when the flow is released anew, also after a move that was given up', () => {
+  const runtimes = [11, 12, 13].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))
+  const one = new ScriptedSwitch(configOf({ runtimes }), 2, roundRobin())
+  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
+  for (let frame = 0; frame < 2; frame++) one.fromRuntime(5, 12)
+  one.control(11, RerouteFlow, { flow: FIRST, epoch: 2, node: 13, key: 5, words: { [RerouteFlowOwnerIncarnation]: 113 } })
+  one.configure(configOf({ version: 2, runtimes: runtimes.filter(({ id }) => id !== 12) }))
+  one.control(11, RerouteFlow, { flow: FIRST, epoch: 3, node: 11, key: 5, words: { [RerouteFlowOwnerIncarnation]: 111 } })
+  one.inBand(13, Drained, { flow: FIRST, epoch: 3 })
+  one.control(11, RerouteFlow, { ...secured, epoch: 4,
+    words: { ...secured.words, [RerouteFlowReleaser]: 13, [RerouteFlowReleaserIncarnation]: 113 } })
+  one.inBand(11, Drained, { flow: FIRST, epoch: 4 })
+  assert.deepEqual(one.sent.filter(({ name }) => name === 'Go').map(({ to, epoch, released }) => [to, epoch, released]),
+    [[13, 2, 2], [11, 3, 2], [11, 4, 2]])
+})
+
 test('a fenced releaser whose next life is here already is not waited for', () => {
   const one = opened()
   one.control(12, RerouteFlow, rerouteTo(11, 2))

@@ -33,6 +33,8 @@ export type ReplicationMode = 'none' | 'async' | 'commit'
 interface Securing {
   readonly flow: number
   readonly record: number
+  /** The epoch of the first attempt. */
+  readonly firstEpoch: number
   epoch: number
   replica: number
   /** Who guarded it before knows that it is being replaced, so that not both go on with the flow should we die. */
@@ -243,7 +245,8 @@ export class Protection {
     context.engine.pauseFlow(record)
     const isMarked = old === null || old.isDead || isReleaser || isPromotion
     const securing: Securing = {
-      flow, record, epoch: 0, replica: 0, isMarked, isAsked: false, isAdopted: false, isRerouted: false, isPromotion, isReleaser,
+      flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, replica: 0, isMarked, isAsked: false, isAdopted: false,
+      isRerouted: false, isPromotion, isReleaser,
       pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
     }
@@ -358,8 +361,9 @@ export class Protection {
     const securing = this.securing.get(flow)
     if (securing === undefined) return false
     if (epoch !== securing.epoch) {
-      // Of an attempt that was given up: who had released so much is the same.
-      if (epoch < securing.epoch && !securing.released.has(switchId)) securing.released.set(switchId, released)
+      // Of an attempt that was given up: who had released so much is the same. What is of a move that was given up may have been too early.
+      const isOfAttempt = epoch >= securing.firstEpoch && epoch < securing.epoch
+      if (isOfAttempt && !securing.released.has(switchId)) securing.released.set(switchId, released)
       return true
     }
     if (!securing.released.has(switchId)) securing.released.set(switchId, released)
