@@ -118,7 +118,8 @@ export class AfPacketPort implements LinkPort {
     }
     this.#arena = arena
     this.#bytes = loadFrameBytes(arena)
-    this.#socket = new AfPacketSocket(arena, this.name, options.interface, options.namespace, rxFrames, txFrames, frameBytes, options.destination)
+    this.#socket = new AfPacketSocket(arena, this.name, options.interface, options.namespace, rxFrames, txFrames, frameBytes,
+      options.destination)
     this.frameBytesMax = Math.min(SEGMENT_BYTES_MAX, this.#socket.sendBytesMax)
     this.#reserved = Math.min(options.reserved ?? RESERVED, this.#socket.txFrames >> 1)
     this.#isCutting = options.segments === 'cut'

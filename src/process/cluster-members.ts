@@ -5,7 +5,7 @@
 import type { Founding } from '../controller/controller.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import type { ClusterFolder } from './cluster-folder.ts'
-import type { RuntimeConfig, SwitchConfig } from './node-config.ts'
+import { FIRST_RUNTIME_ID, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 
 /** The cluster as its file in the folder says it: what every controller is to know. */
 export interface ClusterIdentity {
@@ -19,7 +19,6 @@ export type MemberConfig = SwitchMember | RuntimeMember
 
 export const INGRESS_ID = 1
 export const EGRESS_ID = 2
-export const FIRST_RUNTIME_ID = 11
 
 export function runtimeName(id: number): string {
   return `runtime-${id - FIRST_RUNTIME_ID + 1}`

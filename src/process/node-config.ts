@@ -18,6 +18,9 @@ import { checkAgainst } from './config-problem.ts'
 import { externalPortSchema } from './external-port-schema.ts'
 import { limitsSchema } from './run-config-schema.ts'
 
+/** Ids of runtimes begin here; those below are switches'. */
+export const FIRST_RUNTIME_ID = 11
+
 const id = z.int().min(1).max(NODE_ID_MAX)
 const incarnation = z.int().min(1).max(INCARNATION_LIMIT - 1)
 
@@ -33,6 +36,12 @@ const nodeFields = {
   clusterId: z.int().min(1).max(0xffffffff).describe('Nodes with another one are not heard'),
   folder: z.string().min(1).describe('Folder of the cluster\'s sockets, for its owner alone'),
   seed: z.int().min(0).max(0xffffffff).default(1),
+  network: z.strictObject({
+    interface: z.string().min(1).describe('Interface at the network that joins the machines'),
+    namespace: z.string().min(1).optional().describe('Network namespace of the interface'),
+    machine: z.int().min(0).describe('Number of this machine'),
+    machines: z.int().min(1).describe('How many there are'),
+  }).optional().describe('Of a cluster on several machines'),
 }
 
 export const nodeConfigSchema = z.discriminatedUnion('kind', [
