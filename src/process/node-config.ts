@@ -89,15 +89,18 @@ export const clusterConfigSchema: z.ZodType<ClusterConfig> = z.strictObject({
  * @throws CodedError `NF_FILE_...`, `NF_CONFIG_SYNTAX`, `NF_CONFIG_INVALID`
  */
 export function readNodeConfig(file: string, kind: NodeConfig['kind']): NodeConfig {
+  const config = readChecked(file, nodeConfigSchema)
+  if (config.kind !== kind) throw new CodedError('NF_CONFIG_INVALID', `${file} is for a ${config.kind}`, `Run nfactor ${config.kind} ${file}`)
+  return config.kind === 'runtime' && config.run !== undefined ? { ...config, run: resolve(dirname(resolve(file)), config.run) } : config
+}
+
+/** What is in a file that fits a schema. @throws CodedError as `readNodeConfig` */
+export function readChecked<T>(file: string, schema: z.ZodType<T>): T {
   const document = readConfigDocument(file)
   const [syntax] = document.syntaxProblems
   if (syntax !== undefined) throw new CodedError('NF_CONFIG_SYNTAX', `${file}:${syntax.line}:${syntax.column}: ${syntax.message}`)
-  const { data, problems: [problem] } = checkAgainst(nodeConfigSchema, document.value)
-  if (problem !== undefined) {
-    const { line, column } = document.place(problem.path, problem.atKey)
-    throw new CodedError(problem.code, `${file}:${line}:${column}: ${problem.message}`, problem.mend)
-  }
-  const config = data as NodeConfig
-  if (config.kind !== kind) throw new CodedError('NF_CONFIG_INVALID', `${file} is for a ${config.kind}`, `Run nfactor ${config.kind} ${file}`)
-  return config.kind === 'runtime' && config.run !== undefined ? { ...config, run: resolve(dirname(resolve(file)), config.run) } : config
+  const { data, problems: [problem] } = checkAgainst(schema, document.value)
+  if (problem === undefined) return data as T
+  const { line, column } = document.place(problem.path, problem.atKey)
+  throw new CodedError(problem.code, `${file}:${line}:${column}: ${problem.message}`, problem.mend)
 }
