@@ -39,6 +39,7 @@ export const errorCodes = {
   NF_CLUSTER_NOT_RUNNING: 'No cluster of this name is running.',
   NF_CLUSTER_START: 'A cluster could not be started; the message says which node failed, and how.',
   NF_NOT_LEADER: 'A controller was asked for what only the leading one can do.',
+  NF_MACHINE: 'A machine of a cluster cannot be reached, or does not take this cluster.',
   NF_NODE_GONE: 'A process of a cluster does not answer, or has ended.',
   NF_RPC_TOKEN: 'A call without the token that its listener demands, or with a wrong one.',
   NF_RPC_LIMIT: 'A call that is larger than its listener takes, or one too many at a time.',

@@ -52,6 +52,12 @@ function statusLines(status: ClusterStatus): string[] {
     node.name, node.isDraining ? `${node.state}, draining` : node.state, String(node.incarnation), node.pid === 0 ? '' : String(node.pid),
     `${Math.round(node.busy * 100)}%`, countText(node.packetsPerSecond), countText(node.workload?.received ?? 0),
     countText(node.workload?.dropped ?? 0), countText(node.workload?.flows ?? 0), String(node.restarts)])
+  const hasMachines = status.machines.length > 0
+  if (hasMachines) {
+    head.splice(1, 0, 'MACHINE')
+    for (const [index, { machine }] of status.nodes.entries()) rows[index].splice(1, 0, machine)
+  }
+  const lost = status.machines.filter(({ isUp }) => !isUp).map(({ name }) => `  machine ${name} does not answer`)
   const right = { align: 'right' } as const
   const drops = status.nodes.flatMap(({ name, status: own }) => Object.entries(own?.dropReasons ?? {}).map(([reason, count]) =>
     `  ${name}: ${countText(count)} dropped, ${reason}`))
@@ -63,7 +69,7 @@ function statusLines(status: ClusterStatus): string[] {
   }))
   return [`cluster ${status.name}, ${status.isReady ? 'ready' : 'not ready'}, up ${status.uptimeSeconds} s, ` +
     `configuration ${status.configVersion}, chain ${status.chain.join(', ')}`,
-  ...tableLines([head, ...rows], [{}, {}, right, right, right, right, right, right, right, right]), ...ways, ...drops, ...ports]
+  ...tableLines([head, ...rows], [{}, ...hasMachines ? [{}] : [], {}, right, right, right, right, right, right, right, right]), ...lost, ...ways, ...drops, ...ports]
 }
 
 export async function flowsCommand(filter: readonly string[],

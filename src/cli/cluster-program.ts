@@ -131,6 +131,14 @@ export function addClusterCommands(program: Command, done: (status: number) => v
       done(await controllerCommand(file))
     })
 
+  program.command('machine')
+    .description('take runtimes of a cluster on this machine, for controllers on another one; ends by Ctrl-C, and its runtimes with it')
+    .argument('<file>', 'configuration of the agent, YAML or JSON')
+    .action(async (file: string) => {
+      const { machineCommand } = await import('./node-command.ts')
+      done(await machineCommand(file))
+    })
+
   for (const kind of ['runtime', 'switch'] as const) {
     program.command(kind)
       .description(`run one ${kind} of a cluster in this process (nfactor up starts them all)`)

@@ -1,6 +1,6 @@
 /**
- * `nfactor runtime`, `nfactor switch`, `nfactor controller`: one process of a cluster. Controllers start the nodes, a supervisor the
- * controllers; for people who build their own.
+ * `nfactor runtime`, `nfactor switch`, `nfactor controller`, `nfactor machine`: one process of a cluster. Controllers start the nodes, a
+ * supervisor the controllers; for people who build their own. The agent of another machine they start themselves.
  */
 
 import { writeSync } from 'node:fs'
@@ -9,6 +9,8 @@ import { ClusterFolder } from '../process/cluster-folder.ts'
 import { readConfigDocument } from '../process/config-document.ts'
 import { ControllerProcess } from '../process/controller-process.ts'
 import { processLauncher } from '../process/node-launcher.ts'
+import { MachineAgent } from '../process/machine-agent.ts'
+import { readMachineConfig } from '../process/machine-config.ts'
 import { NodeExit, NodeProcess } from '../process/node-process.ts'
 import { readNodeConfig, type NodeConfig } from '../process/node-config.ts'
 import { readIdentity, type ControllerConfig } from '../process/supervisor.ts'
@@ -33,6 +35,16 @@ export async function controllerCommand(file: string): Promise<number> {
   const controller = await ControllerProcess.open({ id, name, folder, identity: readIdentity(folder), launcher: processLauncher })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { controller.stop() })
   return await controller.run()
+}
+
+export async function machineCommand(file: string): Promise<number> {
+  const config = readMachineConfig(file)
+  process.umask(0o077)
+  process.title = 'nfactor machine'
+  const agent = new MachineAgent(config, processLauncher)
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => { agent.stop() })
+  await agent.run(() => { process.stdout.write(`machine is ready for cluster ${config.cluster} at ${config.host}:${config.port}\n`) })
+  return NodeExit.ended
 }
 
 /** A defect: what comes after it would be wrong. */

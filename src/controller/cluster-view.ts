@@ -8,6 +8,7 @@ import type {
   ClusterDocument, Document, FenceDocument, ReplicasDocument, RolloutDocument, ScaleDocument, StartingRuntime,
 } from './cluster-state.ts'
 import type { Health, Judgement } from './failure-detector.ts'
+import type { MachineView } from './machines.ts'
 import type { Report, RuntimeReport, SwitchReport } from './node-commands.ts'
 import type { StateMirror } from './state-mirror.ts'
 
@@ -50,6 +51,8 @@ export interface ClusterView {
   /** Of the configuration; those that are starting are apart. */
   readonly runtimes: readonly RuntimeView[]
   readonly starting: readonly StartingView[]
+  /** Where runtimes can be; without them there is one machine. */
+  readonly machines?: readonly MachineView[]
 }
 
 export interface HeardReport {
@@ -65,6 +68,7 @@ export interface Observations {
   /** By incarnation. */
   readonly reports: ReadonlyMap<number, HeardReport>
   readonly ended: ReadonlySet<number>
+  readonly machines?: readonly MachineView[] | undefined
 }
 
 /** Undefined before the cluster has been founded. */
@@ -85,7 +89,8 @@ export function viewOf(mirror: StateMirror, observed: Observations, term: number
       report: report?.kind === kind ? report as R : null }
   }
   return {
-    now, term, cluster, scale, rollout: mirror.get('rollout'), replicas: mirror.get('replicas') ?? { version: 0, of: {} },
+    now, term, cluster, scale, ...observed.machines !== undefined && { machines: observed.machines },
+    rollout: mirror.get('rollout'), replicas: mirror.get('replicas') ?? { version: 0, of: {} },
     fences: [...mirror.all('fence').values()], blocks: mirror.all('block'),
     switches: cluster.config.switches.map(({ id, incarnation }) => nodeView<SwitchReport>(id, incarnation, 'switch')),
     runtimes: cluster.config.runtimes.map(({ id, incarnation, isDraining }) => ({

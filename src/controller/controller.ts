@@ -135,7 +135,8 @@ export class Controller {
 
   /** What it sees now, leader or not; undefined before the cluster has been founded. */
   view(now: TimeUs): ClusterView | undefined {
-    return viewOf(this.#mirror, { judgements: this.#detector.judge(now), reports: this.#reports, ended: this.#ended }, this.#term, now)
+    return viewOf(this.#mirror, { judgements: this.#detector.judge(now), reports: this.#reports, ended: this.#ended,
+      machines: this.#launcher.machines?.() }, this.#term, now)
   }
 
   /** Who leads, as the store has it; empty if nobody does. */

@@ -262,6 +262,9 @@ test('scaling: one step at a time, and an empty runtime is one that says so in t
   assert.deepEqual(decideScaling(view(two, { scale: scale(3) })), { kind: 'start', id: 12, chain: 1 })
   const fenced: FenceDocument = { node: 12, incarnation: 99, generation: 3, term: 1, chain: 1, reason: 'dead', isRecovered: false }
   assert.deepEqual(decideScaling(view(two, { scale: scale(3), fences: [fenced] })), { kind: 'start', id: 13, chain: 1 })
+  const machines = [{ isUp: true, runtimesMax: 64 }, { isUp: false, runtimesMax: 64 }]
+  assert.deepEqual(decideScaling(view(two, { scale: scale(3), machines })), { kind: 'start', id: 12, chain: 1 })
+  assert.equal(decideScaling(view(two, { scale: scale(3), machines: [{ isUp: true, runtimesMax: 1 }] })), null, 'there is no room')
   const starting = (isReady: boolean, hasEnded: boolean, since: number): ClusterView['starting'] =>
     [{ runtime: { id: 12, incarnation: 112, chain: 1, since }, isReady, hasEnded }]
   assert.equal(step(view(two, { scale: scale(3), starting: starting(false, false, 99e6) })), undefined)

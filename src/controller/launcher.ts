@@ -5,6 +5,8 @@
  * Both calls are idempotent and promise nothing: the controller repeats them until `running` shows their effect.
  */
 
+import type { MachineView } from './machines.ts'
+
 export interface Launched {
   readonly id: number
   readonly incarnation: number
@@ -17,4 +19,6 @@ export interface Launcher {
   stopRuntime(term: number, runtime: Launched): void
   /** The processes that are there now, whoever started them. */
   running(): readonly Launched[]
+  /** The machines that runtimes can be on, if there is more than one. */
+  machines?(): readonly MachineView[]
 }

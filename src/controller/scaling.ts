@@ -18,10 +18,11 @@
 import { plantedInControl as planted } from './control-bugs.ts'
 import type { FencedNow } from './fencing.ts'
 import { fence } from './fencing.ts'
+import { chooseRuntimeId } from './machines.ts'
 import { demandOf, isReachable, type ClusterView, type RuntimeView, type StartingView } from './cluster-view.ts'
 import { chainToStart, goalOf } from './rollout.ts'
 import type { Draft } from './state-mirror.ts'
-import { INCARNATION_LIMIT, NODE_ID_MAX } from '../messages/cluster-config.ts'
+import { INCARNATION_LIMIT } from '../messages/cluster-config.ts'
 
 export interface ScalingLimits {
   /** A start that takes longer has failed, µs. */
@@ -80,13 +81,12 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   return least === undefined ? null : { kind: 'drain', runtime: least }
 }
 
-/** The lowest id that no node has, nor had before its flows were recovered. */
-function freeId({ runtimes, switches, starting, fences }: ClusterView, { firstId }: ScalingLimits): number {
+/** An id that no node has, nor had before its flows were recovered, on the machine that has fewest. */
+function freeId({ runtimes, switches, starting, fences, machines = [] }: ClusterView, { firstId }: ScalingLimits): number {
   const taken = new Set([...runtimes, ...switches].map(({ id }) => id))
   for (const { runtime } of starting) taken.add(runtime.id)
   for (const { node, isRecovered } of fences) if (!isRecovered) taken.add(node)
-  for (let id = firstId; id <= NODE_ID_MAX; id++) if (!taken.has(id)) return id
-  return 0
+  return chooseRuntimeId(machines, [...runtimes, ...starting.map(({ runtime }) => runtime)].map(({ id }) => id), taken, firstId)
 }
 
 export function carryOutStep(draft: Draft, view: ClusterView, step: ScalingStep): Draft {

@@ -97,6 +97,23 @@ function amongSilent(limits: RuntimeAmongScriptsOptions['limits']): RuntimeAmong
   return one
 }
 
+test('replicas are kept on another machine, by turns, and on ours only where there is no other', () => {
+  const guards = (isApart?: (runtime: number) => boolean): string[] => {
+    const one = among({ ...isApart !== undefined && { isApart } })
+    for (const id of [12, 13]) one.say(id, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) })
+    one.turn(2)
+    for (const flow of [1, 2, 3, 4]) {
+      one.sayInBand(1, FlowOpen, { flow: idOf(flow), epoch: 1, node: 1, key: flow }).packet(1, frameOf(flow)).turn(3)
+    }
+    return one.take().filter((text) => text.startsWith('AdoptFlow '))
+  }
+  const by = (...runtimes: number[]): string[] => runtimes.map((id) => `AdoptFlow ${id} code 1`)
+  assert.deepEqual(guards(), by(12, 13, 12, 13))
+  assert.deepEqual(guards((id) => id === 13), by(13, 13, 13, 13))
+  assert.deepEqual(guards(() => false), by(12, 13, 12, 13))
+  assert.deepEqual(guards(() => true), by(12, 13, 12, 13))
+})
+
 test('outputs that their replica does not take are bounded: then no more packets are read', () => {
   const one = amongSilent({ packets: 1024 })
   for (let n = 0; n < 1200; n++) {

@@ -50,6 +50,8 @@ export interface RuntimeNodeOptions {
   readonly seed: number
   /** Whether flows have replicas at other runtimes; `none` unless told. */
   readonly replication?: ReplicationMode
+  /** Which runtimes are on other machines: those keep our flows' replicas, if there are any. */
+  readonly isApart?: (runtime: number) => boolean
   /** In `async`: outputs of a flow between two copies of its record; 16 unless told. */
   readonly replicateEvery?: number
   readonly config: ClusterConfig
@@ -163,7 +165,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     step: (phase, by) => { openSteps[phase] += by },
   }
   coordinator = new Coordinator(context, { replication: options.replication ?? 'none', every: options.replicateEvery ?? 16,
-    release: sendTo })
+    isApart: options.isApart, release: sendTo })
   const { outgoing } = coordinator
   let config: ClusterConfig | null = null
   let view: ClusterView = { version: 0, runtimes: [], self: id }

@@ -27,6 +27,7 @@ import { loadFrameBytes, type FrameBytes } from './kernels/frame-bytes.ts'
 import { PortStatistics, SEGMENT_BYTES_OFFSET, type InterfacePortOptions, type LinkPort } from './link-port.ts'
 import { SegmentCutter } from './segment-cutter.ts'
 import * as sys from './sys.ts'
+import type { Destination } from './watched-interface.ts'
 import {
   completeChecksum, locateTcp, Segmentation, TcpPlace, VNET_CHECKSUM_OFFSET, VNET_CHECKSUM_START, VNET_FLAGS, VNET_HEADER_BYTES,
   VNET_NEEDS_CHECKSUM, VNET_SEGMENT_BYTES, VNET_SEGMENTATION, writeSegmentationHeader,
@@ -45,6 +46,8 @@ export interface AfPacketPortOptions extends InterfacePortOptions {
   readonly reserved?: number
   /** What becomes of TCP segments that were to be cut. */
   readonly segments?: 'pass' | 'cut'
+  /** Frames to these addresses alone are received: the kernel leaves out all others. */
+  readonly destination?: Destination
 }
 
 /** Longest segment that is to be cut: over IPv6, with a tag. */
@@ -115,7 +118,8 @@ export class AfPacketPort implements LinkPort {
     }
     this.#arena = arena
     this.#bytes = loadFrameBytes(arena)
-    this.#socket = new AfPacketSocket(arena, this.name, options.interface, options.namespace, rxFrames, txFrames, frameBytes)
+    this.#socket = new AfPacketSocket(arena, this.name, options.interface, options.namespace, rxFrames, txFrames, frameBytes,
+      options.destination)
     this.frameBytesMax = Math.min(SEGMENT_BYTES_MAX, this.#socket.sendBytesMax)
     this.#reserved = Math.min(options.reserved ?? RESERVED, this.#socket.txFrames >> 1)
     this.#isCutting = options.segments === 'cut'

@@ -10,7 +10,7 @@
 import type { Arena } from '../memory/arena.ts'
 import { ETHERNET_BYTES } from '../wire/ethernet.ts'
 import * as sys from './sys.ts'
-import { bindToInterface, raiseSendBuffer, WatchedInterface } from './watched-interface.ts'
+import { acceptOnly, bindToInterface, raiseSendBuffer, WatchedInterface, type Destination } from './watched-interface.ts'
 
 /** Bytes of a frame that holds every segment: 17 pages. */
 export const SEGMENT_FRAME_BYTES = 69_632
@@ -42,15 +42,17 @@ export class AfPacketSocket {
   readonly #name: string
   readonly #interface: WatchedInterface
   readonly #namespace: string | undefined
+  readonly #destination: Destination | undefined
   readonly #window: number
   readonly #address: number
   readonly #statistics = sys.scratch(8)
 
   constructor(
     arena: Arena, name: string, interfaceName: string, namespace: string | undefined, rxFrames: number, txFrames: number,
-    frameBytes: number,
+    frameBytes: number, destination?: Destination,
   ) {
     this.#name = name
+    this.#destination = destination
     this.#interface = new WatchedInterface(interfaceName)
     this.#namespace = namespace
     this.frameBytes = frameBytes
@@ -133,6 +135,7 @@ export class AfPacketSocket {
     ring(PACKET_TX_RING, this.txFrames)
     must(sys.mapOver(this.#address, this.#bytes, fd), ' cannot have its rings mapped')
     raiseSendBuffer(fd)
+    if (this.#destination !== undefined) must(acceptOnly(fd, this.#destination), ' cannot have a filter')
     bindToInterface(fd, this.#interface.index, ETH_P_ALL_BIG_ENDIAN, what)
     // An interface that is down says so here.
     sys.takeSocketError(fd)

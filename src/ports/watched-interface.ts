@@ -12,6 +12,7 @@ const SOL_PACKET = 263
 const PACKET_ADD_MEMBERSHIP = 1
 const PACKET_MR_PROMISC = 1
 const SO_SNDBUF = 7
+const SO_ATTACH_FILTER = 26
 const SO_SNDBUFFORCE = 32
 /** Bytes that may be under way: long segments, or some hundred frames, would be stopped by the default of 208 KiB. */
 const SEND_BUFFER_BYTES = 16 << 20
@@ -80,4 +81,34 @@ export function raiseSendBuffer(fd: number): void {
   if (sys.setNumber(fd, sys.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES) < 0) {
     sys.setNumber(fd, sys.SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES)
   }
+}
+
+/** Ethernet addresses that begin and end so: each two bytes, as a number in network order. */
+export interface Destination {
+  readonly head: number
+  readonly tail: number
+}
+
+// Classic BPF: load half word, jump if equal, return. linux/bpf_common.h.
+const BPF_LDH_ABS = 0x28
+const BPF_JEQ = 0x15
+const BPF_RET = 0x06
+
+/** Has the kernel leave out all frames but those to such addresses, before it copies them. Returns a negative errno if it does not. */
+export function acceptOnly(fd: number, { head, tail }: Destination): number {
+  const program: readonly (readonly [code: number, ifTrue: number, ifFalse: number, value: number])[] = [
+    [BPF_LDH_ABS, 0, 0, 0], [BPF_JEQ, 0, 3, head], [BPF_LDH_ABS, 0, 0, 4], [BPF_JEQ, 0, 1, tail],
+    [BPF_RET, 0, 0, 0x7fffffff], [BPF_RET, 0, 0, 0],
+  ]
+  const code = sys.scratch(8 * program.length)
+  program.forEach(([operation, ifTrue, ifFalse, value], index) => {
+    code.setUint16(index * 8, operation, true)
+    code.setUint8(index * 8 + 2, ifTrue)
+    code.setUint8(index * 8 + 3, ifFalse)
+    code.setUint32(index * 8 + 4, value, true)
+  })
+  const filter = sys.scratch(16)
+  filter.setUint16(0, program.length, true)
+  filter.setBigUint64(8, BigInt(sys.addressOf(code)), true)
+  return sys.setOption(fd, sys.SOL_SOCKET, SO_ATTACH_FILTER, filter)
 }

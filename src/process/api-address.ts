@@ -19,14 +19,18 @@ export function apiTcp({ host, port }: ApiSpec, id: number): ApiTcp {
 
 /** @throws CodedError `NF_FILE_NOT_FOUND`, `NF_FILE_UNREADABLE`, `NF_CONFIG_INVALID` */
 export async function apiTls({ tls }: ApiSpec, folder: string): Promise<ServerTls | undefined> {
-  if (tls === undefined) return undefined
-  const [certificate, key] = [pem(tls.certificate, folder), pem(tls.key, folder)]
-  const clientAuthority = tls.clientAuthority === undefined ? undefined : pem(tls.clientAuthority, folder)
+  return tls === undefined ? undefined : await serverTls(tls, folder, 'api.tls')
+}
+
+/** @param name the key that names the files, for errors, which are those of `apiTls` */
+export async function serverTls(tls: NonNullable<ApiSpec['tls']>, folder: string, name: string): Promise<ServerTls> {
+  const [certificate, key] = [pem(tls.certificate, folder, name), pem(tls.key, folder, name)]
+  const clientAuthority = tls.clientAuthority === undefined ? undefined : pem(tls.clientAuthority, folder, name)
   try {
     const { createSecureContext } = await import('node:tls')
     createSecureContext({ cert: certificate, key, ca: clientAuthority })
   } catch (cause) {
-    throw new CodedError('NF_CONFIG_INVALID', `certificate and key of api.tls cannot be used: ${(cause as Error).message}`,
+    throw new CodedError('NF_CONFIG_INVALID', `certificate and key of ${name} cannot be used: ${(cause as Error).message}`,
       'All are PEM, and certificate and key belong together', { cause })
   }
   return { certificate, key, ...clientAuthority !== undefined && { clientAuthority } }
@@ -43,13 +47,14 @@ export async function checkApi({ api, folder, controllers }: ClusterSpec): Promi
   for (let id = 1; id <= controllers; id++) (await listenTcp(apiTcp(api, id), (socket) => { socket.destroy() })).close()
 }
 
-function pem(file: string, folder: string): string {
+/** Reads a PEM file that the key of this name names. */
+export function pem(file: string, folder: string, name: string): string {
   const path = resolve(folder, file)
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {
     const isMissing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
     throw new CodedError(isMissing ? 'NF_FILE_NOT_FOUND' : 'NF_FILE_UNREADABLE',
-      `${path}, which api.tls names, cannot be read: ${(cause as Error).message}`, '', { cause })
+      `${path}, which ${name} names, cannot be read: ${(cause as Error).message}`, '', { cause })
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Cluster file: one cluster on one machine, in YAML or JSON. Everything has a default: without a file, a generator at the ingress
+ * Cluster file: one cluster, in YAML or JSON. Everything has a default: without a file, a generator at the ingress
  * switch sends through two runtimes to a sink at the egress switch.
  *
  *     name: web
@@ -14,7 +14,7 @@
 
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
-import { externalPortSchema, type ExternalPortConfig } from './external-port-schema.ts'
+import { externalPortSchema, interfaceName, type ExternalPortConfig } from './external-port-schema.ts'
 import { placementSchema, replicationSchema } from './node-config.ts'
 import { isLoopback } from '../rpc/loopback.ts'
 import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } from './run-config.ts'
@@ -22,11 +22,42 @@ import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
 
 const RUNTIMES_MAX = 64
 const CONTROLLERS_MAX = 7
-const PORT_MAX = 65_535
+const MACHINES_MAX = 16
+export const PORT_MAX = 65_535
 export const DEFAULT_CLUSTER_NAME = 'default'
 
 export const clusterNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/,
   'a cluster has a name of 1 to 32 lower-case letters, digits and dashes')
+
+export const apiTlsSchema = z.strictObject({
+  certificate: z.string().min(1).describe('PEM file: the certificate with its chain'),
+  key: z.string().min(1).describe('PEM file: its key'),
+  clientAuthority: z.string().min(1).optional().describe('PEM file; clients must show a certificate that it has signed'),
+}).describe('Files are relative to this one')
+
+const machineSchema = z.strictObject({
+  name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/, 'a machine has a name of 1 to 32 lower-case letters, digits and dashes'),
+  interface: interfaceName.describe('Interface there at the network that joins the machines, and nobody else'),
+  namespace: z.string().min(1).optional().describe('Network namespace of the interface'),
+  runtimes: z.int().min(0).max(RUNTIMES_MAX).default(RUNTIMES_MAX).describe('How many runtimes there at most'),
+  agent: z.strictObject({
+    host: z.string().min(1).describe('Address at which nfactor machine listens there'),
+    port: z.int().min(1).max(PORT_MAX).default(7090),
+    authority: z.string().min(1).optional().describe('PEM file: TLS is spoken, and the agent\'s certificate must be signed by this'),
+    clear: z.boolean().default(false).describe('Speaks in clear text with an address that is not this machine\'s own'),
+  }).refine(({ host, authority, clear }) => authority !== undefined || clear || isLoopback(host),
+    'another machine is spoken to in TLS, with authority, or, on a network that is trusted, with clear: true')
+    .optional().describe('Of every machine but the first'),
+})
+
+const machinesSchema = z.array(machineSchema).min(2).max(MACHINES_MAX).superRefine((machines, context) => {
+  for (const [index, { name, agent }] of machines.entries()) {
+    const fault = (key: string, message: string): void => { context.addIssue({ code: 'custom', path: [index, key], message }) }
+    if (machines.findIndex((one) => one.name === name) < index) fault('name', `there are two machines named ${name}`)
+    if (index === 0 && agent !== undefined) fault('agent', 'the first machine is this one, which needs no agent')
+    if (index > 0 && agent === undefined) fault('agent', 'a machine behind the first one says where its agent is')
+  }
+})
 
 export const clusterSchema = runConfigSchema.extend({
   name: clusterNameSchema.default(DEFAULT_CLUSTER_NAME).describe('Name of the cluster on this machine'),
@@ -52,18 +83,31 @@ export const clusterSchema = runConfigSchema.extend({
   api: z.strictObject({
     port: z.int().min(1).max(PORT_MAX + 1 - CONTROLLERS_MAX).describe('TCP port of the first controller; the second has the next, and so on'),
     host: z.string().min(1).default('127.0.0.1').describe('Address to listen at; others than this machine\'s own need tls'),
-    tls: z.strictObject({
-      certificate: z.string().min(1).describe('PEM file: the certificate with its chain'),
-      key: z.string().min(1).describe('PEM file: its key'),
-      clientAuthority: z.string().min(1).optional().describe('PEM file; clients must show a certificate that it has signed'),
-    }).optional().describe('Files are relative to this one'),
+    tls: apiTlsSchema.optional(),
   }).refine(({ host, tls }) => tls !== undefined || isLoopback(host), 'an address that others can reach needs tls, or the token could be read')
     .optional().describe('Controllers can be called at TCP too, with the token in the cluster\'s folder'),
+  token: z.string().min(1).optional().describe('File of the token that callers of the API and machines show; one is made unless told'),
+  machines: machinesSchema.optional()
+    .describe('The machines that runtimes are on; the first is this one, with the switches and the controllers. One unless told'),
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
+}).superRefine(({ machines, token, runtimes, scale, ingress, egress }, context) => {
+  if (machines === undefined) return
+  const fault = (path: (string | number)[], message: string): void => { context.addIssue({ code: 'custom', path, message }) }
+  if (token === undefined) fault(['machines'], 'machines know each other by a token: name its file, token: FILE')
+  const room = machines.reduce((sum, machine) => sum + machine.runtimes, 0)
+  const most = scale?.max ?? runtimes
+  if (most > room) fault(['machines'], `they have room for ${room} runtimes, and there are to be ${most}`)
+  const [{ interface: own, namespace }] = machines
+  for (const [name, port] of [['ingress', ingress], ['egress', egress]] as const) {
+    if (port === undefined || !('interface' in port) || port.interface !== own || port.namespace !== namespace) continue
+    fault(['machines', 0, 'interface'], `it is the outer side of ${name}, from where nobody may speak as a node`)
+  }
 }).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
 
 export type ClusterDocument = z.output<typeof clusterSchema>
+
+export type MachineSpec = z.output<typeof machineSchema>
 
 export interface ClusterSpec {
   readonly name: string
@@ -75,6 +119,9 @@ export interface ClusterSpec {
   readonly controllers: number
   readonly etcd: ClusterDocument['etcd']
   readonly api: ClusterDocument['api']
+  /** File of the cluster's token, relative to `folder`. */
+  readonly token: string | undefined
+  readonly machines: readonly MachineSpec[]
   readonly ingress: ExternalPortConfig
   readonly egress: ExternalPortConfig | undefined
   /** What each runtime runs: what its file holds, and the folder in which relative names start. */
@@ -99,15 +146,22 @@ export async function readCluster(file: string | undefined, settings: readonly s
   return spec
 }
 
+/** Links between machines carry ordinary frames: whatever is longer is cut where it comes in. */
+function withoutLongSegments(port: ExternalPortConfig): ExternalPortConfig {
+  return port.type === 'af-packet' || port.type === 'tap' ? { ...port, segments: 'cut' } : port
+}
+
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, replication, scale, controllers, etcd, api, chain, limits, timeouts, policy } = content
+  const { name, runtimes, placement, replication, scale, controllers, etcd, api, token, machines = [], chain, limits, timeouts, policy } = content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, placement, replication, scale, patience, controllers, etcd, api, ingress, egress,
+    name, placement, replication, scale, patience, controllers, etcd, api, token, machines,
+    ingress: machines.length === 0 ? ingress : withoutLongSegments(ingress),
+    egress: egress === undefined || machines.length === 0 ? egress : withoutLongSegments(egress),
     runtimes: Math.min(scale?.max ?? RUNTIMES_MAX, Math.max(scale?.min ?? 1, runtimes)),
     run: { chain, limits, timeouts, policy },
     folder: file === undefined ? process.cwd() : dirname(resolve(file)),

@@ -20,6 +20,8 @@ import { CodedError } from '../base/coded-error.ts'
 /** Longest path of a socket in the folder, and what the system allows. */
 const LONGEST_NAME = '/controller-7.api.new'
 const SOCKET_PATH_MAX = 107
+/** Pids of Linux are below. */
+const PID_LIMIT = 2 ** 22
 
 export interface ProcessEntry {
   readonly kind: 'supervisor' | 'controller' | 'switch' | 'runtime'
@@ -68,6 +70,11 @@ export class ClusterFolder {
 
   clear(): void {
     rmSync(this.path, { recursive: true, force: true })
+  }
+
+  /** Removes everything in it but one file. */
+  clearBut(path: string): void {
+    for (const name of this.#namesIn(this.path)) if (join(this.path, name) !== path) rmSync(join(this.path, name), { recursive: true, force: true })
   }
 
   /** With what a supervisor without terminal has printed. */
@@ -229,6 +236,11 @@ export class ClusterFolder {
       }
     }).filter(isRunning)
   }
+}
+
+/** One number for the process of a node: processes of different machines may have the same pid. */
+export function processKey({ id, pid }: { readonly id: number, readonly pid: number }): number {
+  return id * PID_LIMIT + pid
 }
 
 /** Whether a process that was noted is alive. */

@@ -3,9 +3,12 @@
  */
 
 import type { Founding } from '../controller/controller.ts'
+import { machineOf } from '../controller/machines.ts'
+import { pem } from './api-address.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import type { ClusterFolder } from './cluster-folder.ts'
-import type { RuntimeConfig, SwitchConfig } from './node-config.ts'
+import type { MachineAddress } from './machine-connection.ts'
+import { FIRST_RUNTIME_ID, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 
 /** The cluster as its file in the folder says it: what every controller is to know. */
 export interface ClusterIdentity {
@@ -19,7 +22,6 @@ export type MemberConfig = SwitchMember | RuntimeMember
 
 export const INGRESS_ID = 1
 export const EGRESS_ID = 2
-export const FIRST_RUNTIME_ID = 11
 
 export function runtimeName(id: number): string {
   return `runtime-${id - FIRST_RUNTIME_ID + 1}`
@@ -29,7 +31,7 @@ export function switchMembers({ clusterId, spec }: ClusterIdentity, folder: Clus
   const switches = [{ id: INGRESS_ID, name: 'ingress', external: spec.ingress }]
   if (spec.egress !== undefined) switches.push({ id: EGRESS_ID, name: 'egress', external: spec.egress })
   return switches.map((own) => ({
-    kind: 'switch', clusterId, folder: folder.path, ...own, seed: own.id, externalFolder: spec.folder, placement: spec.placement, limits: {},
+    kind: 'switch', clusterId, folder: folder.path, ...networkOf(spec, 0), ...own, seed: own.id, externalFolder: spec.folder, placement: spec.placement, limits: {},
     ...switches.length > 1 && { bypass: own.id === INGRESS_ID ? EGRESS_ID : INGRESS_ID },
   }))
 }
@@ -39,7 +41,27 @@ export function runtimeMember({ clusterId, spec }: ClusterIdentity, folder: Clus
   return {
     kind: 'runtime', clusterId, folder: folder.path, id, name: runtimeName(id), incarnation, chainVersion: chain, seed: id,
     run: folder.runFile(chain), nfFolder: spec.folder, replication: spec.replication,
+    ...networkOf(spec, machineOf(id, FIRST_RUNTIME_ID, Math.max(1, spec.machines.length))),
   }
+}
+
+/** How a node reaches those on other machines, if there are any. */
+function networkOf({ machines }: ClusterSpec, machine: number): Pick<RuntimeConfig, 'network'> {
+  if (machines.length === 0) return {}
+  const { interface: interfaceName, namespace } = machines[machine]
+  return { network: { interface: interfaceName, ...namespace !== undefined && { namespace }, machine, machines: machines.length } }
+}
+
+/** Name of the machine that a node is on; empty where there is but one. */
+export function machineNameOf({ machines }: ClusterSpec, id: number): string {
+  return machines.length === 0 ? '' : machines[machineOf(id, FIRST_RUNTIME_ID, machines.length)].name
+}
+
+/** Where the agents of machines behind the first are. @throws CodedError for an authority's file */
+export function machineAddresses({ machines, folder }: ClusterSpec): MachineAddress[] {
+  return machines.flatMap(({ name, agent }) => (agent === undefined ? [] : [{
+    name, host: agent.host, port: agent.port,
+    authority: agent.authority === undefined ? undefined : pem(agent.authority, folder, `authority of machine ${name}`) }]))
 }
 
 /** What the first leader ever puts into the store. */

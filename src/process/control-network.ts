@@ -1,5 +1,5 @@
 /**
- * Control network: a node's control port on one machine. Everybody reaches everybody by datagrams, at once and without a connection; two
+ * Control network: a node's control port. On one machine everybody reaches everybody by datagrams, at once and without a connection; two
  * nodes that have much to say to each other get a memif link of their own beside them, which takes long frames and costs no system call
  * for each.
  *
@@ -10,6 +10,8 @@
  * little to each other cost nothing. The one with the lower id listens. A link whose other end dies goes down, and what is said then goes
  * by datagrams, until the next life has said enough to open its end. An end that cannot be opened is tried again as many frames later.
  * What was on its way is lost, as on a wire; frames that overtake others when a link comes up the sessions put in order.
+ *
+ * Nodes on other machines are reached by a port of their own (`far`), with frames of ordinary size.
  */
 
 import type { TimeUs } from '../base/clock.ts'
@@ -28,6 +30,8 @@ export interface ControlNetworkOptions {
   readonly folder: ClusterFolder
   /** This node, 1 to 255. */
   readonly node: number
+  /** The port to nodes on other machines, and which those are. */
+  readonly far?: { readonly port: LinkPort, isFar(node: number): boolean }
 }
 
 /** Frames between two nodes after which they get a link. */
@@ -58,6 +62,9 @@ export class ControlNetwork implements LinkPort {
   readonly frameBytesMax = LONG_FRAME_BYTES
   readonly #options: ControlNetworkOptions
   readonly #datagrams: DatagramPort
+  readonly #far: LinkPort | undefined
+  /** By node: 1 for those on other machines. PERF: looked up per frame. */
+  readonly #isFar = new Uint8Array(256)
   /** By node. PERF: an array, looked up per frame. */
   readonly #peers: (Peer | undefined)[] = new Array<Peer | undefined>(256).fill(undefined)
   readonly #links: MemifPort[] = []
@@ -67,13 +74,15 @@ export class ControlNetwork implements LinkPort {
   #busyReceives = 0
 
   constructor(options: ControlNetworkOptions) {
-    const { arena, folder, node } = options
+    const { arena, folder, node, far } = options
     this.#options = options
+    this.#far = far?.port
+    for (let id = 1; id < 256; id++) this.#isFar[id] = far?.isFar(id) === true ? 1 : 0
     this.#datagrams = new DatagramPort({ arena, folder: folder.path, node })
   }
 
   get isUp(): boolean {
-    return this.#datagrams.isUp
+    return this.#datagrams.isUp && this.#far?.isUp !== false
   }
 
   get room(): number {
@@ -108,6 +117,7 @@ export class ControlNetwork implements LinkPort {
       const link = links[(this.#first + i) % links.length]
       count += link.receive(pool, descriptors + count * DESCRIPTOR_WORDS, max - count)
     }
+    if (this.#far !== undefined && count < max) count += this.#far.receive(pool, descriptors + count * DESCRIPTOR_WORDS, max - count)
     if (count === 0 || ++this.#busyReceives >= BUSY_RECEIVES) {
       this.#busyReceives = 0
       const at = descriptors + count * DESCRIPTOR_WORDS
@@ -126,6 +136,7 @@ export class ControlNetwork implements LinkPort {
 
   sendReserved(frame: number, length: number): boolean {
     const node = this.#options.arena.u8[frame + DESTINATION]
+    if (this.#isFar[node] === 1) return this.#sent((this.#far as LinkPort).sendReserved(frame, length), length)
     const link = this.#peers[node]?.link
     if (link?.isUp === true) return this.#sent(link.sendReserved(frame, length), length)
     if (!this.#datagrams.send(frame, length)) return this.#sent(false, length)
@@ -172,33 +183,39 @@ export class ControlNetwork implements LinkPort {
 
   open(): void {
     this.#datagrams.open()
+    this.#far?.open()
   }
 
   close(): void {
     this.#datagrams.close()
+    this.#far?.close()
     for (const link of this.#links) link.close()
   }
 
   flush(): void {
+    this.#far?.flush()
     for (let i = 0; i < this.#links.length; i++) this.#links[i].flush()
   }
 
   maintain(now: TimeUs): void {
     for (let node = this.#talkative.pop(); node !== undefined; node = this.#talkative.pop()) this.#openLink(node, this.#peers[node] as Peer)
     for (const link of this.#links) link.maintain(now)
+    this.#far?.maintain(now)
   }
 
   arm(): boolean {
     for (let i = 0; i < this.#links.length; i++) if (!this.#links[i].arm()) return false
-    return this.#datagrams.arm()
+    return this.#datagrams.arm() && this.#far?.arm() !== false
   }
 
   disarm(): void {
     for (const link of this.#links) link.disarm()
+    this.#far?.disarm()
   }
 
   waitDescriptors(list: number[]): void {
     this.#datagrams.waitDescriptors(list)
     for (const link of this.#links) link.waitDescriptors(list)
+    this.#far?.waitDescriptors(list)
   }
 }

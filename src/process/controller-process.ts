@@ -22,16 +22,19 @@ import { keepAccessToken } from '../rpc/access-token.ts'
 import { apiTcp, apiTls } from './api-address.ts'
 import { ApiDoor } from './api-door.ts'
 import type { ClusterSpec } from './cluster-file.ts'
-import type { ClusterFolder, ProcessEntry } from './cluster-folder.ts'
-import { foundingOf, FIRST_RUNTIME_ID, runtimeMember, runtimeName, switchMembers, type ClusterIdentity } from './cluster-members.ts'
+import { ClusterLauncher } from './cluster-launcher.ts'
+import { processKey, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { foundingOf, machineAddresses, runtimeMember, runtimeName, switchMembers, type ClusterIdentity } from './cluster-members.ts'
 import { ClusterObserver } from './cluster-observer.ts'
 import { EventLog } from './event-log.ts'
 import { LineRpcServer } from './line-rpc.ts'
 import { LocalLauncher } from './local-launcher.ts'
 import { startError, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
+import { FIRST_RUNTIME_ID } from './node-config.ts'
 import { NodeExit } from './node-process.ts'
-import { NodeConnections } from './node-connections.ts'
+import { localPlace, NodeConnections } from './node-connections.ts'
 import { operatorMethods } from './operator.ts'
+import { RemoteMachine } from './remote-machine.ts'
 import { QuarantineKeeper } from './quarantine-keeper.ts'
 import { EtcdStore } from './stores/etcd-store.ts'
 import { SqliteStore } from './stores/sqlite-store.ts'
@@ -71,7 +74,7 @@ export class ControllerProcess {
   readonly identity: ClusterIdentity
   readonly events: EventLog
   readonly connections: NodeConnections
-  readonly launcher: LocalLauncher
+  readonly launcher: ClusterLauncher
   /** Why a node could not be started, the last time it was tried. */
   startFailure: CodedError | undefined
   readonly #store: Store & { close(): unknown }
@@ -82,6 +85,8 @@ export class ControllerProcess {
   readonly #beganAt = Date.now()
   readonly #intents = new Map<number, (outcome: 'done' | IntentRefusal) => void>()
   readonly #bootMs = new Map<number, number>()
+  /** Machines that have answered, or not, the last time. */
+  readonly #machines = new Map<string, boolean>()
   readonly #ended = Promise.withResolvers<number>()
   readonly #api: ApiDoor
   #isEnding = false
@@ -98,23 +103,29 @@ export class ControllerProcess {
     this.identity = identity
     this.#store = store
     this.events = new EventLog(folder.eventsFile)
+    const { spec, clusterId } = identity
+    const processes = {
+      runtime: (node: number, incarnation: number, chain: number) => runtimeMember(identity, folder, node, incarnation, chain),
+      onStarted: (entry: ProcessEntry) => { this.#started(entry) },
+      onEnded: (entry: ProcessEntry, end: NodeEnd | undefined) => { this.#processEnded(entry, end) },
+    }
+    const local = new LocalLauncher({ folder, launcher, switches: switchMembers(identity, folder), ...processes })
+    const token = spec.machines.length > 0 ? keepAccessToken(folder.tokenFile) : ''
+    const remote = machineAddresses(spec).map((address) => new RemoteMachine({ address, token, clusterId, folder, ...processes,
+      onChange: (isUp, why) => { this.#machineChanged(address.name, isUp, why) } }))
+    this.launcher = new ClusterLauncher(local, remote, spec.machines.map(({ runtimes }) => runtimes))
     this.connections = new NodeConnections({
-      folder, controller: name,
+      places: [localPlace(folder), ...remote], controller: name,
       onReport: (report) => { this.#controller.receive(report, systemClock.now()) },
       onHello: (hello) => { if (this.#mayBegin()) this.#controller.hello(hello, systemClock.now()) },
-    })
-    this.launcher = new LocalLauncher({
-      folder, launcher, switches: switchMembers(identity, folder),
-      runtime: (node, incarnation, chain) => runtimeMember(identity, folder, node, incarnation, chain),
-      onStarted: (entry) => { this.#started(entry) },
-      onEnded: (entry, end) => { this.#processEnded(entry, end) },
     })
     this.#observer = new ClusterObserver((event, text, fields) => { this.events.add(event, text, fields) },
       (node) => this.nameOf(node), (node) => this.#bootMsOf(node))
     this.#quarantines = new QuarantineKeeper({
       folder, links: this.connections,
       quarantine: (node, incarnation, keys, isSuspect) => { this.connections.quarantine(node, incarnation, keys, isSuspect) },
-      processOf: (incarnation) => this.launcher.processOfRuntime(incarnation),
+      // What a process on another machine does nobody sees here, while it lives.
+      processOf: (incarnation) => local.processOfRuntime(incarnation),
       onQuarantined: (text, fields) => { this.events.add('flow-quarantined', text, fields) },
     })
     this.#controller = new Controller({
@@ -154,6 +165,7 @@ export class ControllerProcess {
       await this.#api.close()
       this.#rpc.close()
       this.connections.close()
+      this.launcher.close()
       await this.#store.close()
     }
   }
@@ -240,12 +252,12 @@ export class ControllerProcess {
   /** The process of a node that there is now. */
   processOf({ id, incarnation }: Pick<SwitchView | RuntimeView, 'id' | 'incarnation'>): ProcessEntry | undefined {
     const node = this.connections.node(id)
-    const entry = node?.incarnation === incarnation ? this.launcher.processes.get(node.pid) : undefined
+    const entry = node?.incarnation === incarnation ? this.launcher.processOf(node) : undefined
     return entry ?? this.launcher.processOfRuntime(incarnation)
   }
 
-  bootMs(pid: number): number {
-    return this.#bootMs.get(pid) ?? 0
+  bootMs(process: { readonly id: number, readonly pid: number }): number {
+    return this.#bootMs.get(processKey(process)) ?? 0
   }
 
   // -- Turns ---------------------------------------------------------------------------------------------------------
@@ -282,12 +294,19 @@ export class ControllerProcess {
 
   /** Switches whose life is over: they have been told, and may not be able to hear. */
   #endStrangers({ switches, cluster }: ClusterView, term: number): void {
-    for (const entry of this.launcher.processes.values()) {
+    for (const entry of this.launcher.processes()) {
       if (entry.kind !== 'switch') continue
-      const incarnation = this.connections.incarnationOf(entry.pid)
+      const incarnation = this.connections.incarnationOf(entry)
       const isMeant = incarnation === 0 || incarnation > cluster.incarnation || switches.some((one) => one.incarnation === incarnation)
-      if (!isMeant) this.launcher.stop(term, entry)
+      if (!isMeant) this.launcher.stopSwitch(term, entry)
     }
+  }
+
+  #machineChanged(machine: string, isUp: boolean, why: string): void {
+    if (this.#machines.get(machine) === isUp) return
+    this.#machines.set(machine, isUp)
+    const text = isUp ? `machine ${machine} answers` : `machine ${machine} does not answer: ${why}`
+    this.events.add(isUp ? 'machine-answers' : 'machine-silent', text, { machine, controller: this.name })
   }
 
   #started(entry: ProcessEntry): void {
@@ -297,10 +316,10 @@ export class ControllerProcess {
 
   #processEnded(entry: ProcessEntry, end: NodeEnd | undefined): void {
     const { id, name: node, pid } = entry
-    const incarnation = entry.incarnation || this.connections.incarnationOf(pid)
+    const incarnation = entry.incarnation || this.connections.incarnationOf(entry)
     if (end !== undefined) this.#quarantines.ended(incarnation, end)
     if (incarnation !== 0) this.#controller.ended(id, incarnation)
-    this.#bootMs.delete(pid)
+    this.#bootMs.delete(processKey(entry))
     // The end of a process that nobody waits for any more is no news.
     if (end?.status === NodeExit.ended || end?.status === NodeExit.fenced || !this.isLeader) return
     const how = end === undefined ? '' : end.signal === null ? ` with status ${end.status}` : ` by ${end.signal}`
@@ -313,10 +332,10 @@ export class ControllerProcess {
 
   #bootMsOf(id: number): number {
     const node = this.connections.node(id)
-    const entry = node === undefined ? undefined : this.launcher.processes.get(node.pid)
+    const entry = node === undefined ? undefined : this.launcher.processOf(node)
     if (entry === undefined) return 0
     const ms = Date.now() - entry.startedAt
-    this.#bootMs.set(entry.pid, ms)
+    this.#bootMs.set(processKey(entry), ms)
     return ms
   }
 }

@@ -12,7 +12,7 @@
 import { z } from 'zod'
 import { readRouterConfig } from '../ports/router/router-config.ts'
 
-const interfaceName = z.string().regex(/^[^\s/:%]{1,15}$/, 'an interface has a name of 1 to 15 characters without spaces, / : and %')
+export const interfaceName = z.string().regex(/^[^\s/:%]{1,15}$/, 'an interface has a name of 1 to 15 characters without spaces, / : and %')
 const namespace = z.string().min(1).optional().describe('Network namespace of the interface: a name that ip netns knows, or a path')
 const segments = z.enum(['pass', 'cut']).optional()
   .describe('TCP segments that a card was to cut: passed whole (unless told), or cut before the chain')

@@ -1,5 +1,6 @@
 /**
- * Line RPC: commands between processes of one machine, over a UNIX socket. A request and its reply are a line of JSON each.
+ * Line RPC: commands between processes of one machine, over a UNIX socket; between machines over TCP, when either end has proved who it is
+ * (machine-connection.ts). A request and its reply are a line of JSON each.
  *
  *     ─▶ {"id": 7, "method": "SetMigrationTarget", "params": {"target": 12, "number": 100}}
  *     ◀─ {"id": 7, "result": {"accepted": true, "code": ""}}       or    {"id": 7, "error": {"code": "NF_...", "message": "..."}}
@@ -59,25 +60,30 @@ export class LineRpcServer {
   #serve(socket: Socket): void {
     this.#sockets.add(socket)
     socket.on('close', () => { this.#sockets.delete(socket) })
-    socket.on('error', () => { socket.destroy() })
-    readLines(socket, REQUEST_BYTES_MAX, (line) => {
-      const request = parseObject(line)
-      if (request === undefined || typeof request.id !== 'number' || typeof request.method !== 'string') return socket.destroy()
-      void this.#answer(request.method, isObject(request.params) ? request.params : {}).then((answer) => {
-        if (socket.writable) socket.write(`${JSON.stringify({ id: request.id, ...answer })}\n`)
-      })
-    })
+    answerLines(socket, this.#methods)
   }
+}
 
-  async #answer(name: string, params: RpcParams): Promise<object> {
-    const method = Object.hasOwn(this.#methods, name) ? this.#methods[name] : undefined
-    try {
-      if (method === undefined) throw new CodedError('NF_USAGE', `there is no method ${JSON.stringify(name)}`)
-      return { result: await method(params) ?? {} }
-    } catch (error) {
-      if (error instanceof CodedError) return { error: { code: error.code, message: error.message, mend: error.mend } }
-      return { error: { code: 'NF_INTERNAL', message: error instanceof Error ? error.stack : String(error) } }
-    }
+/** Answers the requests that come by a connection, until it ends. */
+export function answerLines(socket: Socket, methods: RpcMethods): void {
+  socket.on('error', () => { socket.destroy() })
+  readLines(socket, REQUEST_BYTES_MAX, (line) => {
+    const request = parseObject(line)
+    if (request === undefined || typeof request.id !== 'number' || typeof request.method !== 'string') return socket.destroy()
+    void answerOf(methods, request.method, isObject(request.params) ? request.params : {}).then((answer) => {
+      if (socket.writable) socket.write(`${JSON.stringify({ id: request.id, ...answer })}\n`)
+    })
+  })
+}
+
+async function answerOf(methods: RpcMethods, name: string, params: RpcParams): Promise<object> {
+  const method = Object.hasOwn(methods, name) ? methods[name] : undefined
+  try {
+    if (method === undefined) throw new CodedError('NF_USAGE', `there is no method ${JSON.stringify(name)}`)
+    return { result: await method(params) ?? {} }
+  } catch (error) {
+    if (error instanceof CodedError) return { error: { code: error.code, message: error.message, mend: error.mend } }
+    return { error: { code: 'NF_INTERNAL', message: error instanceof Error ? error.stack : String(error) } }
   }
 }
 
@@ -90,7 +96,8 @@ export class LineRpcClient {
   readonly #calls = new Map<number, { resolve(value: unknown): void, reject(error: Error): void, timer: NodeJS.Timeout }>()
   #count = 0
 
-  private constructor(path: string, socket: Socket) {
+  /** @param path what errors call the other end, @param socket a connection, open */
+  constructor(path: string, socket: Socket) {
     this.path = path
     this.#socket = socket
     socket.on('error', () => { socket.destroy() })

@@ -18,6 +18,9 @@ import { checkAgainst } from './config-problem.ts'
 import { externalPortSchema } from './external-port-schema.ts'
 import { limitsSchema } from './run-config-schema.ts'
 
+/** Ids of runtimes begin here; those below are switches'. */
+export const FIRST_RUNTIME_ID = 11
+
 const id = z.int().min(1).max(NODE_ID_MAX)
 const incarnation = z.int().min(1).max(INCARNATION_LIMIT - 1)
 
@@ -33,6 +36,12 @@ const nodeFields = {
   clusterId: z.int().min(1).max(0xffffffff).describe('Nodes with another one are not heard'),
   folder: z.string().min(1).describe('Folder of the cluster\'s sockets, for its owner alone'),
   seed: z.int().min(0).max(0xffffffff).default(1),
+  network: z.strictObject({
+    interface: z.string().min(1).describe('Interface at the network that joins the machines'),
+    namespace: z.string().min(1).optional().describe('Network namespace of the interface'),
+    machine: z.int().min(0).describe('Number of this machine'),
+    machines: z.int().min(1).describe('How many there are'),
+  }).optional().describe('Of a cluster on several machines'),
 }
 
 export const nodeConfigSchema = z.discriminatedUnion('kind', [
@@ -80,15 +89,18 @@ export const clusterConfigSchema: z.ZodType<ClusterConfig> = z.strictObject({
  * @throws CodedError `NF_FILE_...`, `NF_CONFIG_SYNTAX`, `NF_CONFIG_INVALID`
  */
 export function readNodeConfig(file: string, kind: NodeConfig['kind']): NodeConfig {
+  const config = readChecked(file, nodeConfigSchema)
+  if (config.kind !== kind) throw new CodedError('NF_CONFIG_INVALID', `${file} is for a ${config.kind}`, `Run nfactor ${config.kind} ${file}`)
+  return config.kind === 'runtime' && config.run !== undefined ? { ...config, run: resolve(dirname(resolve(file)), config.run) } : config
+}
+
+/** What is in a file that fits a schema. @throws CodedError as `readNodeConfig` */
+export function readChecked<T>(file: string, schema: z.ZodType<T>): T {
   const document = readConfigDocument(file)
   const [syntax] = document.syntaxProblems
   if (syntax !== undefined) throw new CodedError('NF_CONFIG_SYNTAX', `${file}:${syntax.line}:${syntax.column}: ${syntax.message}`)
-  const { data, problems: [problem] } = checkAgainst(nodeConfigSchema, document.value)
-  if (problem !== undefined) {
-    const { line, column } = document.place(problem.path, problem.atKey)
-    throw new CodedError(problem.code, `${file}:${line}:${column}: ${problem.message}`, problem.mend)
-  }
-  const config = data as NodeConfig
-  if (config.kind !== kind) throw new CodedError('NF_CONFIG_INVALID', `${file} is for a ${config.kind}`, `Run nfactor ${config.kind} ${file}`)
-  return config.kind === 'runtime' && config.run !== undefined ? { ...config, run: resolve(dirname(resolve(file)), config.run) } : config
+  const { data, problems: [problem] } = checkAgainst(schema, document.value)
+  if (problem === undefined) return data as T
+  const { line, column } = document.place(problem.path, problem.atKey)
+  throw new CodedError(problem.code, `${file}:${line}:${column}: ${problem.message}`, problem.mend)
 }

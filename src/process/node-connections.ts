@@ -1,18 +1,33 @@
 /**
- * Node connections: those of a controller to the nodes of its cluster on this machine. It finds them by their sockets, whoever has started
- * them; asks each for a report once per heartbeat; and carries commands there. Nothing is promised: what is lost is said again.
+ * Node connections: those of a controller to the nodes of its cluster. It finds them by their sockets, on this machine and on others, whoever
+ * has started them; asks each for a report once per heartbeat; and carries commands there. Nothing is promised: what is lost is said again.
  */
 
 import type { CommandResult } from '../node/cluster-node.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { Hello, NodeCommand, NodeLinks, Report } from '../controller/node-commands.ts'
-import type { ClusterFolder } from './cluster-folder.ts'
+import { processKey, type ClusterFolder } from './cluster-folder.ts'
 import { LineRpcClient, type RpcParams } from './line-rpc.ts'
 import type { ReportAnswer } from './node-process.ts'
 import type { NodeStatus } from './node-status.ts'
 
+/** A connection to the process of a node. */
+export interface NodeClient {
+  /** Called once when it ends. */
+  onClose: (() => void) | undefined
+  call<T>(method: string, params?: RpcParams, timeoutMs?: number): Promise<T>
+  close(): void
+}
+
+/** A machine, seen from a controller: the nodes that have a socket there. */
+export interface NodePlace {
+  nodeIds(): readonly number[]
+  /** @throws CodedError `NF_NODE_GONE` when nobody listens */
+  connect(id: number): Promise<NodeClient>
+}
+
 export interface NodeConnectionsOptions {
-  readonly folder: ClusterFolder
+  readonly places: readonly NodePlace[]
   readonly controller: string
   onReport(report: Report): void
   onHello(hello: Hello): void
@@ -27,7 +42,7 @@ export interface ConnectedNode {
 }
 
 interface Peer extends ConnectedNode {
-  readonly client: LineRpcClient
+  readonly client: NodeClient
   isAsked: boolean
 }
 
@@ -36,11 +51,16 @@ const LIVES_MAX = 1024
 /** A socket at which somebody is expected to answer who does not is left alone for so long. */
 const ANSWER_MS = 2_000
 
+/** The nodes of this machine. */
+export function localPlace(folder: ClusterFolder): NodePlace {
+  return { nodeIds: () => folder.nodeIds(), connect: (id) => LineRpcClient.connect(folder.nodeSocket(id)) }
+}
+
 export class NodeConnections implements NodeLinks {
   readonly #options: NodeConnectionsOptions
   readonly #peers = new Map<number, Peer>()
   readonly #connecting = new Set<number>()
-  /** Incarnations by pid, also of processes that are gone. */
+  /** Incarnations by `processKey`, also of processes that are gone. */
   readonly #lives = new Map<number, number>()
   #scanAt = 0
   #isOpen = true
@@ -53,9 +73,9 @@ export class NodeConnections implements NodeLinks {
     return this.#peers.get(id)
   }
 
-  /** Which life this process is, or was; 0 if it has none, or has never answered. */
-  incarnationOf(pid: number): number {
-    return this.#lives.get(pid) ?? 0
+  /** Which life this process of a node is, or was; 0 if it has none, or has never answered. */
+  incarnationOf(process: { readonly id: number, readonly pid: number }): number {
+    return this.#lives.get(processKey(process)) ?? 0
   }
 
   /** @throws CodedError `NF_NODE_GONE`, or what the node says */
@@ -82,8 +102,8 @@ export class NodeConnections implements NodeLinks {
     const now = performance.now()
     if (now >= this.#scanAt) {
       this.#scanAt = now + SCAN_MS
-      for (const id of this.#options.folder.nodeIds()) {
-        if (!this.#peers.has(id) && !this.#connecting.has(id)) void this.#connect(id)
+      for (const place of this.#options.places) {
+        for (const id of place.nodeIds()) if (!this.#peers.has(id) && !this.#connecting.has(id)) void this.#connect(place, id)
       }
     }
     for (const peer of this.#peers.values()) if (!peer.isAsked) void this.#ask(peer)
@@ -94,10 +114,10 @@ export class NodeConnections implements NodeLinks {
     for (const { client } of this.#peers.values()) client.close()
   }
 
-  async #connect(id: number): Promise<void> {
+  async #connect(place: NodePlace, id: number): Promise<void> {
     this.#connecting.add(id)
     try {
-      const client = await LineRpcClient.connect(this.#options.folder.nodeSocket(id))
+      const client = await place.connect(id)
       const status = await client.call<NodeStatus>('GetStatus', {}, ANSWER_MS).catch(() => undefined)
       if (status?.id !== id || !this.#isOpen) return client.close()
       const { kind, pid, incarnation } = status
@@ -114,9 +134,10 @@ export class NodeConnections implements NodeLinks {
 
   #setLife(peer: Peer, incarnation: number): void {
     peer.incarnation = incarnation
-    if (incarnation === 0 || this.#lives.get(peer.pid) === incarnation) return
+    const key = processKey(peer)
+    if (incarnation === 0 || this.#lives.get(key) === incarnation) return
     if (this.#lives.size >= LIVES_MAX) this.#lives.clear()
-    this.#lives.set(peer.pid, incarnation)
+    this.#lives.set(key, incarnation)
   }
 
   async #ask(peer: Peer): Promise<void> {

@@ -20,6 +20,7 @@ import { rmSync } from 'node:fs'
 import { assert } from '../base/assert.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { IdleTimeouts } from '../base/limits.ts'
+import { machineOf } from '../controller/machines.ts'
 import type { Hello, NodeCommand, Report } from '../controller/node-commands.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Arena } from '../memory/arena.ts'
@@ -39,7 +40,8 @@ import { Executor } from './executor.ts'
 import { createExternalPort, type ExternalPort } from './external-port.ts'
 import { listFlows, listReplicas } from './flow-list.ts'
 import { LineRpcServer, type RpcParams } from './line-rpc.ts'
-import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
+import { MachineLink } from './machine-link.ts'
+import { clusterConfigSchema, FIRST_RUNTIME_ID, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 import { NodeLink } from './node-link.ts'
 import { NodeReporter } from './node-reporter.ts'
 import { NodeWatcher } from './node-watcher.ts'
@@ -72,7 +74,7 @@ export class NodeProcess {
   readonly #folder: ClusterFolder
   readonly #arena = new Arena()
   readonly #control: ControlNetwork
-  readonly #links = new Map<number, NodeLink>()
+  readonly #links = new Map<number, NodeLink | MachineLink>()
   readonly #rpc: LineRpcServer
   readonly #api: ApiDoor
   readonly #reporter = new NodeReporter()
@@ -111,7 +113,9 @@ export class NodeProcess {
     this.#incarnation = config.incarnation ?? 0
     this.#onDefect = onDefect
     this.#folder = new ClusterFolder(config.folder)
-    this.#control = new ControlNetwork({ arena: this.#arena, folder: this.#folder, node: config.id })
+    const isFar = (node: number): boolean => this.#isFar(node)
+    this.#control = new ControlNetwork({ arena: this.#arena, folder: this.#folder, node: config.id,
+      ...config.network !== undefined && { far: { port: this.#machineLink('control between machines', 0), isFar } } })
     this.#rpc = new LineRpcServer(this.#folder.nodeSocket(config.id), {
       GetStatus: () => this.#status(),
       PollWorkload: () => this.#workload(),
@@ -304,6 +308,19 @@ export class NodeProcess {
     setImmediate(() => { this.#executor?.stop(0) })
   }
 
+  /** True for a node on another machine. */
+  #isFar(node: number): boolean {
+    const { network } = this.#config
+    return network !== undefined && machineOf(node, FIRST_RUNTIME_ID, network.machines) !== network.machine
+  }
+
+  #machineLink(name: string, link: number): MachineLink {
+    const { id, clusterId, network } = this.#config
+    assert(network !== undefined, 'nodes on other machines are reached over a network')
+    const { interface: interfaceName, namespace } = network
+    return new MachineLink({ arena: this.#arena, name, clusterId, interface: interfaceName, namespace, node: id, link })
+  }
+
   /** Links to nodes that have none yet. Those of nodes that have gone stay: their next life comes in by the same one. */
   #attachLinks(next: ClusterConfig): void {
     const { kind, id } = this.#config
@@ -311,7 +328,9 @@ export class NodeProcess {
     for (const { id: peer } of isSwitch ? next.runtimes : next.switches) {
       if (this.#links.has(peer)) continue
       const socket = isSwitch ? this.#folder.linkSocket(id, peer) : this.#folder.linkSocket(peer, id)
-      const link = new NodeLink({ arena: this.#arena, name: `link ${id}-${peer}`, socket, role: isSwitch ? 'server' : 'client' })
+      const name = `link ${id}-${peer}`
+      const link = this.#isFar(peer) ? this.#machineLink(name, peer)
+        : new NodeLink({ arena: this.#arena, name, socket, role: isSwitch ? 'server' : 'client' })
       link.open()
       this.#links.set(peer, link)
       this.#node?.attachLink(peer, link)
@@ -364,7 +383,7 @@ export class NodeProcess {
       inProgress: openProgressNote(this.#arena, this.#folder.noteFile(this.#incarnation)),
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
       onMessage: (peer, _inBand, at) => { this.#watcher.message(peer, at) },
-      timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication,
+      timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication, isApart: (runtime) => this.#isFar(runtime),
       ports: { control: this.#control, links: this.#links }, sessions: SESSIONS, controlSessions: { ...longSessionSizes, ...SESSIONS },
       events: {
         quarantined: (frame, length) => { capture.add(this.#arena.u8.slice(frame, frame + length), systemClock.now()) },

@@ -8,6 +8,7 @@ import { CodedError } from '../base/coded-error.ts'
 import type { RuntimeView, SwitchView } from '../controller/cluster-view.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
 import { answers, type ControllerProcess } from './controller-process.ts'
+import { machineNameOf } from './cluster-members.ts'
 import type { FlowList, ListedFlow, ListedReplica } from './flow-list.ts'
 import type { RpcMethods } from './line-rpc.ts'
 import { nearestName } from './nearest-name.ts'
@@ -29,6 +30,8 @@ export interface NodeOfCluster {
   /** Lives before this one that this controller has started. */
   readonly restarts: number
   readonly pid: number
+  /** Name of the machine that it is on; empty where there is but one. */
+  readonly machine: string
   readonly bootMs: number
   /** Version of the chain; 0 for switches. */
   readonly chainVersion: number
@@ -37,6 +40,13 @@ export interface NodeOfCluster {
   readonly packetsPerSecond: number
   readonly workload: NodeWorkload | undefined
   readonly status: NodeStatus | undefined
+}
+
+export interface MachineOfCluster {
+  readonly name: string
+  readonly isUp: boolean
+  readonly runtimes: number
+  readonly runtimesMax: number
 }
 
 export interface ClusterStatus {
@@ -54,6 +64,8 @@ export interface ClusterStatus {
   readonly isAutomatic: boolean
   readonly update: UpdateState | null
   readonly nodes: readonly NodeOfCluster[]
+  /** None where there is but one. */
+  readonly machines: readonly MachineOfCluster[]
   /** Why a node could not be started. */
   readonly failure: { readonly code: string, readonly message: string } | null
 }
@@ -167,7 +179,7 @@ class Operator {
     const nodes = await Promise.all(this.#nodes().map((one) => this.#nodeStatus(one)))
     const isSettled = scale.starting.length === 0 && cluster.config.runtimes.length >= scale.desired &&
       fences.every(({ isRecovered }) => isRecovered)
-    const oldest = Math.min(...[...host.launcher.processes.values()].map(({ startedAt }) => startedAt))
+    const oldest = Math.min(...host.launcher.processes().map(({ startedAt }) => startedAt))
     return {
       name: spec.name, chain: spec.chain, folder: host.folder.path,
       uptimeSeconds: Number.isFinite(oldest) ? Math.round((Date.now() - oldest) / 1000) : 0,
@@ -176,6 +188,10 @@ class Operator {
       isReady: isSettled && nodes.every(({ state }) => state === 'ready'),
       update: rollout === undefined ? null : stateOf(rollout),
       nodes,
+      machines: host.launcher.machines().map(({ isUp, runtimesMax }, index) => {
+        const { name } = spec.machines[index]
+        return { name, isUp, runtimesMax, runtimes: nodes.filter(({ kind, machine }) => kind === 'runtime' && machine === name).length }
+      }),
       failure: host.startFailure === undefined ? null : { code: host.startFailure.code, message: host.startFailure.message },
     }
   }
@@ -184,15 +200,17 @@ class Operator {
     const host = this.#host
     const entry = host.processOf({ id, incarnation })
     const name = host.nameOf(id)
+    const bootMs = entry === undefined ? 0 : host.bootMs(entry)
     const isThere = view !== undefined && answers(view)
     const status = isThere ? await this.#ask<NodeStatus>({ id }, 'GetStatus', {}, ASK_MS).catch(() => undefined) : undefined
     const state = view === undefined ? 'starting' : incarnation === 0 || view.hasEnded ? 'down' : !isThere || status === undefined
-      ? host.bootMs(entry?.pid ?? 0) > 0 ? 'silent' : 'starting' : status.isReady && status.incarnation === incarnation ? 'ready' : 'starting'
+      ? bootMs > 0 ? 'silent' : 'starting' : status.isReady && status.incarnation === incarnation ? 'ready' : 'starting'
     const report = view?.report?.kind === 'runtime' ? view.report : undefined
     const isRuntime = view !== undefined && 'chain' in view
     return {
       kind: view === undefined || isRuntime ? 'runtime' : 'switch', id, name, incarnation, state, isDraining: isRuntime && view.isDraining,
-      restarts: Math.max(0, host.launcher.startsOf(name) - 1), pid: entry?.pid ?? 0, bootMs: host.bootMs(entry?.pid ?? 0),
+      restarts: Math.max(0, host.launcher.startsOf(name) - 1), pid: entry?.pid ?? 0,
+      machine: machineNameOf(host.identity.spec, id), bootMs,
       chainVersion: isRuntime ? view.chain : 0, busy: (report?.busyPerMille ?? 0) / 1000,
       packetsPerSecond: Math.round(report?.packetsPerSecond ?? 0), workload: status?.workload, status,
     }
@@ -337,9 +355,10 @@ class Operator {
     }
     const found = this.#node(node)
     const name = this.#host.nameOf(found.id)
-    const { pid = 0 } = this.#host.processOf(found) ?? {}
+    const entry = this.#host.processOf(found)
+    const { pid = 0 } = entry ?? {}
     this.#host.events.add('node-killed', `${name} gets ${signal}`, { node: name, pid, signal })
-    if (!this.#host.launcher.kill(pid, signal as NodeJS.Signals)) throw new CodedError('NF_NODE_GONE', `${name} is not running`)
+    if (entry === undefined || !this.#host.launcher.kill(entry, signal as NodeJS.Signals)) throw new CodedError('NF_NODE_GONE', `${name} is not running`)
     return { node: name, pid, signal }
   }
 }

@@ -10,16 +10,20 @@
  */
 
 import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
 import { Random } from '../base/random.ts'
+import { readAccessToken, readLongToken } from '../rpc/access-token.ts'
 import { checkApi } from './api-address.ts'
 import { ClusterClient, notRunning } from './cluster-client.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
-import type { ClusterIdentity } from './cluster-members.ts'
+import { machineAddresses, type ClusterIdentity } from './cluster-members.ts'
+import { areGone, END_MS, endProcesses, KILL_MS } from './end-processes.ts'
 import { EventLog } from './event-log.ts'
-import { callOnce, LineRpcServer } from './line-rpc.ts'
+import { callOnce, LineRpcServer, type LineRpcClient } from './line-rpc.ts'
+import { openMachine } from './machine-connection.ts'
 import { processLauncher, startError, type LaunchedNode, type NodeLauncher } from './node-launcher.ts'
 
 export interface SupervisorOptions {
@@ -37,9 +41,8 @@ const READY_POLL_MS = 20
 const BACKOFF_MS = 100
 const BACKOFF_MS_MAX = 10_000
 const STEADY_MS = 30_000
-/** How long processes have to end in good order, and after a kill. */
-const END_MS = 3_000
-const KILL_MS = 2_000
+/** How long another machine has to end its nodes. */
+const MACHINE_END_MS = 6_000
 
 /**
  * Runs a cluster until it is told to end; nothing is left of it afterwards.
@@ -61,6 +64,7 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
     await rpc.open()
     // Those that are there hold theirs already.
     if (!isAdopted) await checkApi(spec)
+    if (!isAdopted) await eachMachine(readIdentity(folder), folder, () => Promise.resolve(), (error) => { throw error })
     await Promise.race([supervisor.start(isAdopted), down.promise])
     if (supervisor.isReady && signal?.aborted !== true) {
       options.onReady?.(supervisor.client)
@@ -78,6 +82,7 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
 function prepare(spec: ClusterSpec, folder: ClusterFolder): boolean {
   const living = folder.livingProcesses()
   const mend = `End it first: nfactor down --name ${spec.name}`
+  const token = spec.token === undefined ? undefined : readLongToken(resolve(spec.folder, spec.token), 'Write one: openssl rand -hex 32')
   if (living.length === 0) {
     folder.clear()
     folder.create()
@@ -86,6 +91,7 @@ function prepare(spec: ClusterSpec, folder: ClusterFolder): boolean {
       clusterId: 1 + new Random((Date.now() ^ (process.pid << 12)) >>> 0).below(0xfffffffe) }
     folder.write(folder.clusterFile, `${JSON.stringify(identity)}\n`)
     folder.write(folder.runFile(1), `${JSON.stringify(spec.run)}\n`)
+    if (token !== undefined) folder.write(folder.tokenFile, `${token}\n`)
     return false
   }
   if (living.some(({ kind }) => kind === 'supervisor')) {
@@ -99,10 +105,16 @@ function prepare(spec: ClusterSpec, folder: ClusterFolder): boolean {
 }
 
 export function readIdentity(folder: ClusterFolder): ClusterIdentity {
+  const identity = identityOf(folder)
+  if (identity === undefined) throw new CodedError('NF_FILE_UNREADABLE', `${folder.clusterFile} does not say what the cluster is`)
+  return identity
+}
+
+function identityOf(folder: ClusterFolder): ClusterIdentity | undefined {
   try {
     return JSON.parse(readFileSync(folder.clusterFile, 'utf8')) as ClusterIdentity
-  } catch (cause) {
-    throw new CodedError('NF_FILE_UNREADABLE', `${folder.clusterFile} does not say what the cluster is`, '', { cause })
+  } catch {
+    return undefined
   }
 }
 
@@ -112,6 +124,35 @@ export interface ControllerConfig {
   readonly id: number
   readonly name: string
   readonly folder: string
+}
+
+/** Does something with the agent of every other machine; a machine that cannot be reached, or refuses, is told of. */
+async function eachMachine({ spec, clusterId }: ClusterIdentity, folder: ClusterFolder, task: (agent: LineRpcClient) => Promise<void>,
+    onFault: (error: CodedError) => void): Promise<void> {
+  if (spec.machines.length === 0) return
+  const token = readAccessToken(folder.tokenFile)
+  await Promise.all(machineAddresses(spec).map(async (address) => {
+    try {
+      const agent = await openMachine(address, token, clusterId)
+      await task(agent).finally(() => { agent.close() })
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error
+      onFault(error)
+    }
+  }))
+}
+
+/** Ends the controllers of a cluster, then its nodes, here and on all machines. Returns how many processes had to be killed. */
+async function endEverything(folder: ClusterFolder): Promise<number> {
+  let killed = 0
+  const identity = identityOf(folder)
+  if (identity !== undefined && identity.spec.machines.length > 0) {
+    killed += await endProcesses(folder, ['controller'])
+    await eachMachine(identity, folder, async (agent) => {
+      killed += (await agent.call<{ killed: number }>('End', {}, MACHINE_END_MS)).killed
+    }, (error) => { process.stderr.write(`warning ${error.toLine()}. What runs there is not ended\n`) })
+  }
+  return killed + await endProcesses(folder)
 }
 
 class Supervisor {
@@ -212,24 +253,9 @@ class Supervisor {
   async stop(): Promise<void> {
     this.#isEnding = true
     for (const timer of this.#timers) clearTimeout(timer)
-    await endProcesses(this.#options.folder)
+    await endEverything(this.#options.folder)
     this.#events.add('cluster-ended', `cluster ${this.#options.spec.name} has ended`)
   }
-}
-
-/** Ends controllers, then nodes, in good order where they let us. Returns how many had to be killed. */
-async function endProcesses(folder: ClusterFolder): Promise<number> {
-  let killed = 0
-  for (const isNode of [false, true]) {
-    const living = folder.livingProcesses().filter(({ kind }) => kind !== 'supervisor' && (kind === 'controller') !== isNode)
-    for (const { pid } of living.filter(isRunning)) process.kill(pid, 'SIGTERM')
-    if (await areGone(living, END_MS)) continue
-    const stubborn = living.filter(isRunning)
-    killed += stubborn.length
-    for (const { pid } of stubborn) process.kill(pid, 'SIGKILL')
-    await areGone(living, KILL_MS)
-  }
-  return killed
 }
 
 /** Ends a cluster, with its supervisor or, where that is gone, without. Returns how many processes had to be killed. */
@@ -240,10 +266,10 @@ export async function endCluster(name: string, folder: ClusterFolder): Promise<{
     folder.remove()
     throw notRunning(name, 0)
   }
-  if (hasAnswered && await areGone(living, 2 * (END_MS + KILL_MS))) return { killed: 0 }
+  if (hasAnswered && await areGone(living, 2 * (END_MS + KILL_MS) + MACHINE_END_MS)) return { killed: 0 }
   const supervisors = living.filter((entry) => entry.kind === 'supervisor' && isRunning(entry))
   for (const { pid } of supervisors) process.kill(pid, 'SIGKILL')
-  const killed = supervisors.length + await endProcesses(folder)
+  const killed = supervisors.length + await endEverything(folder)
   folder.remove()
   return { killed }
 }
@@ -252,15 +278,6 @@ export async function endCluster(name: string, folder: ClusterFolder): Promise<{
 export function printedError(text: string): CodedError | undefined {
   const match = /^error (NF_[A-Z_]+): (.*)$/m.exec(text)
   return match !== null && Object.hasOwn(errorCodes, match[1]) ? new CodedError(match[1] as ErrorCode, match[2]) : undefined
-}
-
-async function areGone(processes: readonly ProcessEntry[], patienceMs: number): Promise<boolean> {
-  const end = performance.now() + patienceMs
-  while (processes.some(isRunning)) {
-    if (performance.now() > end) return false
-    await sleep(10)
-  }
-  return true
 }
 
 function sleep(ms: number): Promise<void> {

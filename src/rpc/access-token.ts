@@ -31,10 +31,18 @@ export function keepAccessToken(path: string): string {
   } catch (error) {
     if (!(error instanceof CodedError) || (error.cause as NodeJS.ErrnoException).code !== 'EEXIST') throw error
   }
+  return readLongToken(path, 'Remove it: another is made')
+}
+
+/**
+ * The token of a file that people have made.
+ *
+ * @throws CodedError `NF_FILE_NOT_FOUND`, `NF_FILE_UNREADABLE`, also for a token that could be guessed
+ */
+export function readLongToken(path: string, mend: string): string {
   const token = readAccessToken(path)
   if (token.length >= TOKEN_LENGTH_MIN && !/\s/.test(token)) return token
-  throw new CodedError('NF_FILE_UNREADABLE', `the token file ${path} does not hold one word of at least ${TOKEN_LENGTH_MIN} characters`,
-    'Remove it: another is made')
+  throw new CodedError('NF_FILE_UNREADABLE', `the token file ${path} does not hold one word of at least ${TOKEN_LENGTH_MIN} characters`, mend)
 }
 
 /** @param place gives the file, which is complete then, its name */

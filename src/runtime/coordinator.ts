@@ -72,6 +72,8 @@ export interface CoordinatorOptions {
   readonly replication: ReplicationMode
   /** In `async`: outputs of a flow between two copies of its record. */
   readonly every: number
+  /** True for a runtime that does not die when our machine does. */
+  readonly isApart?: ((runtime: number) => boolean) | undefined
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
 }
@@ -126,6 +128,7 @@ export class Coordinator {
     this.protection = new Protection(context, {
       mode: options.replication, every: options.every,
       candidates: () => this.#keepers,
+      isApart: options.isApart ?? (() => false),
       isLeaving: (id) => this.#isLeaving(id),
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },

@@ -64,6 +64,8 @@ export interface ProtectionHost {
   readonly every: number
   /** Runtimes that can keep a replica now. */
   candidates(): readonly number[]
+  /** True for a runtime that does not die when our machine does. */
+  isApart(runtime: number): boolean
   /** True for a runtime that is to become empty. */
   isLeaving(runtime: number): boolean
   incarnationOf(runtime: number): number
@@ -153,7 +155,9 @@ export class Protection {
   // -- Flows come and go ---------------------------------------------------------------------------------------------
 
   #choose(except = 0): number {
-    const candidates = this.#host.candidates().filter((id) => id !== except)
+    const possible = this.#host.candidates().filter((id) => id !== except)
+    const apart = possible.filter((id) => this.#host.isApart(id))
+    const candidates = apart.length > 0 ? apart : possible
     return candidates.length === 0 ? 0 : candidates[this.#next++ % candidates.length] as number
   }
 

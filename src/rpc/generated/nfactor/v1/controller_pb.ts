@@ -15,7 +15,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file nfactor/v1/controller.proto.
  */
 export const file_nfactor_v1_controller: GenFile = /*@__PURE__*/
-  fileDesc("ChtuZmFjdG9yL3YxL2NvbnRyb2xsZXIucHJvdG8SCm5mYWN0b3IudjEiEwoRR2V0Q2x1c3RlclJlcXVlc3Qi2AIKDUNsdXN0ZXJTdGF0dXMSDAoEbmFtZRgBIAEoCRINCgVjaGFpbhgCIAMoCRIOCgZmb2xkZXIYAyABKAkSFgoOdXB0aW1lX3NlY29uZHMYBCABKAESFgoOY29uZmlnX3ZlcnNpb24YBSABKA0SEAoIaXNfcmVhZHkYBiABKAgSDgoGbGVhZGVyGAcgASgJEgwKBHRlcm0YCCABKA0SFQoNY2hhaW5fdmVyc2lvbhgJIAEoDRIPCgdkZXNpcmVkGAogASgNEhQKDGlzX2F1dG9tYXRpYxgLIAEoCBIoCgZ1cGRhdGUYDCABKAsyGC5uZmFjdG9yLnYxLlJvbGxvdXRTdGF0ZRInCgVub2RlcxgNIAMoCzIYLm5mYWN0b3IudjEuTWVtYmVyU3RhdHVzEikKB2ZhaWx1cmUYDiABKAsyGC5uZmFjdG9yLnYxLlN0YXJ0RmFpbHVyZSItCgxTdGFydEZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIrQCCgxNZW1iZXJTdGF0dXMSDAoEa2luZBgBIAEoCRIKCgJpZBgCIAEoDRIMCgRuYW1lGAMgASgJEhMKC2luY2FybmF0aW9uGAQgASgNEg0KBXN0YXRlGAUgASgJEhMKC2lzX2RyYWluaW5nGAYgASgIEhAKCHJlc3RhcnRzGAcgASgNEgsKA3BpZBgIIAEoDRIPCgdib290X21zGAkgASgBEhUKDWNoYWluX3ZlcnNpb24YCiABKA0SDAoEYnVzeRgLIAEoARIaChJwYWNrZXRzX3Blcl9zZWNvbmQYDCABKAESKgoId29ya2xvYWQYDSABKAsyGC5uZmFjdG9yLnYxLk5vZGVXb3JrbG9hZBImCgZzdGF0dXMYDiABKAsyFi5uZmFjdG9yLnYxLk5vZGVTdGF0dXMiTAoNRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoARISCgVsaW1pdBgCIAEoDUgAiAEBEg4KBmZvbGxvdxgDIAEoCEIICgZfbGltaXQijgEKDENsdXN0ZXJFdmVudBIOCgZudW1iZXIYASABKAESDAoEdGltZRgCIAEoCRINCgVldmVudBgDIAEoCRIRCgRub2RlGAQgASgJSACIAQESDAoEdGV4dBgFIAEoCRInCgZmaWVsZHMYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0QgcKBV9ub2RlIkYKDFNjYWxlUmVxdWVzdBIUCgdkZXNpcmVkGAEgASgNSACIAQESFAoMaXNfYXV0b21hdGljGAIgASgIQgoKCF9kZXNpcmVkIjMKClNjYWxlU3RhdGUSDwoHZGVzaXJlZBgBIAEoDRIUCgxpc19hdXRvbWF0aWMYAiABKAgiSgoOTWlncmF0ZVJlcXVlc3QSDAoEZnJvbRgBIAEoCRIKCgJ0bxgCIAEoCRITCgZudW1iZXIYAyABKA1IAIgBAUIJCgdfbnVtYmVyIjsKD01pZ3JhdGVSZXNwb25zZRIMCgRmcm9tGAEgASgJEgoKAnRvGAIgASgJEg4KBm51bWJlchgDIAEoDSJECgxEcmFpblJlcXVlc3QSDAoEbm9kZRgBIAEoCRIPCgJvbhgCIAEoCEgAiAEBEg4KBnJlbW92ZRgDIAEoCEIFCgNfb24iQgoLRHJhaW5SZXN1bHQSDAoEbm9kZRgBIAEoCRIUCgxmbG93c19iZWZvcmUYAiABKAESDwoHc2Vjb25kcxgDIAEoASK3AQoNVXBkYXRlUmVxdWVzdBInCghyb2xsX291dBgBIAEoCzITLm5mYWN0b3IudjEuUm9sbE91dEgAEiIKBXBhdXNlGAIgASgLMhEubmZhY3Rvci52MS5QYXVzZUgAEiQKBnJlc3VtZRgDIAEoCzISLm5mYWN0b3IudjEuUmVzdW1lSAASKQoJcm9sbF9iYWNrGAQgASgLMhQubmZhY3Rvci52MS5Sb2xsQmFja0gAQggKBmFjdGlvbiJDCgdSb2xsT3V0EiQKA3J1bhgBIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSEgoKb25fZmFpbHVyZRgCIAEoCSIHCgVQYXVzZSIICgZSZXN1bWUiCgoIUm9sbEJhY2siSAoMUm9sbG91dFN0YXRlEgoKAnRvGAEgASgNEg0KBXBoYXNlGAIgASgJEg0KBXN0YWdlGAMgASgNEg4KBnJlYXNvbhgEIAEoCSI7CgtLaWxsUmVxdWVzdBIMCgRub2RlGAEgASgJEhMKBnNpZ25hbBgCIAEoCUgAiAEBQgkKB19zaWduYWwiOQoMS2lsbFJlc3BvbnNlEgwKBG5vZGUYASABKAkSCwoDcGlkGAIgASgNEg4KBnNpZ25hbBgDIAEoCSJPChJDYXB0dXJlTm9kZVJlcXVlc3QSDAoEbm9kZRgBIAEoCRIrCgdjYXB0dXJlGAIgASgLMhoubmZhY3Rvci52MS5DYXB0dXJlUmVxdWVzdCJZCgxUcmFjZVJlcXVlc3QSEQoEbm9kZRgBIAEoCUgAiAEBEi0KBXRyYWNlGAIgASgLMh4ubmZhY3Rvci52MS5UcmFjZVBhY2tldFJlcXVlc3RCBwoFX25vZGUiDQoLRG93blJlcXVlc3QiDgoMRG93blJlc3BvbnNlMtYFCgpDb250cm9sbGVyEksKCkdldENsdXN0ZXISHS5uZmFjdG9yLnYxLkdldENsdXN0ZXJSZXF1ZXN0GhkubmZhY3Rvci52MS5DbHVzdGVyU3RhdHVzIgOQAgESRAoJTGlzdEZsb3dzEhwubmZhY3Rvci52MS5MaXN0Rmxvd3NSZXF1ZXN0GhQubmZhY3Rvci52MS5GbG93TGlzdCIDkAIBEj8KBkV2ZW50cxIZLm5mYWN0b3IudjEuRXZlbnRzUmVxdWVzdBoYLm5mYWN0b3IudjEuQ2x1c3RlckV2ZW50MAESOQoFU2NhbGUSGC5uZmFjdG9yLnYxLlNjYWxlUmVxdWVzdBoWLm5mYWN0b3IudjEuU2NhbGVTdGF0ZRJCCgdNaWdyYXRlEhoubmZhY3Rvci52MS5NaWdyYXRlUmVxdWVzdBobLm5mYWN0b3IudjEuTWlncmF0ZVJlc3BvbnNlEjoKBURyYWluEhgubmZhY3Rvci52MS5EcmFpblJlcXVlc3QaFy5uZmFjdG9yLnYxLkRyYWluUmVzdWx0Ej0KBlVwZGF0ZRIZLm5mYWN0b3IudjEuVXBkYXRlUmVxdWVzdBoYLm5mYWN0b3IudjEuUm9sbG91dFN0YXRlEjkKBEtpbGwSFy5uZmFjdG9yLnYxLktpbGxSZXF1ZXN0GhgubmZhY3Rvci52MS5LaWxsUmVzcG9uc2USRQoHQ2FwdHVyZRIeLm5mYWN0b3IudjEuQ2FwdHVyZU5vZGVSZXF1ZXN0GhgubmZhY3Rvci52MS5DYXB0dXJlQ2h1bmswARI9CgVUcmFjZRIYLm5mYWN0b3IudjEuVHJhY2VSZXF1ZXN0GhgubmZhY3Rvci52MS5UcmFjZWRQYWNrZXQwARI5CgREb3duEhcubmZhY3Rvci52MS5Eb3duUmVxdWVzdBoYLm5mYWN0b3IudjEuRG93blJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_struct, file_nfactor_v1_node]);
+  fileDesc("ChtuZmFjdG9yL3YxL2NvbnRyb2xsZXIucHJvdG8SCm5mYWN0b3IudjEiEwoRR2V0Q2x1c3RlclJlcXVlc3QihQMKDUNsdXN0ZXJTdGF0dXMSDAoEbmFtZRgBIAEoCRINCgVjaGFpbhgCIAMoCRIOCgZmb2xkZXIYAyABKAkSFgoOdXB0aW1lX3NlY29uZHMYBCABKAESFgoOY29uZmlnX3ZlcnNpb24YBSABKA0SEAoIaXNfcmVhZHkYBiABKAgSDgoGbGVhZGVyGAcgASgJEgwKBHRlcm0YCCABKA0SFQoNY2hhaW5fdmVyc2lvbhgJIAEoDRIPCgdkZXNpcmVkGAogASgNEhQKDGlzX2F1dG9tYXRpYxgLIAEoCBIoCgZ1cGRhdGUYDCABKAsyGC5uZmFjdG9yLnYxLlJvbGxvdXRTdGF0ZRInCgVub2RlcxgNIAMoCzIYLm5mYWN0b3IudjEuTWVtYmVyU3RhdHVzEikKB2ZhaWx1cmUYDiABKAsyGC5uZmFjdG9yLnYxLlN0YXJ0RmFpbHVyZRIrCghtYWNoaW5lcxgPIAMoCzIZLm5mYWN0b3IudjEuTWFjaGluZVN0YXR1cyJUCg1NYWNoaW5lU3RhdHVzEgwKBG5hbWUYASABKAkSDQoFaXNfdXAYAiABKAgSEAoIcnVudGltZXMYAyABKA0SFAoMcnVudGltZXNfbWF4GAQgASgNIi0KDFN0YXJ0RmFpbHVyZRIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkixQIKDE1lbWJlclN0YXR1cxIMCgRraW5kGAEgASgJEgoKAmlkGAIgASgNEgwKBG5hbWUYAyABKAkSEwoLaW5jYXJuYXRpb24YBCABKA0SDQoFc3RhdGUYBSABKAkSEwoLaXNfZHJhaW5pbmcYBiABKAgSEAoIcmVzdGFydHMYByABKA0SCwoDcGlkGAggASgNEg8KB2Jvb3RfbXMYCSABKAESFQoNY2hhaW5fdmVyc2lvbhgKIAEoDRIMCgRidXN5GAsgASgBEhoKEnBhY2tldHNfcGVyX3NlY29uZBgMIAEoARIqCgh3b3JrbG9hZBgNIAEoCzIYLm5mYWN0b3IudjEuTm9kZVdvcmtsb2FkEiYKBnN0YXR1cxgOIAEoCzIWLm5mYWN0b3IudjEuTm9kZVN0YXR1cxIPCgdtYWNoaW5lGA8gASgJIkwKDUV2ZW50c1JlcXVlc3QSDQoFYWZ0ZXIYASABKAESEgoFbGltaXQYAiABKA1IAIgBARIOCgZmb2xsb3cYAyABKAhCCAoGX2xpbWl0Io4BCgxDbHVzdGVyRXZlbnQSDgoGbnVtYmVyGAEgASgBEgwKBHRpbWUYAiABKAkSDQoFZXZlbnQYAyABKAkSEQoEbm9kZRgEIAEoCUgAiAEBEgwKBHRleHQYBSABKAkSJwoGZmllbGRzGAYgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEIHCgVfbm9kZSJGCgxTY2FsZVJlcXVlc3QSFAoHZGVzaXJlZBgBIAEoDUgAiAEBEhQKDGlzX2F1dG9tYXRpYxgCIAEoCEIKCghfZGVzaXJlZCIzCgpTY2FsZVN0YXRlEg8KB2Rlc2lyZWQYASABKA0SFAoMaXNfYXV0b21hdGljGAIgASgIIkoKDk1pZ3JhdGVSZXF1ZXN0EgwKBGZyb20YASABKAkSCgoCdG8YAiABKAkSEwoGbnVtYmVyGAMgASgNSACIAQFCCQoHX251bWJlciI7Cg9NaWdyYXRlUmVzcG9uc2USDAoEZnJvbRgBIAEoCRIKCgJ0bxgCIAEoCRIOCgZudW1iZXIYAyABKA0iRAoMRHJhaW5SZXF1ZXN0EgwKBG5vZGUYASABKAkSDwoCb24YAiABKAhIAIgBARIOCgZyZW1vdmUYAyABKAhCBQoDX29uIkIKC0RyYWluUmVzdWx0EgwKBG5vZGUYASABKAkSFAoMZmxvd3NfYmVmb3JlGAIgASgBEg8KB3NlY29uZHMYAyABKAEitwEKDVVwZGF0ZVJlcXVlc3QSJwoIcm9sbF9vdXQYASABKAsyEy5uZmFjdG9yLnYxLlJvbGxPdXRIABIiCgVwYXVzZRgCIAEoCzIRLm5mYWN0b3IudjEuUGF1c2VIABIkCgZyZXN1bWUYAyABKAsyEi5uZmFjdG9yLnYxLlJlc3VtZUgAEikKCXJvbGxfYmFjaxgEIAEoCzIULm5mYWN0b3IudjEuUm9sbEJhY2tIAEIICgZhY3Rpb24iQwoHUm9sbE91dBIkCgNydW4YASABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhIKCm9uX2ZhaWx1cmUYAiABKAkiBwoFUGF1c2UiCAoGUmVzdW1lIgoKCFJvbGxCYWNrIkgKDFJvbGxvdXRTdGF0ZRIKCgJ0bxgBIAEoDRINCgVwaGFzZRgCIAEoCRINCgVzdGFnZRgDIAEoDRIOCgZyZWFzb24YBCABKAkiOwoLS2lsbFJlcXVlc3QSDAoEbm9kZRgBIAEoCRITCgZzaWduYWwYAiABKAlIAIgBAUIJCgdfc2lnbmFsIjkKDEtpbGxSZXNwb25zZRIMCgRub2RlGAEgASgJEgsKA3BpZBgCIAEoDRIOCgZzaWduYWwYAyABKAkiTwoSQ2FwdHVyZU5vZGVSZXF1ZXN0EgwKBG5vZGUYASABKAkSKwoHY2FwdHVyZRgCIAEoCzIaLm5mYWN0b3IudjEuQ2FwdHVyZVJlcXVlc3QiWQoMVHJhY2VSZXF1ZXN0EhEKBG5vZGUYASABKAlIAIgBARItCgV0cmFjZRgCIAEoCzIeLm5mYWN0b3IudjEuVHJhY2VQYWNrZXRSZXF1ZXN0QgcKBV9ub2RlIg0KC0Rvd25SZXF1ZXN0Ig4KDERvd25SZXNwb25zZTLWBQoKQ29udHJvbGxlchJLCgpHZXRDbHVzdGVyEh0ubmZhY3Rvci52MS5HZXRDbHVzdGVyUmVxdWVzdBoZLm5mYWN0b3IudjEuQ2x1c3RlclN0YXR1cyIDkAIBEkQKCUxpc3RGbG93cxIcLm5mYWN0b3IudjEuTGlzdEZsb3dzUmVxdWVzdBoULm5mYWN0b3IudjEuRmxvd0xpc3QiA5ACARI/CgZFdmVudHMSGS5uZmFjdG9yLnYxLkV2ZW50c1JlcXVlc3QaGC5uZmFjdG9yLnYxLkNsdXN0ZXJFdmVudDABEjkKBVNjYWxlEhgubmZhY3Rvci52MS5TY2FsZVJlcXVlc3QaFi5uZmFjdG9yLnYxLlNjYWxlU3RhdGUSQgoHTWlncmF0ZRIaLm5mYWN0b3IudjEuTWlncmF0ZVJlcXVlc3QaGy5uZmFjdG9yLnYxLk1pZ3JhdGVSZXNwb25zZRI6CgVEcmFpbhIYLm5mYWN0b3IudjEuRHJhaW5SZXF1ZXN0GhcubmZhY3Rvci52MS5EcmFpblJlc3VsdBI9CgZVcGRhdGUSGS5uZmFjdG9yLnYxLlVwZGF0ZVJlcXVlc3QaGC5uZmFjdG9yLnYxLlJvbGxvdXRTdGF0ZRI5CgRLaWxsEhcubmZhY3Rvci52MS5LaWxsUmVxdWVzdBoYLm5mYWN0b3IudjEuS2lsbFJlc3BvbnNlEkUKB0NhcHR1cmUSHi5uZmFjdG9yLnYxLkNhcHR1cmVOb2RlUmVxdWVzdBoYLm5mYWN0b3IudjEuQ2FwdHVyZUNodW5rMAESPQoFVHJhY2USGC5uZmFjdG9yLnYxLlRyYWNlUmVxdWVzdBoYLm5mYWN0b3IudjEuVHJhY2VkUGFja2V0MAESOQoERG93bhIXLm5mYWN0b3IudjEuRG93blJlcXVlc3QaGC5uZmFjdG9yLnYxLkRvd25SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_struct, file_nfactor_v1_node]);
 
 /**
  * @generated from message nfactor.v1.GetClusterRequest
@@ -115,6 +115,13 @@ export type ClusterStatus = Message<"nfactor.v1.ClusterStatus"> & {
    * @generated from field: nfactor.v1.StartFailure failure = 14;
    */
   failure?: StartFailure | undefined;
+
+  /**
+   * The machines of a cluster that has several.
+   *
+   * @generated from field: repeated nfactor.v1.MachineStatus machines = 15;
+   */
+  machines: MachineStatus[];
 };
 
 /**
@@ -123,6 +130,42 @@ export type ClusterStatus = Message<"nfactor.v1.ClusterStatus"> & {
  */
 export const ClusterStatusSchema: GenMessage<ClusterStatus> = /*@__PURE__*/
   messageDesc(file_nfactor_v1_controller, 1);
+
+/**
+ * @generated from message nfactor.v1.MachineStatus
+ */
+export type MachineStatus = Message<"nfactor.v1.MachineStatus"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Runtimes can be started there now.
+   *
+   * @generated from field: bool is_up = 2;
+   */
+  isUp: boolean;
+
+  /**
+   * How many are there, and may be.
+   *
+   * @generated from field: uint32 runtimes = 3;
+   */
+  runtimes: number;
+
+  /**
+   * @generated from field: uint32 runtimes_max = 4;
+   */
+  runtimesMax: number;
+};
+
+/**
+ * Describes the message nfactor.v1.MachineStatus.
+ * Use `create(MachineStatusSchema)` to create a new message.
+ */
+export const MachineStatusSchema: GenMessage<MachineStatus> = /*@__PURE__*/
+  messageDesc(file_nfactor_v1_controller, 2);
 
 /**
  * @generated from message nfactor.v1.StartFailure
@@ -146,7 +189,7 @@ export type StartFailure = Message<"nfactor.v1.StartFailure"> & {
  * Use `create(StartFailureSchema)` to create a new message.
  */
 export const StartFailureSchema: GenMessage<StartFailure> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 2);
+  messageDesc(file_nfactor_v1_controller, 3);
 
 /**
  * @generated from message nfactor.v1.MemberStatus
@@ -235,6 +278,13 @@ export type MemberStatus = Message<"nfactor.v1.MemberStatus"> & {
    * @generated from field: nfactor.v1.NodeStatus status = 14;
    */
   status?: NodeStatus | undefined;
+
+  /**
+   * Name of its machine, in a cluster that has several.
+   *
+   * @generated from field: string machine = 15;
+   */
+  machine: string;
 };
 
 /**
@@ -242,7 +292,7 @@ export type MemberStatus = Message<"nfactor.v1.MemberStatus"> & {
  * Use `create(MemberStatusSchema)` to create a new message.
  */
 export const MemberStatusSchema: GenMessage<MemberStatus> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 3);
+  messageDesc(file_nfactor_v1_controller, 4);
 
 /**
  * @generated from message nfactor.v1.EventsRequest
@@ -273,7 +323,7 @@ export type EventsRequest = Message<"nfactor.v1.EventsRequest"> & {
  * Use `create(EventsRequestSchema)` to create a new message.
  */
 export const EventsRequestSchema: GenMessage<EventsRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 4);
+  messageDesc(file_nfactor_v1_controller, 5);
 
 /**
  * @generated from message nfactor.v1.ClusterEvent
@@ -321,7 +371,7 @@ export type ClusterEvent = Message<"nfactor.v1.ClusterEvent"> & {
  * Use `create(ClusterEventSchema)` to create a new message.
  */
 export const ClusterEventSchema: GenMessage<ClusterEvent> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 5);
+  messageDesc(file_nfactor_v1_controller, 6);
 
 /**
  * One of both.
@@ -347,7 +397,7 @@ export type ScaleRequest = Message<"nfactor.v1.ScaleRequest"> & {
  * Use `create(ScaleRequestSchema)` to create a new message.
  */
 export const ScaleRequestSchema: GenMessage<ScaleRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 6);
+  messageDesc(file_nfactor_v1_controller, 7);
 
 /**
  * @generated from message nfactor.v1.ScaleState
@@ -369,7 +419,7 @@ export type ScaleState = Message<"nfactor.v1.ScaleState"> & {
  * Use `create(ScaleStateSchema)` to create a new message.
  */
 export const ScaleStateSchema: GenMessage<ScaleState> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 7);
+  messageDesc(file_nfactor_v1_controller, 8);
 
 /**
  * @generated from message nfactor.v1.MigrateRequest
@@ -398,7 +448,7 @@ export type MigrateRequest = Message<"nfactor.v1.MigrateRequest"> & {
  * Use `create(MigrateRequestSchema)` to create a new message.
  */
 export const MigrateRequestSchema: GenMessage<MigrateRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 8);
+  messageDesc(file_nfactor_v1_controller, 9);
 
 /**
  * @generated from message nfactor.v1.MigrateResponse
@@ -425,7 +475,7 @@ export type MigrateResponse = Message<"nfactor.v1.MigrateResponse"> & {
  * Use `create(MigrateResponseSchema)` to create a new message.
  */
 export const MigrateResponseSchema: GenMessage<MigrateResponse> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 9);
+  messageDesc(file_nfactor_v1_controller, 10);
 
 /**
  * @generated from message nfactor.v1.DrainRequest
@@ -456,7 +506,7 @@ export type DrainRequest = Message<"nfactor.v1.DrainRequest"> & {
  * Use `create(DrainRequestSchema)` to create a new message.
  */
 export const DrainRequestSchema: GenMessage<DrainRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 10);
+  messageDesc(file_nfactor_v1_controller, 11);
 
 /**
  * @generated from message nfactor.v1.DrainResult
@@ -483,7 +533,7 @@ export type DrainResult = Message<"nfactor.v1.DrainResult"> & {
  * Use `create(DrainResultSchema)` to create a new message.
  */
 export const DrainResultSchema: GenMessage<DrainResult> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 11);
+  messageDesc(file_nfactor_v1_controller, 12);
 
 /**
  * @generated from message nfactor.v1.UpdateRequest
@@ -524,7 +574,7 @@ export type UpdateRequest = Message<"nfactor.v1.UpdateRequest"> & {
  * Use `create(UpdateRequestSchema)` to create a new message.
  */
 export const UpdateRequestSchema: GenMessage<UpdateRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 12);
+  messageDesc(file_nfactor_v1_controller, 13);
 
 /**
  * @generated from message nfactor.v1.RollOut
@@ -550,7 +600,7 @@ export type RollOut = Message<"nfactor.v1.RollOut"> & {
  * Use `create(RollOutSchema)` to create a new message.
  */
 export const RollOutSchema: GenMessage<RollOut> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 13);
+  messageDesc(file_nfactor_v1_controller, 14);
 
 /**
  * @generated from message nfactor.v1.Pause
@@ -563,7 +613,7 @@ export type Pause = Message<"nfactor.v1.Pause"> & {
  * Use `create(PauseSchema)` to create a new message.
  */
 export const PauseSchema: GenMessage<Pause> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 14);
+  messageDesc(file_nfactor_v1_controller, 15);
 
 /**
  * @generated from message nfactor.v1.Resume
@@ -576,7 +626,7 @@ export type Resume = Message<"nfactor.v1.Resume"> & {
  * Use `create(ResumeSchema)` to create a new message.
  */
 export const ResumeSchema: GenMessage<Resume> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 15);
+  messageDesc(file_nfactor_v1_controller, 16);
 
 /**
  * @generated from message nfactor.v1.RollBack
@@ -589,7 +639,7 @@ export type RollBack = Message<"nfactor.v1.RollBack"> & {
  * Use `create(RollBackSchema)` to create a new message.
  */
 export const RollBackSchema: GenMessage<RollBack> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 16);
+  messageDesc(file_nfactor_v1_controller, 17);
 
 /**
  * @generated from message nfactor.v1.RolloutState
@@ -629,7 +679,7 @@ export type RolloutState = Message<"nfactor.v1.RolloutState"> & {
  * Use `create(RolloutStateSchema)` to create a new message.
  */
 export const RolloutStateSchema: GenMessage<RolloutState> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 17);
+  messageDesc(file_nfactor_v1_controller, 18);
 
 /**
  * @generated from message nfactor.v1.KillRequest
@@ -653,7 +703,7 @@ export type KillRequest = Message<"nfactor.v1.KillRequest"> & {
  * Use `create(KillRequestSchema)` to create a new message.
  */
 export const KillRequestSchema: GenMessage<KillRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 18);
+  messageDesc(file_nfactor_v1_controller, 19);
 
 /**
  * @generated from message nfactor.v1.KillResponse
@@ -680,7 +730,7 @@ export type KillResponse = Message<"nfactor.v1.KillResponse"> & {
  * Use `create(KillResponseSchema)` to create a new message.
  */
 export const KillResponseSchema: GenMessage<KillResponse> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 19);
+  messageDesc(file_nfactor_v1_controller, 20);
 
 /**
  * @generated from message nfactor.v1.CaptureNodeRequest
@@ -702,7 +752,7 @@ export type CaptureNodeRequest = Message<"nfactor.v1.CaptureNodeRequest"> & {
  * Use `create(CaptureNodeRequestSchema)` to create a new message.
  */
 export const CaptureNodeRequestSchema: GenMessage<CaptureNodeRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 20);
+  messageDesc(file_nfactor_v1_controller, 21);
 
 /**
  * @generated from message nfactor.v1.TraceRequest
@@ -726,7 +776,7 @@ export type TraceRequest = Message<"nfactor.v1.TraceRequest"> & {
  * Use `create(TraceRequestSchema)` to create a new message.
  */
 export const TraceRequestSchema: GenMessage<TraceRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 21);
+  messageDesc(file_nfactor_v1_controller, 22);
 
 /**
  * @generated from message nfactor.v1.DownRequest
@@ -739,7 +789,7 @@ export type DownRequest = Message<"nfactor.v1.DownRequest"> & {
  * Use `create(DownRequestSchema)` to create a new message.
  */
 export const DownRequestSchema: GenMessage<DownRequest> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 22);
+  messageDesc(file_nfactor_v1_controller, 23);
 
 /**
  * @generated from message nfactor.v1.DownResponse
@@ -752,7 +802,7 @@ export type DownResponse = Message<"nfactor.v1.DownResponse"> & {
  * Use `create(DownResponseSchema)` to create a new message.
  */
 export const DownResponseSchema: GenMessage<DownResponse> = /*@__PURE__*/
-  messageDesc(file_nfactor_v1_controller, 23);
+  messageDesc(file_nfactor_v1_controller, 24);
 
 /**
  * @generated from service nfactor.v1.Controller

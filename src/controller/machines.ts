@@ -1,0 +1,44 @@
+/**
+ * Machines: which of a cluster's machines a node is on, and where the next runtime goes. Pure.
+ *
+ * A runtime's id says its machine: ids go round the machines in turn. So controllers and nodes agree without a word, a life cannot be
+ * started on two machines, and nothing of it stands in the store. Switches (ids below the first runtime's) are on machine 0, where the
+ * controllers are.
+ *
+ *     3 machines, first id 11:     0: 11 14 17 ...     1: 12 15 18 ...     2: 13 16 19 ...
+ */
+
+import { NODE_ID_MAX } from '../messages/cluster-config.ts'
+
+/** What the launcher knows of a machine. */
+export interface MachineView {
+  /** Processes can be started there now. */
+  readonly isUp: boolean
+  readonly runtimesMax: number
+}
+
+export function machineOf(id: number, firstId: number, machines: number): number {
+  return id < firstId ? 0 : (id - firstId) % machines
+}
+
+/**
+ * An id for a new runtime: on the machine that is up and has the fewest, the first of several; the lowest that is not taken. 0 if there is
+ * no machine with room.
+ *
+ * @param machines none: there is one, without bounds
+ * @param runtimes ids of those that there are, and of those being started
+ * @param taken ids that cannot be given out
+ */
+export function chooseRuntimeId(
+  machines: readonly MachineView[], runtimes: readonly number[], taken: ReadonlySet<number>, firstId: number,
+): number {
+  const all = machines.length === 0 ? [{ isUp: true, runtimesMax: NODE_ID_MAX }] : machines
+  const step = all.length
+  const counts = all.map((_, index) => runtimes.filter((id) => machineOf(id, firstId, step) === index).length)
+  const order = all.map((_, index) => index).filter((index) => all[index].isUp && counts[index] < all[index].runtimesMax)
+    .sort((a, b) => counts[a] - counts[b] || a - b)
+  for (const machine of order) {
+    for (let id = firstId + machine; id <= NODE_ID_MAX; id += step) if (!taken.has(id)) return id
+  }
+  return 0
+}
