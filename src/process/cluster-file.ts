@@ -14,6 +14,7 @@
 
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
+import { DEFAULT_ENGINE_SOCKET } from './container-engine.ts'
 import { externalPortSchema, type ExternalPortConfig } from './external-port-schema.ts'
 import { placementSchema, replicationSchema } from './node-config.ts'
 import { isLoopback } from '../rpc/loopback.ts'
@@ -27,6 +28,15 @@ export const DEFAULT_CLUSTER_NAME = 'default'
 
 export const clusterNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/,
   'a cluster has a name of 1 to 32 lower-case letters, digits and dashes')
+
+const containerSchema = z.strictObject({
+  socket: z.string().min(1).default(DEFAULT_ENGINE_SOCKET).describe('UNIX socket of the container engine (Docker)'),
+  image: z.string().min(1).optional().describe('Image of the nodes, whose entry point is nfactor; made of this installation without it'),
+  memory: z.int().min(128).max(1 << 20).optional().describe('What a node may use, in MiB'),
+  cores: z.number().min(0.05).max(1024).optional().describe('Time of how many cores a node may use'),
+})
+
+export type ContainerSettings = z.output<typeof containerSchema>
 
 export const clusterSchema = runConfigSchema.extend({
   name: clusterNameSchema.default(DEFAULT_CLUSTER_NAME).describe('Name of the cluster on this machine'),
@@ -59,8 +69,23 @@ export const clusterSchema = runConfigSchema.extend({
     }).optional().describe('Files are relative to this one'),
   }).refine(({ host, tls }) => tls !== undefined || isLoopback(host), 'an address that others can reach needs tls, or the token could be read')
     .optional().describe('Controllers can be called at TCP too, with the token in the cluster\'s folder'),
+  launcher: z.enum(['process', 'container']).default('process').describe('What a node is: a process, or a container'),
+  container: containerSchema.optional().describe('With launcher: container'),
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
+}).superRefine(({ launcher, container, ingress, egress }, { addIssue }) => {
+  const issue = (message: string, ...path: string[]): void => { addIssue({ code: 'custom', message, path }) }
+  if (launcher === 'process') {
+    if (container !== undefined) issue('nothing is in a container without launcher: container', 'container')
+    return
+  }
+  for (const [side, port] of [['ingress', ingress], ['egress', egress]] as const) {
+    if (port === undefined) continue
+    if (port.type === 'tap' || port.type === 'af-xdp') issue(`a container cannot have a port of type ${port.type}; use af-packet`, side, 'type')
+    else if (port.type === 'af-packet' && port.namespace !== undefined) {
+      issue('a container has the engine\'s network namespace; move the interface there', side, 'namespace')
+    }
+  }
 }).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
 
 export type ClusterDocument = z.output<typeof clusterSchema>
@@ -75,6 +100,8 @@ export interface ClusterSpec {
   readonly controllers: number
   readonly etcd: ClusterDocument['etcd']
   readonly api: ClusterDocument['api']
+  readonly launcher: ClusterDocument['launcher']
+  readonly container: ContainerSettings | undefined
   readonly ingress: ExternalPortConfig
   readonly egress: ExternalPortConfig | undefined
   /** What each runtime runs: what its file holds, and the folder in which relative names start. */
@@ -101,13 +128,15 @@ export async function readCluster(file: string | undefined, settings: readonly s
 
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, replication, scale, controllers, etcd, api, chain, limits, timeouts, policy } = content
+  const { name, runtimes, placement, replication, scale, controllers, etcd, api, launcher, container, chain, limits, timeouts, policy } =
+    content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, placement, replication, scale, patience, controllers, etcd, api, ingress, egress,
+    name, placement, replication, scale, patience, controllers, etcd, api, launcher, ingress, egress,
+    container: launcher === 'container' ? container ?? containerSchema.parse({}) : undefined,
     runtimes: Math.min(scale?.max ?? RUNTIMES_MAX, Math.max(scale?.min ?? 1, runtimes)),
     run: { chain, limits, timeouts, policy },
     folder: file === undefined ? process.cwd() : dirname(resolve(file)),

@@ -11,6 +11,8 @@ import type { RuntimeConfig, SwitchConfig } from './node-config.ts'
 export interface ClusterIdentity {
   readonly clusterId: number
   readonly spec: ClusterSpec
+  /** What its containers are made of, if it has any. */
+  readonly image?: string
 }
 
 export type SwitchMember = Omit<SwitchConfig, 'incarnation'>

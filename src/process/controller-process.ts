@@ -100,6 +100,9 @@ export class ControllerProcess {
     this.events = new EventLog(folder.eventsFile)
     this.connections = new NodeConnections({
       folder, controller: name,
+      // In a container it has a number of its own; the note about it tells the other one.
+      processOf: ({ id: node, pid, startTicks }) => (launcher.name === 'process' ? pid
+        : folder.livingProcesses().find((entry) => entry.id === node && entry.startTicks === startTicks)?.pid),
       onReport: (report) => { this.#controller.receive(report, systemClock.now()) },
       onHello: (hello) => { if (this.#mayBegin()) this.#controller.hello(hello, systemClock.now()) },
     })
@@ -292,7 +295,9 @@ export class ControllerProcess {
 
   #started(entry: ProcessEntry): void {
     const { name: node, incarnation, pid } = entry
-    this.events.add('node-started', `${node} starts${incarnation === 0 ? '' : ` as incarnation ${incarnation}`}`, { node, incarnation, pid })
+    const { launcher } = this.identity.spec
+    this.events.add('node-started', `${node} starts${incarnation === 0 ? '' : ` as incarnation ${incarnation}`}` +
+      `${launcher === 'container' ? ' in a container' : ''}`, { node, incarnation, pid, launcher })
   }
 
   #processEnded(entry: ProcessEntry, end: NodeEnd | undefined): void {

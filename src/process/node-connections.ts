@@ -14,6 +14,8 @@ import type { NodeStatus } from './node-status.ts'
 export interface NodeConnectionsOptions {
   readonly folder: ClusterFolder
   readonly controller: string
+  /** Process id of a node that answers, as this machine sees it; undefined while that is not known. */
+  processOf(status: Pick<NodeStatus, 'id' | 'pid' | 'startTicks'>): number | undefined
   onReport(report: Report): void
   onHello(hello: Hello): void
 }
@@ -99,8 +101,9 @@ export class NodeConnections implements NodeLinks {
     try {
       const client = await LineRpcClient.connect(this.#options.folder.nodeSocket(id))
       const status = await client.call<NodeStatus>('GetStatus', {}, ANSWER_MS).catch(() => undefined)
-      if (status?.id !== id || !this.#isOpen) return client.close()
-      const { kind, pid, incarnation } = status
+      const pid = status?.id === id ? this.#options.processOf(status) : undefined
+      if (status === undefined || pid === undefined || !this.#isOpen) return client.close()
+      const { kind, incarnation } = status
       const peer: Peer = { id, kind, pid, incarnation, client, isAsked: false }
       client.onClose = () => { if (this.#peers.get(id) === peer) this.#peers.delete(id) }
       this.#peers.set(id, peer)

@@ -32,7 +32,7 @@ import type { LinkPort } from '../ports/link-port.ts'
 import { systemClock } from '../ports/system-clock.ts'
 import { placementPolicies } from '../vswitch/placement/index.ts'
 import { ApiDoor } from './api-door.ts'
-import { ClusterFolder } from './cluster-folder.ts'
+import { ClusterFolder, startTicksOf } from './cluster-folder.ts'
 import { ControlNetwork } from './control-network.ts'
 import { checkAgainst } from './config-problem.ts'
 import { Executor } from './executor.ts'
@@ -40,6 +40,7 @@ import { createExternalPort, type ExternalPort } from './external-port.ts'
 import { listFlows } from './flow-list.ts'
 import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
+import { NODE_FAILED } from './node-launcher.ts'
 import { NodeLink } from './node-link.ts'
 import { NodeReporter } from './node-reporter.ts'
 import { NodeWatcher } from './node-watcher.ts'
@@ -49,7 +50,7 @@ import type { NodeStatus, NodeWorkload } from './node-status.ts'
 import { configError, resolveRunConfig, type RunConfig } from './run-config.ts'
 
 /** Exit statuses that a supervisor knows. */
-export const NodeExit = { ended: 0, failed: 1, defect: 70, fenced: 75 } as const
+export const NodeExit = { ended: 0, failed: NODE_FAILED, defect: 70, fenced: 75 } as const
 
 /** How long an orderly shutdown lets packets go out. */
 const DRAIN_MS = 500
@@ -427,7 +428,7 @@ export class NodeProcess {
     const links = [...this.#links].map(([peer, link]) => ({ peer, isUp: link.isUp, lastEnd: link.lastEnd, ...link.statistics }))
     const { port: external, how } = this.#external ?? {}
     return {
-      kind, id, name, incarnation: this.#incarnation, pid: process.pid,
+      kind, id, name, incarnation: this.#incarnation, pid: process.pid, startTicks: startTicksOf(process.pid),
       ...this.#config.kind === 'runtime' && { chainVersion: this.#config.chainVersion },
       configVersion: this.#cluster?.version ?? 0,
       isReady: this.#isLinked && external?.isUp !== false && (node?.openSteps.announcing ?? 0) === 0,

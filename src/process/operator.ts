@@ -11,6 +11,7 @@ import { answers, type ControllerProcess } from './controller-process.ts'
 import type { FlowList, ListedFlow } from './flow-list.ts'
 import type { RpcMethods } from './line-rpc.ts'
 import { nearestName } from './nearest-name.ts'
+import type { LauncherName } from './node-launcher.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
 
 /**
@@ -29,7 +30,10 @@ export interface NodeOfCluster {
   /** Lives before this one that this controller has started. */
   readonly restarts: number
   readonly pid: number
+  /** From when it was started, with its container, to when it was ready. */
   readonly bootMs: number
+  /** Numbers of the cores that its process may use; empty: all. */
+  readonly cpus: readonly number[]
   /** Version of the chain; 0 for switches. */
   readonly chainVersion: number
   /** Share of time at work (0 to 1), packets per second, over the last heartbeats. */
@@ -43,6 +47,8 @@ export interface ClusterStatus {
   readonly name: string
   readonly chain: readonly string[]
   readonly folder: string
+  /** What the nodes are: processes, or containers. */
+  readonly launcher: LauncherName
   readonly uptimeSeconds: number
   readonly configVersion: number
   readonly isReady: boolean
@@ -165,7 +171,7 @@ class Operator {
       fences.every(({ isRecovered }) => isRecovered)
     const oldest = Math.min(...[...host.launcher.processes.values()].map(({ startedAt }) => startedAt))
     return {
-      name: spec.name, chain: spec.chain, folder: host.folder.path,
+      name: spec.name, chain: spec.chain, folder: host.folder.path, launcher: spec.launcher,
       uptimeSeconds: Number.isFinite(oldest) ? Math.round((Date.now() - oldest) / 1000) : 0,
       configVersion: cluster.config.version, leader: host.name, term: host.term, chainVersion: scale.chain,
       desired: scale.desired, isAutomatic: scale.isAutomatic,
@@ -189,6 +195,7 @@ class Operator {
     return {
       kind: view === undefined || isRuntime ? 'runtime' : 'switch', id, name, incarnation, state, isDraining: isRuntime && view.isDraining,
       restarts: Math.max(0, host.launcher.startsOf(name) - 1), pid: entry?.pid ?? 0, bootMs: host.bootMs(entry?.pid ?? 0),
+      cpus: entry?.cpus ?? [],
       chainVersion: isRuntime ? view.chain : 0, busy: (report?.busyPerMille ?? 0) / 1000,
       packetsPerSecond: Math.round(report?.packetsPerSecond ?? 0), workload: status?.workload, status,
     }

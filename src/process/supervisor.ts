@@ -9,23 +9,23 @@
  * Where nodes or controllers of an earlier supervisor are alive, and the file is the same, it takes them up again.
  */
 
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
 import { Random } from '../base/random.ts'
 import { checkApi } from './api-address.ts'
 import { ClusterClient, notRunning } from './cluster-client.ts'
+import { endContainersOf, prepareContainers } from './cluster-containers.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { ClusterIdentity } from './cluster-members.ts'
 import { EventLog } from './event-log.ts'
 import { callOnce, LineRpcServer } from './line-rpc.ts'
-import { processLauncher, startError, type LaunchedNode, type NodeLauncher } from './node-launcher.ts'
+import { launchProcess, startError, type LaunchedProcess } from './node-launcher.ts'
 
 export interface SupervisorOptions {
   readonly spec: ClusterSpec
   readonly folder: ClusterFolder
-  readonly launcher?: NodeLauncher
   /** Called when the cluster is ready. */
   readonly onReady?: (client: ClusterClient) => void
   /** Ends the cluster. */
@@ -48,7 +48,7 @@ const KILL_MS = 2_000
  */
 export async function runCluster(options: SupervisorOptions): Promise<void> {
   const { spec, folder, signal } = options
-  const isAdopted = prepare(spec, folder)
+  const isAdopted = await prepare(spec, folder)
   const supervisor = new Supervisor(options)
   const down = Promise.withResolvers<void>()
   const end = (): void => { down.resolve() }
@@ -75,13 +75,14 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
 }
 
 /** Makes the folder, unless the cluster is there. True if it is, without a supervisor. */
-function prepare(spec: ClusterSpec, folder: ClusterFolder): boolean {
+async function prepare(spec: ClusterSpec, folder: ClusterFolder): Promise<boolean> {
   const living = folder.livingProcesses()
   const mend = `End it first: nfactor down --name ${spec.name}`
   if (living.length === 0) {
+    const image = await prepareContainers(spec, folder)
     folder.clear()
     folder.create()
-    const identity: ClusterIdentity = { spec,
+    const identity: ClusterIdentity = { spec, ...image !== undefined && { image },
       // Two clusters may meet on one network; which ones, nobody knows beforehand.
       clusterId: 1 + new Random((Date.now() ^ (process.pid << 12)) >>> 0).below(0xfffffffe) }
     folder.write(folder.clusterFile, `${JSON.stringify(identity)}\n`)
@@ -119,7 +120,7 @@ class Supervisor {
   isReady = false
   readonly #options: SupervisorOptions
   readonly #events: EventLog
-  readonly #controllers = new Map<number, LaunchedNode>()
+  readonly #controllers = new Map<number, LaunchedProcess>()
   readonly #timers = new Set<NodeJS.Timeout>()
   #isEnding = false
   #failure: CodedError | undefined
@@ -172,12 +173,12 @@ class Supervisor {
   }
 
   #begin(id: number, delayMs: number): void {
-    const { folder, launcher = processLauncher } = this.#options
+    const { folder } = this.#options
     const name = `controller-${id}`
     const file = folder.controllerFile(id)
     folder.write(file, `${JSON.stringify({ kind: 'controller', id, name, folder: folder.path } satisfies ControllerConfig)}\n`)
     const startedAt = performance.now()
-    const launched = launcher.launch('controller', file, folder.controllerLog(id))
+    const launched = launchProcess('controller', file, folder.controllerLog(id))
     this.#controllers.set(id, launched)
     this.#note('controller', id, launched.pid)
     void launched.ended.then((end) => {
@@ -213,6 +214,7 @@ class Supervisor {
     this.#isEnding = true
     for (const timer of this.#timers) clearTimeout(timer)
     await endProcesses(this.#options.folder)
+    await endContainersOf(this.#options.spec, this.#options.folder)
     this.#events.add('cluster-ended', `cluster ${this.#options.spec.name} has ended`)
   }
 }
@@ -244,6 +246,7 @@ export async function endCluster(name: string, folder: ClusterFolder): Promise<{
   const supervisors = living.filter((entry) => entry.kind === 'supervisor' && isRunning(entry))
   for (const { pid } of supervisors) process.kill(pid, 'SIGKILL')
   const killed = supervisors.length + await endProcesses(folder)
+  if (existsSync(folder.clusterFile)) await endContainersOf(readIdentity(folder).spec, folder)
   folder.remove()
   return { killed }
 }
