@@ -1,8 +1,8 @@
 /**
- * `nfactor demo`: a cluster on this machine, shown at work. As root a client downloads from a server through it, each in a network
- * namespace of its own; elsewhere a generator sends to a sink. Meanwhile flows move, a runtime is drained, a network function is updated,
- * the cluster grows and shrinks; a switch, a runtime and the leading controller are killed. It ends by itself, with exit status 0 only
- * if every promise held:
+ * `nfactor demo`: a cluster on this machine, shown at work. A client downloads from a server through it, each in a network namespace of
+ * its own: as root, or as root of a user namespace that this makes for itself. Where neither is allowed a generator sends to a sink.
+ * Meanwhile flows move, a runtime is drained, a network function is updated, the cluster grows and shrinks; a switch, a runtime and the
+ * leading controller are killed. It ends by itself, with exit status 0 only if every promise held:
  *
  *     downloads are whole, no connection is reset             (generator: no packet lost, doubled, reordered until something is killed)
  *     flows go on where their replicas are, and under a new version of a network function with what was known of them
@@ -13,7 +13,7 @@
  */
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
@@ -22,6 +22,7 @@ import { ClusterFolder } from '../process/cluster-folder.ts'
 import { DemoNetwork } from '../process/demo-network.ts'
 import { resolveRunConfig, type RunConfig } from '../process/run-config.ts'
 import type { ClusterClient } from '../process/cluster-client.ts'
+import { programPath } from '../process/node-launcher.ts'
 import type { ClusterStatus } from '../process/operator.ts'
 import { runCluster } from '../process/supervisor.ts'
 import { clientProgram, parseDownloads, serverProgram, type Download } from './download-programs.ts'
@@ -48,12 +49,26 @@ const PATIENCE_MS = 20_000
 const NAME = 'demo'
 
 export async function demoCommand(options: DemoCommandOptions): Promise<number> {
+  const namespaces = DemoNetwork.ownNamespaces()
+  if (namespaces !== undefined) return await runInside(namespaces, options)
   const demo = new Demo(options.json === true, options.stay === true)
   try {
     return await demo.run()
   } finally {
     demo.close()
   }
+}
+
+/** Runs the same in namespaces of its own, as their root. */
+async function runInside([command, ...first]: readonly string[], { json, stay }: DemoCommandOptions): Promise<number> {
+  const flags = [...json === true ? ['--json'] : [], ...stay === true ? ['--stay'] : []]
+  const child = spawn(command, [...first, process.execPath, programPath, 'demo', ...flags], { stdio: 'inherit' })
+  // A terminal tells both; others tell this one alone.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { child.kill(signal) })
+  return await new Promise((resolve) => {
+    child.on('error', () => { resolve(ExitStatus.failed) })
+    child.on('exit', (status) => { resolve(status ?? ExitStatus.failed) })
+  })
 }
 
 class Demo {
@@ -133,7 +148,8 @@ class Demo {
          npx nfactor events --name ${NAME}          npx nfactor kill runtime-2 --name ${NAME}`)
     if (this.#network !== undefined) {
       const { client, serverAddress } = this.#network
-      this.#say(`traffic: ip netns exec ${client} curl http://${serverAddress}:8000/1000000 | wc -c`)
+      const enter = isInUserNamespace() ? `nsenter --preserve-credentials --user --net --mount --target ${process.pid} ` : ''
+      this.#say(`traffic: ${enter}ip netns exec ${client} curl http://${serverAddress}:8000/1000000 | wc -c`)
     }
     await running
   }
@@ -342,6 +358,11 @@ class Demo {
       await sleep(10)
     }
   }
+}
+
+/** Root of a user namespace is somebody else outside. */
+function isInUserNamespace(): boolean {
+  return !/^\s*0\s+0\s+4294967295$/m.test(readFileSync('/proc/self/uid_map', 'utf8'))
 }
 
 function trafficOf(status: ClusterStatus): Record<'received' | 'lost' | 'duplicated' | 'reordered' | 'corrupted', number> {

@@ -8,6 +8,7 @@ import { CodedError } from '../base/coded-error.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
 import { readConfigDocument } from '../process/config-document.ts'
 import { ControllerProcess } from '../process/controller-process.ts'
+import { containersOf } from '../process/cluster-containers.ts'
 import { processLauncher } from '../process/node-launcher.ts'
 import { MachineAgent } from '../process/machine-agent.ts'
 import { readMachineConfig } from '../process/machine-config.ts'
@@ -32,7 +33,8 @@ export async function controllerCommand(file: string): Promise<number> {
   const folder = new ClusterFolder(config.folder)
   process.umask(0o077)
   process.title = `nfactor ${name}`
-  const controller = await ControllerProcess.open({ id, name, folder, identity: readIdentity(folder), launcher: processLauncher })
+  const identity = readIdentity(folder)
+  const controller = await ControllerProcess.open({ id, name, folder, identity, launcher: containersOf(identity, folder) ?? processLauncher })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { controller.stop() })
   return await controller.run()
 }

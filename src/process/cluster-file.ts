@@ -14,6 +14,7 @@
 
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
+import { DEFAULT_ENGINE_SOCKET } from './container-engine.ts'
 import { externalPortSchema, interfaceName, type ExternalPortConfig } from './external-port-schema.ts'
 import { placementSchema, replicationSchema } from './node-config.ts'
 import { isLoopback } from '../rpc/loopback.ts'
@@ -59,6 +60,56 @@ const machinesSchema = z.array(machineSchema).min(2).max(MACHINES_MAX).superRefi
   }
 })
 
+const containerSchema = z.strictObject({
+  socket: z.string().min(1).default(DEFAULT_ENGINE_SOCKET).describe('UNIX socket of the container engine (Docker)'),
+  image: z.string().min(1).optional().describe('Image of the nodes, whose entry point is nfactor; made of this installation without it'),
+  memory: z.int().min(128).max(1 << 20).optional().describe('What a node may use, in MiB'),
+  cores: z.number().min(0.05).max(1024).optional().describe('Time of how many cores a node may use'),
+})
+
+export type ContainerSettings = z.output<typeof containerSchema>
+
+interface Outline {
+  readonly machines?: readonly z.output<typeof machineSchema>[] | undefined
+  readonly token?: string | undefined
+  readonly runtimes: number
+  readonly scale?: { readonly max: number } | undefined
+  readonly launcher: 'process' | 'container'
+  readonly container?: ContainerSettings | undefined
+  readonly ingress?: ExternalPortConfig | undefined
+  readonly egress?: ExternalPortConfig | undefined
+}
+
+function checkMachines({ machines, token, runtimes, scale, launcher, ingress, egress }: Outline, context: z.RefinementCtx): void {
+  if (machines === undefined) return
+  const fault = (path: (string | number)[], message: string): void => { context.addIssue({ code: 'custom', path, message }) }
+  if (token === undefined) fault(['machines'], 'machines know each other by a token: name its file, token: FILE')
+  const room = machines.reduce((sum, machine) => sum + machine.runtimes, 0)
+  const most = scale?.max ?? runtimes
+  if (most > room) fault(['machines'], `they have room for ${room} runtimes, and there are to be ${most}`)
+  const [{ interface: own, namespace }] = machines
+  for (const [name, port] of [['ingress', ingress], ['egress', egress]] as const) {
+    if (port === undefined || !('interface' in port) || port.interface !== own || port.namespace !== namespace) continue
+    fault(['machines', 0, 'interface'], `it is the outer side of ${name}, from where nobody may speak as a node`)
+  }
+  if (launcher !== 'process') fault(['machines'], 'nodes in containers are on one machine')
+}
+
+function checkContainers({ launcher, container, ingress, egress }: Outline, context: z.RefinementCtx): void {
+  const issue = (message: string, ...path: string[]): void => { context.addIssue({ code: 'custom', message, path }) }
+  if (launcher === 'process') {
+    if (container !== undefined) issue('nothing is in a container without launcher: container', 'container')
+    return
+  }
+  for (const [side, port] of [['ingress', ingress], ['egress', egress]] as const) {
+    if (port === undefined) continue
+    if (port.type === 'tap' || port.type === 'af-xdp') issue(`a container cannot have a port of type ${port.type}; use af-packet`, side, 'type')
+    else if (port.type === 'af-packet' && port.namespace !== undefined) {
+      issue('a container has the engine\'s network namespace; move the interface there', side, 'namespace')
+    }
+  }
+}
+
 export const clusterSchema = runConfigSchema.extend({
   name: clusterNameSchema.default(DEFAULT_CLUSTER_NAME).describe('Name of the cluster on this machine'),
   runtimes: z.int().min(1).max(RUNTIMES_MAX).default(2).describe('How many runtimes'),
@@ -89,20 +140,13 @@ export const clusterSchema = runConfigSchema.extend({
   token: z.string().min(1).optional().describe('File of the token that callers of the API and machines show; one is made unless told'),
   machines: machinesSchema.optional()
     .describe('The machines that runtimes are on; the first is this one, with the switches and the controllers. One unless told'),
+  launcher: z.enum(['process', 'container']).default('process').describe('What a node is: a process, or a container'),
+  container: containerSchema.optional().describe('With launcher: container'),
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
-}).superRefine(({ machines, token, runtimes, scale, ingress, egress }, context) => {
-  if (machines === undefined) return
-  const fault = (path: (string | number)[], message: string): void => { context.addIssue({ code: 'custom', path, message }) }
-  if (token === undefined) fault(['machines'], 'machines know each other by a token: name its file, token: FILE')
-  const room = machines.reduce((sum, machine) => sum + machine.runtimes, 0)
-  const most = scale?.max ?? runtimes
-  if (most > room) fault(['machines'], `they have room for ${room} runtimes, and there are to be ${most}`)
-  const [{ interface: own, namespace }] = machines
-  for (const [name, port] of [['ingress', ingress], ['egress', egress]] as const) {
-    if (port === undefined || !('interface' in port) || port.interface !== own || port.namespace !== namespace) continue
-    fault(['machines', 0, 'interface'], `it is the outer side of ${name}, from where nobody may speak as a node`)
-  }
+}).superRefine((document, context) => {
+  checkMachines(document, context)
+  checkContainers(document, context)
 }).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
 
 export type ClusterDocument = z.output<typeof clusterSchema>
@@ -122,6 +166,8 @@ export interface ClusterSpec {
   /** File of the cluster's token, relative to `folder`. */
   readonly token: string | undefined
   readonly machines: readonly MachineSpec[]
+  readonly launcher: ClusterDocument['launcher']
+  readonly container: ContainerSettings | undefined
   readonly ingress: ExternalPortConfig
   readonly egress: ExternalPortConfig | undefined
   /** What each runtime runs: what its file holds, and the folder in which relative names start. */
@@ -153,13 +199,16 @@ function withoutLongSegments(port: ExternalPortConfig): ExternalPortConfig {
 
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, replication, scale, controllers, etcd, api, token, machines = [], chain, limits, timeouts, policy } = content
+  const {
+    name, runtimes, placement, replication, scale, controllers, etcd, api, token, machines = [], launcher, container, chain, limits, timeouts, policy,
+  } = content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, placement, replication, scale, patience, controllers, etcd, api, token, machines,
+    name, placement, replication, scale, patience, controllers, etcd, api, token, machines, launcher,
+    container: launcher === 'container' ? container ?? containerSchema.parse({}) : undefined,
     ingress: machines.length === 0 ? ingress : withoutLongSegments(ingress),
     egress: egress === undefined || machines.length === 0 ? egress : withoutLongSegments(egress),
     runtimes: Math.min(scale?.max ?? RUNTIMES_MAX, Math.max(scale?.min ?? 1, runtimes)),

@@ -34,6 +34,8 @@ export interface ProcessEntry {
   readonly pid: number
   /** When the process began, in the kernel's ticks since boot: with it, a pid names one process for ever. */
   readonly startTicks: number
+  /** Numbers of the cores that it may use; all without. */
+  readonly cpus?: readonly number[]
 }
 
 export class ClusterFolder {

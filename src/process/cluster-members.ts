@@ -14,6 +14,8 @@ import { FIRST_RUNTIME_ID, type RuntimeConfig, type SwitchConfig } from './node-
 export interface ClusterIdentity {
   readonly clusterId: number
   readonly spec: ClusterSpec
+  /** What its containers are made of, if it has any. */
+  readonly image?: string
 }
 
 export type SwitchMember = Omit<SwitchConfig, 'incarnation'>

@@ -115,7 +115,7 @@ export class ControllerProcess {
       onChange: (isUp, why) => { this.#machineChanged(address.name, isUp, why) } }))
     this.launcher = new ClusterLauncher(local, remote, spec.machines.map(({ runtimes }) => runtimes))
     this.connections = new NodeConnections({
-      places: [localPlace(folder), ...remote], controller: name,
+      places: [localPlace(folder, launcher.name !== 'process'), ...remote], controller: name,
       onReport: (report) => { this.#controller.receive(report, systemClock.now()) },
       onHello: (hello) => { if (this.#mayBegin()) this.#controller.hello(hello, systemClock.now()) },
     })
@@ -311,7 +311,9 @@ export class ControllerProcess {
 
   #started(entry: ProcessEntry): void {
     const { name: node, incarnation, pid } = entry
-    this.events.add('node-started', `${node} starts${incarnation === 0 ? '' : ` as incarnation ${incarnation}`}`, { node, incarnation, pid })
+    const { launcher } = this.identity.spec
+    this.events.add('node-started', `${node} starts${incarnation === 0 ? '' : ` as incarnation ${incarnation}`}` +
+      `${launcher === 'container' ? ' in a container' : ''}`, { node, incarnation, pid, launcher })
   }
 
   #processEnded(entry: ProcessEntry, end: NodeEnd | undefined): void {

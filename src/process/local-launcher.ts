@@ -1,5 +1,5 @@
 /**
- * Local launcher: starts and ends the processes of a cluster's nodes on this machine, for whichever controller leads.
+ * Local launcher: starts and ends the processes of a cluster's nodes on this machine, in containers or not, for whichever controller leads.
  *
  * What has been started stands in the cluster's folder, a file per life, so that every controller sees the same processes, whoever started
  * them, and a controller that was killed leaves nothing that its successor does not know. A life of a runtime is started once: the
@@ -10,11 +10,12 @@
  */
 
 import { readFileSync } from 'node:fs'
+import { CodedError } from '../base/coded-error.ts'
 import type { Launched, Launcher } from '../controller/launcher.ts'
 import { acceptsTerm } from '../controller/node-commands.ts'
 import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { MemberConfig, RuntimeMember, SwitchMember } from './cluster-members.ts'
-import type { NodeEnd, NodeLauncher } from './node-launcher.ts'
+import { NODE_FAILED, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 
 export interface LocalLauncherOptions {
   readonly folder: ClusterFolder
@@ -22,7 +23,7 @@ export interface LocalLauncherOptions {
   readonly switches: readonly SwitchMember[]
   runtime(id: number, incarnation: number, chain: number): RuntimeMember
   onStarted(entry: ProcessEntry): void
-  /** `end`: how, if this process had started it. */
+  /** `end`: how, if this process had started it. What could not be started at all has pid 0. */
   onEnded(entry: ProcessEntry, end: NodeEnd | undefined): void
 }
 
@@ -33,6 +34,8 @@ const BACKOFF_MS_MAX = 10_000
 const STEADY_MS = 30_000
 /** How often the folder is read for processes that others have started. */
 const SCAN_MS = 200
+/** How often the launcher looks for what is noted nowhere. */
+const SWEEP_MS = 5_000
 
 export class LocalLauncher implements Launcher {
   readonly #options: LocalLauncherOptions
@@ -43,7 +46,10 @@ export class LocalLauncher implements Launcher {
   readonly #backoff = new Map<string, { delayMs: number, dueAt: number }>()
   readonly #stopAt = new Map<number, number>()
   readonly #starts = new Map<string, number>()
+  /** What is being started and not there yet. */
+  readonly #starting = new Set<Pick<ProcessEntry, 'kind' | 'id' | 'incarnation'>>()
   #scanAt = 0
+  #sweepAt = 0
 
   constructor(options: LocalLauncherOptions) {
     this.#options = options
@@ -87,13 +93,14 @@ export class LocalLauncher implements Launcher {
   /** Starts the switches that have no process. */
   startSwitches(term: number): void {
     for (const member of this.#options.switches) {
-      const isThere = [...this.#known.values()].some(({ kind, id }) => kind === 'switch' && id === member.id)
+      const isThere = [...this.#known.values(), ...this.#starting].some(({ kind, id }) => kind === 'switch' && id === member.id)
       if (!isThere && this.#isDue(member.name) && this.#accepts(term)) this.#start(member, 0)
     }
   }
 
   running(): readonly Launched[] {
-    return [...this.#known.values()].filter(({ kind }) => kind === 'runtime').map(({ id, incarnation }) => ({ id, incarnation }))
+    return [...this.#known.values(), ...this.#starting].filter(({ kind }) => kind === 'runtime')
+      .map(({ id, incarnation }) => ({ id, incarnation }))
   }
 
   /** Signals one of the processes; false if there is none of this pid. */
@@ -113,6 +120,11 @@ export class LocalLauncher implements Launcher {
         if (entry.kind === 'runtime' || entry.kind === 'switch') this.#known.set(entry.pid, entry)
       }
     }
+    if (now >= this.#sweepAt) {
+      this.#sweepAt = now + SWEEP_MS
+      // What the engine does not tell now it may tell the next time.
+      void this.#options.launcher.sweep?.().catch(() => undefined)
+    }
     for (const entry of [...this.#known.values()]) if (!this.#own.has(entry.pid) && !isRunning(entry)) this.#ended(entry, undefined)
   }
 
@@ -120,6 +132,11 @@ export class LocalLauncher implements Launcher {
     if (!this.#known.delete(entry.pid)) return
     this.#stopAt.delete(entry.pid)
     this.#own.delete(entry.pid)
+    this.#over(entry, end)
+  }
+
+  /** A life is over, or has never begun: the next one may have to wait. */
+  #over(entry: ProcessEntry, end: NodeEnd | undefined): void {
     const key = entry.kind === 'runtime' ? 'runtime' : entry.name
     const wasSteady = Date.now() - entry.startedAt > STEADY_MS
     const before = this.#backoff.get(key)?.delayMs
@@ -150,13 +167,23 @@ export class LocalLauncher implements Launcher {
     const { id, kind, name } = member
     const file = folder.nodeFile(id)
     folder.write(file, `${JSON.stringify(member)}\n`)
-    const launched = launcher.launch(kind, file, folder.nodeLog(id))
-    const entry: ProcessEntry = { kind, id, name, incarnation, startedAt: Date.now(), pid: launched.pid, startTicks: startTicksOf(launched.pid) }
+    const begun = { kind, id, name, incarnation, startedAt: Date.now() }
     this.#starts.set(name, this.startsOf(name) + 1)
-    this.#known.set(entry.pid, entry)
-    this.#own.add(entry.pid)
-    folder.noteProcess(entry)
-    this.#options.onStarted(entry)
-    void launched.ended.then((end) => { this.#ended(entry, end) })
+    this.#starting.add(begun)
+    launcher.launch(kind, file, folder.nodeLog(id)).then((launched) => {
+      this.#starting.delete(begun)
+      const entry: ProcessEntry = { ...begun, pid: launched.pid, startTicks: startTicksOf(launched.pid) }
+      this.#options.onStarted(entry)
+      // One that has ended meanwhile had a number that nobody knows.
+      if (entry.startTicks === 0) return void launched.ended.then((end) => { this.#over({ ...entry, pid: 0 }, end) })
+      this.#known.set(entry.pid, entry)
+      this.#own.add(entry.pid)
+      folder.noteProcess(entry)
+      void launched.ended.then((end) => { this.#ended(entry, end) })
+    }, (error: unknown) => {
+      this.#starting.delete(begun)
+      const line = error instanceof CodedError ? error.toLine() : `NF_INTERNAL: ${String(error)}`
+      this.#over({ ...begun, pid: 0, startTicks: 0 }, { status: NODE_FAILED, signal: null, lastLines: `error ${line}` })
+    })
   }
 }

@@ -24,6 +24,8 @@ export interface NodePlace {
   nodeIds(): readonly number[]
   /** @throws CodedError `NF_NODE_GONE` when nobody listens */
   connect(id: number): Promise<NodeClient>
+  /** Process id of a node that answers, as its launcher knows it; undefined while that is not known. */
+  processOf(status: Pick<NodeStatus, 'id' | 'pid' | 'startTicks'>): number | undefined
 }
 
 export interface NodeConnectionsOptions {
@@ -51,9 +53,18 @@ const LIVES_MAX = 1024
 /** A socket at which somebody is expected to answer who does not is left alone for so long. */
 const ANSWER_MS = 2_000
 
-/** The nodes of this machine. */
-export function localPlace(folder: ClusterFolder): NodePlace {
-  return { nodeIds: () => folder.nodeIds(), connect: (id) => LineRpcClient.connect(folder.nodeSocket(id)) }
+/**
+ * The nodes of this machine.
+ *
+ * @param areContained a process in a container has a number of its own there; the note about it tells the one outside
+ */
+export function localPlace(folder: ClusterFolder, areContained: boolean): NodePlace {
+  return {
+    nodeIds: () => folder.nodeIds(),
+    connect: (id) => LineRpcClient.connect(folder.nodeSocket(id)),
+    processOf: ({ id, pid, startTicks }) => (areContained
+      ? folder.livingProcesses().find((entry) => entry.id === id && entry.startTicks === startTicks)?.pid : pid),
+  }
 }
 
 export class NodeConnections implements NodeLinks {
@@ -119,8 +130,9 @@ export class NodeConnections implements NodeLinks {
     try {
       const client = await place.connect(id)
       const status = await client.call<NodeStatus>('GetStatus', {}, ANSWER_MS).catch(() => undefined)
-      if (status?.id !== id || !this.#isOpen) return client.close()
-      const { kind, pid, incarnation } = status
+      const pid = status?.id === id ? place.processOf(status) : undefined
+      if (status === undefined || pid === undefined || !this.#isOpen) return client.close()
+      const { kind, incarnation } = status
       const peer: Peer = { id, kind, pid, incarnation, client, isAsked: false }
       client.onClose = () => { if (this.#peers.get(id) === peer) this.#peers.delete(id) }
       this.#peers.set(id, peer)

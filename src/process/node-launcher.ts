@@ -1,5 +1,5 @@
 /**
- * Node launcher: how controllers and supervisors start processes. Here as children on this machine; containers can be another one.
+ * Node launcher: how controllers and supervisors start processes. Here as children on this machine; `container-launcher.ts` is another one.
  */
 
 import { spawn } from 'node:child_process'
@@ -11,10 +11,13 @@ import type { NodeConfig } from './node-config.ts'
 
 export interface LaunchedNode {
   readonly pid: number
-  /** When the process has ended, and how. Never rejects. */
-  readonly ended: Promise<NodeEnd>
+  /** When the process has ended, and how, where that is known. Never rejects. */
+  readonly ended: Promise<NodeEnd | undefined>
   kill(signal: NodeJS.Signals): void
 }
+
+/** Status of a node that could not begin: its last line says why. */
+export const NODE_FAILED = 1
 
 export interface NodeEnd {
   readonly status: number | null
@@ -23,9 +26,27 @@ export interface NodeEnd {
   readonly lastLines: string
 }
 
+export type LauncherName = 'process' | 'container'
+
 export interface NodeLauncher {
-  /** @param file where the configuration of the process is, @param log where its output goes */
-  launch(kind: NodeConfig['kind'] | 'controller', file: string, log: string): LaunchedNode
+  readonly name: LauncherName
+  /**
+   * Starts a node. It is there when the promise is kept; a start that fails rejects with the reason.
+   *
+   * @param file where the configuration of the process is
+   * @param log where its output goes
+   */
+  launch(kind: NodeConfig['kind'], file: string, log: string): Promise<LaunchedNode>
+  /**
+   * Looks for nodes that were started for this cluster and are not noted in its folder, because their launcher has died meanwhile: notes
+   * them, or ends them where they have no place. To be called now and then.
+   */
+  sweep?(): Promise<void>
+}
+
+/** A process of ours, which is there at once. */
+export interface LaunchedProcess extends LaunchedNode {
+  readonly ended: Promise<NodeEnd>
 }
 
 /** The program that this process runs: TypeScript in a source tree, JavaScript in a package. */
@@ -45,27 +66,30 @@ export function childEnvironment(): NodeJS.ProcessEnv {
   return { NODE_COMPILE_CACHE: compileCache, ...environment }
 }
 
-/** Children of this process, each a process group of its own: a terminal's Ctrl-C is for the supervisor alone. */
-export const processLauncher: NodeLauncher = {
-  launch(kind, file, log) {
-    const output = openSync(log, 'a', 0o600)
-    const child = spawn(process.execPath, [programPath, kind, file], {
-      stdio: ['ignore', output, output], detached: true, env: childEnvironment(),
-    })
-    closeSync(output)
-    const ended = new Promise<NodeEnd>((resolve) => {
-      child.on('error', (error) => { resolve({ status: null, signal: null, lastLines: error.message }) })
-      child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: lastLinesOf(log) }) })
-    })
-    return {
-      pid: child.pid ?? 0,
-      ended,
-      kill: (signal) => { child.kill(signal) },
-    }
-  },
+/** Starts a child of this process, a process group of its own: a terminal's Ctrl-C is for the supervisor alone. */
+export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: string, log: string): LaunchedProcess {
+  const output = openSync(log, 'a', 0o600)
+  const child = spawn(process.execPath, [programPath, kind, file], {
+    stdio: ['ignore', output, output], detached: true, env: childEnvironment(),
+  })
+  closeSync(output)
+  const ended = new Promise<NodeEnd>((resolve) => {
+    child.on('error', (error) => { resolve({ status: null, signal: null, lastLines: error.message }) })
+    child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: lastLinesOf(log) }) })
+  })
+  return {
+    pid: child.pid ?? 0,
+    ended,
+    kill: (signal) => { child.kill(signal) },
+  }
 }
 
-function lastLinesOf(log: string): string {
+export const processLauncher: NodeLauncher = {
+  name: 'process',
+  launch: (kind, file, log) => Promise.resolve(launchProcess(kind, file, log)),
+}
+
+export function lastLinesOf(log: string): string {
   try {
     return readFileSync(log, 'utf8').slice(-LAST_BYTES).trim()
   } catch {

@@ -33,7 +33,7 @@ import type { LinkPort } from '../ports/link-port.ts'
 import { systemClock } from '../ports/system-clock.ts'
 import { placementPolicies } from '../vswitch/placement/index.ts'
 import { ApiDoor } from './api-door.ts'
-import { ClusterFolder } from './cluster-folder.ts'
+import { ClusterFolder, startTicksOf } from './cluster-folder.ts'
 import { ControlNetwork } from './control-network.ts'
 import { checkAgainst } from './config-problem.ts'
 import { Executor } from './executor.ts'
@@ -42,6 +42,7 @@ import { listFlows, listReplicas } from './flow-list.ts'
 import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { MachineLink } from './machine-link.ts'
 import { clusterConfigSchema, FIRST_RUNTIME_ID, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
+import { NODE_FAILED } from './node-launcher.ts'
 import { NodeLink } from './node-link.ts'
 import { NodeReporter } from './node-reporter.ts'
 import { NodeWatcher } from './node-watcher.ts'
@@ -51,7 +52,7 @@ import type { NodeStatus, NodeWorkload } from './node-status.ts'
 import { configError, resolveRunConfig, type RunConfig } from './run-config.ts'
 
 /** Exit statuses that a supervisor knows. */
-export const NodeExit = { ended: 0, failed: 1, defect: 70, fenced: 75 } as const
+export const NodeExit = { ended: 0, failed: NODE_FAILED, defect: 70, fenced: 75 } as const
 
 /** How long an orderly shutdown lets packets go out. */
 const DRAIN_MS = 500
@@ -447,7 +448,7 @@ export class NodeProcess {
     const links = [...this.#links].map(([peer, link]) => ({ peer, isUp: link.isUp, lastEnd: link.lastEnd, ...link.statistics }))
     const { port: external, how, router } = this.#external ?? {}
     return {
-      kind, id, name, incarnation: this.#incarnation, pid: process.pid,
+      kind, id, name, incarnation: this.#incarnation, pid: process.pid, startTicks: startTicksOf(process.pid),
       ...this.#config.kind === 'runtime' && { chainVersion: this.#config.chainVersion },
       configVersion: this.#cluster?.version ?? 0,
       isReady: this.#isLinked && external?.isUp !== false && (node?.openSteps.announcing ?? 0) === 0,

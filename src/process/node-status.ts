@@ -29,7 +29,10 @@ export interface NodeStatus {
   readonly id: number
   readonly name: string
   readonly incarnation: number
+  /** As it sees itself: in a container, 1. */
   readonly pid: number
+  /** When it began, in the kernel's ticks since boot: the same from wherever it is seen. */
+  readonly startTicks: number
   /** Of a runtime: version of the chain that it runs. */
   readonly chainVersion?: number
   /** 0 while there is no configuration. */

@@ -12,6 +12,7 @@ import { machineNameOf } from './cluster-members.ts'
 import type { FlowList, ListedFlow, ListedReplica } from './flow-list.ts'
 import type { RpcMethods } from './line-rpc.ts'
 import { nearestName } from './nearest-name.ts'
+import type { LauncherName } from './node-launcher.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
 
 /**
@@ -32,7 +33,10 @@ export interface NodeOfCluster {
   readonly pid: number
   /** Name of the machine that it is on; empty where there is but one. */
   readonly machine: string
+  /** From when it was started, with its container, to when it was ready. */
   readonly bootMs: number
+  /** Numbers of the cores that its process may use; empty: all. */
+  readonly cpus: readonly number[]
   /** Version of the chain; 0 for switches. */
   readonly chainVersion: number
   /** Share of time at work (0 to 1), packets per second, over the last heartbeats. */
@@ -53,6 +57,8 @@ export interface ClusterStatus {
   readonly name: string
   readonly chain: readonly string[]
   readonly folder: string
+  /** What the nodes are: processes, or containers. */
+  readonly launcher: LauncherName
   readonly uptimeSeconds: number
   readonly configVersion: number
   readonly isReady: boolean
@@ -181,7 +187,7 @@ class Operator {
       fences.every(({ isRecovered }) => isRecovered)
     const oldest = Math.min(...host.launcher.processes().map(({ startedAt }) => startedAt))
     return {
-      name: spec.name, chain: spec.chain, folder: host.folder.path,
+      name: spec.name, chain: spec.chain, folder: host.folder.path, launcher: spec.launcher,
       uptimeSeconds: Number.isFinite(oldest) ? Math.round((Date.now() - oldest) / 1000) : 0,
       configVersion: cluster.config.version, leader: host.name, term: host.term, chainVersion: scale.chain,
       desired: scale.desired, isAutomatic: scale.isAutomatic,
@@ -211,6 +217,7 @@ class Operator {
       kind: view === undefined || isRuntime ? 'runtime' : 'switch', id, name, incarnation, state, isDraining: isRuntime && view.isDraining,
       restarts: Math.max(0, host.launcher.startsOf(name) - 1), pid: entry?.pid ?? 0,
       machine: machineNameOf(host.identity.spec, id), bootMs,
+      cpus: entry?.cpus ?? [],
       chainVersion: isRuntime ? view.chain : 0, busy: (report?.busyPerMille ?? 0) / 1000,
       packetsPerSecond: Math.round(report?.packetsPerSecond ?? 0), workload: status?.workload, status,
     }

@@ -16,6 +16,7 @@ import type { MachineState } from './machine-agent.ts'
 import { openMachine, type MachineAddress } from './machine-connection.ts'
 import type { NodeClient, NodePlace } from './node-connections.ts'
 import type { NodeEnd } from './node-launcher.ts'
+import type { NodeStatus } from './node-status.ts'
 
 export interface RemoteMachineOptions {
   readonly address: MachineAddress
@@ -201,6 +202,10 @@ export class RemoteMachine implements NodePlace {
 
   nodeIds(): readonly number[] {
     return this.#nodes
+  }
+
+  processOf({ pid }: Pick<NodeStatus, 'pid'>): number {
+    return pid
   }
 
   async connect(id: number): Promise<NodeClient> {

@@ -9,7 +9,7 @@
  * Where nodes or controllers of an earlier supervisor are alive, and the file is the same, it takes them up again.
  */
 
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
@@ -17,6 +17,7 @@ import { Random } from '../base/random.ts'
 import { readAccessToken, readLongToken } from '../rpc/access-token.ts'
 import { checkApi } from './api-address.ts'
 import { ClusterClient, notRunning } from './cluster-client.ts'
+import { endContainersOf, prepareContainers } from './cluster-containers.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import { machineAddresses, type ClusterIdentity } from './cluster-members.ts'
@@ -24,12 +25,11 @@ import { areGone, END_MS, endProcesses, KILL_MS } from './end-processes.ts'
 import { EventLog } from './event-log.ts'
 import { callOnce, LineRpcServer, type LineRpcClient } from './line-rpc.ts'
 import { openMachine } from './machine-connection.ts'
-import { processLauncher, startError, type LaunchedNode, type NodeLauncher } from './node-launcher.ts'
+import { launchProcess, startError, type LaunchedProcess } from './node-launcher.ts'
 
 export interface SupervisorOptions {
   readonly spec: ClusterSpec
   readonly folder: ClusterFolder
-  readonly launcher?: NodeLauncher
   /** Called when the cluster is ready. */
   readonly onReady?: (client: ClusterClient) => void
   /** Ends the cluster. */
@@ -51,7 +51,7 @@ const MACHINE_END_MS = 6_000
  */
 export async function runCluster(options: SupervisorOptions): Promise<void> {
   const { spec, folder, signal } = options
-  const isAdopted = prepare(spec, folder)
+  const isAdopted = await prepare(spec, folder)
   const supervisor = new Supervisor(options)
   const down = Promise.withResolvers<void>()
   const end = (): void => { down.resolve() }
@@ -79,14 +79,15 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
 }
 
 /** Makes the folder, unless the cluster is there. True if it is, without a supervisor. */
-function prepare(spec: ClusterSpec, folder: ClusterFolder): boolean {
+async function prepare(spec: ClusterSpec, folder: ClusterFolder): Promise<boolean> {
   const living = folder.livingProcesses()
   const mend = `End it first: nfactor down --name ${spec.name}`
   const token = spec.token === undefined ? undefined : readLongToken(resolve(spec.folder, spec.token), 'Write one: openssl rand -hex 32')
   if (living.length === 0) {
+    const image = await prepareContainers(spec, folder)
     folder.clear()
     folder.create()
-    const identity: ClusterIdentity = { spec,
+    const identity: ClusterIdentity = { spec, ...image !== undefined && { image },
       // Two clusters may meet on one network; which ones, nobody knows beforehand.
       clusterId: 1 + new Random((Date.now() ^ (process.pid << 12)) >>> 0).below(0xfffffffe) }
     folder.write(folder.clusterFile, `${JSON.stringify(identity)}\n`)
@@ -160,7 +161,7 @@ class Supervisor {
   isReady = false
   readonly #options: SupervisorOptions
   readonly #events: EventLog
-  readonly #controllers = new Map<number, LaunchedNode>()
+  readonly #controllers = new Map<number, LaunchedProcess>()
   readonly #timers = new Set<NodeJS.Timeout>()
   #isEnding = false
   #failure: CodedError | undefined
@@ -213,12 +214,12 @@ class Supervisor {
   }
 
   #begin(id: number, delayMs: number): void {
-    const { folder, launcher = processLauncher } = this.#options
+    const { folder } = this.#options
     const name = `controller-${id}`
     const file = folder.controllerFile(id)
     folder.write(file, `${JSON.stringify({ kind: 'controller', id, name, folder: folder.path } satisfies ControllerConfig)}\n`)
     const startedAt = performance.now()
-    const launched = launcher.launch('controller', file, folder.controllerLog(id))
+    const launched = launchProcess('controller', file, folder.controllerLog(id))
     this.#controllers.set(id, launched)
     this.#note('controller', id, launched.pid)
     void launched.ended.then((end) => {
@@ -254,6 +255,7 @@ class Supervisor {
     this.#isEnding = true
     for (const timer of this.#timers) clearTimeout(timer)
     await endEverything(this.#options.folder)
+    await endContainersOf(this.#options.spec, this.#options.folder)
     this.#events.add('cluster-ended', `cluster ${this.#options.spec.name} has ended`)
   }
 }
@@ -270,6 +272,7 @@ export async function endCluster(name: string, folder: ClusterFolder): Promise<{
   const supervisors = living.filter((entry) => entry.kind === 'supervisor' && isRunning(entry))
   for (const { pid } of supervisors) process.kill(pid, 'SIGKILL')
   const killed = supervisors.length + await endEverything(folder)
+  if (existsSync(folder.clusterFile)) await endContainersOf(readIdentity(folder).spec, folder)
   folder.remove()
   return { killed }
 }
