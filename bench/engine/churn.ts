@@ -35,7 +35,7 @@ adviseHugePages(arena)
 const engine = createEngine({
   arena,
   chain: await chainMembers('chain'),
-  limits: { flows: Math.ceil(flows * 1.3), packets: 64, largePackets: 1, extentBytes: 1 << 20, recordBytes: 1 << 20,
+  limits: { flows: Math.ceil(flows * 1.3), unanswered: flows, packets: 64, largePackets: 1, extentBytes: 1 << 20, recordBytes: 1 << 20,
     heldPerFlow: 1, aliases: 1, fragmentedDatagrams: 64, fragmentsHeld: 64, fragmentsHeldPerDatagram: 8 },
   timeouts: { ...defaultTimeouts, udp: flows / 1e6 },
   policy: defaultPolicy,

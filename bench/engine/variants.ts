@@ -37,6 +37,7 @@ export async function engineFor(arena: Arena, options: WorkerOptions): Promise<E
   const limits = {
     // A little more than there are flows: the limit is for flows, the table takes care of its own room.
     flows: Math.max(4096, Math.ceil(options.flows * 1.01)),
+    unanswered: 65536,
     packets: 64,
     largePackets: 1,
     extentBytes: chain.at(-1)?.definition.name === 'http' ? extentBytes(options.flows) : 65536,

@@ -6,6 +6,8 @@
 export interface EngineLimits {
   /** Flows at once. */
   readonly flows: number
+  /** TCP flows at once whose SYN nobody has answered: with more, the one that has waited longest ends. */
+  readonly unanswered: number
   /** Packet slots for ordinary frames (2 KiB each). */
   readonly packets: number
   /** Packet slots for segments of up to 64 KiB (72 KiB each). */
@@ -28,6 +30,7 @@ export interface EngineLimits {
 
 export const defaultLimits: EngineLimits = {
   flows: 1_000_000,
+  unanswered: 65_536,
   packets: 16_384,
   largePackets: 256,
   extentBytes: 256 * 1024 * 1024,

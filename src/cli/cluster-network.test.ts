@@ -7,37 +7,22 @@
  */
 
 import assert from 'node:assert/strict'
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { after, test } from 'node:test'
+import { spawnSync } from 'node:child_process'
+import { test } from 'node:test'
 import { networkSkip, TestNetwork } from '../ports/test-network.ts'
-import { clientProgram, parseDownloads, serverProgram, type Download } from './download-programs.ts'
+import type { Download } from './download-programs.ts'
 import { TestCluster } from './test-cluster.ts'
+import { TestPrograms } from './test-programs.ts'
 
 const skip = networkSkip()
 const MEGABYTE = 1_000_000
 
-const children = new Set<ChildProcess>()
-after(() => { for (const child of children) child.kill('SIGKILL') })
-
-function start(namespace: string, ...args: string[]): ChildProcess {
-  const child = spawn('ip', ['netns', 'exec', namespace, process.execPath, '-e', ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
-  children.add(child)
-  return child
-}
-
-async function outputOf(child: ChildProcess): Promise<string> {
-  let text = ''
-  child.stdout?.setEncoding('utf8').on('data', (part: string) => { text += part })
-  await new Promise((resolve) => { child.on('close', resolve) })
-  children.delete(child)
-  return text
-}
-
 test('two namespaces joined by a cluster', { skip, timeout: 90_000 }, async (context) => {
   const network = new TestNetwork()
   const cluster = new TestCluster('net')
+  const programs = new TestPrograms()
   context.after(() => {
-    for (const child of children) child.kill('SIGKILL')
+    programs.close()
     cluster.close()
     network.close()
   })
@@ -55,11 +40,10 @@ runtimes: 2
 limits: { flows: 65536 }
 `)
   cluster.must('up', file, '--detach')
-  const web = start(server, serverProgram)
-  await new Promise((resolve) => { web.stdout?.once('data', resolve) })
+  await programs.serve(server)
 
-  const download = async (host: string, connections: number, bytes: number, pauseMs: number): Promise<Download[]> =>
-    parseDownloads(await outputOf(start(client, clientProgram, host, String(connections), String(bytes), String(pauseMs))))
+  const download = (host: string, connections: number, bytes: number, pauseMs: number): Promise<Download[]> =>
+    programs.download(client, host, connections, bytes, pauseMs)
   const assertWhole = (downloads: readonly Download[], connections: number, bytes: number): void => {
     assert.deepEqual(downloads.map(({ received, same, error }) => ({ received, same, error })),
       Array.from({ length: connections }, () => ({ received: bytes, same: true, error: undefined })))

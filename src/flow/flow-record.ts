@@ -86,6 +86,10 @@ export const TcpLife = {
   synSeen: 8,
   /** The opener's peer has answered. */
   answered: 16,
+  /** The flow began with a SYN that has not been answered. */
+  opening: 32,
+  /** It is counted among those (opening-list.ts). */
+  listed: 64,
 } as const
 
 /** Version 4 or 6, from the key's first word. */

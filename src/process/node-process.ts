@@ -436,6 +436,8 @@ export class NodeProcess {
     return {
       busyUs: statistics?.busyUs ?? 0, asleepUs: statistics?.asleepUs ?? 0, timeUs: systemClock.now(),
       received: packets?.received ?? 0, forwarded: packets?.forwarded ?? 0, dropped: packets?.dropped ?? 0, buffered: packets?.buffered ?? 0,
+      emitted: packets?.emitted ?? 0, takenOver: packets?.takenOver ?? 0, handedOver: packets?.handedOver ?? 0,
+      memoryBytes: process.memoryUsage.rss(),
       flows: this.#runtime?.engine.slab.used ?? this.#switch?.entries ?? 0,
       replicas: this.#runtime?.replicas ?? 0,
       isEmpty: this.#runtime?.isEmpty ?? false,

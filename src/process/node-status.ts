@@ -15,6 +15,12 @@ export interface NodeWorkload {
   readonly forwarded: number
   readonly dropped: number
   readonly buffered: number
+  /** Made by network functions; came and left inside messages: see `PacketCounts`, which says what must add up. */
+  readonly emitted: number
+  readonly takenOver: number
+  readonly handedOver: number
+  /** Memory that the process has in use. */
+  readonly memoryBytes: number
   /** Flows of a runtime, entries of a switch. */
   readonly flows: number
   /** Replicas of other runtimes' flows that a runtime keeps. */

@@ -27,6 +27,7 @@ const count = (name: keyof EngineLimits, maximum: number, description: string, m
 
 export const limitsSchema = z.strictObject({
   flows: count('flows', 2 ** 26, 'Flows at once'),
+  unanswered: count('unanswered', 2 ** 22, 'TCP flows at once whose SYN nobody has answered: with more, the oldest of them ends'),
   packets: count('packets', 2 ** 20, 'Packet slots for ordinary frames, 2 KiB each', 64),
   largePackets: count('largePackets', 2 ** 14, 'Packet slots for frames of up to 72 KiB', 1),
   extentBytes: count('extentBytes', BYTES_MAX, 'Bytes of variable-size flow state, in total', 4096),

@@ -134,8 +134,8 @@ what: 1
 `)
   assert.deepEqual(await problemsOf({ file }), [
     '2:9: chain[0].nf must be text, not 5',
-    '5:3: there is no key "flow" in limits. Did you mean flows? Allowed are flows, packets, largePackets, ' +
-      'extentBytes, recordBytes, heldPerFlow, aliases, fragmentedDatagrams, fragmentsHeld, fragmentsHeldPerDatagram',
+    '5:3: there is no key "flow" in limits. Did you mean flows? Allowed are flows, unanswered, packets, ' +
+      'largePackets, extentBytes, recordBytes, heldPerFlow, aliases, fragmentedDatagrams, fragmentsHeld, fragmentsHeldPerDatagram',
     '6:12: limits.packets must be a number, not "many"',
     '7:10: limits.flows must be at least 1. It is 0',
     '8:18: timeouts.udp must be at least 0.001. It is -1',
@@ -176,7 +176,7 @@ test('problems of the chain: names, files, and the configuration of each NF', as
 
 test('problems of settings and of the command line name the option', async () => {
   assert.deepEqual(await problemsOf({ chain: ['monitor'], settings: ['limits.flow=1', 'policy.nonIp=x'] }), [
-    '--set limits.flow=1: there is no key "flow" in limits. Did you mean flows? Allowed are flows, packets, ' +
+    '--set limits.flow=1: there is no key "flow" in limits. Did you mean flows? Allowed are flows, unanswered, packets, ' +
       'largePackets, extentBytes, recordBytes, heldPerFlow, aliases, fragmentedDatagrams, fragmentsHeld, ' +
       'fragmentsHeldPerDatagram',
     '--set policy.nonIp=x: policy.nonIp must be pass or drop, not "x"',

@@ -322,6 +322,52 @@ test('a full table makes room: closed flows go first, then unanswered ones, then
   }
 })
 
+test('SYNs that nobody answers are bounded: the one that has waited longest goes, and nothing else', () => {
+  const syn = (port: number): Uint8Array => buildFrame({ source: '10.0.0.3', tcp: { sourcePort: port, flags: 'S' } })
+  const honest = new TcpConversation({ clientPort: 1 }).open().packets
+  const [begun, answer] = new TcpConversation({ clientPort: 2 }).open().packets
+  // Seen from its middle on: a SYN that somebody forges does not make an opening of it.
+  const middle = [buildFrame({ source: '10.0.0.4', tcp: { flags: 'A' } }), buildFrame({ source: '10.0.0.4', tcp: { flags: 'S' } })]
+  for (const batch of [1, 32]) {
+    const runtime = new TestRuntime(recorder(), { limits: { flows: 4096, unanswered: 64 }, batch })
+    runtime.feedAll([...honest.map(({ frame }) => frame), ...middle])
+    for (let port = 1; port <= 1000; port++) runtime.feed(syn(port))
+    runtime.feed(begun.frame)
+    for (let port = 1001; port <= 1030; port++) runtime.feed(syn(port))
+    runtime.feed(answer.frame)
+    for (let port = 1031; port <= 3000; port++) runtime.feed(syn(port))
+    // A SYN that is sent again does not wait anew.
+    runtime.feed(syn(2937))
+    runtime.feed(syn(3001))
+    runtime.flush()
+    assert.deepEqual(runtime.ended.map(({ tuple, end }) => `${tuple.sourcePort} ${end}`),
+      Array.from({ length: 2937 }, (_, i) => `${i + 1} expired`))
+    assert.equal(runtime.engine.table.size, 64 + 3)
+    assert.equal(runtime.engine.statistics.flowsEvicted, 2937)
+    assert.equal(runtime.conservationFault, '')
+    runtime.finish()
+    runtime.dispose()
+  }
+})
+
+test('an opening that has moved is counted where it is, and can be ended there', () => {
+  const options = { limits: { unanswered: 4 } }
+  const syn = (port: number): Uint8Array => buildFrame({ tcp: { sourcePort: port, flags: 'S' } })
+  const [source, target] = [new TestRuntime(recorder(), options), new TestRuntime(recorder(), options)]
+  for (const port of [1, 2, 3, 4]) source.feed(syn(port))
+  target.importFlows(source.exportFlows(true), TEST_START_US)
+  for (const port of [5, 6, 7, 8]) source.feed(syn(port))
+  source.flush()
+  assert.deepEqual([source.engine.table.size, source.engine.statistics.flowsEvicted], [4, 0])
+  for (const port of [9, 10]) target.feed(syn(port))
+  target.flush()
+  assert.deepEqual(target.ended.map(({ tuple }) => tuple.sourcePort), [1, 2])
+  for (const runtime of [source, target]) {
+    runtime.finish()
+    runtime.dispose()
+  }
+})
+
 test('many more flows than room, in one batch', () => {
   const random = new Random(9)
   for (const whenFull of ['drop', 'evict'] as const) {

@@ -34,6 +34,7 @@ import { Slab } from '../memory/slab.ts'
 import { TimingWheel } from '../memory/timing-wheel.ts'
 import { FlowFlag, FlowPhase, FlowRecord, KEY_WORDS, TcpLife } from '../flow/flow-record.ts'
 import { FlowTable } from '../flow/flow-table.ts'
+import { OpeningList } from '../flow/opening-list.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import { DropReason } from '../packet/drop-reason.ts'
 import { FragmentTracker, FragmentOutcome } from '../packet/fragment-tracker.ts'
@@ -48,6 +49,7 @@ import {
 } from './flow-snapshot.ts'
 import { FastPathWord } from '../nf/fast-path.ts'
 import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
+import { Eviction } from './eviction.ts'
 import { FlowAliases } from './flow-aliases.ts'
 import { CACHE_HINT_BYTES, writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
 import { createEmitter } from './emitter.ts'
@@ -285,6 +287,9 @@ export function createEngine(options: EngineOptions) {
   const wheel = new TimingWheel(arena, 'flow timers', {
     next: FlowRecord.wheelNext, previous: FlowRecord.wheelPrevious, deadline: FlowRecord.wheelDeadline,
   })
+  const eviction = new Eviction(arena, slab)
+  const unansweredMax = Math.min(limits.unanswered, limits.flows)
+  const openings = new OpeningList(arena, unansweredMax)
   const aliases = new FlowAliases(arena, slab, limits.aliases)
   const aliasDescriptor = arena.allocate('alias descriptor', DESCRIPTOR_BYTES) >> 2
   const fragments = new FragmentTracker(arena, limits, timeouts.fragment * 1e6)
@@ -305,7 +310,6 @@ export function createEngine(options: EngineOptions) {
   let epochUs: TimeUs = -1
   /** Index of the time that the engine has reached. PERF: in flat memory, a variable would be a new box each time. */
   const clock = arena.allocate('clock', 64) >> 3
-  let evictionHand = 0
   const failedNfs = new Set<number>()
   const quarantine = new Quarantine()
 
@@ -365,6 +369,7 @@ export function createEngine(options: EngineOptions) {
       if (epochUs < 0) startClock(f64[(descriptors + TIME) >> 1])
       passTime(end - WORDS)
     }
+    if (manager === null && openings.size > unansweredMax) endOldestOpenings(Infinity)
     countOutput()
     statistics.received += count
     return outputCount
@@ -711,22 +716,7 @@ export function createEngine(options: EngineOptions) {
 
   /** Ends a flow to make room: the best of a few records under the hand. False if none may go. */
   function evict(): boolean {
-    let best = 0
-    let bestRank = Infinity
-    for (let i = 0; i < 64; i++) {
-      if (evictionHand >= slab.highWater) evictionHand = 0
-      const index = evictionHand++
-      if (!slab.isTaken(index)) continue
-      const record = slab.offsetOf(index)
-      const age = f64[(record + FlowRecord.lastSeen) >> 3] / 1e15
-      const tcp = u8[record + FlowRecord.tcp]
-      const unanswered = (i32[(record + 8) >> 2] & 255) === 6 && (tcp & TcpLife.synSeen) !== 0 && (tcp & TcpLife.answered) === 0
-      const rank = (u8[record + FlowRecord.phase] === FlowPhase.lingering ? 0 : unanswered ? 100 : 200) + age
-      if (rank < bestRank) {
-        best = record
-        bestRank = rank
-      }
-    }
+    const best = eviction.choose()
     if (best === 0) return false
     if (manager !== null) {
       manager.idle(best)
@@ -735,6 +725,15 @@ export function createEngine(options: EngineOptions) {
     statistics.flowsEvicted++
     end(best, u8[best + FlowRecord.phase] === FlowPhase.lingering ? 'closed' : 'expired', true)
     return true
+  }
+
+  /** Ends the TCP flows that have waited longest for an answer, while there are too many of them. */
+  function endOldestOpenings(budget: number): void {
+    openings.shrinkTo(unansweredMax, budget, (record) => {
+      if (manager !== null) return manager.idle(record)
+      statistics.flowsEvicted++
+      end(record, 'expired', true)
+    })
   }
 
   /** Ends a flow: `inWheel` unless its timer has just fired. */
@@ -766,6 +765,7 @@ export function createEngine(options: EngineOptions) {
   /** Gives back everything a flow has here. */
   function release(record: number, inWheel: boolean): void {
     guessed = true
+    openings.remove(record)
     if (i32[(record + FlowRecord.heldFirst) >> 2] !== 0) {
       held.takeAll(record, (slot) => drop(slot >> 2, DropReason['hold-ended']))
     }
@@ -875,7 +875,7 @@ export function createEngine(options: EngineOptions) {
 
   /** Follows SYN, FIN and RST. Returns the flow's record: another one if a new connection begins on the same ports. */
   function tcpLife(d: number, record: number, flags: number, fromB: number): number {
-    let life = u8[record + FlowRecord.tcp]
+    let life: number = u8[record + FlowRecord.tcp]
     const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
     if (lingering && (flags & 0x16) === 2) {
       passTime(d)
@@ -886,13 +886,17 @@ export function createEngine(options: EngineOptions) {
     if ((flags & 2) !== 0) {
       life |= TcpLife.synSeen
       if ((flags & 16) !== 0 && (life & TcpLife.answered) === 0) {
-        life |= TcpLife.answered
+        life = (life | TcpLife.answered) & ~TcpLife.opening
         u32[(record + FlowRecord.idleTimeoutMs) >> 2] = timeouts.tcp * 1000
       }
+      // A SYN into a connection that was not seen to open says nothing about that one.
+      if ((flags & 16) === 0 && f64[(record + R_PACKETS) >> 3] === 0) life |= TcpLife.opening
     }
     if ((flags & 1) !== 0) life |= fromB !== 0 ? TcpLife.finFromB : TcpLife.finFromA
     if ((flags & 4) !== 0) life |= TcpLife.reset
     u8[record + FlowRecord.tcp] = life
+    if ((life & TcpLife.opening) === 0 || (flags & 5) !== 0) openings.remove(record)
+    else openings.add(record)
     const both = TcpLife.finFromA | TcpLife.finFromB
     if (u8[record + FlowRecord.phase] === FlowPhase.active && ((life & both) === both || (life & TcpLife.reset) !== 0)) {
       u8[record + FlowRecord.phase] = FlowPhase.lingering
@@ -1110,6 +1114,7 @@ export function createEngine(options: EngineOptions) {
     if (epochUs < 0) return true
     if (now > f64[clock]) f64[clock] = now
     const steps = wheel.advance(Math.floor((f64[clock] - epochUs) / TICK_US) | 0, budget, fire)
+    if (openings.size > unansweredMax) endOldestOpenings(budget)
     expireFragments(f64[clock])
     countOutput()
     return steps < budget
@@ -1207,6 +1212,8 @@ export function createEngine(options: EngineOptions) {
     i32[(record + FlowRecord.hash) >> 2] = hash
     table.insert(hash, record)
     if (quarantine.size > 0) applyQuarantine(record, now)
+    u8[record + FlowRecord.tcp] &= ~TcpLife.listed
+    if ((u8[record + FlowRecord.tcp] & TcpLife.opening) !== 0) openings.add(record)
     wheel.add(record, dueTick(record))
     useIdle(record)
     tellNfs(record, 'flowMovedIn')

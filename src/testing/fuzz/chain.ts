@@ -66,7 +66,7 @@ export const chain: FuzzTarget = {
     const packets = badTraffic(random)
     const config = random.pick(configs)
     const limits = random.chance(0.5) ? {} : {
-      flows: random.between(1, 8), extentBytes: random.pick([1, 4, 16]) << 10, recordBytes: 1 << 16,
+      flows: random.between(1, 8), unanswered: random.between(1, 4), extentBytes: random.pick([1, 4, 16]) << 10, recordBytes: 1 << 16,
       fragmentedDatagrams: random.between(1, 4), fragmentsHeld: random.between(1, 4), fragmentsHeldPerDatagram: 2,
     }
     const batch = random.pick([1, 7, 32])
