@@ -13,10 +13,13 @@ export class PeerSwitches {
 
   /** Version of the configuration with which each came in its present life, by slot. */
   readonly #cameWith: number[] = new Array<number>(SWITCHES_MAX).fill(0)
+  /** By mask: the ids that have been asked for since the last configuration. */
+  #ids: (readonly number[] | undefined)[] = []
 
   /** Takes a configuration's switches. Tells which are down or gone, and which have come (back) in a new life. */
   update(entries: readonly SwitchEntry[], version: number): { gone: number[]; come: number[] } {
     assert(entries.length <= SWITCHES_MAX, 'a cluster has few switches')
+    this.#ids = []
     const gone: number[] = []
     const come: number[] = []
     for (const [slot, old] of this.#entries.entries()) {
@@ -40,8 +43,12 @@ export class PeerSwitches {
 
   /** The bit of a switch; 0 for one that is not up. */
   bitOf(id: number): number {
-    const slot = this.#entries.findIndex((entry) => entry?.id === id && entry.incarnation !== 0)
-    return slot < 0 ? 0 : 1 << slot
+    const entries = this.#entries
+    for (let slot = 0; slot < entries.length; slot++) {
+      const entry = entries[slot]
+      if (entry?.id === id && entry.incarnation !== 0) return 1 << slot
+    }
+    return 0
   }
 
   /** True when a switch came, in its present life, with a configuration newer than `version`. */
@@ -55,11 +62,8 @@ export class PeerSwitches {
   }
 
   /** Ids of the switches in a mask. */
-  *idsIn(mask: number): Generator<number> {
-    for (let slot = 0; slot < SWITCHES_MAX; slot++) {
-      const entry = this.#entries[slot]
-      if ((mask & (1 << slot)) !== 0 && entry !== null && entry !== undefined) yield entry.id
-    }
+  idsIn(mask: number): readonly number[] {
+    return this.#ids[mask] ??= this.#entries.flatMap((entry, slot) => (entry !== null && (mask & (1 << slot)) !== 0 ? [entry.id] : []))
   }
 
   /** Where packets that came from switch `from` leave to: a switch of the other side, the same one for the same hash. */

@@ -2,14 +2,25 @@
  * Event queue: what happens next in simulated time. A binary heap; events of the same time happen in the order they were added, so
  * that a run depends on its seed alone.
  *
+ * An alarm is an event that is planned anew again and again, like a node's next turn: only its last time counts.
+ *
  * PERF: a simulation takes some ten thousand events, most of them turns and frames. The heap is numbers in flat arrays, and an event may
- * carry what it is about, so that its function need not be made anew for each.
+ * carry what it is about, so that its function need not be made anew for each. Alarms are few: they are not in the heap.
  */
 
 import type { TimeUs } from '../base/clock.ts'
 
 type Run = (about: any, number: number) => void
 
+/** See `EventQueue.alarm`. */
+export interface Alarm {
+  /** Infinity while it is not set. */
+  at: TimeUs
+  order: number
+  readonly run: () => void
+}
+
+const NEVER: Alarm = { at: Infinity, order: Infinity, run: () => undefined }
 const FIRST_SIZE = 256
 
 export class EventQueue {
@@ -25,6 +36,9 @@ export class EventQueue {
   readonly #runs: (Run | null)[] = []
   readonly #abouts: unknown[] = []
   readonly #free: number[] = []
+  readonly #alarms: Alarm[] = []
+  /** The next of the alarms. */
+  #next: Alarm = NEVER
 
   get size(): number {
     return this.#size
@@ -64,6 +78,31 @@ export class EventQueue {
     this.at(this.now + us, run)
   }
 
+  /** An alarm, not set yet. */
+  alarm(run: () => void): Alarm {
+    const alarm = { at: Infinity, order: 0, run }
+    this.#alarms.push(alarm)
+    return alarm
+  }
+
+  /** Sets an alarm to another time; Infinity: it is not to happen. */
+  set(alarm: Alarm, time: TimeUs): void {
+    alarm.at = Math.max(time, this.now)
+    alarm.order = this.#order++
+    if (alarm === this.#next) this.#findNext()
+    else if (alarm.at < this.#next.at) this.#next = alarm
+  }
+
+  #findNext(): void {
+    let next = NEVER
+    const alarms = this.#alarms
+    for (let i = 0; i < alarms.length; i++) {
+      const alarm = alarms[i]
+      if (alarm.at < next.at || (alarm.at === next.at && alarm.order < next.order)) next = alarm
+    }
+    this.#next = next
+  }
+
   #grow(): void {
     const larger = <T extends Float64Array | Int32Array>(array: T, next: T): T => {
       next.set(array)
@@ -78,10 +117,19 @@ export class EventQueue {
 
   /** Lets the next event happen; false when there is none up to `until`. */
   step(until: TimeUs): boolean {
-    const at = this.#times[0]
-    if (this.#size === 0 || at > until) {
+    const at = this.#size === 0 ? Infinity : this.#times[0]
+    const alarm = this.#next
+    const first = Math.min(at, alarm.at)
+    if (first > until || first === Infinity) {
       this.now = Math.max(this.now, until)
       return false
+    }
+    if (alarm.at < at || (alarm.at === at && alarm.order < this.#orders[this.#places[0]])) {
+      this.now = alarm.at
+      alarm.at = Infinity
+      this.#findNext()
+      alarm.run()
+      return true
     }
     const place = this.#places[0]
     const run = this.#runs[place] as Run

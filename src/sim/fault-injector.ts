@@ -229,7 +229,7 @@ export class FaultInjector {
     this.#strike('pause')
     const { node } = one
     one.isPaused = true
-    one.turnAt = Infinity
+    simulation.queue.set(one.turn, Infinity)
     return () => {
       if (one.node !== node) return
       one.isPaused = false

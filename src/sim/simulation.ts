@@ -19,7 +19,7 @@ import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
 import { IN_PROGRESS_BYTES, InProgress } from '../runtime/in-progress.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
-import { EventQueue } from './event-queue.ts'
+import { EventQueue, type Alarm } from './event-queue.ts'
 import { FaultInjector } from './fault-injector.ts'
 import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
 import { Ledger, type Checker } from './ledger.ts'
@@ -78,8 +78,8 @@ export interface SimNode {
   isPaused: boolean
   /** It called itself empty and was taken out of the cluster; what comes for it now should not. */
   isRetired: boolean
-  /** When its next turn is; Infinity while none is planned. */
-  turnAt: number
+  /** Its next turn. */
+  readonly turn: Alarm
   /** Added to every turn's delay. */
   slowUs: number
   /** Its clock: simulated time and this. */
@@ -114,6 +114,8 @@ export class Simulation {
   readonly #orders: Orders
   readonly workload: Workload
   readonly #arenaBytes: number
+  /** How long a node takes at most to come to what there is for it: the longer, the more comes together. */
+  readonly #turnUs: number
   /** Frames too short for a flow's record now and then, so that it travels in pieces. */
   readonly #sessions: typeof SESSIONS
   readonly #used: Arena[] = []
@@ -128,6 +130,7 @@ export class Simulation {
       packets = 16, replication = 'none' } = options
     this.options = { seed, runtimes, flows, faults, policy, packets, replication }
     this.random = random
+    this.#turnUs = 6
     this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
     this.trace = new SimTrace(options.follow ?? 0)
     this.#arenaBytes = 2 ** Math.ceil(Math.log2(3 * 2 ** 20 + flows * 2500 + runtimes * 65_536))
@@ -143,7 +146,8 @@ export class Simulation {
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       const one: SimNode = { id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
-        note: new Int32Array(IN_PROGRESS_BYTES >> 2), isPaused: false, isRetired: false, turnAt: Infinity, slowUs: 0, skewUs: 0 }
+        note: new Int32Array(IN_PROGRESS_BYTES >> 2), isPaused: false, isRetired: false, slowUs: 0, skewUs: 0,
+        turn: this.queue.alarm(() => { this.#turn(one) }) }
       this.nodes.push(one)
       this.#byId[id] = one
     }
@@ -227,13 +231,9 @@ export class Simulation {
 
   /** Plans a node's next turn, no later than this. */
   plan(one: SimNode, at: number): void {
-    if (one.node === null || one.isPaused || at >= one.turnAt) return
-    one.turnAt = at
-    this.queue.at(at, this.#turnDue, one)
+    if (one.node === null || one.isPaused || at >= one.turn.at) return
+    this.queue.set(one.turn, at)
   }
-
-  /** One that was planned anew has another time by now. */
-  readonly #turnDue = (one: SimNode): void => { if (one.turnAt <= this.queue.now) this.#turn(one) }
 
   /** Something has come for a node. */
   wake(one: SimNode): void {
@@ -241,7 +241,6 @@ export class Simulation {
   }
 
   #turn(one: SimNode): void {
-    one.turnAt = Infinity
     const { node } = one
     if (node === null || one.isPaused) return
     const { now } = this.queue
@@ -282,7 +281,7 @@ export class Simulation {
   end(one: SimNode, node: RuntimeNode | SwitchNode): void {
     this.#countGone(one, node)
     one.node = null
-    one.turnAt = Infinity
+    this.queue.set(one.turn, Infinity)
     one.isPaused = false
     for (const port of [one.control, one.external, ...one.links.values()]) for (const frame of port?.lose() ?? []) this.lose(one, frame)
   }

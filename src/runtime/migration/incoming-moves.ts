@@ -436,7 +436,7 @@ export class IncomingMoves {
   // -- Time, configuration -------------------------------------------------------------------------------------------
 
   tick(): void {
-    for (const move of [...this.#returning]) this.#giveBack(move)
+    if (this.#returning.length > 0) for (const move of [...this.#returning]) this.#giveBack(move)
     if (this.#untold > 0) for (const move of this.moves.values()) this.#inherit(move)
     for (const [flow, { source, position }] of this.#unconfirmed) {
       if (position !== Infinity && this.#context.control(source)?.hasReached?.(position) !== false) this.#confirmed(flow)
