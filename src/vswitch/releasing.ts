@@ -71,8 +71,12 @@ export class Releasing {
     this.#context.arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
   }
 
-  /** Lets the owner release packets, now or when the releaser before has sent its last. */
-  release(entry: number): void {
+  /**
+   * Lets the owner release packets, now or when the releaser before has sent its last.
+   *
+   * @param isNew the releaser is another than the dead one before, whose frames have been counted so far
+   */
+  release(entry: number, isNew = false): void {
     const context = this.#context
     const { arena } = context
     const owner = arena.u16[(entry + Entry.owner) >> 1]
@@ -91,7 +95,7 @@ export class Releasing {
       (next !== owner && !this.#host.isLife(next, arena.u16[(entry + Entry.releaserLife) >> 1]))
     arena.u16[(entry + Entry.releaser) >> 1] = isOver ? 0 : next
     this.go(entry)
-    if (next !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
+    if (next !== releaser || isNew) arena.u32[(entry + Entry.released) >> 2] = 0
   }
 
   /** Tells the owner that this switch accepts its packets. */
