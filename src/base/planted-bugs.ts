@@ -36,6 +36,7 @@ export const plantedBugs = {
   'everything-resent': 'packets that a dead replica may have released are released again (13)',
   'promote-unasked': 'a replica of a flow that was moving is promoted without asking its target (11)',
   'poison-reruns': 'a flow of which a packet has killed a runtime goes on at its replica as if nothing had been (22)',
+  'published-refused': 'a switch refuses what a runtime had published before it was fenced (18)',
   'bare-after-move': 'a flow that has moved gets no replica (11)',
 } as const
 

@@ -85,6 +85,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   const { arena, id, incarnation, clusterId, ports } = options
   const { i32, u8, u16 } = arena
   const replicates = (options.replication ?? 'none') !== 'none'
+  const commits = options.replication === 'commit'
   const openSteps: Record<string, number> = Object.fromEntries(STEPS.map((name) => [name, 0]))
   const anomalies: Record<string, number> = {}
   const drops: Record<string, number> = {}
@@ -102,6 +103,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       idle: (record) => { (coordinator as Coordinator).manager.idle(record) },
       paused: (d, record) => (coordinator as Coordinator).manager.paused(d, record),
       claimAlias: (record, d, flip, nf) => (coordinator as Coordinator).manager.claimAlias(record, d, flip, nf),
+      rang: (record) => { if (commits) (coordinator as Coordinator).protection.steps.changed(record) },
     },
   })
   const { pool } = engine
@@ -208,7 +210,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       }
       sendTo(target, i32[d + Descriptor.frame], i32[d + Descriptor.length])
     }
-    if (count > 0) protection.steps.commitSteps()
+    protection.steps.commitSteps()
     engine.clearOutput()
   }
 
@@ -224,7 +226,12 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   }
 
   function runBatch(): void {
+    const count = engine.batchCount
+    const { emitted } = engine.statistics
     engine.process(context.now)
+    // What was not forwarded has changed states all the same.
+    const isSilent = commits && (engine.outputCount !== count || engine.statistics.emitted !== emitted)
+    if (isSilent) (coordinator as Coordinator).protection.steps.touch(engine.descriptor(0), count)
     sendOutput()
     if (engine.reconsidered.length > 0) reconsider()
     takeRecords()
@@ -467,6 +474,11 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get slotsUsed() { return pool.used },
     /** Outputs that have gone to replicas which have not acknowledged them: their slots are in use. */
     get keptOutputs() { return (coordinator as Coordinator).protection.steps.kept },
+    /** True when all that has come here has been processed, and is known to whoever keeps replicas. */
+    get isSettled() {
+      const { protection, isHeard } = coordinator as Coordinator
+      return !protection.isWaiting && isHeard && context.buffered === 0
+    },
     /** Counts of moves out, in and of closings. */
     replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
     /** A flow of another runtime as its replica here has it, or null. */

@@ -11,6 +11,7 @@
 
 import type { TimeUs } from '../base/clock.ts'
 import { defaultTimeouts } from '../base/limits.ts'
+import { planted } from '../base/planted-bugs.ts'
 import { Random } from '../base/random.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { flowKeysEqual } from '../flow/flow-key.ts'
@@ -62,6 +63,8 @@ const BATCH = 32
 /** Frames that one turn takes from one port at most, and batches, which in-band messages end. */
 const FRAMES_PER_PORT = 128
 const BATCHES_PER_LINK = 64
+/** Frames and batches that are still taken from a runtime that is fenced: more than its link holds. One that lives may go on sending. */
+const FENCED_FRAMES_MAX = 16_384
 const CONTROL_FRAMES = 64
 const LINES = 2
 const LEAVING_MAX = 64
@@ -396,23 +399,28 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     let isMore = false
     for (let i = 0; i < links.length; i++) {
       const { id: runtime, link } = links[i] as (typeof links)[number]
-      let isEmpty = false
-      for (let batch = 0, frames = 0; batch < BATCHES_PER_LINK && frames < FRAMES_PER_PORT; batch++) {
-        link.deliver(context.now)
-        const count = link.receive(pool, descriptors, BATCH)
-        if (count === 0) {
-          if (link.hasPending) continue
-          isEmpty = true
-          break
-        }
-        frames += count
-        own.received += count
-        runBatch(count, runtime)
-      }
-      link.deliver(context.now)
-      if (!isEmpty || link.hasPending) isMore = true
+      if (receiveLink(runtime, link, BATCHES_PER_LINK, FRAMES_PER_PORT)) isMore = true
     }
     return isMore
+  }
+
+  /** Reads a link within bounds; true when there may be more. */
+  function receiveLink(runtime: number, link: DataLink, batchesMax: number, framesMax: number): boolean {
+    let isEmpty = false
+    for (let batch = 0, frames = 0; batch < batchesMax && frames < framesMax; batch++) {
+      link.deliver(context.now)
+      const count = link.receive(pool, descriptors, BATCH)
+      if (count === 0) {
+        if (link.hasPending) continue
+        isEmpty = true
+        break
+      }
+      frames += count
+      own.received += count
+      runBatch(count, runtime)
+    }
+    link.deliver(context.now)
+    return !isEmpty || link.hasPending
   }
 
   function poll(now: TimeUs): boolean {
@@ -441,7 +449,11 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     config = next
     control.setPeers([...next.switches, ...next.runtimes].filter((entry) => entry.id !== id))
     for (const { id: runtime, link } of links) {
-      link.setPeer(next.runtimes.find((entry) => entry.id === runtime)?.incarnation ?? 0)
+      const life = next.runtimes.find((entry) => entry.id === runtime)?.incarnation ?? 0
+      // What a runtime has published before it is fenced counts: whose replica it was has been told that it is out (PROTOCOL 13, 18).
+      const before = link.session.peerIncarnation
+      if (before !== 0 && life !== before && !planted['published-refused']) receiveLink(runtime, link, FENCED_FRAMES_MAX, FENCED_FRAMES_MAX)
+      link.setPeer(life)
     }
     virtualSwitch.configure(next)
     return true

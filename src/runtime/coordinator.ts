@@ -565,7 +565,7 @@ export class Coordinator {
   }
 
   /** True when all that was said on the control network has been heard: packets that went back with moves, too. */
-  get #isHeard(): boolean {
+  get isHeard(): boolean {
     for (const id of [...this.#runtimes.keys(), ...this.#switches.map((entry) => entry.id)]) {
       const channel = this.#context.control(id)
       if (channel?.hasReached?.(channel.position ?? 0) === false) return false
@@ -579,7 +579,7 @@ export class Coordinator {
     const isNoFlow = engine.table.size === 0 && absent.size === 0 && this.incoming.isIdle && this.closings.size === 0 &&
       this.outgoing.moves.size === 0 && this.replicas.size === 0
     return this.draining.isAnswered && isNoFlow && engine.buffered === 0 && buffered === 0 &&
-      (this.#isHeard || planted['drained-early'])
+      (this.isHeard || planted['drained-early'])
   }
 
   // -- Time ----------------------------------------------------------------------------------------------------------

@@ -108,6 +108,8 @@ export interface FlowManager {
    * called later if it is {@link AliasClaim.pending}.
    */
   claimAlias(record: number, d: number, flip: boolean, nf: number): number
+  /** A timer of a flow has fired. */
+  rang?(record: number): void
 }
 
 export interface EngineOptions {
@@ -1086,6 +1088,7 @@ export function createEngine(options: EngineOptions) {
       progress.nf = i
       try {
         nf.methods.timerFired?.(nf.state)
+        manager?.rang?.(record)
       } catch (error) {
         if (error instanceof AssertionError) throw error
         reportNf(i, error)
@@ -1433,6 +1436,8 @@ export function createEngine(options: EngineOptions) {
     reconsidered,
     flows,
     finish,
+    /** Packets held by NFs: they travel with their flows. */
+    get heldPackets() { return held.count },
     /** Packets kept: held by NFs, or fragments waiting for their first one. */
     get buffered() { return held.count + fragments.held },
     get now() { return f64[clock] },

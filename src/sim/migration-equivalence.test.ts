@@ -12,19 +12,16 @@
  */
 
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { Random } from '../base/random.ts'
 import { planted, type PlantedBug } from '../base/planted-bugs.ts'
 import type { ChainMember } from '../nf/chain.ts'
-import type { AnyNfDefinition } from '../nf/definition.ts'
-import { AliasClaim, bool, defineNf, struct, u16, u32, Verdict } from '../nf/index.ts'
-import { builtInNfs } from '../nfs/index.ts'
-import { decodeCapture, type CapturedFrame } from '../testing/corpus/capture-frames.ts'
-import { corpusCaptures, corpusMissing } from '../testing/corpus/corpus-location.ts'
+import { defineNf, struct, u32, Verdict } from '../nf/index.ts'
+import { corpus, sampleCaptures, web, type Capture } from '../testing/corpus/capture-sets.ts'
+import { corpusMissing } from '../testing/corpus/corpus-location.ts'
 import { buildFragments } from '../testing/index.ts'
 import { trafficOf, type TrafficPacket } from './capture-traffic.ts'
+import { chains, standard } from './equivalence-chains.ts'
 import { runEngineAlone } from './engine-alone.ts'
 import { runMovingCluster } from './moving-cluster.ts'
 import { movedDifference, type MovingOutcome } from './moving-outcome.ts'
@@ -33,114 +30,6 @@ const isFull = process.env['NFACTOR_FULL'] === '1'
 const PACKETS_MAX = isFull ? 1500 : 220
 const BYTES_MAX = isFull ? 3_000_000 : 160_000
 const SEED = Number(process.env['NFACTOR_SEED'] ?? 1)
-
-// -- Network functions -------------------------------------------------------------------------------------------------
-
-/** Configurations of built-in network functions, where the default says nothing or too little. */
-const configurations: Record<string, unknown> = {
-  firewall: {
-    rules: ['drop udp to port 137-139', 'reset tcp to port 22'], answersPerSecond: 1_000_000,
-    tracking: { invalid: 'drop', midStream: 'accept' },
-  },
-}
-
-const definitions = new Map<string, AnyNfDefinition>()
-for (const [name, load] of Object.entries(builtInNfs)) definitions.set(name, (await load()).default)
-
-function member(name: string, config: unknown = {}): ChainMember {
-  const definition = definitions.get(name) as AnyNfDefinition
-  return { definition, config: definition.config === undefined ? {} : definition.config.parse(config) }
-}
-
-/** Holds every fourth packet until the next one, sends copies of some with another time to live, and counts the rings of a timer. */
-const juggler = defineNf({
-  name: 'juggler', version: 1,
-  flowState: struct({ packets: u32, rings: u32, held: u32 }),
-  counters: { rings: 'timers that fired' },
-  create: (_config, { arena, counters, emit, held, timer }) => ({
-    processPacket(packet, state) {
-      if (state.packets === 0) timer.set(30_000)
-      state.packets++
-      held.release()
-      state.held = 0
-      const copy = state.packets % 7 === 0 ? emit.copy(packet) : null
-      if (copy !== null) {
-        arena.u8[copy.networkOffset + (copy.isIpv6 ? 7 : 8)] ^= 128
-        emit.send(packet.direction)
-      }
-      if (state.packets % 4 !== 0) return Verdict.Forward
-      state.held = 1
-      return Verdict.Hold
-    },
-    timerFired(state) {
-      counters.rings++
-      state.rings++
-      if (state.rings < 4) timer.set(30_000)
-    },
-  }),
-})
-
-const ALIAS_BIT = 0x2000
-
-/** Gives the opener of a TCP or UDP flow another port: always the same one, so that runs can be compared. */
-const renamer = defineNf({
-  name: 'renamer', version: 1,
-  flowState: struct({ port: u16, original: u16, granted: bool }),
-  counters: { granted: 'ports given', refused: 'ports refused' },
-  dropReasons: { noPort: 'the port is another flow\'s' },
-  create: (_config, context) => ({
-    processPacket(packet, state) {
-      if ((!packet.isTcp && !packet.isUdp) || packet.isRelated || packet.isLaterFragment) return Verdict.Forward
-      if (packet.direction !== 0) {
-        if (state.granted && packet.destinationPort === state.port) packet.destinationPort = state.original
-        return Verdict.Forward
-      }
-      if (!state.granted) {
-        if (context.held.count > 0) return Verdict.Hold
-        if (state.port !== 0) return context.drop.noPort
-        state.original = packet.sourcePort
-        state.port = state.original ^ ALIAS_BIT
-        packet.sourcePort = state.port
-        const answer = context.alias.claim(packet)
-        packet.sourcePort = state.original
-        if (answer === AliasClaim.pending) return Verdict.Hold
-        context.counters[answer === AliasClaim.granted ? 'granted' : 'refused']++
-        if (answer !== AliasClaim.granted) return context.drop.noPort
-        state.granted = true
-      }
-      packet.sourcePort = state.port
-      return Verdict.Forward
-    },
-    aliasClaimed(state, granted) {
-      state.granted = granted
-      context.counters[granted ? 'granted' : 'refused']++
-      if (granted) context.held.retry()
-      else context.held.drop(context.drop.noPort)
-    },
-  }),
-})
-
-const standard = (): ChainMember[] => [member('monitor'), member('firewall'), member('http')]
-const chains: Record<string, () => ChainMember[]> = {
-  ...Object.fromEntries([...definitions.keys()].map((name) => [name, () => [member(name, configurations[name])]])),
-  'strict chain': () => [member('monitor'), member('firewall', configurations['firewall']), member('http', { overlap: 'last' })],
-  juggling: () => [{ definition: juggler, config: {} }, member('http')],
-  renaming: () => [{ definition: renamer, config: {} }, member('monitor')],
-}
-
-// -- Captures ----------------------------------------------------------------------------------------------------------
-
-interface Capture {
-  readonly name: string
-  frames(): CapturedFrame[]
-}
-
-const examples = join(import.meta.dirname, '../../examples/captures')
-const sampleCaptures: Capture[] = readdirSync(examples).filter((name) => /\.pcap(ng)?(\.gz)?$/.test(name) && name !== 'modified.pcap').toSorted()
-  .map((name) => ({ name, frames: () => decodeCapture(new Uint8Array(readFileSync(join(examples, name)))) }))
-const web = sampleCaptures.find(({ name }) => name.startsWith('web')) as Capture
-const corpus: Capture[] = corpusCaptures()
-  .map(({ name, path }) => ({ name, frames: () => decodeCapture(new Uint8Array(readFileSync(path))) }))
 
 /** So dense that packets come while their flow is on its way; at the captured times, with flows that end in between. */
 const paces = {

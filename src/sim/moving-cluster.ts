@@ -17,12 +17,13 @@ import { AssertionError } from '../base/assert.ts'
 import { defaultLimits, defaultTimeouts, type IdleTimeouts } from '../base/limits.ts'
 import { Random } from '../base/random.ts'
 import { Arena } from '../memory/arena.ts'
-import type { ClusterConfig } from '../messages/cluster-config.ts'
+import type { ClusterConfig, RuntimeEntry } from '../messages/cluster-config.ts'
 import { MessageField } from '../messages/message.ts'
 import { InstallFlow } from '../messages/migration.ts'
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { roundRobin } from '../vswitch/placement/round-robin.ts'
 import { FlowNames, type TrafficPacket } from './capture-traffic.ts'
 import { EventQueue } from './event-queue.ts'
@@ -41,12 +42,23 @@ export interface MovingClusterOptions {
   /** How long a step of a move may take. When that is about as long as messages take, many moves are called off and undone. */
   readonly moveTimeoutUs?: number
   readonly wasm?: boolean
+  /** Whether flows have replicas; `none` unless told. */
+  readonly replication?: ReplicationMode
+  /**
+   * Numbers of packets at which a runtime that has flows ends without a word, as soon as all that it was given has been processed and
+   * replicated, and the switches know so at once: nothing is lost then but what was only there. It is back in another life soon.
+   */
+  readonly crashes?: readonly number[]
 }
 
 interface ClusterNodeEntry {
   readonly id: number
+  readonly incarnation: number
   readonly node: RuntimeNode | SwitchNode
   readonly ports: Map<string, SimPort>
+  /** Frames on their way here, and from here, on data links. */
+  coming: number
+  readonly sent: Set<() => void>
   turnAt: number
 }
 
@@ -67,6 +79,11 @@ const PATIENCE_US = 80_000
 const HOURS_US = 6 * 3600e6
 /** Events that are enough for all flows to end, once the traffic is over, at most. */
 const EVENTS_TO_END = 100_000
+/** How often a crash looks whether nothing is inside, and how long it takes until the others hear of it, and until it is back. */
+const LOOK_US = 15
+const LOOKS_MAX = 2000
+const TELL_US = 900
+const BACK_US = 6000
 const arenas: Arena[] = []
 
 /** Runs traffic through a cluster, to the end of the last flow. */
@@ -87,6 +104,11 @@ class MovingCluster {
   readonly #flows = new Map<string, string[]>()
   readonly #faults: string[] = []
   readonly #lastOnLink = new Map<string, number>()
+  /** Counts of runtimes that are gone. */
+  readonly #gone = { drops: {} as Record<string, number>, counters: {} as Record<string, number> }
+  #config: ClusterConfig
+  #incarnations = 100
+  #crashes = 0
   #left: number
   #laden = 0
   #events = 0
@@ -99,6 +121,7 @@ class MovingCluster {
     const switches = sides.slice(0, options.switches ?? 1).map((side, i) => ({ id: i + 1, incarnation: i + 1, side, isHome: i === 0 }))
     const config: ClusterConfig = { version: 1, clusterId: 1, switches,
       runtimes: RUNTIMES.map((id) => ({ id, incarnation: id, isDraining: false })) }
+    this.#config = config
     for (const { id } of switches) this.#startSwitch(id, config)
     for (const id of RUNTIMES) this.#startRuntime(id, config)
   }
@@ -121,15 +144,17 @@ class MovingCluster {
       limits: { entries: 4096, packets: 1024, largePackets: 16, held: 1024, heldPerFlow: 512 }, wasm: this.#options.wasm ?? false,
       ports: { external, control: ports.get('control 0') as SimPort, links: this.#linksOf(ports, RUNTIMES) },
     })
-    this.#nodes.set(id, { id, node, ports, turnAt: Infinity })
+    this.#nodes.set(id, { id, incarnation: id, node, ports, coming: 0, sent: new Set(), turnAt: Infinity })
   }
 
   #startRuntime(id: number, config: ClusterConfig): void {
     const arena = this.#arena()
+    const { incarnation } = config.runtimes.find((one) => one.id === id) as RuntimeEntry
     const switches = config.switches.map((one) => one.id)
     const ports = this.#ports(arena, id, switches)
     const node: RuntimeNode = createRuntimeNode({
-      arena, id, incarnation: id, clusterId: 1, chain: this.#options.chain(id), seed: id, config, sessions: SESSIONS,
+      arena, id, incarnation, clusterId: 1, chain: this.#options.chain(id), seed: id, config, sessions: SESSIONS,
+      replication: this.#options.replication,
       limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 32, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
         aliases: 4096, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
       timeouts: { ...defaultTimeouts, ...this.#options.timeouts }, wasm: this.#options.wasm ?? false,
@@ -147,7 +172,62 @@ class MovingCluster {
       },
       onRecord: (record) => { append(this.#records, keyText(arena.i32, record.key), recordText(node.engine, record)) },
     })
-    this.#nodes.set(id, { id, node, ports, turnAt: Infinity })
+    this.#nodes.set(id, { id, incarnation, node, ports, coming: 0, sent: new Set(), turnAt: Infinity })
+  }
+
+  // -- Crashes -------------------------------------------------------------------------------------------------------
+
+  /** Ends a runtime that has flows as soon as nothing is inside that is nowhere else. */
+  #crash(looks = LOOKS_MAX, id = 0): void {
+    if (looks === 0 || this.#config.runtimes.length < RUNTIMES.length) return
+    const having = RUNTIMES.filter((one) => this.#runtime(one).engine.table.size > 0)
+    const chosen = id !== 0 || having.length === 0 ? id : this.#random.pick(having)
+    if (chosen === 0 || !this.#isQuiet(this.#nodes.get(chosen) as ClusterNodeEntry)) {
+      this.#queue.after(LOOK_US, () => { this.#crash(looks - 1, chosen) })
+      return
+    }
+    this.#crashes++
+    this.#end(this.#nodes.get(chosen) as ClusterNodeEntry)
+    this.#reconfigure({ ...this.#config, runtimes: this.#config.runtimes.filter((one) => one.id !== chosen) })
+    this.#queue.after(TELL_US + this.#random.below(BACK_US), () => {
+      const incarnation = ++this.#incarnations
+      const runtimes = [...this.#config.runtimes, { id: chosen, incarnation, isDraining: false }]
+      this.#reconfigure({ ...this.#config, runtimes: runtimes.toSorted((a, b) => a.id - b.id) })
+      this.#startRuntime(chosen, this.#config)
+      this.#wake(this.#nodes.get(chosen) as ClusterNodeEntry)
+    })
+  }
+
+  /** Nothing is under way there, and every flow has its replica: one failure is outlived, then the next. */
+  #isQuiet({ coming, node, ports }: ClusterNodeEntry): boolean {
+    const areSettled = this.#nodes.values().every((one) => one.node.kind === 'switch' || one.node.isSettled)
+    if (node.kind === 'switch' || !areSettled || coming > 0 || node.pendingFrames > 0) return false
+    if ([...ports].some(([name, port]) => name.startsWith('link') && port.waiting > 0)) return false
+    return node.packets.buffered === node.engine.heldPackets && node.movesOpen === 0 && node.openSteps['securing'] === 0 &&
+      node.openSteps['claiming'] === 0
+  }
+
+  #end({ id, node, sent }: ClusterNodeEntry): void {
+    // What is in a ring is there for the other side at once.
+    for (const arrive of [...sent]) arrive()
+    this.#nodes.delete(id)
+    const runtime = node as RuntimeNode
+    for (const [reason, count] of Object.entries(runtime.dropReasons())) this.#gone.drops[reason] = (this.#gone.drops[reason] ?? 0) + count
+    addCounters(runtime.engine, this.#gone.counters)
+  }
+
+  /** Switches hear it at once, runtimes a while later. */
+  #reconfigure(config: ClusterConfig): void {
+    const next = this.#config = { ...config, version: this.#config.version + 1 }
+    for (const entry of this.#nodes.values()) {
+      const tell = (): void => {
+        if (this.#nodes.get(entry.id) !== entry) return
+        entry.node.notifyClusterConfig(next, this.#queue.now)
+        this.#wake(entry)
+      }
+      if (entry.node.kind === 'switch') tell()
+      else this.#queue.after(this.#random.below(TELL_US), tell)
+    }
   }
 
   #ports(arena: Arena, id: number, peers: readonly number[]): Map<string, SimPort> {
@@ -162,7 +242,7 @@ class MovingCluster {
         const latency = this.#random.chance(0.1) ? this.#random.below(600) : 2 + this.#random.below(10)
         const at = Math.max(this.#lastOnLink.get(name) ?? 0, this.#queue.now + latency)
         this.#lastOnLink.set(name, at)
-        this.#deliver(peer, `link ${id}`, frame, at)
+        this.#deliver(peer, `link ${id}`, frame, at, this.#nodes.get(id)?.sent)
       })))
     }
     return ports
@@ -177,12 +257,22 @@ class MovingCluster {
     return { load: 0, capacity: Infinity, send }
   }
 
-  #deliver(to: number, port: string, frame: Uint8Array, at: number): void {
-    this.#queue.at(at, () => {
-      const entry = this.#nodes.get(to) as ClusterNodeEntry
+  #deliver(to: number, port: string, frame: Uint8Array, at: number, sent?: Set<() => void>): void {
+    const entry = this.#nodes.get(to)
+    if (entry === undefined) return
+    if (sent !== undefined) entry.coming++
+    let isThere = false
+    const arrive = (): void => {
+      if (isThere) return
+      isThere = true
+      sent?.delete(arrive)
+      if (sent !== undefined) entry.coming--
+      if (this.#nodes.get(to) !== entry) return
       ;(entry.ports.get(port) as SimPort).arrive(frame)
       this.#wake(entry)
-    })
+    }
+    sent?.add(arrive)
+    this.#queue.at(at, arrive)
   }
 
   #wake(entry: ClusterNodeEntry): void {
@@ -197,6 +287,7 @@ class MovingCluster {
 
   #turn(entry: ClusterNodeEntry): void {
     entry.turnAt = Infinity
+    if (this.#nodes.get(entry.id) !== entry) return
     const { now } = this.#queue
     const isMore = entry.node.poll(now)
     const due = isMore ? now + 1 : Math.max(now + 1, entry.node.nextDue())
@@ -233,6 +324,7 @@ class MovingCluster {
   }
 
   #inject({ side, frame }: TrafficPacket): void {
+    if (this.#options.crashes?.includes(this.#options.traffic.length - this.#left) === true) this.#crash()
     this.#left--
     const entry = this.#nodes.get(this.#options.switches === 2 ? side + 1 : 1) as ClusterNodeEntry
     ;(entry.ports.get('external 0') as SimPort).arrive(frame)
@@ -319,12 +411,12 @@ class MovingCluster {
         this.#faults.push(`runtime ${id} has ${node.engine.extents.used} extents at the end`)
       }
     }
-    if (inMessages !== 0) this.#faults.push(`${inMessages} packets went into messages and never came out`)
+    if (inMessages !== 0 && this.#crashes === 0) this.#faults.push(`${inMessages} packets went into messages and never came out`)
   }
 
   #outcome(): MovingOutcome {
-    const drops: Record<string, number> = {}
-    const counters: Record<string, number> = {}
+    const drops = { ...this.#gone.drops }
+    const counters = { ...this.#gone.counters }
     const moves = { completed: 0, refused: 0, aborted: 0, takenBack: 0, cancelled: 0, laden: this.#laden }
     for (const { node } of this.#nodes.values()) {
       for (const [reason, count] of Object.entries(node.dropReasons())) drops[reason] = (drops[reason] ?? 0) + count
@@ -332,7 +424,7 @@ class MovingCluster {
       addCounters(node.engine, counters)
       for (const what of ['completed', 'refused', 'aborted', 'takenBack', 'cancelled'] as const) moves[what] += node.moves.out[what]
     }
-    return { outputs: this.#outputs, records: this.#records, flows: this.#flows, drops, counters, moves, faults: this.#faults,
-      events: this.#events }
+    return { outputs: this.#outputs, records: this.#records, flows: this.#flows, drops, counters, moves, crashes: this.#crashes,
+      faults: this.#faults, events: this.#events }
   }
 }

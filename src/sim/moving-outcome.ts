@@ -26,6 +26,8 @@ export interface MovingOutcome {
     /** Records that came with extents or held packets. */
     readonly laden: number
   }
+  /** Runtimes that have ended without a word. */
+  readonly crashes?: number
   /** What is left in the nodes when every flow should have ended, and what went wrong there. */
   readonly faults: readonly string[]
   readonly events: number

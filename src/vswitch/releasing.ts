@@ -71,8 +71,12 @@ export class Releasing {
     this.#context.arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
   }
 
-  /** Lets the owner release packets, now or when the releaser before has sent its last. */
-  release(entry: number): void {
+  /**
+   * Lets the owner release packets, now or when the releaser before has sent its last.
+   *
+   * @param isNew the releaser is another than the dead one before, whose frames have been counted so far
+   */
+  release(entry: number, isNew = false): void {
     const context = this.#context
     const { arena } = context
     const owner = arena.u16[(entry + Entry.owner) >> 1]
@@ -92,7 +96,7 @@ export class Releasing {
     arena.u16[(entry + Entry.releaser) >> 1] = isOver ? 0 : next
     this.go(entry)
     // What a replica had released is still to be told to an owner that takes the flow back before it is released by another replica.
-    if (next !== releaser && next !== owner) arena.u32[(entry + Entry.released) >> 2] = 0
+    if ((next !== releaser || isNew) && next !== owner) arena.u32[(entry + Entry.released) >> 2] = 0
   }
 
   /** Tells the owner that this switch accepts its packets. */

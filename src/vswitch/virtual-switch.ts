@@ -553,7 +553,8 @@ export class VirtualSwitch {
     const isReplicaDead = now === 0 && arena.u32[(at + RerouteFlowReleaserNow) >> 2] !== 0
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
     this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
-    if (!isKnown || arena.u16[(entry + Entry.releaser) >> 1] === 0) {
+    const hadNone = arena.u16[(entry + Entry.releaser) >> 1] === 0
+    if (!isKnown || hadNone) {
       // Whoever releases its frames until the change may have some on their way here, before which it was to have been heard of.
       arena.u16[(entry + Entry.releaser) >> 1] = now || (owner === sender || isReplicaDead ? releaser || owner : sender)
     }
@@ -561,7 +562,8 @@ export class VirtualSwitch {
     const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]
     const before = previous !== 0 && !isDead && this.#isLive(previous, previousIncarnation) ? previous : sender
     this.#answerReroute(before, sender, flow, epoch)
-    this.#releasing.release(entry)
+    const isNewReplica = hadNone && releaser !== 0 && this.#isLife(releaser, arena.u16[(entry + Entry.releaserLife) >> 1])
+    this.#releasing.release(entry, isNewReplica)
     this.#flush(entry)
     if (!isKnown) this.aliases.flowKnown(flow, entry)
     this.#questions.askAgain()

@@ -10,7 +10,7 @@
 import { planted } from '../../base/planted-bugs.ts'
 import { loadFrameBytes } from '../../memory/kernels/frame-bytes.ts'
 import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
-import { Descriptor } from '../../packet/descriptor.ts'
+import { Descriptor, DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
 import type { ReplicationMode } from './protection.ts'
@@ -214,10 +214,27 @@ export class Steps {
     return false
   }
 
+  /** Packets of a batch that was not simply forwarded: the states behind those dropped or held are to be replicated, too. */
+  touch(d: number, count: number): void {
+    const { i32 } = this.#context.arena
+    for (let i = 0; i < count; i++, d += DESCRIPTOR_WORDS) {
+      const record = i32[d + Descriptor.record]
+      if (record !== 0) this.changed(record)
+    }
+  }
+
+  /** A flow's state has changed: it is replicated, with outputs or without. */
+  changed(record: number): void {
+    const guard = this.#host.guardOf(record)
+    if (guard === undefined || guard.isUnsent || guard.isDead) return
+    guard.isUnsent = true
+    this.#batch.push(guard)
+  }
+
   /** What was collected goes to the replicas, the slots of these packets with it. Behind a batch. */
   commitSteps(): void {
     const collected = this.#collected
-    if (collected.length === 0) return
+    if (collected.length === 0 && this.#batch.length === 0) return
     const { i32 } = this.#context.arena
     for (let i = 0; i < collected.length; i += 3) {
       const d = collected[i]
