@@ -153,7 +153,8 @@ function withoutLongSegments(port: ExternalPortConfig): ExternalPortConfig {
 
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, replication, scale, controllers, etcd, api, token, machines = [], chain, limits, timeouts, policy } = content
+  const { name, runtimes, placement, replication, scale, controllers, etcd, api, chain, limits, timeouts, policy } = content
+  const { token, machines = [] } = content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
