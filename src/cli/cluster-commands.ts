@@ -69,7 +69,8 @@ function statusLines(status: ClusterStatus): string[] {
   }))
   return [`cluster ${status.name}, ${status.isReady ? 'ready' : 'not ready'}, up ${status.uptimeSeconds} s, ` +
     `configuration ${status.configVersion}, chain ${status.chain.join(', ')}`,
-  ...tableLines([head, ...rows], [{}, ...hasMachines ? [{}] : [], {}, right, right, right, right, right, right, right, right]), ...lost, ...ways, ...drops, ...ports]
+  ...tableLines([head, ...rows], [{}, ...hasMachines ? [{}] : [], {}, right, right, right, right, right, right, right, right]),
+  ...lost, ...ways, ...drops, ...ports]
 }
 
 export async function flowsCommand(filter: readonly string[],

@@ -25,10 +25,13 @@ export class TestCluster {
   readonly folder = mkdtempSync(join(tmpdir(), 'nfactor-cluster-'))
   readonly #environment: NodeJS.ProcessEnv
   readonly #name: string
+  readonly #namespace: string | undefined
   readonly #exit = (): void => { this.close() }
 
-  constructor(name: string) {
+  /** @param namespace network namespace in which `nfactor up` runs */
+  constructor(name: string, namespace?: string) {
     this.#name = name
+    this.#namespace = namespace
     const { NODE_TEST_CONTEXT: _, ...inherited } = process.env
     this.#environment = { ...inherited, NFACTOR_DIR: join(this.folder, 'run') }
     process.on('exit', this.#exit)
@@ -43,9 +46,16 @@ export class TestCluster {
 
   /** Calls `nfactor`. */
   call(...args: string[]): Answer {
-    const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args],
+    const [program = '', ...rest] = this.program(...args)
+    const { status, stdout, stderr } = spawnSync(program, rest,
       { encoding: 'utf8', env: this.#environment, cwd: this.folder, timeout: 60_000 })
     return { status, stdout, stderr }
+  }
+
+  /** The command line of `nfactor` with these arguments. */
+  program(...args: string[]): string[] {
+    const inside = this.#namespace !== undefined && args[0] === 'up' ? ['ip', 'netns', 'exec', this.#namespace] : []
+    return [...inside, process.execPath, main, ...args]
   }
 
   /** Calls it without standing still meanwhile. */

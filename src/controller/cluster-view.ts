@@ -51,8 +51,8 @@ export interface ClusterView {
   /** Of the configuration; those that are starting are apart. */
   readonly runtimes: readonly RuntimeView[]
   readonly starting: readonly StartingView[]
-  /** Where runtimes can be; without them there is one machine. */
-  readonly machines?: readonly MachineView[]
+  /** Where runtimes can be; none: there is one machine, without bounds. */
+  readonly machines: readonly MachineView[]
 }
 
 export interface HeardReport {
@@ -68,7 +68,7 @@ export interface Observations {
   /** By incarnation. */
   readonly reports: ReadonlyMap<number, HeardReport>
   readonly ended: ReadonlySet<number>
-  readonly machines?: readonly MachineView[] | undefined
+  readonly machines: readonly MachineView[]
 }
 
 /** Undefined before the cluster has been founded. */
@@ -89,7 +89,7 @@ export function viewOf(mirror: StateMirror, observed: Observations, term: number
       report: report?.kind === kind ? report as R : null }
   }
   return {
-    now, term, cluster, scale, ...observed.machines !== undefined && { machines: observed.machines },
+    now, term, cluster, scale, machines: observed.machines,
     rollout: mirror.get('rollout'), replicas: mirror.get('replicas') ?? { version: 0, of: {} },
     fences: [...mirror.all('fence').values()], blocks: mirror.all('block'),
     switches: cluster.config.switches.map(({ id, incarnation }) => nodeView<SwitchReport>(id, incarnation, 'switch')),

@@ -18,9 +18,9 @@
 import type { TimeUs } from '../base/clock.ts'
 import type { Side } from '../messages/cluster-config.ts'
 import { autoscale, defaultAutoscalerLimits, type AutoscalerLimits, type AutoscalerMemory } from './autoscaler.ts'
-import { demandOf, REPORT_US, viewOf, type ClusterView, type HeardReport } from './cluster-view.ts'
+import { demandOf, REPORT_US, viewOf, type ClusterView, type HeardReport, type Observations } from './cluster-view.ts'
 import { CommandSender, openFences } from './command-sender.ts'
-import { defaultDetectorLimits, FailureDetector, type DetectorLimits } from './failure-detector.ts'
+import { defaultDetectorLimits, FailureDetector, type DetectorLimits, type Judgement } from './failure-detector.ts'
 import { plantedInControl as planted } from './control-bugs.ts'
 import { decideFencing, defaultFencingLimits, fence, recoveryState, type FencingLimits, type FencingMemory } from './fencing.ts'
 import { decideMoves, defaultMoveLimits, type MoveLimits, type MoveMemory, type MoveOrder } from './flow-moves.ts'
@@ -135,8 +135,11 @@ export class Controller {
 
   /** What it sees now, leader or not; undefined before the cluster has been founded. */
   view(now: TimeUs): ClusterView | undefined {
-    return viewOf(this.#mirror, { judgements: this.#detector.judge(now), reports: this.#reports, ended: this.#ended,
-      machines: this.#launcher.machines?.() }, this.#term, now)
+    return viewOf(this.#mirror, this.#observed(this.#detector.judge(now)), this.#term, now)
+  }
+
+  #observed(judgements: readonly Judgement[]): Observations {
+    return { judgements, reports: this.#reports, ended: this.#ended, machines: this.#launcher.machines?.() ?? [] }
   }
 
   /** Who leads, as the store has it; empty if nobody does. */
@@ -244,7 +247,7 @@ export class Controller {
 
   #lead(term: number, now: TimeUs): void {
     const mirror = this.#mirror
-    const observed = { judgements: this.#detector.judge(now), reports: this.#reports, ended: this.#ended }
+    const observed = this.#observed(this.#detector.judge(now))
     const view = viewOf(mirror, observed, term, now)
     const isReady = mirror.isFresh && this.#pendingId === 0 && mirror.revision >= this.#awaited
     if (view === undefined) {

@@ -139,7 +139,7 @@ export function runDay(shape: DayShape, limits: AutoscalerLimits): DayOutcome {
       version: 1, clusterId: 1, switches: [], runtimes: views.map(({ id, incarnation, isDraining }) => ({ id, incarnation, isDraining })) } }
     const starting = runtimes.filter(({ readyAt }) => readyAt > second)
     const view: ClusterView = { now, term: 1, cluster, scale, rollout: undefined, replicas: { version: 0, of: {} }, fences: [],
-      blocks: new Map(), switches: [], runtimes: views, starting: starting.map(({ id, readyAt }) => ({
+      blocks: new Map(), machines: [], switches: [], runtimes: views, starting: starting.map(({ id, readyAt }) => ({
         runtime: { id, incarnation: id, chain: 1, since: (readyAt - START_S) * 1e6 }, isReady: false, hasEnded: false })) }
     const scaled = autoscale({ now, demand: views.reduce((sum, { report }) => sum + demandOf(report), 0), desired: scale.desired,
       decidedAt: scale.decidedAt, isBusy: starting.length > 0 || runtimes.some(({ isDraining }) => isDraining) }, memory, limits)

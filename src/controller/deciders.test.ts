@@ -38,7 +38,7 @@ function view(runtimes: readonly RuntimeView[], more: Partial<ClusterView> & { s
       config: { version: 5, clusterId: 1,
         switches: switches.map(({ id, incarnation }) => ({ id, incarnation, side: 'ingress', isHome: true })),
         runtimes: runtimes.map(({ id, incarnation, isDraining }) => ({ id, incarnation, isDraining })) } },
-    rollout: undefined, replicas: { version: 0, of: {} }, fences: [], blocks: new Map(), switches, runtimes, starting: [], ...more,
+    rollout: undefined, replicas: { version: 0, of: {} }, fences: [], blocks: new Map(), switches, runtimes, starting: [], machines: [], ...more,
   }
 }
 
@@ -265,6 +265,9 @@ test('scaling: one step at a time, and an empty runtime is one that says so in t
   const machines = [{ isUp: true, runtimesMax: 64 }, { isUp: false, runtimesMax: 64 }]
   assert.deepEqual(decideScaling(view(two, { scale: scale(3), machines })), { kind: 'start', id: 12, chain: 1 })
   assert.equal(decideScaling(view(two, { scale: scale(3), machines: [{ isUp: true, runtimesMax: 1 }] })), null, 'there is no room')
+  const begun = { runtime: { id: 11, incarnation: 300, chain: 1, since: 100e6 }, isReady: false, hasEnded: false }
+  assert.equal(step(view([runtime(10)], { scale: scale(2), starting: [begun], machines: machines.slice(0, 1) })), undefined)
+  assert.equal(step(view([runtime(10)], { scale: scale(2), starting: [begun], machines })), 'give-up', 'its machine is gone')
   const starting = (isReady: boolean, hasEnded: boolean, since: number): ClusterView['starting'] =>
     [{ runtime: { id: 12, incarnation: 112, chain: 1, since }, isReady, hasEnded }]
   assert.equal(step(view(two, { scale: scale(3), starting: starting(false, false, 99e6) })), undefined)

@@ -21,6 +21,11 @@ export function machineOf(id: number, firstId: number, machines: number): number
   return id < firstId ? 0 : (id - firstId) % machines
 }
 
+/** Whether the machine of a node can be reached; always, where there is but one. */
+export function isMachineUp(machines: readonly MachineView[], id: number, firstId: number): boolean {
+  return machines.length === 0 || machines[machineOf(id, firstId, machines.length)].isUp
+}
+
 /**
  * An id for a new runtime: on the machine that is up and has the fewest, the first of several; the lowest that is not taken. 0 if there is
  * no machine with room.

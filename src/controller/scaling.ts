@@ -18,7 +18,7 @@
 import { plantedInControl as planted } from './control-bugs.ts'
 import type { FencedNow } from './fencing.ts'
 import { fence } from './fencing.ts'
-import { chooseRuntimeId } from './machines.ts'
+import { chooseRuntimeId, isMachineUp } from './machines.ts'
 import { demandOf, isReachable, type ClusterView, type RuntimeView, type StartingView } from './cluster-view.ts'
 import { chainToStart, goalOf } from './rollout.ts'
 import type { Draft } from './state-mirror.ts'
@@ -52,7 +52,8 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   const ready = starting.find(({ isReady, hasEnded }) => isReady && !hasEnded)
   if (ready !== undefined) return { kind: 'admit', starting: ready }
   // Begun in the future: by a leader whose clock was ahead of ours. It is begun anew.
-  const failed = starting.find(({ hasEnded, runtime }) => hasEnded || Math.abs(now - runtime.since) > limits.startUs)
+  const failed = starting.find(({ hasEnded, runtime }) => hasEnded || Math.abs(now - runtime.since) > limits.startUs ||
+    !isMachineUp(view.machines, runtime.id, limits.firstId))
   if (failed !== undefined) return { kind: 'give-up', starting: failed }
   const goal = goalOf(view)
   const serving = runtimes.filter(({ isDraining }) => !isDraining)
@@ -82,7 +83,7 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
 }
 
 /** An id that no node has, nor had before its flows were recovered, on the machine that has fewest. */
-function freeId({ runtimes, switches, starting, fences, machines = [] }: ClusterView, { firstId }: ScalingLimits): number {
+function freeId({ runtimes, switches, starting, fences, machines }: ClusterView, { firstId }: ScalingLimits): number {
   const taken = new Set([...runtimes, ...switches].map(({ id }) => id))
   for (const { runtime } of starting) taken.add(runtime.id)
   for (const { node, isRecovered } of fences) if (!isRecovered) taken.add(node)

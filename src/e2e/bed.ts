@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { TestCluster } from '../cli/test-cluster.ts'
+import { TestMachines } from '../cli/test-machines.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
 import type { PortStatistics } from '../ports/link-port.ts'
 import { TestNetwork } from '../ports/test-network.ts'
@@ -31,6 +32,8 @@ export interface BedWish extends ClusterWish {
   readonly files?: Readonly<Record<string, string>>
   /** A bridge in the place of the cluster: what the programs see without us. */
   readonly isBridged?: boolean
+  /** How many machines; the first has switches and controllers, and runtimes are on all of them. */
+  readonly machines?: number
 }
 
 export interface Report {
@@ -48,14 +51,17 @@ export class Bed {
   readonly cluster: TestCluster
   readonly network: TestNetwork
   readonly services: Services
+  /** Of a cluster on several. */
+  readonly machines: TestMachines | undefined
   readonly #client: string
   readonly #middle: string
   readonly #children: Set<ChildProcess>
   #isClustered = false
 
   private constructor(cluster: TestCluster, network: TestNetwork, services: Services, client: string, middle: string,
-    children: Set<ChildProcess>) {
+    children: Set<ChildProcess>, machines: TestMachines | undefined) {
     this.cluster = cluster
+    this.machines = machines
     this.network = network
     this.services = services
     this.#client = client
@@ -66,7 +72,9 @@ export class Bed {
   /** Makes it for a test; it goes when the test ends. */
   static async make(context: TestContext, wish: BedWish): Promise<Bed> {
     const network = new TestNetwork()
-    const cluster = new TestCluster('e2e')
+    const [client, middle, server] = [network.addNamespace(), network.addNamespace(), network.addNamespace()]
+    const cluster = new TestCluster('e2e', wish.machines === undefined ? undefined : middle)
+    const machines = wish.machines === undefined ? undefined : new TestMachines(network, cluster, 'e2e', middle, wish.machines)
     const folder = mkdtempSync(join(tmpdir(), 'nfactor-e2e-'))
     const children = new Set<ChildProcess>()
     let services: Services | undefined
@@ -74,16 +82,16 @@ export class Bed {
       for (const child of children) child.kill('SIGTERM')
       await services?.close()
       cluster.close()
+      machines?.close()
       network.close()
       rmSync(folder, { recursive: true, force: true })
     })
-    const [client, middle, server] = [network.addNamespace(), network.addNamespace(), network.addNamespace()]
     network.addVeth(client, 'c0', middle, 'in')
     network.addVeth(server, 's0', middle, 'out')
     network.addAddresses(client, 'c0', '10.79.0.1/24', 'fd79::1/64')
     network.addAddresses(server, 's0', '10.79.0.2/24', 'fd79::2/64')
     services = await startServices(server, folder, HOSTS)
-    const bed = new Bed(cluster, network, services, client, middle, children)
+    const bed = new Bed(cluster, network, services, client, middle, children, machines)
     if (wish.isBridged === true) {
       network.run(middle, 'ip', 'link', 'add', 'bridge', 'type', 'bridge')
       for (const port of ['in', 'out']) network.run(middle, 'ip', 'link', 'set', port, 'master', 'bridge')
@@ -91,6 +99,7 @@ export class Bed {
       return bed
     }
     for (const [name, text] of Object.entries(wish.files ?? {})) cluster.write(name, text)
+    for (let index = 1; index < (wish.machines ?? 0); index++) await machines?.start(index)
     cluster.must('up', cluster.write('cluster.yaml', bed.clusterFile(wish)), '--detach')
     bed.#isClustered = true
     return bed
@@ -105,6 +114,7 @@ egress: { type: af-packet, interface: out, namespace: ${this.#middle} }
 runtimes: ${runtimes}
 replication: ${replication}
 limits: { flows: 65536 }
+${this.machines?.lines() ?? ''}
 ${more}`
   }
 

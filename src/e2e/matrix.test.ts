@@ -117,6 +117,30 @@ test('a runtime stands still for too long, and comes back', { skip: fullSkip, ti
   })
 })
 
+test('a machine is lost with all its runtimes, their flows go on at replicas on the other', { skip: fullSkip, timeout }, async (context) => {
+  const bed = await Bed.make(context, { replication: 'commit', machines: 2, runtimes: 4, more: 'patience: 1' })
+  await bed.under(context, {}, async () => {
+    await sleep(WARM_MS)
+    const { machines } = bed
+    assert.ok(machines !== undefined)
+    const lost = machines.processes(1).map(({ name, incarnation }) => ({ name, incarnation }))
+    const flows = await bed.cluster.flows('tcp')
+    const theirs = flows.filter(({ node }) => lost.some(({ name }) => name === node)).map(({ flow }) => flow)
+    assert.deepEqual(lost.map(({ name }) => name).sort(), ['runtime-2', 'runtime-4'])
+    assert.ok(theirs.length > 10, 'they have flows')
+    machines.lose(1)
+    await bed.cluster.until('the cluster is ready without them', async () => {
+      const { isReady, nodes } = await bed.cluster.status()
+      return isReady && nodes.every(({ incarnation, machine }) => machine === 'one' && lost.every((one) => one.incarnation !== incarnation))
+    }, 30_000)
+    const after = new Set((await bed.cluster.flows('tcp')).map(({ flow }) => flow))
+    const kept = theirs.filter((flow) => after.has(flow)).length
+    context.diagnostic(`${kept} of ${theirs.length} connections of the lost machine live on`)
+    assert.ok(kept > theirs.length / 2, 'many of them still run')
+    await sleep(3000)
+  })
+})
+
 test('a network function is updated, to another layout of its state', { skip: fullSkip, timeout }, async (context) => {
   const bed = await Bed.make(context, {
     chain: '[monitor, firewall, ./gate-1.ts, http]', files: { 'gate-1.ts': gateBefore, 'gate-2.ts': gateAfter } })

@@ -76,7 +76,8 @@ export class ClusterFolder {
 
   /** Removes everything in it but one file. */
   clearBut(path: string): void {
-    for (const name of this.#namesIn(this.path)) if (join(this.path, name) !== path) rmSync(join(this.path, name), { recursive: true, force: true })
+    const others = this.#namesIn(this.path).map((name) => join(this.path, name)).filter((one) => one !== path)
+    for (const one of others) rmSync(one, { recursive: true, force: true })
   }
 
   /** With what a supervisor without terminal has printed. */

@@ -33,7 +33,8 @@ export function switchMembers({ clusterId, spec }: ClusterIdentity, folder: Clus
   const switches = [{ id: INGRESS_ID, name: 'ingress', external: spec.ingress }]
   if (spec.egress !== undefined) switches.push({ id: EGRESS_ID, name: 'egress', external: spec.egress })
   return switches.map((own) => ({
-    kind: 'switch', clusterId, folder: folder.path, ...networkOf(spec, 0), ...own, seed: own.id, externalFolder: spec.folder, placement: spec.placement, limits: {},
+    kind: 'switch', clusterId, folder: folder.path, ...own, seed: own.id, externalFolder: spec.folder, placement: spec.placement, limits: {},
+    ...networkOf(spec, 0),
     ...switches.length > 1 && { bypass: own.id === INGRESS_ID ? EGRESS_ID : INGRESS_ID },
   }))
 }

@@ -365,7 +365,8 @@ class Operator {
     const entry = this.#host.processOf(found)
     const { pid = 0 } = entry ?? {}
     this.#host.events.add('node-killed', `${name} gets ${signal}`, { node: name, pid, signal })
-    if (entry === undefined || !this.#host.launcher.kill(entry, signal as NodeJS.Signals)) throw new CodedError('NF_NODE_GONE', `${name} is not running`)
+    const isSent = entry !== undefined && this.#host.launcher.kill(entry, signal as NodeJS.Signals)
+    if (!isSent) throw new CodedError('NF_NODE_GONE', `${name} is not running`)
     return { node: name, pid, signal }
   }
 }

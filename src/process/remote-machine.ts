@@ -46,6 +46,7 @@ export class RemoteMachine implements NodePlace {
   #isConnecting = false
   #isPolling = false
   #isOpen = true
+  #isTried = false
   #dueAt = 0
   #life = ''
   #ended = 0
@@ -61,8 +62,9 @@ export class RemoteMachine implements NodePlace {
     this.name = options.address.name
   }
 
+  /** It answers; at the beginning, until it has been tried. */
   get isUp(): boolean {
-    return this.#agent !== undefined
+    return this.#agent !== undefined || !this.#isTried
   }
 
   /** The processes of its runtimes, by pid there. */
@@ -103,6 +105,7 @@ export class RemoteMachine implements NodePlace {
       this.#options.onChange(false, error.message)
     } finally {
       this.#isConnecting = false
+      this.#isTried = true
       this.#dueAt = this.#agent === undefined ? performance.now() + RETRY_MS : 0
     }
   }

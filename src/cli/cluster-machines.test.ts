@@ -1,0 +1,68 @@
+/**
+ * A cluster on two machines, with real links between them: network namespaces, a bridge, packet sockets, TCP. What the end-to-end matrix
+ * tries with real programs is here in some seconds.
+ *
+ *     machine one: controller, ingress, egress, runtime-1 ─ veth ─ bridge ─ veth ─ runtime-2, agent: machine two
+ */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { networkSkip, TestNetwork } from '../ports/test-network.ts'
+import { TestCluster } from './test-cluster.ts'
+import { TestMachines } from './test-machines.ts'
+
+const RATE = 400
+
+test('a machine is lost: its flows go on where their replicas are', { skip: networkSkip(), timeout: 120_000 }, async (context) => {
+  const network = new TestNetwork()
+  const one = network.addNamespace()
+  const cluster = new TestCluster('machines', one)
+  const machines = new TestMachines(network, cluster, 'machines', one)
+  context.after(() => {
+    cluster.close()
+    machines.close()
+    network.close()
+  })
+  const file = cluster.write('cluster.yaml', `
+name: machines
+chain: [monitor, firewall]
+runtimes: 2
+replication: commit
+patience: 2
+ingress: { type: generator, flows: 40, packetsPerSecond: ${RATE} }
+egress: { type: sink, flows: 40 }
+limits: { flows: 4096 }
+${machines.lines()}`)
+  const alone = cluster.call('up', file, '--detach')
+  assert.match(alone.stderr, /^error NF_MACHINE: machine two at 10\.78\.0\.2:7090 cannot be reached: .*Start it there: nfactor machine FILE/)
+  await machines.start(1)
+  cluster.must('up', file, '--detach')
+  const { nodes, machines: seen } = await cluster.status()
+  assert.deepEqual(nodes.map(({ name, machine }) => [name, machine]),
+    [['ingress', 'one'], ['egress', 'one'], ['runtime-1', 'one'], ['runtime-2', 'two']])
+  assert.deepEqual(seen.map(({ name, isUp, runtimes }) => [name, isUp, runtimes]), [['one', true, 1], ['two', true, 1]])
+  assert.deepEqual(machines.processes(1).map(({ name }) => name), ['runtime-2'])
+  const sink = async (): Promise<Record<string, number>> =>
+    (await cluster.status()).nodes.find(({ name }) => name === 'egress')?.status?.traffic as Record<string, number>
+  await cluster.until('both have flows', async () => (await cluster.status()).nodes.every(({ kind, workload }) =>
+    kind === 'switch' || (workload?.flows ?? 0) >= 20) && (await sink()).received > RATE, 20_000)
+  const owners = new Set((await cluster.flows('udp')).map(({ node }) => node))
+  assert.deepEqual([...owners].sort(), ['runtime-1', 'runtime-2'])
+  const before = await sink()
+
+  machines.lose(1)
+  await cluster.until('what it had is recovered', async () => (await cluster.events()).some(({ event, text }) =>
+    event === 'recovered' && text.includes('runtime-2')), 20_000)
+  const flows = await cluster.until('all flows live on machine one', async () => {
+    const list = await cluster.flows('udp')
+    return list.length === 40 && list.every(({ node }) => node !== 'runtime-2') && list
+  }, 20_000)
+  assert.ok(flows.filter(({ epoch }) => epoch > 1).length >= 20, 'those of machine two are the same flows, later')
+  const { received } = await sink()
+  await cluster.until('packets go on', async () => (await sink()).received > received + RATE, 20_000)
+  const after = await sink()
+  for (const what of ['duplicated', 'reordered', 'corrupted', 'stale']) assert.equal(after[what], 0, `${what}: ${JSON.stringify(after)}`)
+  const status = await cluster.status()
+  assert.deepEqual(status.machines.map(({ isUp }) => isUp), [true, false])
+  context.diagnostic(`before ${JSON.stringify(before)}, after ${JSON.stringify(after)}`)
+})
