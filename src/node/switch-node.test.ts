@@ -23,6 +23,7 @@ class ListPort implements Port {
   readonly inbox: Uint8Array[] = []
   outbox: Uint8Array[] = []
   isFull = false
+  isPatient = false
   readonly #arena: Arena
 
   constructor(arena: Arena) {
@@ -198,6 +199,34 @@ test('full links and ports cost the packet, and nobody waits', () => {
   links[1].inbox.push(frame)
   run()
   assert.deepEqual(node.dropReasons(), { 'link-full': 1, 'port-full': 1 })
+})
+
+test('what can wait in its port is taken when all links have room, and when no packet waits for who serves its flow', () => {
+  const { node, external, links, run } = setUp()
+  external.isPatient = true
+  const frames = Array.from({ length: 40 }, (_, i) => buildFrame({ ...request, udp: { sourcePort: i, destinationPort: 53 } }))
+  external.inbox.push(...frames)
+  links[0].isFull = true
+  run()
+  assert.equal(external.inbox.length, 40)
+  links[0].isFull = false
+  run()
+  assert.deepEqual([external.inbox.length, links[0].take().length + links[1].take().length], [0, 40])
+  const config = (version: number, isDraining: boolean): ClusterConfig => ({ version, clusterId: 1,
+    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }],
+    runtimes: [11, 12].map((id) => ({ id, incarnation: 100 + id, isDraining })) })
+  node.notifyClusterConfig(config(3, true), 2000)
+  external.inbox.push(...Array.from({ length: 4 }, () => frames).flat().map((frame, i) => buildFrame({ ...request,
+    source: '10.0.0.9', udp: { sourcePort: i, destinationPort: 53, payload: frame.subarray(0, 1) } })))
+  run()
+  const waiting = node.packets.buffered
+  assert.ok(waiting > 0 && waiting <= 32 && external.inbox.length === 160 - waiting, `${waiting} wait`)
+  node.notifyClusterConfig(config(4, false), 3000)
+  for (let turns = 0; external.inbox.length + node.packets.buffered > 0; turns++) {
+    run()
+    assert.ok(turns < 10_000)
+  }
+  assert.deepEqual(node.dropReasons(), {})
 })
 
 test('fragments that come before their first one are bounded, per datagram and in total', () => {

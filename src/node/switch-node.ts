@@ -65,6 +65,8 @@ const FRAMES_PER_PORT = 128
 const BATCHES_PER_LINK = 64
 /** Frames and batches that are still taken from a runtime that is fenced: more than its link holds. One that lives may go on sending. */
 const FENCED_FRAMES_MAX = 16_384
+/** Room in a link for a frame of a port that can wait: that of the longest segment, and of what is said of a new flow. */
+const PATIENT_ROOM = 34
 const CONTROL_FRAMES = 64
 const LINES = 2
 const LEAVING_MAX = 64
@@ -384,9 +386,16 @@ export function createSwitchNode(options: SwitchNodeOptions) {
 
   // -- The node ------------------------------------------------------------------------------------------------------
 
+  /** How many packets, whosever they are, could be passed on now: none while some wait for who serves their flow. */
+  function roomForAll(): number {
+    let room = context.held > 0 ? 0 : ports.bypass?.room ?? Infinity
+    for (let i = 0; i < links.length; i++) room = Math.min(room, (links[i] as (typeof links)[number]).link.room)
+    return Math.min(BATCH, Math.floor(room / PATIENT_ROOM))
+  }
+
   function receivePort(port: Port): boolean {
     for (let frames = 0; frames < FRAMES_PER_PORT; frames += BATCH) {
-      const count = port.receive(pool, descriptors, BATCH)
+      const count = port.receive(pool, descriptors, port.isPatient === true ? roomForAll() : BATCH)
       if (count === 0) return false
       own.received += count
       if (port !== ports.bypass) runBatch(count, OUTSIDE)

@@ -21,6 +21,8 @@ export interface Port {
   send(frame: number, length: number): boolean
   /** The same for a frame of NFactor's own, which may use the reserve. */
   sendReserved(frame: number, length: number): boolean
+  /** True where frames wait without being lost, as in a file: a switch takes from it only what it can pass on at once. */
+  readonly isPatient?: boolean
   /** Data frames that `send` would take now. */
   readonly room: number
   /** The longest frame that reaches a node now; ordinary ones do where this is not told. It may change from turn to turn. */

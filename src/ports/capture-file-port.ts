@@ -82,6 +82,7 @@ export async function openCaptureFilePort(options: CaptureFilePortOptions): Prom
 
 /** Made by {@link openCaptureFilePort}; to be closed. */
 export class CaptureFilePort extends DevicePort {
+  readonly isPatient = true
   /** Settled once it is known that the input is a capture, or that it is none. */
   readonly started: Promise<void>
   /** How the capture ended, once it has been read to its end. */

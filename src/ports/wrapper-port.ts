@@ -43,6 +43,10 @@ export class WrapperPort<P extends InnerPort = InnerPort> implements LinkPort {
     return this.inner.statistics ?? (this.#noStatistics ??= new PortStatistics())
   }
 
+  get isPatient(): boolean {
+    return this.inner.isPatient ?? false
+  }
+
   get room(): number {
     return this.inner.room
   }
