@@ -40,6 +40,7 @@ import { createExternalPort, type ExternalPort } from './external-port.ts'
 import { listFlows } from './flow-list.ts'
 import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { clusterConfigSchema, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
+import { monotonicUs } from './monotonic-clock.ts'
 import { NodeLink } from './node-link.ts'
 import { NodeReporter } from './node-reporter.ts'
 import { NodeWatcher } from './node-watcher.ts'
@@ -386,8 +387,12 @@ export class NodeProcess {
     })
   }
 
-  #setMigrationTarget({ target, number }: RpcParams): CommandResult {
-    return this.#asRuntime().setMigrationTarget(Number(target), Number(number))
+  /** The answer says when the order was given, by the clock of the machine: moves are timed from there. */
+  #setMigrationTarget({ target, number }: RpcParams): CommandResult & { readonly atUs?: number } {
+    const atUs = monotonicUs()
+    const result = this.#asRuntime().setMigrationTarget(Number(target), Number(number))
+    this.#executor?.wake()
+    return result.accepted ? { ...result, atUs } : result
   }
 
   #drain({ on }: RpcParams): CommandResult {
