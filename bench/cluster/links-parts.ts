@@ -181,6 +181,8 @@ export async function latency({ isQuick, flows, say }: PartOptions): Promise<Par
 const PAIR: Omit<BedOptions, 'flows'> = { isTcp: false, chain: STANDARD, runtimes: 2, isPinned: false }
 /** Messages from the order to the new owner's first packet at the egress switch, one behind the other. */
 const HOPS = 7
+/** Packets on their way at most, where none may be lost: who had to wait for a core does not overrun the links afterwards. */
+const WINDOW = 2048
 /** A flow that has come stays for so long at least. */
 const RESIDENCE_MS = 110
 
@@ -190,7 +192,7 @@ export async function oneFlow({ isQuick, say }: PartOptions): Promise<PartResult
   const moves = isQuick ? 30 : 150
   say('p6: one flow')
   await withBeds([{ ...PAIR, flows: 1 }], async ([bed]) => {
-    await (bed as LinksBed).load({ what: 'send', packetsPerSecond: 50_000 })
+    await (bed as LinksBed).load({ what: 'send', packetsPerSecond: isQuick ? 5_000 : 20_000, window: WINDOW })
     const took: number[] = []
     let source = 0
     for (let move = 0; move < moves; move++) {
@@ -221,6 +223,8 @@ export async function oneFlow({ isQuick, say }: PartOptions): Promise<PartResult
 
 interface Moved {
   readonly ms: number
+  /** Orders that it took: one, unless moves were called off. */
+  readonly orders: number
   /** CPU time of all processes with the move minus without, and time in polls that found work, µs per flow. */
   readonly cpuUs: number
   readonly busyUs: number
@@ -243,6 +247,8 @@ export async function manyFlows({ isQuick, runs, flows: most, say }: PartOptions
       result.rows.push({ what: '  CPU per flow: kernel, executors', figure: `${fixed(of('cpuUs'), 1)} µs, ${fixed(of('busyUs'), 1)} µs`,
         baseline: '-', ratio: '', aim: '<= 3 µs' })
       result.measured[flows] = moved
+      const repeated = moved.reduce((sum, { orders }) => sum + orders - 1, 0)
+      if (repeated > 0) result.notes.push(`${flows} flows: ${repeated} orders had to be repeated, for moves were called off`)
     })
   }
   const [few, many] = [...each.values()]
@@ -255,28 +261,36 @@ export async function manyFlows({ isQuick, runs, flows: most, say }: PartOptions
 }
 
 async function moveToAndFro(bed: LinksBed, flows: number, packetsPerSecond: number, runs: number): Promise<Moved[]> {
-  await bed.load({ what: 'send', packetsPerSecond })
+  await bed.load({ what: 'send', packetsPerSecond, window: WINDOW })
   const moved: Moved[] = []
   let source = 0
   // The first one is cold code.
   for (let run = -1; run < runs; run++) {
     await sleep(2 * RESIDENCE_MS)
     const quiet = await costOf(bed, () => sleep(run < 0 ? 300 : 1000))
-    const before = completed((await bed.statuses())[source])
+    let orders = 0
+    const order = async (left: number): Promise<void> => {
+      orders++
+      await bed.ask(source, 'SetMigrationTarget', { target: bed.idOf(1 - source), number: left })
+    }
     const busy = await costOf(bed, async () => {
-      await bed.ask(source, 'SetMigrationTarget', { target: bed.idOf(1 - source), number: flows })
-      await bed.until('flows move', async () => completed((await bed.statuses())[source]) >= before + flows, 120_000, 10)
+      await order(flows)
+      await bed.until('flows move', async () => {
+        const { workload, openSteps } = (await bed.statuses())[source] as NodeStatus
+        // A move that waits for a core for too long is called off: those are ordered again.
+        if (workload.flows > 0 && Object.keys(openSteps).length === 0) await order(workload.flows)
+        return workload.flows === 0
+      }, 120_000, 10)
     })
     const share = busy.ms / quiet.ms
     if (run >= 0) {
-      moved.push({ ms: busy.ms, cpuUs: (busy.cpuUs - quiet.cpuUs * share) / flows, busyUs: (busy.busyUs - quiet.busyUs * share) / flows })
+      moved.push({ ms: busy.ms, orders, cpuUs: (busy.cpuUs - quiet.cpuUs * share) / flows,
+        busyUs: (busy.busyUs - quiet.busyUs * share) / flows })
     }
     source = 1 - source
   }
   return moved
 }
-
-const completed = (status: NodeStatus | undefined): number => Number((status?.moves as { out: { completed: number } } | undefined)?.out.completed)
 
 async function costOf(bed: LinksBed, action: () => Promise<void>): Promise<{ ms: number, cpuUs: number, busyUs: number }> {
   const busyOf = async (): Promise<number> => {
@@ -342,15 +356,16 @@ export async function recovery({ isQuick, flows: most, say }: PartOptions): Prom
       const { sinceMark, sinceDue, flows: served } = after as unknown as Marked
       if (served < flows) result.wrong.push(`p8, ${signal}: ${flows - served} of ${flows} flows have had no packet within ${RECOVERED_MS / 1000} s`)
       const detected = (watch.foundAt - struck) / 1000
+      const quickMs = watch.quickAt === 0 ? undefined : (watch.quickAt - struck) / 1000
       result.rows.push({ what: `${signal}: found after`, figure: `${fixed(detected, 0)} ms`,
-        baseline: signal === 'SIGSTOP' ? `${fixed((watch.quickAt - struck) / 1000, 0)} ms by quick limits` : '-', ratio: '', aim: '< 100 ms' })
-      result.rows.push({ what: `  first packet of each of ${flows} flows after that, from when it was due: p50, p99, longest`,
+        baseline: quickMs === undefined || signal === 'SIGKILL' ? '-' : `${fixed(quickMs, 0)} ms by quick limits`, ratio: '', aim: '< 100 ms' })
+      result.rows.push({ what: `  first packets of ${flows} flows behind that, late by: p50, p99, longest`,
         figure: sinceDue.map((ms) => fixed(ms, 0)).join(', ').concat(' ms'), baseline: '-', ratio: '', aim: '< 100 ms' })
       result.rows.push({ what: '  lost, doubled, of packets', figure: `${sent - totals.received}, ${totals.duplicated}`, baseline: `${sent}`,
         ratio: '', aim: '' })
-      result.rows.push({ what: `  wrong suspicions in ${seconds} s before: usual limits, quick`, figure: `${suspected.usual}, ${suspected.quick}`,
+      result.rows.push({ what: `  wrong suspicions in ${seconds} s before: usual, quick limits`, figure: `${suspected.usual}, ${suspected.quick}`,
         baseline: '-', ratio: '', aim: '0' })
-      result.measured[signal] = { flows, packetsPerSecond, detectedMs: detected, quickMs: (watch.quickAt - struck) / 1000, sinceMark, sinceDue,
+      result.measured[signal] = { flows, packetsPerSecond, detectedMs: detected, quickMs, sinceMark, sinceDue,
         markAfterMs: (marked - struck) / 1000, lost: sent - totals.received, totals, suspected, seconds }
     })
   }
