@@ -12,7 +12,7 @@ import type { ClusterConfig } from '../../src/messages/cluster-config.ts'
 import { LineRpcClient } from '../../src/process/line-rpc.ts'
 import { childEnvironment, programPath } from '../../src/process/node-launcher.ts'
 import type { NodeStatus } from '../../src/process/node-status.ts'
-import type { LoadCommand, LoadOptions, LoadStatus } from './links-load.ts'
+import type { LoadCommand, LoadOptions, LoadStatus } from './links-messages.ts'
 
 const CLUSTER = 7
 const FIRST_RUNTIME = 11

@@ -23,7 +23,6 @@ import { systemClock } from '../../src/ports/system-clock.ts'
 import { LatencyHistogram, TICKS_PER_US } from '../../src/ports/traffic/latency-histogram.ts'
 import { createTraffic, type Traffic } from '../../src/ports/traffic/traffic-generator.ts'
 import { defaultMacs } from '../../src/ports/traffic/traffic-options.ts'
-import type { TrafficTotals } from '../../src/ports/traffic/traffic-sink.ts'
 import { WrapperPort } from '../../src/ports/wrapper-port.ts'
 import { ClusterFolder } from '../../src/process/cluster-folder.ts'
 import { ControlNetwork } from '../../src/process/control-network.ts'
@@ -33,65 +32,7 @@ import { NodeLink } from '../../src/process/node-link.ts'
 import { nodeMac } from '../../src/transport/frame-header.ts'
 import { roundRobin } from '../../src/vswitch/placement/round-robin.ts'
 import { FramePlayer, type PlayedCounts } from './frame-player.ts'
-
-export interface LoadOptions {
-  readonly folder: string
-  readonly clusterId: number
-  /** Runtimes by id; none: two plain links, `west` and `east` in the folder, for a program that forwards from one to the other. */
-  readonly runtimes: readonly number[]
-  readonly flows: number
-  readonly isTcp: boolean
-}
-
-/** What the parent can ask for. */
-export type LoadCommand =
-  | { readonly what: 'configure', readonly config: ClusterConfig }
-  /** Through the switches: so many packets per second of each side, until told otherwise, and no more on their way than `window`. */
-  | { readonly what: 'send', readonly packetsPerSecond: number, readonly window?: number }
-  /** Sends nothing more, and waits until nothing is on its way. */
-  | { readonly what: 'settle' }
-  /** Straight from now on, with every flow's next frames ready to be played. */
-  | { readonly what: 'straighten' }
-  /** Plays for so long, as fast as it goes or at a rate of each way. */
-  | { readonly what: 'play', readonly seconds: number, readonly packetsPerSecond?: number, readonly packets?: number }
-  /** The first packet that comes from this runtime from now on. */
-  | { readonly what: 'await', readonly runtime: number }
-  /** Notes the first packet of each flow that was due after now. */
-  | { readonly what: 'mark' }
-  | { readonly what: 'marked' }
-  | { readonly what: 'status' }
-
-export interface PlayResult {
-  readonly packetsPerSecond: number
-  /** What the load could have done had it never waited for the seat. */
-  readonly topPacketsPerSecond: number
-  readonly counts: PlayedCounts
-  readonly p50Us: number
-  readonly p99Us: number
-  readonly p999Us: number
-  readonly maxUs: number
-}
-
-export interface LoadStatus {
-  readonly sent: number
-  readonly opened: number
-  readonly totals: TrafficTotals
-  readonly latency: { readonly p50Us: number, readonly p99Us: number, readonly maxUs: number }
-  readonly busyUs: number
-  readonly drops: Readonly<Record<string, number>>
-  readonly anomalies: Readonly<Record<string, number>>
-  readonly openSteps: number
-  readonly isUp: boolean
-}
-
-/** What has come of flows since the mark. */
-export interface Marked {
-  /** Flows of which a packet due after the mark has come. */
-  readonly flows: number
-  /** From the mark to that packet, and from when it was due, milliseconds. */
-  readonly sinceMark: readonly [p50: number, p99: number, max: number]
-  readonly sinceDue: readonly [p50: number, p99: number, max: number]
-}
+import type { LoadCommand, LoadOptions, LoadStatus, Marked, PlayResult } from './links-messages.ts'
 
 const SWITCHES = [1, 2] as const
 const SEED = 7
@@ -241,7 +182,8 @@ class Load {
     const { arena } = this
     const { clusterId, flows } = this.#options
     this.#switches = SWITCHES.map((id, index) => createSwitchNode({
-      arena, id, incarnation: config.switches.find((one) => one.id === id)?.incarnation ?? 0, clusterId, policy: roundRobin(), seed: id, config,
+      arena, id, incarnation: config.switches.find((one) => one.id === id)?.incarnation ?? 0, clusterId, policy: roundRobin(), seed: id,
+      config,
       limits: { entries: flows * 2 + 64, largePackets: 4 }, sessions: SESSIONS,
       ports: { external: this.#outer[index] as OuterPort, control: this.#controls[index] as ControlNetwork,
         links: new Map((this.#links[index] as LoadLink[]).map((link) => [link.runtime, link])) },
@@ -420,7 +362,7 @@ class Load {
           const frame = i32[d + Descriptor.frame] as number
           keep?.(frame, i32[d + Descriptor.length] as number)
           u8.set(macs[side] as number[], frame)
-          if (!way.inner.send(frame, i32[d + Descriptor.length] as number)) throw new Error(`link ${way.name}: no room for what it should take: ${way.isUp}, ${way.room}, ${JSON.stringify([this.inside, way.statistics])}`)
+          if (!way.inner.send(frame, i32[d + Descriptor.length] as number)) throw new Error(`link ${way.name} has no room`)
           this.pool.give(i32[d + Descriptor.slot] as number)
         }
         way.inner.flush()

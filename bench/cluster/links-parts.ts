@@ -8,7 +8,7 @@ import { monotonicUs } from '../../src/process/monotonic-clock.ts'
 import type { NodeStatus } from '../../src/process/node-status.ts'
 import type { ReportAnswer } from '../../src/process/node-process.ts'
 import { LinksBed, testpmdObstacle, type BedOptions } from './links-bed.ts'
-import type { LoadStatus, Marked, PlayResult } from './links-load.ts'
+import type { LoadStatus, Marked, PlayResult } from './links-messages.ts'
 
 export interface Row {
   readonly what: string
@@ -255,8 +255,8 @@ export async function manyFlows({ isQuick, runs, flows: most, say }: PartOptions
   if (few !== undefined && many !== undefined) {
     result.rows.push({ what: '  cost per flow, many to few', figure: '', baseline: '', ratio: times(many / few), aim: 'linear' })
   }
-  result.notes.push('CPU of load and runtimes with the move minus without: of the kernel (waiting by polling is left out where it gives way to ' +
-    'work), and by what executors count as work (where a core is shared it includes waiting for it)')
+  result.notes.push('CPU of load and runtimes with the move minus without: the kernel\'s (polling that gives way to work counts against it), ' +
+    'and what executors count as work (where a core is shared, with waiting for it)')
   return result
 }
 
@@ -354,19 +354,22 @@ export async function recovery({ isQuick, flows: most, say }: PartOptions): Prom
       const { totals, sent } = await bed.load<LoadStatus>({ what: 'status' })
       result.wrong.push(...settled)
       const { sinceMark, sinceDue, flows: served } = after as unknown as Marked
-      if (served < flows) result.wrong.push(`p8, ${signal}: ${flows - served} of ${flows} flows have had no packet within ${RECOVERED_MS / 1000} s`)
+      if (served < flows) {
+        result.wrong.push(`p8, ${signal}: ${flows - served} of ${flows} flows have had no packet within ${RECOVERED_MS / 1000} s`)
+      }
       const detected = (watch.foundAt - struck) / 1000
       const quickMs = watch.quickAt === 0 ? undefined : (watch.quickAt - struck) / 1000
       result.rows.push({ what: `${signal}: found after`, figure: `${fixed(detected, 0)} ms`,
-        baseline: quickMs === undefined || signal === 'SIGKILL' ? '-' : `${fixed(quickMs, 0)} ms by quick limits`, ratio: '', aim: '< 100 ms' })
+        baseline: quickMs === undefined || signal === 'SIGKILL' ? '-' : `${fixed(quickMs, 0)} ms by quick limits`, ratio: '',
+        aim: '< 100 ms' })
       result.rows.push({ what: `  first packets of ${flows} flows behind that, late by: p50, p99, longest`,
         figure: sinceDue.map((ms) => fixed(ms, 0)).join(', ').concat(' ms'), baseline: '-', ratio: '', aim: '< 100 ms' })
-      result.rows.push({ what: '  lost, doubled, of packets', figure: `${sent - totals.received}, ${totals.duplicated}`, baseline: `${sent}`,
-        ratio: '', aim: '' })
-      result.rows.push({ what: `  wrong suspicions in ${seconds} s before: usual, quick limits`, figure: `${suspected.usual}, ${suspected.quick}`,
-        baseline: '-', ratio: '', aim: '0' })
+      const lost = sent - totals.received
+      result.rows.push({ what: '  lost, doubled, of packets', figure: `${lost}, ${totals.duplicated}`, baseline: `${sent}`, ratio: '', aim: '' })
+      result.rows.push({ what: `  wrong suspicions in ${seconds} s before: usual, quick limits`,
+        figure: `${suspected.usual}, ${suspected.quick}`, baseline: '-', ratio: '', aim: '0' })
       result.measured[signal] = { flows, packetsPerSecond, detectedMs: detected, quickMs, sinceMark, sinceDue,
-        markAfterMs: (marked - struck) / 1000, lost: sent - totals.received, totals, suspected, seconds }
+        markAfterMs: (marked - struck) / 1000, lost, totals, suspected, seconds }
     })
   }
   result.notes.push('the bench itself is the controller: the detector of controllers hears the runtimes\' reports, and what their end says')

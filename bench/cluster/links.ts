@@ -44,7 +44,8 @@ export async function main(args: readonly string[]): Promise<number> {
   const names = (values.part ?? Object.keys(parts).join(',')).split(',')
   const wrongName = names.find((name) => !Object.hasOwn(parts, name))
   if (wrongName !== undefined) {
-    throw new CodedError('NF_USAGE', `bench cluster: there is no part ${JSON.stringify(wrongName)}`, `The parts are ${Object.keys(parts).join(', ')}`)
+    const all = Object.keys(parts).join(', ')
+    throw new CodedError('NF_USAGE', `bench cluster: there is no part ${JSON.stringify(wrongName)}`, `The parts are ${all}`)
   }
   const flows = Number(values.flows ?? (values.quick ? 10_000 : 100_000))
   if (!Number.isInteger(flows) || flows < FLOWS_MIN || flows > FLOWS_MAX) {
