@@ -182,7 +182,7 @@ export class BenchCluster {
   /** Moves all flows of one runtime to the other. Returns the CPU time that it took, microseconds. */
   move(source: RuntimeNode, target: RuntimeNode, flows: number): number {
     // An order passes over flows whose former source has not acknowledged that they have come.
-    for (let turns = 0; turns < 20; turns++) this.turn()
+    for (let turns = 0; turns < 200; turns++) this.turn()
     const done = source.moves.out.completed + flows
     const started = process.cpuUsage()
     source.setMigrationTarget(target.id, flows)

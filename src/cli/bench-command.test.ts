@@ -48,6 +48,17 @@ test('bench replication measures a small cluster', async (t) => {
   assert.ok(memory.replicaBytes > 300, 'a record, at least')
 })
 
+const skipCluster = process.env.NFACTOR_FULL !== '1' ? 'with NFACTOR_FULL=1' : process.platform !== 'linux' ? 'needs Linux' : false
+
+test('bench cluster moves a flow between processes, and loses nothing', { skip: skipCluster, timeout: 120_000 }, async (t) => {
+  const json = join(folder, 'cluster.json')
+  const text = await printed(t, 'cluster', ['--part', 'p6', '--quick', '--json', json])
+  assert.match(text, /one flow moves, order to first packet, p50 +\d+ µs/)
+  const { parts } = JSON.parse(readFileSync(json, 'utf8')) as { parts: { p6: { took: number[]; wrong: string[] } } }
+  assert.deepEqual(parts.p6.wrong, [])
+  assert.ok(parts.p6.took.length > 20 && parts.p6.took.every((us) => us > 0))
+})
+
 test('bench migration measures a small cluster', async (t) => {
   const json = join(folder, 'migration.json')
   const text = await printed(t, 'migration', ['--flows', '500', '--moves', '1000', '--runs', '1', '--json', json])

@@ -13,6 +13,7 @@ export const benches = {
   transport: { about: 'messages between two nodes, against a plain copy', file: 'transport/main.ts' },
   switch: { about: 'a virtual switch against a runtime; what a flow costs it, and what stays behind', file: 'vswitch/main.ts' },
   migration: { about: 'CPU time per flow that moves from one runtime to another', file: 'cluster/migration.ts' },
+  cluster: { about: 'processes on real links: throughput, latency, moves and recovery, against DPDK', file: 'cluster/links.ts' },
   replication: { about: 'what replicas cost: CPU time and memory, TCP and pings through processes', file: 'cluster/replication.ts' },
 } as const
 

@@ -41,6 +41,7 @@ import { createExternalPort, type ExternalPort } from './external-port.ts'
 import { listFlows, listReplicas } from './flow-list.ts'
 import { LineRpcServer, type RpcParams } from './line-rpc.ts'
 import { MachineLink } from './machine-link.ts'
+import { monotonicUs } from './monotonic-clock.ts'
 import { clusterConfigSchema, FIRST_RUNTIME_ID, type NodeConfig, type RuntimeConfig, type SwitchConfig } from './node-config.ts'
 import { NODE_FAILED } from './node-launcher.ts'
 import { NodeLink } from './node-link.ts'
@@ -407,8 +408,12 @@ export class NodeProcess {
     })
   }
 
-  #setMigrationTarget({ target, number }: RpcParams): CommandResult {
-    return this.#asRuntime().setMigrationTarget(Number(target), Number(number))
+  /** The answer says when the order was given, by the clock of the machine: moves are timed from there. */
+  #setMigrationTarget({ target, number }: RpcParams): CommandResult & { readonly atUs?: number } {
+    const atUs = monotonicUs()
+    const result = this.#asRuntime().setMigrationTarget(Number(target), Number(number))
+    this.#executor?.wake()
+    return result.accepted ? { ...result, atUs } : result
   }
 
   #drain({ on }: RpcParams): CommandResult {
