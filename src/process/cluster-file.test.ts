@@ -27,3 +27,13 @@ test('what cannot be is refused', () => {
     [{ min: 3, max: 2 }, /min is more than max/], [{ low: 0.8 }, /low is not below high/], [{ pause: 0 }, /pause/],
   ] as const) assert.match(clusterSchema.safeParse({ scale }).error?.message ?? '', reason)
 })
+
+test('containers and their ports are as they can be', () => {
+  const problemOf = (content: object): string =>
+    clusterSchema.safeParse(content).error?.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ') ?? ''
+  assert.equal(problemOf({ launcher: 'container' }), '')
+  assert.match(problemOf({ container: {} }), /^container: nothing is in a container without launcher: container$/)
+  const port = { type: 'af-packet', interface: 'in', namespace: 'middle' }
+  assert.match(problemOf({ launcher: 'container', ingress: port }), /^ingress\.namespace: a container has the engine's network namespace/)
+  assert.match(problemOf({ launcher: 'container', egress: { type: 'tap', interface: 'nf0' } }), /^egress\.type: .*use af-packet$/)
+})

@@ -16,7 +16,7 @@ import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { DEFAULT_ENGINE_SOCKET } from './container-engine.ts'
 import { externalPortSchema, type ExternalPortConfig } from './external-port-schema.ts'
-import { placementSchema, replicationSchema } from './node-config.ts'
+import { CPU_LIMIT, placementSchema, replicationSchema } from './node-config.ts'
 import { isLoopback } from '../rpc/loopback.ts'
 import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } from './run-config.ts'
 import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
@@ -71,6 +71,9 @@ export const clusterSchema = runConfigSchema.extend({
     .optional().describe('Controllers can be called at TCP too, with the token in the cluster\'s folder'),
   launcher: z.enum(['process', 'container']).default('process').describe('What a node is: a process, or a container'),
   container: containerSchema.optional().describe('With launcher: container'),
+  cpus: z.union([z.literal('auto'), z.array(z.int().min(0).max(CPU_LIMIT - 1)).min(1)
+    .refine((list) => new Set(list).size === list.length, 'a core stands there twice')]).optional()
+    .describe('Numbers of the cores that nodes may use, or auto for all: each node has one of its own while there are enough'),
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
 }).superRefine(({ launcher, container, ingress, egress }, { addIssue }) => {
@@ -102,6 +105,7 @@ export interface ClusterSpec {
   readonly api: ClusterDocument['api']
   readonly launcher: ClusterDocument['launcher']
   readonly container: ContainerSettings | undefined
+  readonly cpus: ClusterDocument['cpus']
   readonly ingress: ExternalPortConfig
   readonly egress: ExternalPortConfig | undefined
   /** What each runtime runs: what its file holds, and the folder in which relative names start. */
@@ -128,14 +132,14 @@ export async function readCluster(file: string | undefined, settings: readonly s
 
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, replication, scale, controllers, etcd, api, launcher, container, chain, limits, timeouts, policy } =
-    content
+  const { name, runtimes, placement, replication, scale, controllers, etcd, api, launcher, container, cpus, chain, limits, timeouts,
+    policy } = content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, placement, replication, scale, patience, controllers, etcd, api, launcher, ingress, egress,
+    name, placement, replication, scale, patience, controllers, etcd, api, launcher, cpus, ingress, egress,
     container: launcher === 'container' ? container ?? containerSchema.parse({}) : undefined,
     runtimes: Math.min(scale?.max ?? RUNTIMES_MAX, Math.max(scale?.min ?? 1, runtimes)),
     run: { chain, limits, timeouts, policy },

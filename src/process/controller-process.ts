@@ -107,7 +107,7 @@ export class ControllerProcess {
       onHello: (hello) => { if (this.#mayBegin()) this.#controller.hello(hello, systemClock.now()) },
     })
     this.launcher = new LocalLauncher({
-      folder, launcher, switches: switchMembers(identity, folder),
+      folder, launcher, switches: switchMembers(identity, folder), cpus: identity.cpus,
       runtime: (node, incarnation, chain) => runtimeMember(identity, folder, node, incarnation, chain),
       onStarted: (entry) => { this.#started(entry) },
       onEnded: (entry, end) => { this.#processEnded(entry, end) },

@@ -6,7 +6,8 @@
  */
 
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -21,6 +22,7 @@ import { ownImage } from './container-image.ts'
 import { ContainerLauncher, endContainers } from './container-launcher.ts'
 import { callOnce } from './line-rpc.ts'
 import { LocalLauncher } from './local-launcher.ts'
+import { allowedCpus } from './node-cpus.ts'
 import { processLauncher, startError, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 import type { NodeStatus } from './node-status.ts'
 import { engineSkip, TestEngine } from './testing/test-engine.ts'
@@ -50,7 +52,7 @@ class Controller {
     const member: SwitchMember = { kind: 'switch', clusterId: CLUSTER_ID, folder: folder.path, id: 1, name: 'ingress', seed: 1, external,
       externalFolder: home, placement: 'round-robin', limits: {} }
     this.launcher = new LocalLauncher({
-      folder, launcher, switches: [member],
+      folder, launcher, switches: [member], cpus: allowedCpus(),
       runtime: () => assert.fail('no runtime is started'),
       onStarted: (entry) => { this.started.push(entry) },
       onEnded: (entry, end) => { this.ended.push({ entry, end }) },
@@ -97,6 +99,10 @@ function launcherContract(launcherFor: (folder: ClusterFolder) => NodeLauncher):
     const [first, second] = [new Controller(folder, launcherFor(folder)), new Controller(folder, launcherFor(folder))]
     const entry = await first.start(folder, 1)
     assert.ok(isRunning(entry), 'it is a process of this machine')
+    const [cpu] = allowedCpus()
+    assert.deepEqual(entry.cpus, [cpu], 'it has a core of its own')
+    const threads = readdirSync(`/proc/${entry.pid}/task`).map((thread) => allowedCpus(`${entry.pid}/task/${thread}`))
+    assert.deepEqual(threads, threads.map(() => [cpu]))
     first.launcher.startSwitches(1)
     await until('the other one sees it', () => second.launcher.processes.get(entry.pid))
     second.launcher.startSwitches(2)
@@ -150,6 +156,29 @@ function launcherContract(launcherFor: (folder: ClusterFolder) => NodeLauncher):
 
 describe('processes', () => {
   launcherContract(() => processLauncher)
+})
+
+const NOBODY = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
+const look = `fs.readdirSync(${JSON.stringify(import.meta.dirname)})`
+const canBeNobody = spawnSync('setpriv', [...NOBODY, process.execPath, '-e', look]).status === 0
+
+test('where there is no engine, or not for this user, that is said in one line', async () => {
+  await assert.rejects(new ContainerEngine(join(home, 'missing.sock')).check(),
+    { code: 'NF_CONTAINER_ENGINE', message: /^no container engine answers at .*missing\.sock: [^\n]*$/, mend: /docker\.io/ })
+  const stranger = createServer((_, response) => { response.writeHead(404).end() })
+  const socket = join(home, 'stranger.sock')
+  await new Promise<void>((open) => { stranger.listen(socket, open) })
+  await assert.rejects(new ContainerEngine(socket).check(), { code: 'NF_CONTAINER_ENGINE', message: /stranger\.sock is no container engine$/ })
+  if (canBeNobody) {
+    chmodSync(home, 0o755)
+    chmodSync(socket, 0o600)
+    const program = `import { ContainerEngine } from './container-engine.ts'
+await new ContainerEngine(${JSON.stringify(socket)}).check().catch((error) => { console.log(error.toLine()) })`
+    const { stdout } = spawnSync('setpriv', [...NOBODY, process.execPath, '--input-type=module-typescript', '-e', program],
+      { encoding: 'utf8', cwd: import.meta.dirname })
+    assert.match(stdout, /^NF_CONTAINER_DENIED: this user may not use the container engine at .*\. Join the group .*\n$/)
+  }
+  stranger.close()
 })
 
 const skip = engineSkip()
@@ -213,14 +242,7 @@ describe('containers', { skip, concurrency: false }, () => {
     const folder = newFolder()
     const refusal = async (spec: ClusterSpec): Promise<string> => await prepareContainers(spec, folder).then(() => '', (error: unknown) =>
       (error instanceof CodedError ? error.toLine() : String(error)))
-    assert.match(await refusal(specOf({ socket: join(home, 'nobody.sock') })),
-      /^NF_CONTAINER_ENGINE: no container engine answers at .*docker\.io.*$/)
     assert.match(await refusal(specOf({ image: 'nothing:here' })), /^NF_CONTAINER_IMAGE: the engine at .* has no image nothing:here\. .*$/)
-    const stranger = createServer((_, response) => { response.writeHead(404).end() })
-    const socket = join(home, 'stranger.sock')
-    await new Promise<void>((open) => { stranger.listen(socket, open) })
-    assert.match(await refusal(specOf({ socket })), /^NF_CONTAINER_ENGINE: what answers at .* is no container engine$/)
-    stranger.close()
 
     const controller = new Controller(folder, launcherFor(folder, { image: 'nothing:here' }))
     controller.launcher.startSwitches(1)

@@ -18,6 +18,9 @@ import { checkAgainst } from './config-problem.ts'
 import { externalPortSchema } from './external-port-schema.ts'
 import { limitsSchema } from './run-config-schema.ts'
 
+/** Cores have numbers below this. */
+export const CPU_LIMIT = 1024
+
 const id = z.int().min(1).max(NODE_ID_MAX)
 const incarnation = z.int().min(1).max(INCARNATION_LIMIT - 1)
 
@@ -33,6 +36,7 @@ const nodeFields = {
   clusterId: z.int().min(1).max(0xffffffff).describe('Nodes with another one are not heard'),
   folder: z.string().min(1).describe('Folder of the cluster\'s sockets, for its owner alone'),
   seed: z.int().min(0).max(0xffffffff).default(1),
+  cpus: z.array(z.int().min(0).max(CPU_LIMIT - 1)).min(1).optional().describe('Numbers of the cores that the process may use'),
 }
 
 export const nodeConfigSchema = z.discriminatedUnion('kind', [

@@ -21,6 +21,7 @@ import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from '
 import type { ClusterIdentity } from './cluster-members.ts'
 import { EventLog } from './event-log.ts'
 import { callOnce, LineRpcServer } from './line-rpc.ts'
+import { cpusOfCluster } from './node-cpus.ts'
 import { launchProcess, startError, type LaunchedProcess } from './node-launcher.ts'
 
 export interface SupervisorOptions {
@@ -79,10 +80,11 @@ async function prepare(spec: ClusterSpec, folder: ClusterFolder): Promise<boolea
   const living = folder.livingProcesses()
   const mend = `End it first: nfactor down --name ${spec.name}`
   if (living.length === 0) {
+    const cpus = cpusOfCluster(spec)
     const image = await prepareContainers(spec, folder)
     folder.clear()
     folder.create()
-    const identity: ClusterIdentity = { spec, ...image !== undefined && { image },
+    const identity: ClusterIdentity = { spec, cpus, ...image !== undefined && { image },
       // Two clusters may meet on one network; which ones, nobody knows beforehand.
       clusterId: 1 + new Random((Date.now() ^ (process.pid << 12)) >>> 0).below(0xfffffffe) }
     folder.write(folder.clusterFile, `${JSON.stringify(identity)}\n`)

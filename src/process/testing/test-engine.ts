@@ -47,7 +47,7 @@ export class TestEngine {
       const engine = new TestEngine(driver, before)
       for (const end = performance.now() + READY_MS; performance.now() < end && !engine.#hasEnded;) {
         if (await engine.engine.check().then(() => true, () => false)) return engine
-        await new Promise((next) => { setTimeout(next, 20) })
+        await sleep()
       }
       problems.push(`${driver}: ${readFileSync(join(engine.folder, 'log'), 'utf8').trim().split('\n').at(-1)}`)
       await engine.close()
@@ -57,7 +57,7 @@ export class TestEngine {
 
   async close(): Promise<void> {
     this.#daemon.kill('SIGTERM')
-    for (const end = performance.now() + END_MS; performance.now() < end && !this.#hasEnded;) await new Promise((next) => { setTimeout(next, 20) })
+    for (const end = performance.now() + END_MS; performance.now() < end && !this.#hasEnded;) await sleep()
     process.off('exit', this.#exit)
     this.#cleanUp()
   }
@@ -74,4 +74,8 @@ export class TestEngine {
     }
     rmSync(this.folder, { recursive: true, force: true })
   }
+}
+
+function sleep(): Promise<void> {
+  return new Promise((next) => { setTimeout(next, 20) })
 }
