@@ -47,11 +47,14 @@ const portLosses = [['rxMissed', 'missed: they found no room before we came'], [
   ['rxOversize', 'too long to be taken'], ['rxInvalid', 'damaged'], ['txOversize', 'too long to be sent']] as const
 
 function statusLines(status: ClusterStatus): string[] {
-  const head = ['NODE', 'STATE', 'LIFE', 'PID', 'BUSY', 'PACKETS/S', 'RECEIVED', 'DROPPED', 'FLOWS', 'RESTARTS']
+  // Only where somebody has asked for certain ones.
+  const isPinned = status.nodes.some(({ cpus }) => cpus.length > 0)
+  const head = ['NODE', 'STATE', 'LIFE', 'PID', 'BUSY', 'PACKETS/S', 'RECEIVED', 'DROPPED', 'FLOWS', 'RESTARTS', ...isPinned ? ['CORES'] : []]
   const rows = status.nodes.map((node) => [
     node.name, node.isDraining ? `${node.state}, draining` : node.state, String(node.incarnation), node.pid === 0 ? '' : String(node.pid),
     `${Math.round(node.busy * 100)}%`, countText(node.packetsPerSecond), countText(node.workload?.received ?? 0),
-    countText(node.workload?.dropped ?? 0), countText(node.workload?.flows ?? 0), String(node.restarts)])
+    countText(node.workload?.dropped ?? 0), countText(node.workload?.flows ?? 0), String(node.restarts),
+    ...isPinned ? [node.cpus.join(',')] : []])
   const hasMachines = status.machines.length > 0
   if (hasMachines) {
     head.splice(1, 0, 'MACHINE')
@@ -69,7 +72,7 @@ function statusLines(status: ClusterStatus): string[] {
   }))
   return [`cluster ${status.name}, ${status.isReady ? 'ready' : 'not ready'}, up ${status.uptimeSeconds} s, ` +
     `configuration ${status.configVersion}, chain ${status.chain.join(', ')}`,
-  ...tableLines([head, ...rows], [{}, ...hasMachines ? [{}] : [], {}, right, right, right, right, right, right, right, right]),
+  ...tableLines([head, ...rows], [{}, ...hasMachines ? [{}] : [], {}, right, right, right, right, right, right, right, right, right]),
   ...lost, ...ways, ...drops, ...ports]
 }
 

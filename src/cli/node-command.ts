@@ -5,6 +5,7 @@
 
 import { writeSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
+import { pinProcess } from '../ports/sys-affinity.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
 import { readConfigDocument } from '../process/config-document.ts'
 import { ControllerProcess } from '../process/controller-process.ts'
@@ -20,6 +21,9 @@ export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promi
   const config = readNodeConfig(file, kind)
   process.umask(0o077)
   process.title = `nfactor ${config.name}`
+  if (config.cpus !== undefined && !pinProcess(config.cpus)) {
+    throw new CodedError('NF_CONFIG_INVALID', `${config.name} cannot have core ${config.cpus.join(', ')}`, 'The key cpus names the cores')
+  }
   const node = new NodeProcess(config, endAtOnce)
   process.on('uncaughtException', (error) => { endAtOnce(node.report(error)) })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { node.stop() })

@@ -23,7 +23,8 @@ export interface UpCommandOptions {
   readonly json?: boolean
 }
 
-const READY_MS = 60_000
+/** Longer than a supervisor waits, with an image that it may have to make before. */
+const READY_MS = 120_000
 
 export async function upCommand(file: string | undefined, options: UpCommandOptions): Promise<number> {
   const given = await readCluster(file, options.set ?? [])

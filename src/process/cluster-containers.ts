@@ -2,7 +2,6 @@
  * Cluster containers: what a cluster's containers need before its nodes are started, and what is left of them when it ends.
  */
 
-import { CodedError } from '../base/coded-error.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import type { ClusterFolder } from './cluster-folder.ts'
 import type { ClusterIdentity } from './cluster-members.ts'
@@ -26,9 +25,8 @@ export async function prepareContainers({ container }: ClusterSpec, folder: Clus
   await endContainers(engine, folder)
   const { image } = container
   if (image === undefined) return (await ownImage(engine, () => { process.stderr.write('making an image for the containers\n') })).name
-  if (await engine.imageCommand(image) !== undefined) return image
-  throw new CodedError('NF_CONTAINER_IMAGE', `the engine at ${container.socket} has no image ${image}`,
-    'Load it there, or leave container.image out: then one is made of this installation')
+  if (await engine.imageCommand(image) === undefined) throw engine.missing(image)
+  return image
 }
 
 /** The launcher of a cluster's containers; undefined if it has none. */

@@ -74,3 +74,13 @@ test('machines: nodes know their network, ids go round, long segments are cut at
   assert.deepEqual([alone.ingress, runtimeMember({ clusterId: 1, spec: alone }, folder, 12, 1, 1).network, machineNameOf(alone, 12)],
     [{ type: 'af-packet', interface: 'a' }, undefined, ''])
 })
+
+test('containers and their ports are as they can be', () => {
+  const problemOf = (content: object): string =>
+    clusterSchema.safeParse(content).error?.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ') ?? ''
+  assert.equal(problemOf({ launcher: 'container' }), '')
+  assert.match(problemOf({ container: {} }), /^container: nothing is in a container without launcher: container$/)
+  const port = { type: 'af-packet', interface: 'in', namespace: 'middle' }
+  assert.match(problemOf({ launcher: 'container', ingress: port }), /^ingress\.namespace: a container has the engine's network namespace/)
+  assert.match(problemOf({ launcher: 'container', egress: { type: 'tap', interface: 'nf0' } }), /^egress\.type: .*use af-packet$/)
+})

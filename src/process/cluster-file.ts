@@ -16,7 +16,7 @@ import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { DEFAULT_ENGINE_SOCKET } from './container-engine.ts'
 import { externalPortSchema, interfaceName, type ExternalPortConfig } from './external-port-schema.ts'
-import { placementSchema, replicationSchema } from './node-config.ts'
+import { CPU_LIMIT, placementSchema, replicationSchema } from './node-config.ts'
 import { isLoopback } from '../rpc/loopback.ts'
 import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } from './run-config.ts'
 import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
@@ -142,6 +142,9 @@ export const clusterSchema = runConfigSchema.extend({
     .describe('The machines that runtimes are on; the first is this one, with the switches and the controllers. One unless told'),
   launcher: z.enum(['process', 'container']).default('process').describe('What a node is: a process, or a container'),
   container: containerSchema.optional().describe('With launcher: container'),
+  cpus: z.union([z.literal('auto'), z.array(z.int().min(0).max(CPU_LIMIT - 1)).min(1)
+    .refine((list) => new Set(list).size === list.length, 'a core stands there twice')]).optional()
+    .describe('Numbers of the cores that nodes may use, or auto for all: each node has one of its own while there are enough'),
   ingress: externalPortSchema.optional().describe('Outer side of the ingress switch'),
   egress: externalPortSchema.optional().describe('Outer side of the egress switch; without it there is one switch only'),
 }).superRefine((document, context) => {
@@ -168,6 +171,7 @@ export interface ClusterSpec {
   readonly machines: readonly MachineSpec[]
   readonly launcher: ClusterDocument['launcher']
   readonly container: ContainerSettings | undefined
+  readonly cpus: ClusterDocument['cpus']
   readonly ingress: ExternalPortConfig
   readonly egress: ExternalPortConfig | undefined
   /** What each runtime runs: what its file holds, and the folder in which relative names start. */
@@ -200,7 +204,7 @@ function withoutLongSegments(port: ExternalPortConfig): ExternalPortConfig {
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
   const {
-    name, runtimes, placement, replication, scale, controllers, etcd, api, token, machines = [], launcher, container,
+    name, runtimes, placement, replication, scale, controllers, etcd, api, token, machines = [], launcher, container, cpus,
     chain, limits, timeouts, policy,
   } = content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
@@ -208,7 +212,7 @@ export function specOf(content: ClusterDocument, config: RunConfig, file: string
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, placement, replication, scale, patience, controllers, etcd, api, token, machines, launcher,
+    name, placement, replication, scale, patience, controllers, etcd, api, token, machines, launcher, cpus,
     container: launcher === 'container' ? container ?? containerSchema.parse({}) : undefined,
     ingress: machines.length === 0 ? ingress : withoutLongSegments(ingress),
     egress: egress === undefined || machines.length === 0 ? egress : withoutLongSegments(egress),

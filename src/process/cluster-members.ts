@@ -16,6 +16,8 @@ export interface ClusterIdentity {
   readonly spec: ClusterSpec
   /** What its containers are made of, if it has any. */
   readonly image?: string
+  /** Numbers of the cores that its nodes may use; all without. */
+  readonly cpus?: readonly number[]
 }
 
 export type SwitchMember = Omit<SwitchConfig, 'incarnation'>

@@ -55,7 +55,8 @@ export class ContainerEngine {
 
   /** @throws CodedError `NF_CONTAINER_ENGINE` where none answers, `NF_CONTAINER_DENIED` where this user may not ask */
   async check(): Promise<void> {
-    await this.#call('GET', '/version', { missing: new CodedError('NF_CONTAINER_ENGINE', `what answers at ${this.socket} is no container engine`) })
+    const missing = new CodedError('NF_CONTAINER_ENGINE', `what answers at ${this.socket} is no container engine`)
+    await this.#call('GET', '/version', { missing })
   }
 
   /** The command of an image; undefined if the engine does not have it. */
@@ -82,10 +83,14 @@ export class ContainerEngine {
     await this.#call('DELETE', `/images/${encodeURIComponent(image)}`).catch(() => undefined)
   }
 
+  missing(image: string): CodedError {
+    return new CodedError('NF_CONTAINER_IMAGE', `the engine at ${this.socket} has no image ${image}`,
+      'Load it there, or leave container.image out: then one is made of this installation')
+  }
+
   /** Makes a container; returns its id. @throws CodedError `NF_CONTAINER_IMAGE` where there is no such image */
   async create(name: string, spec: ContainerSpec): Promise<string> {
-    const missing = new CodedError('NF_CONTAINER_IMAGE', `the engine at ${this.socket} has no image ${spec.Image}`,
-      'Make one of this installation, nfactor image, and leave out container.image')
+    const missing = this.missing(spec.Image)
     const made = await this.#call<{ Id: string }>('POST', `/containers/create?name=${encodeURIComponent(name)}`, { body: spec, missing })
     return made?.Id ?? ''
   }
@@ -94,10 +99,15 @@ export class ContainerEngine {
     await this.#call('POST', `/containers/${id}/start`, { missing: new CodedError('NF_CONTAINER_FAILED', `container ${id} has gone`) })
   }
 
+  /** What the engine knows of a container; undefined if it has none of this id. */
+  async inspect(id: string):
+      Promise<{ readonly State: { readonly Pid: number }, readonly HostConfig: { readonly Memory: number } } | undefined> {
+    return await this.#call('GET', `/containers/${id}/json`)
+  }
+
   /** Process id of a container on this machine; 0 if it does not run. */
   async processOf(id: string): Promise<number> {
-    const found = await this.#call<{ State: { Pid: number } }>('GET', `/containers/${id}/json`)
-    return found?.State.Pid ?? 0
+    return (await this.inspect(id))?.State.Pid ?? 0
   }
 
   /** Waits for the next end of a container, however long that takes; the status as a shell would have it. */

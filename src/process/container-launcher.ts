@@ -17,7 +17,7 @@ import { constants } from 'node:os'
 import { dirname, isAbsolute, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
 import type { ContainerSettings } from './cluster-file.ts'
-import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { ContainerEngine, ContainerSpec, ListedContainer } from './container-engine.ts'
 import { lastLinesOf, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 import type { NodeConfig } from './node-config.ts'
@@ -30,11 +30,12 @@ export interface ContainerLauncherOptions {
   readonly settings: Pick<ContainerSettings, 'memory' | 'cores'>
   /** Folder of the cluster's file: relative names start there. */
   readonly specFolder: string
+  /** After so many seconds, whoever starts a container has noted it, or is not there any more. */
+  readonly notedSeconds?: number
 }
 
 const FOLDER_LABEL = 'nfactor.folder'
 const NODE_LABEL = 'nfactor.node'
-/** Whoever starts a container has noted it by then, or is not there any more. */
 const NOTED_SECONDS = 10
 /** Where the engine does not tell of an end any more, the process is looked for. */
 const LOOK_MS = 50
@@ -91,17 +92,20 @@ export class ContainerLauncher implements NodeLauncher {
   }
 
   async sweep(): Promise<void> {
-    const { engine, folder, clusterId } = this.#options
+    const { engine, folder, clusterId, notedSeconds = NOTED_SECONDS } = this.#options
     const living = folder.livingProcesses()
     for (const container of await containersOf(engine, folder)) {
       const label = labelOf(container)
-      if (Date.now() / 1000 - container.Created < NOTED_SECONDS) continue
-      const noted = living.find(({ kind, name, incarnation }) =>
-        kind === label?.kind && name === label.name && incarnation === label.incarnation)
+      if (label?.clusterId !== clusterId) {
+        await engine.remove(container.Id)
+        continue
+      }
+      if (Date.now() / 1000 - container.Created < notedSeconds) continue
+      const noted = living.find(({ kind, name, incarnation }) => kind === label.kind && name === label.name && incarnation === label.incarnation)
       const pid = await engine.processOf(container.Id)
-      if (noted?.pid === pid && isRunning(noted)) continue
-      // Another life has its place, or it never came to run, or it is of a cluster that had this folder before.
-      if (label?.clusterId !== clusterId || pid === 0 || noted !== undefined) {
+      if (noted?.pid === pid) continue
+      // Another life has its place, or it has never come to run.
+      if (pid === 0 || noted !== undefined) {
         await engine.remove(container.Id)
         continue
       }

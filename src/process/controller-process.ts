@@ -109,7 +109,7 @@ export class ControllerProcess {
       onStarted: (entry: ProcessEntry) => { this.#started(entry) },
       onEnded: (entry: ProcessEntry, end: NodeEnd | undefined) => { this.#processEnded(entry, end) },
     }
-    const local = new LocalLauncher({ folder, launcher, switches: switchMembers(identity, folder), ...processes })
+    const local = new LocalLauncher({ folder, launcher, switches: switchMembers(identity, folder), cpus: identity.cpus, ...processes })
     const token = spec.machines.length > 0 ? keepAccessToken(folder.tokenFile) : ''
     const remote = machineAddresses(spec).map((address) => new RemoteMachine({ address, token, clusterId, folder, ...processes,
       onChange: (isUp, why) => { this.#machineChanged(address.name, isUp, why) } }))

@@ -15,12 +15,15 @@ import type { Launched, Launcher } from '../controller/launcher.ts'
 import { acceptsTerm } from '../controller/node-commands.ts'
 import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { MemberConfig, RuntimeMember, SwitchMember } from './cluster-members.ts'
+import { cpusOfNode } from './node-cpus.ts'
 import { NODE_FAILED, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 
 export interface LocalLauncherOptions {
   readonly folder: ClusterFolder
   readonly launcher: NodeLauncher
   readonly switches: readonly SwitchMember[]
+  /** Numbers of the cores that nodes may use; all without. */
+  readonly cpus?: readonly number[]
   runtime(id: number, incarnation: number, chain: number): RuntimeMember
   onStarted(entry: ProcessEntry): void
   /** `end`: how, if this process had started it. What could not be started at all has pid 0. */
@@ -47,7 +50,7 @@ export class LocalLauncher implements Launcher {
   readonly #stopAt = new Map<number, number>()
   readonly #starts = new Map<string, number>()
   /** What is being started and not there yet. */
-  readonly #starting = new Set<Pick<ProcessEntry, 'kind' | 'id' | 'incarnation'>>()
+  readonly #starting = new Set<Pick<ProcessEntry, 'kind' | 'id' | 'incarnation' | 'cpus'>>()
   #scanAt = 0
   #sweepAt = 0
 
@@ -163,11 +166,13 @@ export class LocalLauncher implements Launcher {
   }
 
   #start(member: MemberConfig, incarnation: number): void {
-    const { folder, launcher } = this.#options
+    const { folder, launcher, cpus: all = [] } = this.#options
     const { id, kind, name } = member
+    const taken = [...this.#known.values(), ...this.#starting].map(({ cpus }) => cpus)
+    const cpus = all.length === 0 ? {} : { cpus: cpusOfNode(all, taken) }
     const file = folder.nodeFile(id)
-    folder.write(file, `${JSON.stringify(member)}\n`)
-    const begun = { kind, id, name, incarnation, startedAt: Date.now() }
+    folder.write(file, `${JSON.stringify({ ...member, ...cpus })}\n`)
+    const begun = { kind, id, name, incarnation, startedAt: Date.now(), ...cpus }
     this.#starts.set(name, this.startsOf(name) + 1)
     this.#starting.add(begun)
     launcher.launch(kind, file, folder.nodeLog(id)).then((launched) => {

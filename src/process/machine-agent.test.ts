@@ -28,12 +28,13 @@ writeFileSync(join(root, 'short.txt'), 'short\n')
 
 /** Processes that do nothing until they are ended. */
 const sleepers: NodeLauncher = {
+  name: 'process',
   launch() {
     const child = spawn('sleep', ['60'], { stdio: 'ignore' })
-    return {
-      pid: child.pid ?? 0, kill: (signal) => { child.kill(signal) },
+    return Promise.resolve({
+      pid: child.pid ?? 0, kill: (signal: NodeJS.Signals) => { child.kill(signal) },
       ended: new Promise<NodeEnd>((resolve) => { child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: '' }) }) }),
-    }
+    })
   },
 }
 

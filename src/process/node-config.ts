@@ -21,6 +21,9 @@ import { limitsSchema } from './run-config-schema.ts'
 /** Ids of runtimes begin here; those below are switches'. */
 export const FIRST_RUNTIME_ID = 11
 
+/** Cores have numbers below this. */
+export const CPU_LIMIT = 1024
+
 const id = z.int().min(1).max(NODE_ID_MAX)
 const incarnation = z.int().min(1).max(INCARNATION_LIMIT - 1)
 
@@ -42,6 +45,7 @@ const nodeFields = {
     machine: z.int().min(0).describe('Number of this machine'),
     machines: z.int().min(1).describe('How many there are'),
   }).optional().describe('Of a cluster on several machines'),
+  cpus: z.array(z.int().min(0).max(CPU_LIMIT - 1)).min(1).optional().describe('Numbers of the cores that the process may use'),
 }
 
 export const nodeConfigSchema = z.discriminatedUnion('kind', [

@@ -25,6 +25,7 @@ import { areGone, END_MS, endProcesses, KILL_MS } from './end-processes.ts'
 import { EventLog } from './event-log.ts'
 import { callOnce, LineRpcServer, type LineRpcClient } from './line-rpc.ts'
 import { openMachine } from './machine-connection.ts'
+import { cpusOfCluster } from './node-cpus.ts'
 import { launchProcess, startError, type LaunchedProcess } from './node-launcher.ts'
 
 export interface SupervisorOptions {
@@ -84,10 +85,11 @@ async function prepare(spec: ClusterSpec, folder: ClusterFolder): Promise<boolea
   const mend = `End it first: nfactor down --name ${spec.name}`
   const token = spec.token === undefined ? undefined : readLongToken(resolve(spec.folder, spec.token), 'Write one: openssl rand -hex 32')
   if (living.length === 0) {
+    const cpus = cpusOfCluster(spec)
     const image = await prepareContainers(spec, folder)
     folder.clear()
     folder.create()
-    const identity: ClusterIdentity = { spec, ...image !== undefined && { image },
+    const identity: ClusterIdentity = { spec, cpus, ...image !== undefined && { image },
       // Two clusters may meet on one network; which ones, nobody knows beforehand.
       clusterId: 1 + new Random((Date.now() ^ (process.pid << 12)) >>> 0).below(0xfffffffe) }
     folder.write(folder.clusterFile, `${JSON.stringify(identity)}\n`)
