@@ -256,7 +256,7 @@ test('the committed JSON Schema is current', async () => {
   const schema = JSON.parse(text) as Record<string, any>
   assert.deepEqual(Object.keys(schema['properties']), ['$schema', 'chain', 'limits', 'timeouts', 'policy',
     'name', 'runtimes', 'placement', 'replication', 'scale', 'patience', 'controllers', 'etcd', 'api', 'token',
-    'machines', 'launcher', 'container', 'ingress', 'egress'])
+    'machines', 'launcher', 'container', 'cpus', 'ingress', 'egress'])
   const ofFirewall = schema['properties'].chain.items.anyOf.find((one: any) => one.properties?.nf.const === 'firewall')
   assert.ok('rules' in ofFirewall.properties.config.properties)
   assert.equal(nfactor(['schema']).stdout, text)

@@ -65,7 +65,8 @@ export class MachineAgent {
   readonly #ends: MachineEnd[] = []
   readonly #stopped = Promise.withResolvers<void>()
   #ended = 0
-  #started: ProcessEntry | undefined
+  /** Who waits for a life that is being started; null when it could not be. */
+  readonly #starting = new Map<number, (entry: ProcessEntry | null) => void>()
   #launcher: LocalLauncher
   #clusterId = 0
   #heardAt = -Infinity
@@ -223,8 +224,11 @@ export class MachineAgent {
     return new LocalLauncher({
       folder: this.#folder, launcher: this.#launch, switches: [],
       runtime: (_id, incarnation) => this.#members.get(incarnation) as RuntimeConfig,
-      onStarted: (entry) => { this.#started = entry },
-      onEnded: (entry, end) => { this.#note(entry, end) },
+      onStarted: (entry) => { this.#starting.get(entry.incarnation)?.(entry) },
+      onEnded: (entry, end) => {
+        this.#starting.get(entry.incarnation)?.(null)
+        this.#note(entry, end)
+      },
     })
   }
 
@@ -251,7 +255,7 @@ export class MachineAgent {
   }
 
   /** Starts a life of a runtime, as it would be on the controllers' machine but for the folders, which are ours. */
-  #start({ term, member, run }: RpcParams): { entry: ProcessEntry | null } {
+  async #start({ term, member, run }: RpcParams): Promise<{ entry: ProcessEntry | null }> {
     const { data, problems: [problem] } = checkAgainst(nodeConfigSchema, member)
     if (problem !== undefined) throw new CodedError(problem.code, problem.message, problem.mend)
     const config = data as RuntimeConfig
@@ -264,9 +268,14 @@ export class MachineAgent {
     folder.write(folder.runFile(chain), `${JSON.stringify(run)}\n`)
     this.#members.clear()
     this.#members.set(incarnation, { ...config, folder: folder.path, run: folder.runFile(chain), nfFolder: this.#config.nfFolder })
-    this.#started = undefined
+    const isThere = (): boolean => this.#launcher.running().some((one) => one.incarnation === incarnation)
+    const wasThere = isThere()
     this.#launcher.startRuntime(Number(term), { id, incarnation, chain })
-    return { entry: this.#started ?? null }
+    // A life that has begun before, of a term that is over, or too early after the last death.
+    if (wasThere || !isThere()) return { entry: null }
+    const { promise, resolve } = Promise.withResolvers<ProcessEntry | null>()
+    this.#starting.set(incarnation, resolve)
+    return { entry: await promise.finally(() => { this.#starting.delete(incarnation) }) }
   }
 
   /** Ends all nodes, and forgets the cluster. Returns how many had to be killed. */
