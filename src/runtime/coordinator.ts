@@ -477,11 +477,20 @@ export class Coordinator {
     else context.drop(0, 'no-slot')
   }
 
+  /** As a rule all have the same chain. */
+  #isOwnLayout(from: number, to: number): boolean {
+    const own = this.#layoutBytes
+    const { u8 } = this.#context.arena
+    if (to - from !== own.length) return false
+    for (let i = 0; i < own.length; i++) if (u8[from + i] !== own[i]) return false
+    return true
+  }
+
   #chainAnnounced(peer: number, at: number, bytes: number): void {
     const { arena, engine, anomaly } = this.#context
     let layout: unknown
     try {
-      layout = JSON.parse(new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes)))
+      layout = this.#isOwnLayout(at + AnnounceChain.bytes, at + bytes) ? engine.layout : JSON.parse(new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes)))
     } catch {
       return anomaly('malformed-message')
     }

@@ -194,7 +194,7 @@ export class Simulation {
       const { incarnation } = one
       const place: ProbePlace = (state) => {
         const node = one.node as RuntimeNode
-        const record = state - (node.engine.chain.nfs[1] as { stateOffset: number }).stateOffset
+        const record = state - node.engine.chain.nfs[1].stateOffset
         return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
       }
       one.node = createRuntimeNode({
