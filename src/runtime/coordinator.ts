@@ -358,7 +358,7 @@ export class Coordinator {
       case BufferedPacket.type: return this.#bufferedPacket(at, bytes, flow, code)
       case Go.type:
         if (code !== 0) {
-          if (!this.incoming.superseded(flow, epoch) && !this.protection.superseded(flow, epoch)) context.anomaly('late-go')
+          if (!this.incoming.superseded(flow, epoch, code === 2) && !this.protection.superseded(flow, epoch, code === 2)) context.anomaly('late-go')
           return
         }
         if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch) &&
