@@ -358,8 +358,8 @@ export class Coordinator {
       case BufferedPacket.type: return this.#bufferedPacket(at, bytes, flow, code)
       case Go.type:
         if (code !== 0) {
-          if (!this.incoming.superseded(flow, epoch, code === 2) && !this.protection.superseded(flow, epoch, code === 2)) context.anomaly('late-go')
-          return
+          const isDropped = this.incoming.superseded(flow, epoch, code === 2) || this.protection.superseded(flow, epoch, code === 2)
+          return isDropped ? undefined : context.anomaly('late-go')
         }
         if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch) &&
             !this.protection.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
@@ -477,20 +477,15 @@ export class Coordinator {
     else context.drop(0, 'no-slot')
   }
 
-  /** As a rule all have the same chain. */
-  #isOwnLayout(from: number, to: number): boolean {
-    const own = this.#layoutBytes
-    const { u8 } = this.#context.arena
-    if (to - from !== own.length) return false
-    for (let i = 0; i < own.length; i++) if (u8[from + i] !== own[i]) return false
-    return true
-  }
-
   #chainAnnounced(peer: number, at: number, bytes: number): void {
     const { arena, engine, anomaly } = this.#context
     let layout: unknown
     try {
-      layout = this.#isOwnLayout(at + AnnounceChain.bytes, at + bytes) ? engine.layout : JSON.parse(new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes)))
+      const text = arena.u8.slice(at + AnnounceChain.bytes, at + bytes)
+      const own = this.#layoutBytes
+      // As a rule all have the same chain.
+      const isOwn = text.length === own.length && own.every((byte, index) => byte === text[index])
+      layout = isOwn ? engine.layout : JSON.parse(new TextDecoder().decode(text))
     } catch {
       return anomaly('malformed-message')
     }

@@ -29,8 +29,8 @@ import type { ChainLayout } from '../flow-snapshot.ts'
 import type { Protection } from '../replication/protection.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sayDrained, sayEnded, sendFrame, sendHead, setFlow,
-  writeKeyFrom,
+  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sayDrained, sayEnded, sendFrame, sendHead,
+  setFlow, writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
 
