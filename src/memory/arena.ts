@@ -40,6 +40,8 @@ export class Arena {
   readonly bytes: number
   #next = 64
   #regions: Region[] = []
+  /** Regions that are perhaps untouched but for a part. */
+  #sparse: { readonly offset: number; readonly bytes: number; readonly touched: () => number }[] = []
 
   /**
    * @param bytes size, rounded up to whole 64 KiB pages; at most {@link ARENA_BYTES_MAX}
@@ -68,10 +70,11 @@ export class Arena {
    * Reserves a region, zeroed.
    *
    * @param alignment a power of two, 64 (a cache line) unless told
+   * @param touched how many bytes, from its beginning, may have been written: the others `reset` need not zero
    * @returns its offset
    * @throws CodedError `NF_LIMIT` when the arena has no room left
    */
-  allocate(name: string, bytes: number, alignment = 64): number {
+  allocate(name: string, bytes: number, alignment = 64, touched?: () => number): number {
     assert(bytes >= 0 && Number.isInteger(bytes), 'a region has a whole number of bytes')
     assert(alignment > 0 && (alignment & (alignment - 1)) === 0, 'an alignment is a power of two')
     const offset = Math.ceil(this.#next / alignment) * alignment
@@ -84,6 +87,7 @@ export class Arena {
     }
     this.#next = offset + bytes
     this.#regions.push({ name, offset, bytes })
+    if (touched !== undefined) this.#sparse.push({ offset, bytes, touched })
     return offset
   }
 
@@ -100,8 +104,14 @@ export class Arena {
   /** Takes every region back and zeroes what they covered. Everything that held an offset is void afterwards. */
   reset(): void {
     // PERF: V8 fills shared memory element by element, so the fewer the better.
-    this.f64.fill(0, 0, (this.#next + 7) >> 3)
+    let from = 0
+    for (const { offset, bytes, touched } of this.#sparse) {
+      this.f64.fill(0, from >> 3, (offset + touched() + 7) >> 3)
+      from = offset + bytes
+    }
+    this.f64.fill(0, from >> 3, (this.#next + 7) >> 3)
     this.#next = 64
     this.#regions = []
+    this.#sparse = []
   }
 }

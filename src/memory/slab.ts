@@ -33,7 +33,7 @@ export class Slab {
     this.blockBytes = blockBytes
     this.count = count
     this.#i32 = arena.i32
-    this.base = arena.allocate(name, count * blockBytes, alignment)
+    this.base = arena.allocate(name, count * blockBytes, alignment, () => this.#highWater * blockBytes)
     this.#bits = arena.allocate(`${name}: taken bits`, Math.ceil(count / 32) * 4) >> 2
   }
 

@@ -75,7 +75,7 @@ export const BufferedPacket = message(17, 'BufferedPacket', { hasTail: true })
 export const Drained = message(18, 'Drained')
 /**
  * From now on the new releaser may release frames of the flow to this switch, which has accepted `released` from the one before. `code` 1:
- * no, the flow lives on elsewhere at a higher epoch.
+ * no, the flow lives on elsewhere at a higher epoch; 2: no, it has ended.
  */
 export const Go = message(19, 'Go', { fields: { released: u32 } })
 export const GoReleased = fieldOf(Go, 'released')

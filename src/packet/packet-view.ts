@@ -132,7 +132,20 @@ export interface PacketCursor extends Packet {
   direction: number
 }
 
-export function createPacketView(arena: Arena): PacketCursor {
+/** View classes that may be used again. */
+const reusable = new WeakMap<Arena, new () => PacketCursor>()
+
+/** @param reusesCode see `EngineOptions.reusesCode` */
+export function createPacketView(arena: Arena, reusesCode = false): PacketCursor {
+  let Made = reusesCode ? reusable.get(arena) : undefined
+  if (Made === undefined) {
+    Made = makeClass(arena)
+    if (reusesCode) reusable.set(arena, Made)
+  }
+  return new Made()
+}
+
+function makeClass(arena: Arena): new () => PacketCursor {
   const { i32, u8, f64, view } = arena
 
   class PacketView implements PacketCursor {
@@ -377,5 +390,5 @@ export function createPacketView(arena: Arena): PacketCursor {
     }
   }
 
-  return new PacketView()
+  return PacketView
 }

@@ -361,8 +361,8 @@ export class Coordinator {
       case BufferedPacket.type: return this.#bufferedPacket(at, bytes, flow, code)
       case Go.type:
         if (code !== 0) {
-          if (!this.incoming.superseded(flow, epoch) && !this.protection.superseded(flow, epoch)) context.anomaly('late-go')
-          return
+          const isDropped = this.incoming.superseded(flow, epoch, code === 2) || this.protection.superseded(flow, epoch, code === 2)
+          return isDropped ? undefined : context.anomaly('late-go')
         }
         if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch) &&
             !this.protection.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
@@ -484,7 +484,11 @@ export class Coordinator {
     const { arena, engine, anomaly } = this.#context
     let layout: unknown
     try {
-      layout = JSON.parse(new TextDecoder().decode(arena.u8.slice(at + AnnounceChain.bytes, at + bytes)))
+      const text = arena.u8.slice(at + AnnounceChain.bytes, at + bytes)
+      const own = this.#layoutBytes
+      // As a rule all have the same chain.
+      const isOwn = text.length === own.length && own.every((byte, index) => byte === text[index])
+      layout = isOwn ? engine.layout : JSON.parse(new TextDecoder().decode(text))
     } catch {
       return anomaly('malformed-message')
     }

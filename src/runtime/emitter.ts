@@ -18,6 +18,8 @@ export interface EmitterHost {
   readonly pool: PacketPool
   /** The packet at hand. */
   readonly packet: PacketCursor
+  /** See `EngineOptions.reusesCode`. */
+  readonly reusesCode?: boolean
   /** The NF that runs. */
   nf(): number
   /** Word index of an extra descriptor of the batch, 0 when there is none left. */
@@ -38,7 +40,7 @@ export interface EngineEmitter extends Emitter {
 export function createEmitter(host: EmitterHost): EngineEmitter {
   const { pool, packet } = host
   const { i32, u8 } = host.arena
-  const made = createPacketView(host.arena)
+  const made = createPacketView(host.arena, host.reusesCode)
   let pending = 0
 
   function giveUp(): void {

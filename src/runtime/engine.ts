@@ -207,7 +207,7 @@ export function createEngine(options: EngineOptions) {
   const parser = createParser(arena, hashSeed)
   const kernel = (options.wasm ?? true) ? loadClassifyKernel(arena) : null
   const parse = parser.parse
-  const packet = createPacketView(arena)
+  const packet = createPacketView(arena, options.reusesCode)
   const extents = new ExtentPool(arena, Math.max(1, Math.floor(limits.extentBytes / 512)), 512)
   const pool = new PacketPool(arena, limits.packets, limits.largePackets)
   const descriptors = arena.allocate('batch', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
@@ -235,7 +235,7 @@ export function createEngine(options: EngineOptions) {
   }
 
   const emitter = createEmitter({
-    arena, pool, packet, takeExtra,
+    arena, pool, packet, takeExtra, reusesCode: options.reusesCode,
     nf: () => progress.nf,
     giveExtra: () => { extraCount-- },
     sent(d) {

@@ -10,6 +10,7 @@ import { FlowRecord } from '../flow/flow-record.ts'
 import type { KeyTable } from '../flow/key-table.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
+import { FlowClosed } from '../messages/closing.ts'
 import { HEAD_BYTES, MACS_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
 import { Drained } from '../messages/migration.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
@@ -185,6 +186,18 @@ export function sendHead(context: RuntimeContext, channel: MessageChannel | null
 /** In-band to every switch: the last frame of a flow that this node releases before `epoch` is ahead of this. PROTOCOL 9. */
 export function sayDrained(context: RuntimeContext, flow: number, epoch: number): void {
   for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
+}
+
+/** A switch has said that a flow that we claimed had ended: others may have taken our word for it. Its key is at a word index. */
+export function sayEnded(context: RuntimeContext, flow: number, epoch: number, key: number, macs: number): void {
+  for (const id of context.switches.idsIn(context.switches.all)) {
+    const channel = context.control(id)
+    const at = begin(context, channel, FlowClosed, flow, epoch, true)
+    if (at === 0) continue
+    context.arena.u8[at + MessageField.code] = 1
+    writeKeyFrom(context, at, key, macs)
+    ;(channel as MessageChannel).commit()
+  }
 }
 
 /** Sends a frame inside a message; false when there is no room, or so little that it is to be kept for replies. */

@@ -12,8 +12,8 @@ import type { SimNode, Simulation } from './simulation.ts'
 
 /** Steps that are open so rarely that faults wait for them. */
 const RARE_PHASES = ['handing', 'takingBack', 'takingBack', 'takingBack', 'orphaned', 'placing']
-/** How often a fault looks whether the step that it waits for is open. */
-const LOOKS_MAX = 400
+/** How long a fault waits for a step to be open. */
+const PATIENCE_US = 24_000
 /** Strikes of one kind that are looked at closely in one run; the rest is more of the same. */
 const NOTED_MAX = 400
 
@@ -70,21 +70,32 @@ export class FaultInjector {
         })
       }
       // A step so short and rare that a fault must be ready for it.
-      if (isAmbush) return this.#when('inheriting', 2000, begin, 20)
-      if (this.#huntsHeirs) return this.#when('rerouting', LOOKS_MAX, begin)
+      if (isAmbush) return this.#when('inheriting', 40_000, begin, 20)
+      if (this.#huntsHeirs) return this.#when('rerouting', PATIENCE_US, begin)
       // Every fourth seed hunts a rare step: a record is handed over to a runtime that dies.
       const isHunt = this.#simulation.options.seed % 4 === 0
-      if (isHunt) this.#when(kind === 'crash' ? 'handing' : 'takingBack', LOOKS_MAX, begin)
+      if (isHunt) this.#when(kind === 'crash' ? 'handing' : 'takingBack', PATIENCE_US, begin)
       else if (random.chance(0.4)) begin()
-      else this.#when(random.chance(0.6) ? random.pick(RARE_PHASES) : random.pick(protocolPhases), LOOKS_MAX, begin)
+      else this.#when(random.chance(0.6) ? random.pick(RARE_PHASES) : random.pick(protocolPhases), PATIENCE_US, begin)
     })
   }
 
-  /** Waits until a step is open somewhere, but not for ever. */
-  #when(phase: string, looks: number, begin: () => void, everyUs = 60): void {
-    const { queue } = this.#simulation
-    if (looks === 0 || this.#isOpen(phase)) return begin()
-    queue.after(everyUs, () => { this.#when(phase, looks - 1, begin, everyUs) })
+  /** Waits until a step is open somewhere, but not for ever. It is looked for up to `withinUs` behind a turn that leaves it open. */
+  #when(phase: string, patienceUs: number, begin: () => void, withinUs = 60): void {
+    if (this.#isOpen(phase)) return begin()
+    const { queue, random, watches } = this.#simulation
+    let isAboutToLook = false
+    const watch = ({ node }: SimNode): void => {
+      if (isAboutToLook || node === null || !(node.openSteps[phase] > 0)) return
+      isAboutToLook = true
+      queue.after(random.below(withinUs), () => {
+        isAboutToLook = false
+        if (this.#isOpen(phase)) end()
+      })
+    }
+    const end = (): void => { if (watches.delete(watch)) begin() }
+    watches.add(watch)
+    queue.after(patienceUs, end)
   }
 
   /** True while a step is open anywhere. */
@@ -206,7 +217,7 @@ export class FaultInjector {
       simulation.reconfigure(one.id, true)
       simulation.start(one)
     }
-    if (!one.isSwitch && random.chance(0.3)) this.#when('inheriting', 120, () => { this.#crashHeir(kind) })
+    if (!one.isSwitch && random.chance(0.3)) this.#when('inheriting', 7200, () => { this.#crashHeir(kind) })
     const isKnownFirst = !one.isSwitch || random.chance(0.4)
     queue.after(500 + random.below(4000), () => {
       inform()

@@ -125,15 +125,17 @@ export class Ledger {
     const flow = trailerFlow(frame, end)
     const side = trailerSide(frame, end)
     const sequence = trailerSequence(frame, end)
-    const what = `packet ${id} of flow ${flow}, side ${side}, number ${sequence}`
+    const violate = (checker: Checker, how: string): void => {
+      this.violate(checker, `packet ${id} of flow ${flow}, side ${side}, number ${sequence} ${how}`)
+    }
     if (this.#copies[id] > 0) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
     else if (this.mayRepeat && this.crashes > 0) {
       this.repeated++
       return
     }
-    else if (this.#fates[id] === Fate.refused) this.violate('verdict', `${what} was dropped by a network function and has left`)
-    else this.violate('exactly-once', `${what} ${this.#fates[id] === Fate.lost ? 'was lost and has left' : 'has left twice'}`)
+    else if (this.#fates[id] === Fate.refused) violate('verdict', 'was dropped by a network function and has left')
+    else violate('exactly-once', this.#fates[id] === Fate.lost ? 'was lost and has left' : 'has left twice')
     this.#settle(id, Fate.left)
     if (this.#commits) {
       const life = this.#processedBy[id]
@@ -144,7 +146,7 @@ export class Ledger {
     const key = flow * 2 + side
     const last = this.#lastLeft.get(key) ?? 0
     // An ICMP error is a flow of its own while the flow that it is about is not known.
-    if (sequence <= last && this.isOrdered && flow < ERROR_FLOWS) this.violate('order', `${what} has left behind number ${last}`)
+    if (sequence <= last && this.isOrdered && flow < ERROR_FLOWS) violate('order', `has left behind number ${last}`)
     this.#lastLeft.set(key, Math.max(last, sequence))
   }
 
@@ -214,9 +216,11 @@ export class Ledger {
   /** A network function has processed a packet. */
   processed(flow: number, side: number, sequence: number, packet: ProcessedPacket): void {
     const { flowId, incarnation, epoch, count, before, runtime, id } = packet
-    const where = `flow ${flow} (id ${flowId}) at runtime ${runtime}.${incarnation}, epoch ${epoch}`
+    const violate = (checker: Checker, how: string): void => {
+      this.violate(checker, `flow ${flow} (id ${flowId}) at runtime ${runtime}.${incarnation}, epoch ${epoch}${how}`)
+    }
     const newest = this.#newest.get(flow) ?? 0
-    if (flowId < newest) this.violate('one-owner', `${where} processes a packet although it lives as id ${newest}`)
+    if (flowId < newest) violate('one-owner', ` processes a packet although it lives as id ${newest}`)
     else this.#newest.set(flow, flowId)
     let life = this.#lives.get(flowId)
     if (life === undefined) {
@@ -224,12 +228,12 @@ export class Ledger {
       this.#lives.set(flowId, life)
     }
     if (epoch < life.epoch || (epoch === life.epoch && incarnation !== life.owner)) {
-      this.violate('one-owner', `${where} processes a packet after runtime ${life.owner} did at epoch ${life.epoch}`)
+      violate('one-owner', ` processes a packet after runtime ${life.owner} did at epoch ${life.epoch}`)
     }
-    if (life.flow !== flow) this.violate('alias', `${where} processes a packet although it is flow ${life.flow}`)
+    if (life.flow !== flow) violate('alias', ` processes a packet although it is flow ${life.flow}`)
     if (this.#commits) {
       const left = this.#leftAs.get(flowId) ?? 0
-      if (count <= left) this.violate('commit', `${where}: its state has seen ${count} packets, what has left had seen ${left}`)
+      if (count <= left) violate('commit', `: its state has seen ${count} packets, what has left had seen ${left}`)
       this.#processedBy[id] = flowId
       this.#processedAs[id] = count
       this.#processedSince[id] = this.#beginnings.get(flowId) ?? 0
@@ -240,13 +244,13 @@ export class Ledger {
     if (count !== life.processed) {
       // After a crash an older state may go on.
       if (life.crashes === this.crashes) {
-        this.violate('state', `${where}: its state has seen ${count} packets, ${life.processed} were processed`)
+        violate('state', `: its state has seen ${count} packets, ${life.processed} were processed`)
       }
       life.processed = count
     }
     life.crashes = this.crashes
     if (sequence <= before && this.isOrdered) {
-      this.violate('state', `${where}: number ${sequence} of side ${side} comes behind number ${before}`)
+      violate('state', `: number ${sequence} of side ${side} comes behind number ${before}`)
     }
   }
 

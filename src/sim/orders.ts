@@ -23,13 +23,19 @@ export class Orders {
   }
 
   /** Removes a runtime, rather an idle one, at a moment when a home is about to place a flow. */
-  #removeWhilePlaced(looks = 400): void {
-    const { nodes, queue, random } = this.#simulation
-    const isAsked = nodes.some(({ isSwitch, node }) => isSwitch && (node?.openSteps.asking ?? 0) > 0)
-    if (looks > 0 && !isAsked) return queue.after(10, () => { this.#removeWhilePlaced(looks - 1) })
-    const runtimes = this.#simulation.liveRuntimes()
-    const idle = runtimes.filter(({ node }) => node?.flows().next().done === true)
-    this.#drain(random.pick(idle.length > 0 ? idle : runtimes), true)
+  #removeWhilePlaced(): void {
+    const { queue, random, watches } = this.#simulation
+    const remove = (): void => {
+      if (!watches.delete(watch)) return
+      const runtimes = this.#simulation.liveRuntimes()
+      const idle = runtimes.filter(({ node }) => node?.flows().next().done === true)
+      this.#drain(random.pick(idle.length > 0 ? idle : runtimes), true)
+    }
+    const watch = ({ isSwitch, node }: SimNode): void => {
+      if (isSwitch && node !== null && node.openSteps.asking > 0) queue.after(random.below(10), remove)
+    }
+    watches.add(watch)
+    queue.after(4000, remove)
   }
 
   stop(): void {
@@ -77,31 +83,46 @@ export class Orders {
   #drain(one: SimNode | undefined, isRemoved: boolean): void {
     if (one === undefined) return
     const node = one.node as RuntimeNode
-    const { queue, random } = this.#simulation
-    const everyUs = isRemoved ? random.pick([5, 20, 1000]) : 1000
+    const { queue, random, watches } = this.#simulation
+    const withinUs = random.pick([5, 20])
     const end = queue.now + 20_000
     node.setDraining(true, queue.now + one.skewUs)
     this.#listDraining(one, true)
     let nextOrder = queue.now + 1000
+    let isOver = false
+    const stopLooking = (): void => {
+      isOver = true
+      watches.delete(watch)
+    }
     const look = (): void => {
-      if (one.node !== node) return
+      if (isOver) return
+      if (one.node !== node) return stopLooking()
       if (node.isEmpty && !one.isPaused) {
         this.#checkEmpty(one)
-        if (isRemoved) return this.#retire(one, node)
+        if (isRemoved) {
+          stopLooking()
+          return this.#retire(one, node)
+        }
       } else if (queue.now >= nextOrder) {
         nextOrder = queue.now + 1000
         const target = random.pick(this.#simulation.liveRuntimes())
         if (target !== undefined && target !== one) node.setMigrationTarget(target.id, 1000)
       }
       if (node.isEmpty || queue.now > end) {
+        stopLooking()
         node.setDraining(false, queue.now + one.skewUs)
         this.#listDraining(one, false)
         this.#simulation.wake(one)
-      } else {
-        queue.after(everyUs, look)
       }
     }
-    queue.after(everyUs, look)
+    // Now and then, to order moves; at once behind the turn in which it has become empty, if that is its end.
+    const lookOften = (): void => {
+      look()
+      if (!isOver) queue.after(1000, lookOften)
+    }
+    const watch = (turned: SimNode): void => { if (turned === one && node.isEmpty) queue.after(random.below(withinUs), look) }
+    if (isRemoved && random.chance(2 / 3)) watches.add(watch)
+    queue.after(1000, lookOften)
     this.#simulation.wake(one)
   }
 

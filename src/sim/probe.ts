@@ -31,10 +31,12 @@ export interface ProbeOptions {
   readonly reconsiderOneIn: number
 }
 
+const flowState = struct({ count: u32, client: u32, server: u32, held: u32 })
+
 export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: ProbeOptions): AnyNfDefinition {
   return defineNf({
     name: 'probe', version: 1,
-    flowState: struct({ count: u32, client: u32, server: u32, held: u32 }),
+    flowState,
     dropReasons: { unwanted: 'dropped to see that it does not leave' },
     create: (_config, context) => {
       const { u8 } = context.arena
@@ -60,7 +62,8 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
             else state.server = sequence
           }
           state.count++
-          ledger.processed(flow % ERROR_FLOWS, side, sequence, { ...place(state.o), id, count: state.count, before })
+          const { runtime, incarnation, flowId, epoch } = place(state.o)
+          ledger.processed(flow % ERROR_FLOWS, side, sequence, { id, runtime, incarnation, flowId, epoch, count: state.count, before })
           if (reconsiderOneIn > 0 && state.count % reconsiderOneIn === 0) context.reconsider()
           if (state.held > 0) {
             context.held.release()
@@ -82,6 +85,8 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
           state.held = 0
         },
         migrationTarget(cluster) {
+          // Each change of the cluster asks every flow. If all went elsewhere each time, most moves would be of flows without packets meanwhile.
+          if ((context.random() >>> 0) % 3 !== 0) return null
           const others = cluster.runtimes.filter(({ id }) => id !== cluster.self)
           return others[(context.random() >>> 0) % Math.max(1, others.length)]?.id ?? null
         },

@@ -116,6 +116,8 @@ export class Simulation {
   readonly #arenaBytes: number
   /** How long a node takes at most to come to what there is for it: the longer, the more comes together. */
   readonly #turnUs: number
+  /** Called behind each turn, by those who wait for what only a turn brings about. */
+  readonly watches = new Set<(one: SimNode) => void>()
   /** Frames too short for a flow's record now and then, so that it travels in pieces. */
   readonly #sessions: typeof SESSIONS
   readonly #used: Arena[] = []
@@ -130,7 +132,7 @@ export class Simulation {
       packets = 16, replication = 'none' } = options
     this.options = { seed, runtimes, flows, faults, policy, packets, replication }
     this.random = random
-    this.#turnUs = 6
+    this.#turnUs = random.pick([6, 40, 160])
     this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
     this.trace = new SimTrace(options.follow ?? 0)
     this.#arenaBytes = 2 ** Math.ceil(Math.log2(3 * 2 ** 20 + flows * 2500 + runtimes * 65_536))
@@ -192,7 +194,7 @@ export class Simulation {
       const { incarnation } = one
       const place: ProbePlace = (state) => {
         const node = one.node as RuntimeNode
-        const record = state - (node.engine.chain.nfs[1] as { stateOffset: number }).stateOffset
+        const record = state - node.engine.chain.nfs[1].stateOffset
         return { runtime: one.id, incarnation, flowId: node.flowOf(record), epoch: node.epochOf(record) }
       }
       one.node = createRuntimeNode({
@@ -203,7 +205,7 @@ export class Simulation {
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
           fragment: 0.05 },
         runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 160, bufferedPerFlow: 64, closings: 64, movesOut: 64 },
-        runtimeTimes: { moveTimeoutUs: 4000, residenceUs: 500, openingTimeoutUs: 20_000, workloadUs: 20_000 },
+        runtimeTimes: { moveTimeoutUs: 4000, residenceUs: 500, openingTimeoutUs: 20_000, workloadUs: 40_000 },
         ports: { control: one.control, links },
       })
     }
@@ -237,7 +239,7 @@ export class Simulation {
 
   /** Something has come for a node. */
   wake(one: SimNode): void {
-    this.plan(one, this.queue.now + 1 + this.random.below(6) + one.slowUs)
+    this.plan(one, this.queue.now + 1 + this.random.below(this.#turnUs) + one.slowUs)
   }
 
   #turn(one: SimNode): void {
@@ -258,6 +260,7 @@ export class Simulation {
     }
     const due = isMore ? now + 1 + one.slowUs : Math.max(now + 1 + one.slowUs, node.nextDue() - one.skewUs)
     if (due < Infinity) this.plan(one, due)
+    if (this.watches.size > 0) for (const watch of this.watches) watch(one)
   }
 
   /** A node has died of what it did. */

@@ -12,11 +12,13 @@ import { hasTrailer, isTranslated, trailerFlow, trailerId, trailerSide } from '.
 export const FIRST_TRANSLATED_PORT = 62_000
 const ATTEMPTS_MAX = 8
 
+const flowState = struct({ original: u16, port: u16, attempts: u8, granted: bool })
+
 /** `ports`: how many there are to choose from. */
 export function translating(ledger: Ledger, ports: number): AnyNfDefinition {
   return defineNf({
     name: 'translating', version: 1,
-    flowState: struct({ original: u16, port: u16, attempts: u8, granted: bool }),
+    flowState,
     dropReasons: { stray: 'came back to a port that is no flow\'s', noPort: 'no port to be had' },
     create: (_config, context) => {
       const { u8: bytes } = context.arena

@@ -41,6 +41,9 @@ interface Flow {
 
 /** Packets of a run that are poison, at most. */
 const POISON_MAX = 32
+/** Where the flags of TCP are in a template. */
+const TCP_FLAGS = 14 + 20 + 13
+const TCP_FLAGS_IPV6 = 14 + 40 + 13
 const PAYLOAD = '-'.repeat(TRAILER_BYTES + 8)
 
 /** What flows send, by their number and kind: built once for all seeds. Copied before anything is written. */
@@ -189,7 +192,7 @@ export class Workload {
 
   #packet(flow: Flow, side: 0 | 1, send: (sent: Sent) => void, flags = -1): void {
     const frame = (flow.templates[side] as Uint8Array).slice()
-    if (flags >= 0) frame[layersOf(frame).transport + 13] = flags
+    if (flags >= 0) frame[flow.isIpv6 ? TCP_FLAGS_IPV6 : TCP_FLAGS] = flags
     send(this.#stamp(flow, side, frame))
   }
 

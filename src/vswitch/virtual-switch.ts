@@ -532,8 +532,8 @@ export class VirtualSwitch {
         this.#answerReroute(sender, sender, flow, epoch)
         this.#releasing.goWithout(owner, incarnation, flow, epoch)
       } else if (arena.u8[at + MessageField.code] !== 0) {
-        // Who takes it over from the dead comes too late: it lives on elsewhere.
-        sendHead(context, context.control(owner), Go, flow, epoch, 0, 1)
+        // Who takes it over from the dead comes too late: it lives on elsewhere, or has ended.
+        sendHead(context, context.control(owner), Go, flow, epoch, 0, hasEnded ? 2 : 1)
       }
       return
     }

@@ -29,8 +29,8 @@ import type { ChainLayout } from '../flow-snapshot.ts'
 import type { Protection } from '../replication/protection.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sayDrained, sendFrame, sendHead, setFlow,
-  writeKeyFrom,
+  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sayDrained, sayEnded, sendFrame, sendHead,
+  setFlow, writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
 
@@ -486,10 +486,11 @@ export class IncomingMoves {
     this.#inherit(move)
   }
 
-  /** A switch knows better: a flow that we would inherit lives on elsewhere. */
-  superseded(flow: number, epoch: number): boolean {
+  /** A switch knows better: a flow that we would inherit lives on elsewhere, or has ended. */
+  superseded(flow: number, epoch: number, hasEnded: boolean): boolean {
     const move = this.moves.get(flow)
     if (move?.state !== 'inheriting' || move.epoch !== epoch) return false
+    if (hasEnded) sayEnded(this.#context, flow, epoch, move.block >> 2, move.block + AbsentBlock.macs)
     this.#forget(move, 'source-fenced')
     return true
   }

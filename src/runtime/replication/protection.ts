@@ -22,7 +22,8 @@ import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import {
-  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sendHead, setFlow, writeKey, type RuntimeContext,
+  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sayEnded, sendHead, setFlow, writeKey,
+  type RuntimeContext,
 } from '../runtime-context.ts'
 import { createGuard, Steps, type Guard } from './steps.ts'
 import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
@@ -377,7 +378,7 @@ export class Protection {
   }
 
   /** A switch knows better: a flow whose owner has died lives on elsewhere. */
-  superseded(flow: number, epoch: number): boolean {
+  superseded(flow: number, epoch: number, hasEnded: boolean): boolean {
     const securing = this.securing.get(flow)
     if (securing === undefined || !securing.isPromotion || securing.epoch !== epoch) return false
     const context = this.#context
@@ -390,7 +391,9 @@ export class Protection {
         context.drop(slot, 'source-fenced')
       }
     }
-    context.engine.removeFlow(securing.record)
+    const { record } = securing
+    if (hasEnded) sayEnded(context, flow, epoch, record >> 2, companionOf(context, record))
+    context.engine.removeFlow(record)
     if (securing.replica !== 0) sendHead(context, context.control(securing.replica), ForgetFlow, flow, 0)
     return true
   }
