@@ -25,6 +25,8 @@ export interface ListedFlow {
   /** Of flows that live here. */
   readonly packets?: number
   readonly bytes?: number
+  /** With replication: the runtime that keeps its replica, 0 for none. */
+  readonly replica?: number
   /** What each network function knows of it. */
   readonly state?: Readonly<Record<string, unknown>>
 }
@@ -65,7 +67,8 @@ export function listFlows(arena: Arena, node: RuntimeNode | SwitchNode, options:
       continue
     }
     const { packets, bytes, state } = flowLine(node.engine, record, 'finished')
-    flows.push({ flow, epoch, phase, owner, ...names, packets, bytes, ...options.isStateWanted && { state } })
+    flows.push({ flow, epoch, phase, owner, ...names, packets, bytes, ...node.replicates && { replica: node.replicaOf(flow) },
+      ...options.isStateWanted && { state } })
   }
   return { total, flows }
 }
