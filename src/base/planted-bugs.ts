@@ -38,6 +38,15 @@ export const plantedBugs = {
   'poison-reruns': 'a flow of which a packet has killed a runtime goes on at its replica as if nothing had been (22)',
   'published-refused': 'a switch refuses what a runtime had published before it was fenced (18)',
   'bare-after-move': 'a flow that has moved gets no replica (11)',
+  'bare-after-recovery': 'a flow whose owner has died gets no other replica',
+  'guarded-stays': 'a flow with a replica does not move (11)',
+  'refusal-unanswered': 'a target that takes no flow does not say so',
+  'replaced-unmarked': 'a replica that lives is replaced without hearing so first (15)',
+  'retired-early': 'a replica is retired before the new one has said that it has the flow (15)',
+  'full-queue-loses': 'outputs for which a session to a replica has no room are lost without a count (16)',
+  'async-once': 'in async the record goes to the replica once, and never again (17)',
+  'applied-early': 'a runtime says that it has done with the dead while replicas of theirs are still to be promoted (18)',
+  'promoted-low': 'a promoted replica takes an epoch that its owner may have gone beyond (19)',
 } as const
 
 export type PlantedBug = keyof typeof plantedBugs

@@ -64,6 +64,8 @@ function statusLines(status: ClusterStatus): string[] {
   const right = { align: 'right' } as const
   const drops = status.nodes.flatMap(({ name, status: own }) => Object.entries(own?.dropReasons ?? {}).map(([reason, count]) =>
     `  ${name}: ${countText(count)} dropped, ${reason}`))
+  const bare = status.nodes.flatMap(({ name, status: own }) => ((own?.replication?.unprotected ?? 0) === 0 ? [] :
+    [`  ${name}: ${countOf(own?.replication?.unprotected ?? 0, 'flow')} without a replica`]))
   const ways = status.nodes.flatMap(({ name, status: own }) => (own?.external?.how === undefined ? [] :
     [`  ${name}: ${own.external.how} (${own.external.name})`]))
   const ports = status.nodes.flatMap(({ name, status: own }) => portLosses.flatMap(([key, text]) => {
@@ -73,7 +75,7 @@ function statusLines(status: ClusterStatus): string[] {
   return [`cluster ${status.name}, ${status.isReady ? 'ready' : 'not ready'}, up ${status.uptimeSeconds} s, ` +
     `configuration ${status.configVersion}, chain ${status.chain.join(', ')}`,
   ...tableLines([head, ...rows], [{}, ...hasMachines ? [{}] : [], {}, right, right, right, right, right, right, right, right, right]),
-  ...lost, ...ways, ...drops, ...ports]
+  ...lost, ...ways, ...bare, ...drops, ...ports]
 }
 
 export async function flowsCommand(filter: readonly string[],

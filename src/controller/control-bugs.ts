@@ -4,15 +4,16 @@
  */
 
 export const controlBugs = {
-  'term-ignored': 'a node takes commands of a lower term',
-  'older-config': 'a node takes an older configuration',
+  'term-ignored': 'a node takes commands of a lower term (18)',
+  'older-config': 'a node takes an older configuration (18)',
   'unconditional': 'transactions are carried out whatever has been written since',
   'elected-twice': 'a controller stands for election while another leads',
-  'version-reused': 'fencing does not raise the version of the configuration',
-  'incarnation-reused': 'a start does not use up its incarnation',
-  'removed-full': 'a draining runtime is removed before it is empty',
+  'version-reused': 'fencing does not raise the version of the configuration (18)',
+  'incarnation-reused': 'a start does not use up its incarnation (18)',
+  'removed-full': 'a draining runtime is removed before it is empty (24)',
   'orphans': 'processes that nobody knows are not stopped',
-  'not-recovered': 'replicas of the dead are never promoted',
+  'not-recovered': 'replicas of the dead are never promoted (18)',
+  'block-reused': 'the block of a dead life is leased again while flows have something in it (23)',
 } as const
 
 export type ControlBug = keyof typeof controlBugs

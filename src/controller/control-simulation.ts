@@ -87,6 +87,7 @@ export class ControlSimulation {
   #version = 0
   #decision = 0
   #starting = new Set<number>()
+  readonly #leftBlocks = new Set<string>()
 
   constructor(seed: number, limits: ControllerLimits = quickLimits, controllers = 3, desired = 2, isAutomatic = true) {
     this.random = new Random(seed)
@@ -191,7 +192,29 @@ export class ControlSimulation {
     if (!one.isAlive) return
     one.isAlive = false
     if (isTold) this.tell(one, (controller) => { controller.ended(one.id, one.incarnation) })
-    if (one instanceof ModelRuntime) this.nodes.delete(`runtime ${one.incarnation}`)
+    if (!(one instanceof ModelRuntime)) return
+    this.nodes.delete(`runtime ${one.incarnation}`)
+    this.leaveBlocks(one)
+  }
+
+  /** The flows of a runtime that is gone have something in blocks: whoever recovers flows next has those. */
+  leaveBlocks(one: ModelRuntime): void {
+    for (const key of one.blocksInUse) this.#leftBlocks.add(key)
+  }
+
+  takeBlocks(): readonly string[] {
+    const taken = [...this.#leftBlocks]
+    this.#leftBlocks.clear()
+    return taken
+  }
+
+  /** A runtime gets a block: no other that is in the configuration may have flows with something in it. */
+  checkBlock(one: ModelRuntime, key: string): void {
+    this.#leftBlocks.delete(key)
+    const there = new Set((this.document('cluster') as ClusterDocument).config.runtimes.map(({ incarnation }) => incarnation))
+    if (!there.has(one.incarnation)) return
+    const other = this.runtimes().find((other) => other !== one && there.has(other.incarnation) && other.blocksInUse.includes(key))
+    if (other !== undefined) this.violate(`life ${one.incarnation} gets block ${key}, which flows of life ${other.incarnation} use`)
   }
 
   isCut(a: string | number, b: string | number): boolean {

@@ -13,6 +13,8 @@ const STEP_US = 20_000
 const FLOWS_PER_RUNTIME = 1000
 /** How long a flow lives, on average, µs. */
 const FLOW_US = 20e6
+/** How long flows that are recovered have something in the blocks of the dead. */
+const BLOCK_USE_US = 8e6
 /** Flows that leave a runtime in one step. */
 const MOVES_PER_STEP = 100
 
@@ -152,6 +154,8 @@ export class ModelRuntime extends ModelNode {
   #wasConfigured = false
   #emptySince: TimeUs = Infinity
   readonly #blocks = new Set<string>()
+  /** Blocks of the dead in which flows that have been recovered here have something, and how long. */
+  readonly #inherited = new Map<string, TimeUs>()
 
   constructor(world: ControlSimulation, id: number, incarnation: number, chain: number) {
     super(world, id, incarnation)
@@ -167,6 +171,11 @@ export class ModelRuntime extends ModelNode {
     return this.#blocks
   }
 
+  /** Blocks in which its flows have something. */
+  get blocksInUse(): string[] {
+    return [...this.#blocks, ...[...this.#inherited].filter(([, until]) => this.world.now < until).map(([key]) => key)]
+  }
+
   get #isDraining(): boolean {
     return this.config?.runtimes.some(({ incarnation, isDraining }) => incarnation === this.incarnation && isDraining) ?? false
   }
@@ -176,15 +185,21 @@ export class ModelRuntime extends ModelNode {
       case 'configure':
         if (this.isConfigured) this.#wasConfigured = true
         // Fenced: it drops everything, and waits for its end.
-        else if (this.#wasConfigured) this.flows = 0
+        else if (this.#wasConfigured) {
+          this.flows = 0
+          this.world.leaveBlocks(this)
+          this.#inherited.clear()
+        }
         break
       case 'recover':
         this.#recovered = Math.max(this.#recovered, command.generation)
+        for (const key of this.world.takeBlocks()) this.#inherited.set(key, this.world.now + BLOCK_USE_US)
         break
       case 'move':
         this.#order = { number: command.order, open: Math.min(command.flows, this.flows), moved: 0, refused: 0, target: command.target }
         break
       case 'grant-block':
+        this.world.checkBlock(this, `${command.pool}/${command.block}`)
         this.#blocks.add(`${command.pool}/${command.block}`)
         break
     }
@@ -228,7 +243,7 @@ export class ModelRuntime extends ModelNode {
       busyPerMille: Math.round(Math.min(1, load) * 1000), flows, packetsPerSecond: 1e6 * Math.min(1, load),
       dropsPerSecond: 1e6 * Math.max(0, load - 1), queueDepth: 0, nfErrorsPerSecond: this.nfErrors,
       replicasVersion: this.memory.replicasVersion, recovered: this.#recovered, order: { number, open, moved, refused },
-      isEmpty: world.now - this.#emptySince > 100_000, blocksInUse: [...this.#blocks],
+      isEmpty: world.now - this.#emptySince > 100_000, blocksInUse: this.blocksInUse,
       blocksWanted: this.#blocks.size < 2 ? [{ pool: 'ports', held: this.#blocks.size }] : [],
     } as const
     world.tell(this, (controller, now) => { controller.receive(report, now) })

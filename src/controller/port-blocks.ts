@@ -11,6 +11,7 @@
 
 import type { TimeUs } from '../base/clock.ts'
 import type { ClusterView } from './cluster-view.ts'
+import { plantedInControl } from './control-bugs.ts'
 
 const UNUSED_US = 10e6
 
@@ -37,7 +38,10 @@ export function leaseBlocks(
   for (const [key, { incarnation }] of blocks) {
     if (!living.has(incarnation) && hasAllReports && !inUse.has(key)) unused.set(key, memory.get(key) ?? now)
   }
-  const isFree = (key: string): boolean => !blocks.has(key) || now - (unused.get(key) ?? now) >= UNUSED_US
+  const isFree = (key: string): boolean => {
+    if (plantedInControl['block-reused']) return !living.has(blocks.get(key)?.incarnation ?? 0)
+    return !blocks.has(key) || now - (unused.get(key) ?? now) >= UNUSED_US
+  }
   for (const { incarnation, report } of runtimes) {
     for (const { pool, held } of report?.blocksWanted ?? []) {
       if (blocksOf(view, pool, incarnation).length > held) continue

@@ -482,13 +482,20 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     /** Counts of moves out, in and of closings. */
     replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
     /** A flow of another runtime as its replica here has it, or null. */
-    replicaOf: (flow: number) => (coordinator as Coordinator).replicas.kept(flow),
+    keptReplica: (flow: number) => (coordinator as Coordinator).replicas.kept(flow),
+    replicates,
+    /** Flows here that no replica covers now. */
+    get unprotected() { return (coordinator as Coordinator).protection.unprotected },
     /** Flows of other runtimes whose replicas are here. */
     get replicas() { return (coordinator as Coordinator).replicas.size },
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },
     /** Epoch of the flow at a record: for checkers. */
     epochOf: (record: number) => epochOf(context, record),
     flowOf: (record: number) => flowOf(context, record),
+    /** Runtimes that may keep replicas of flows here; the one that keeps a flow's, 0 for none; whether a replica of a flow is kept here. */
+    get keepers() { return (coordinator as Coordinator).keepers },
+    replicaOf: (flow: number) => (coordinator as Coordinator).protection.replicaOf(flow),
+    keepsReplica: (flow: number) => (coordinator as Coordinator).replicas.has(flow),
     isPaused: (record: number) => (u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0,
   } as const
   return node satisfies ClusterNode

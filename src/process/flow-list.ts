@@ -27,6 +27,8 @@ export interface ListedFlow {
   /** Of flows that live here. */
   readonly packets?: number
   readonly bytes?: number
+  /** With replication: the runtime that keeps its replica, 0 for none. */
+  readonly replica?: number
   /** What each network function knows of it. */
   readonly state?: Readonly<Record<string, unknown>>
 }
@@ -76,7 +78,8 @@ export function listFlows(arena: Arena, node: RuntimeNode | SwitchNode, options:
       continue
     }
     const { packets, bytes, state } = flowLine(node.engine, record, 'finished')
-    flows.push({ flow, epoch, phase, owner, ...names, packets, bytes, ...options.isStateWanted && { state } })
+    flows.push({ flow, epoch, phase, owner, ...names, packets, bytes, ...node.replicates && { replica: node.replicaOf(flow) },
+      ...options.isStateWanted && { state } })
   }
   return { total, flows }
 }
@@ -86,13 +89,13 @@ export function listFlows(arena: Arena, node: RuntimeNode | SwitchNode, options:
  *
  * @throws CodedError `NF_LIMIT` when there is not one free record to read them in
  */
-export function listReplicas({ engine, replicaOf }: RuntimeNode, flows: readonly number[]): ListedReplica[] {
+export function listReplicas({ engine, keptReplica }: RuntimeNode, flows: readonly number[]): ListedReplica[] {
   const { slab, layoutHash } = engine
   const block = slab.take()
   if (block === 0) throw new CodedError('NF_LIMIT', 'a runtime that is full of flows has no room to read a replica in', 'Raise limits.flows')
   try {
     return flows.flatMap((flow) => {
-      const kept = replicaOf(flow)
+      const kept = keptReplica(flow)
       if (kept === null) return []
       return readSnapshot(engine, layoutHash, kept.snapshot, block, (record) => {
         const { packets, bytes, state } = flowLine(engine, record, 'finished')

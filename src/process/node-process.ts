@@ -474,7 +474,7 @@ export class NodeProcess {
       },
       ...this.#runtime !== undefined && {
         moves: structuredClone(this.#runtime.moves) as unknown as Record<string, unknown>,
-        replication: { held: this.#runtime.replicas, ...structuredClone(this.#runtime.replication) },
+        replication: { held: this.#runtime.replicas, unprotected: this.#runtime.unprotected, ...structuredClone(this.#runtime.replication) },
       },
     }
   }

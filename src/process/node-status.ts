@@ -58,6 +58,6 @@ export interface NodeStatus {
   /** What a generator or sink has counted. */
   readonly traffic?: Readonly<Record<string, unknown>>
   readonly moves?: Readonly<Record<string, unknown>>
-  /** Replicas of other runtimes' flows that are here, and what has happened to them and to own ones. */
-  readonly replication?: Readonly<Record<string, unknown>>
+  /** Replicas of other runtimes' flows that are here, own flows that none covers now, and what has happened to both. */
+  readonly replication?: Readonly<Record<string, unknown>> & { readonly unprotected: number }
 }

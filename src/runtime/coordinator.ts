@@ -176,6 +176,11 @@ export class Coordinator {
 
   // -- Replication ---------------------------------------------------------------------------------------------------
 
+  /** Runtimes that may keep replicas of flows here. */
+  get keepers(): readonly number[] {
+    return this.#keepers
+  }
+
   /** Looks anew which runtimes have the same chain and may keep a replica. */
   #findKeepers(): void {
     const { engine } = this.#context
@@ -212,7 +217,7 @@ export class Coordinator {
     const { arena, engine } = context
     const record = engine.importFlow(new Uint8Array(replica.words.buffer, 0, replica.snapshotBytes), context.now)
     // Above whatever its owner may have told the switches since its last word to us.
-    setFlow(context, record, replica.flow, replica.epoch + PROMOTION_EPOCHS)
+    setFlow(context, record, replica.flow, replica.epoch + (planted['promoted-low'] ? 0 : PROMOTION_EPOCHS))
     const companion = companionOf(context, record)
     arena.u8.fill(0, companion, companion + COMPANION_BYTES)
     arena.u8.set(replica.macs, companion)
@@ -556,7 +561,8 @@ export class Coordinator {
    */
   #sayApplied(): void {
     const context = this.#context
-    if (this.#applying === 0 || this.replicas.isRecovering || this.protection.isClaiming) return
+    const isRecovering = (this.replicas.isRecovering || this.protection.isClaiming) && !planted['applied-early']
+    if (this.#applying === 0 || isRecovering) return
     for (const id of context.switches.idsIn(this.#applying)) {
       if (this.incoming.isUntold(id)) continue
       this.#applying &= ~context.switches.bitOf(id)

@@ -1,6 +1,8 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { AssertionError } from '../base/assert.ts'
+import type { Arena } from '../memory/arena.ts'
+import { PrepareFlowReply } from '../messages/migration.ts'
 import { permittedDrops } from './fault-kinds.ts'
 import { Ledger, type Checker, type ProcessedPacket } from './ledger.ts'
 import { emptyCells, newSummary, protocolPhases } from './simulation-report.ts'
@@ -20,8 +22,8 @@ class ToyProtocol {
   #count = 0
   readonly #sequences = [0, 0]
 
-  constructor(isOrdered = true) {
-    this.ledger = new Ledger(100, isOrdered)
+  constructor(isOrdered = true, commits = false) {
+    this.ledger = new Ledger(100, isOrdered, commits)
   }
 
   packet(side: 0 | 1, flow = 5): Uint8Array {
@@ -212,6 +214,59 @@ test('anomaly: a placement policy chooses nobody', () => {
   assert.ok(sawLie(({ nodes }) => {
     Object.defineProperty(nodes[0].node, 'anomalies', { value: { 'placement-policy': 1 } })
   }).includes('anomaly'))
+})
+
+test('commit: a flow that its replica has survived begins anew', () => {
+  const begin = (lie: (toy: ToyProtocol) => void): Checker[] => {
+    const toy = new ToyProtocol(true, true)
+    toy.process()
+    toy.ledger.crashes++
+    toy.ledger.orphaned(9)
+    lie(toy)
+    toy.process({ flowId: 10, epoch: 1, count: 1, before: 0 })
+    return saw(toy)
+  }
+  assert.deepEqual(begin(() => undefined), ['commit'])
+  assert.deepEqual(begin(({ ledger }) => { ledger.ended(9) }), [], 'it had ended')
+  assert.deepEqual(begin(({ ledger }) => { ledger.crashes++ }), [], 'the replica may have died, too')
+})
+
+test('async: a flow has lost more of its state with its owner than it may', () => {
+  const toy = new ToyProtocol()
+  toy.ledger.asyncLossMax = 2
+  for (let i = 0; i < 6; i++) toy.process()
+  toy.ledger.crashes++
+  toy.ledger.orphaned(9)
+  toy.process({ epoch: 9, count: 5 })
+  assert.deepEqual(saw(toy), [], 'two packets are permitted')
+  toy.ledger.crashes++
+  toy.ledger.orphaned(9)
+  toy.process({ epoch: 18, count: 3 })
+  assert.deepEqual(saw(toy), ['async'])
+})
+
+/** What the checkers say of a cluster with replicas that lies from the start. */
+function sawReplicas(lie: (simulation: Simulation) => void): string[] {
+  const simulation = new Simulation({ seed: 5, flows: 30, faults: [], replication: 'commit' })
+  simulation.queue.at(15_000, () => { lie(simulation) })
+  return [...new Set(simulation.run().violations.map(({ checker }) => checker))]
+}
+
+test('replica: a flow has none; flows that have one do not move', () => {
+  assert.deepEqual(sawReplicas(() => undefined), [])
+  assert.deepEqual(sawReplicas(({ nodes }) => {
+    for (const { node } of nodes) if (node?.kind === 'runtime') Object.defineProperty(node, 'keepsReplica', { value: () => false })
+  }), ['replica'])
+  assert.deepEqual(sawReplicas(({ watch }) => { Object.defineProperty(watch, 'message', { value: () => undefined }) }), ['replica'])
+})
+
+test('answer: a target does not say whether it takes a flow', () => {
+  assert.deepEqual(sawReplicas(({ watch }) => {
+    const { message } = watch
+    Object.defineProperty(watch, 'message', { value: (one: SimNode, peer: number, arena: Arena, at: number) => {
+      if (arena.u8[at] !== PrepareFlowReply.type || one.id !== 11) message.call(watch, one, peer, arena, at)
+    } })
+  }), ['answer'])
 })
 
 test('poison: a flow kills a second runtime', () => {

@@ -7,7 +7,10 @@
  *     one-owner      one runtime processes a flow in an epoch; epochs and flow ids do not go back
  *     state          a flow's state has seen exactly the packets that were processed, in order, also after moves
  *     alias          a translated packet finds its flow while that lives; no tuple belongs to two flows
- *     commit         in `commit`: a flow's state has seen every packet that has left
+ *     commit         in `commit`: a flow's state has seen every packet that has left, and survives its owner
+ *     async          in `async`: a flow loses no more packets of its state with its owner than may be
+ *     replica        when all is healed, every flow has a replica again; flows with a replica move
+ *     answer         a target that is asked to take a flow says whether it does
  *     poison         a flow kills one runtime at most
  *     anomaly        nobody reports what only a bug can cause
  *     verdict        what a network function drops does not leave
@@ -21,7 +24,7 @@
 import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
 export type Checker = 'exactly-once' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
-  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit' | 'poison'
+  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit' | 'async' | 'replica' | 'answer' | 'poison'
 
 export interface Violation {
   readonly checker: Checker
@@ -42,6 +45,10 @@ interface FlowLife {
   processed: number
   /** Crashes that had happened when it was processed last. */
   crashes: number
+  /** Crashes that had happened when its owner died and left a replica; 0: that was not so. */
+  survives: number
+  /** Its network functions have been told that it has ended. */
+  hasEnded: boolean
 }
 
 export interface ProcessedPacket {
@@ -70,6 +77,8 @@ export class Ledger {
   readonly isOrdered: boolean
   /** Packets that left again although once should have been enough, where that is permitted. */
   repeated = 0
+  /** In `async`: packets of its state that a flow may lose with its owner. */
+  asyncLossMax = Infinity
   /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
   mayRepeat = false
   /** Copies of packets made by faults of links. */
@@ -208,9 +217,31 @@ export class Ledger {
   /** A flow's state is new. */
   began(flowId: number): void {
     const life = this.#lives.get(flowId)
-    if (life !== undefined) life.processed = 0
+    if (life !== undefined) {
+      this.#checkSurvival(life, flowId)
+      life.processed = 0
+      life.hasEnded = false
+    }
     this.#leftAs.delete(flowId)
     this.#beginnings.set(flowId, (this.#beginnings.get(flowId) ?? 0) + 1)
+  }
+
+  /** A flow's state is let go: it has ended. */
+  ended(flowId: number): void {
+    const life = this.#lives.get(flowId)
+    if (life !== undefined) life.hasEnded = true
+  }
+
+  /** A flow's owner has died, and a replica of it lives. */
+  orphaned(flowId: number): void {
+    const life = this.#lives.get(flowId)
+    if (life !== undefined) life.survives = this.crashes
+  }
+
+  /** A flow begins anew: in `commit` its state may be gone only if it has ended, or its replica has died, too; or it has killed its owner. */
+  #checkSurvival(life: FlowLife, flowId: number): void {
+    if (!this.#commits || life.hasEnded || life.survives !== this.crashes || this.#killed.has(life.flow)) return
+    this.violate('commit', `flow ${life.flow} begins anew although a replica of it as id ${flowId}, epoch ${life.epoch}, lived`)
   }
 
   /** A network function has processed a packet. */
@@ -222,9 +253,11 @@ export class Ledger {
     const newest = this.#newest.get(flow) ?? 0
     if (flowId < newest) violate('one-owner', ` processes a packet although it lives as id ${newest}`)
     else this.#newest.set(flow, flowId)
+    const older = flowId > newest ? this.#lives.get(newest) : undefined
+    if (older !== undefined) this.#checkSurvival(older, newest)
     let life = this.#lives.get(flowId)
     if (life === undefined) {
-      life = { flow, owner: incarnation, epoch, processed: 0, crashes: this.crashes }
+      life = { flow, owner: incarnation, epoch, processed: 0, crashes: this.crashes, survives: 0, hasEnded: false }
       this.#lives.set(flowId, life)
     }
     if (epoch < life.epoch || (epoch === life.epoch && incarnation !== life.owner)) {
@@ -246,6 +279,8 @@ export class Ledger {
       if (life.crashes === this.crashes) {
         violate('state', `: its state has seen ${count} packets, ${life.processed} were processed`)
       }
+      const lost = life.processed - count
+      if (lost > this.asyncLossMax && life.survives === this.crashes) violate('async', `: its state has lost ${lost} packets`)
       life.processed = count
     }
     life.crashes = this.crashes

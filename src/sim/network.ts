@@ -67,6 +67,10 @@ export class SimNetwork {
     return this.cut.size === 0 && Object.values(this.faults).every((chance) => chance === 0)
   }
 
+  get isFull(): boolean {
+    return this.#full
+  }
+
   set isFull(full: boolean) {
     this.#full = full
     this.#capacity = full ? LINK_CAPACITY_FULL : LINK_CAPACITY

@@ -51,15 +51,19 @@ export class Orders {
       if (runtimes.length > 1) {
         const source = random.pick(runtimes)
         const target = random.pick(simulation.config.runtimes)
-        const node = source.node as RuntimeNode
         if (random.chance(0.03)) this.#stopPlacing()
         else if (random.chance(0.08)) this.#drain(source, random.chance(0.6))
         else if (random.chance(0.03)) this.#removeWhilePlaced()
-        else node.setMigrationTarget(target.id, 1 + random.below(12))
+        else this.#move(source, target.id, 1 + random.below(12))
         simulation.wake(source)
       }
       this.#next()
     })
+  }
+
+  #move(source: SimNode, target: number, number: number): void {
+    this.#simulation.watch.ordered(source, target, number)
+    ;(source.node as RuntimeNode).setMigrationTarget(target, number)
   }
 
   /** All runtimes drain at once for a while, so that new flows have to wait. */

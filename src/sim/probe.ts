@@ -45,6 +45,9 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
           // The record's address in memory stands for the flow: its state lies in it.
           ledger.began(place(state.o).flowId)
         },
+        deallocateFlowState(state) {
+          ledger.ended(place(state.o).flowId)
+        },
         processPacket(packet, state) {
           const end = packet.frameOffset + packet.frameLength
           if (!hasTrailer(u8, end)) return Verdict.Forward

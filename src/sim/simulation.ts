@@ -24,6 +24,7 @@ import { FaultInjector } from './fault-injector.ts'
 import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
 import { Ledger, type Checker } from './ledger.ts'
 import { SimNetwork } from './network.ts'
+import { REPLICATE_EVERY, ReplicationWatch } from './replication-watch.ts'
 import { Orders } from './orders.ts'
 import { Poisoned, probe, type ProbePlace } from './probe.ts'
 import { SimPort } from './sim-port.ts'
@@ -82,6 +83,8 @@ export interface SimNode {
   readonly turn: Alarm
   /** Added to every turn's delay. */
   slowUs: number
+  /** The configuration that it knows. */
+  config: ClusterConfig | null
   /** Its clock: simulated time and this. */
   skewUs: number
 }
@@ -125,6 +128,8 @@ export class Simulation {
   /** Counts of nodes that are gone. */
   readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0 }
   readonly #dropReasons = new Set<string>()
+  readonly watch = new ReplicationWatch(this)
+  guardedOrders = 0
 
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
@@ -148,7 +153,7 @@ export class Simulation {
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       const one: SimNode = { id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
-        note: new Int32Array(IN_PROGRESS_BYTES >> 2), isPaused: false, isRetired: false, slowUs: 0, skewUs: 0,
+        note: new Int32Array(IN_PROGRESS_BYTES >> 2), isPaused: false, isRetired: false, slowUs: 0, config: null, skewUs: 0,
         turn: this.queue.alarm(() => { this.#turn(one) }) }
       this.nodes.push(one)
       this.#byId[id] = one
@@ -171,6 +176,7 @@ export class Simulation {
     one.isRetired = false
     one.control = new SimPort(arena, (frame) => this.network.control(one.id, frame))
     const { config } = this
+    one.config = config
     const { flows } = this.options
     one.links = new Map(this.nodes.filter((other) => other.isSwitch !== one.isSwitch)
       .map((other) => [other.id, new SimPort(arena, this.network.link(one.id, other.id))]))
@@ -178,6 +184,7 @@ export class Simulation {
     const seed = this.random.int32()
     const onMessage = (peer: number, inBand: boolean, at: number): void => {
       this.trace.message(this.queue.now, peer, one.id, inBand, arena, at)
+      this.watch.message(one, peer, arena, at)
     }
     const common = { arena, id: one.id, clusterId: config.clusterId, seed, config, sessions: this.#sessions, onMessage, wasm: false }
     if (one.isSwitch) {
@@ -199,7 +206,7 @@ export class Simulation {
       }
       one.node = createRuntimeNode({
         ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place), reusesCode: true,
-        replication: this.options.replication, replicateEvery: 3,
+        replication: this.options.replication, replicateEvery: REPLICATE_EVERY,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
@@ -276,8 +283,17 @@ export class Simulation {
     const { node } = one
     if (node === null) return
     this.ledger.crashes++
+    if (node.kind === 'runtime') this.#countOrphans(node)
     this.end(one, node)
     this.network.stopped(one.id)
+  }
+
+  /** What a runtime leaves that others keep replicas of goes on. */
+  #countOrphans(node: RuntimeNode): void {
+    for (const { flow } of node.flows()) {
+      const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))?.node
+      if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow)
+    }
   }
 
   /** A node is here no more. */
@@ -330,6 +346,7 @@ export class Simulation {
       if (node === null) continue
       this.queue.after(20 + this.random.below(600), () => {
         if (one.node !== node) return
+        if (published.version > (one.config?.version ?? 0)) one.config = published
         try {
           node.notifyClusterConfig(published, this.queue.now + one.skewUs)
         } catch (error) {
@@ -365,12 +382,14 @@ export class Simulation {
       (sent) => { this.#come(sent) })
     this.#orders.start()
     this.#faults.start()
+    this.watch.start()
     const faultsEnd = START_US + 60_000 + random.below(40_000)
     this.#until(faultsEnd)
     this.#faults.heal()
     this.#orders.stop()
     while (active > 0 && this.#until(queue.now + 5000));
     this.#converge()
+    this.watch.stop()
     this.#until(queue.now + QUIET_US)
     this.#checkEnd()
     return this.#result()
@@ -448,6 +467,7 @@ export class Simulation {
       const open = Object.entries(node.openSteps).filter(([phase, count]) => count !== 0 && phase !== 'draining')
       if (open.length > 0) ledger.violate('convergence', `node ${one.id} at the end: ${JSON.stringify(Object.fromEntries(open))}`)
     }
+    this.watch.checkEnd()
     const permitted = permittedDrops(this.options.faults)
     for (const reason of this.#dropReasons) {
       // A new connection on the ports of one that lingers ends that one, with what it holds.

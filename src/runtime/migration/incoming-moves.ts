@@ -152,6 +152,7 @@ export class IncomingMoves {
       this.counts.prepared++
     } else {
       this.counts.refused++
+      if (planted['refusal-unanswered']) return
     }
     sendHead(context, context.control(source), PrepareFlowReply, flow, epoch, refusal)
   }

@@ -140,7 +140,7 @@ export class OutgoingMoves {
     const flags = arena.u8[record + FlowRecord.flags] & FlowFlag.paused
     if (!(planted['busy-ignored'] && moving) && (moving || flags !== 0 || this.#isBusy(flow))) return 'busy'
     // First it needs another replica.
-    if (this.#protection.isDead(flow)) return 'busy'
+    if (this.#protection.isDead(flow) || (planted['guarded-stays'] && this.#protection.replicaOf(flow) !== 0)) return 'busy'
     const movedMs = arena.u32[(companionOf(context, record) + COMPANION_MOVED_MS) >> 2]
     if (movedMs !== 0 && ((now / 1000) >>> 0) - movedMs < context.times.residenceUs / 1000) return 'busy'
     const channel = context.control(target)

@@ -143,6 +143,11 @@ export class Protection {
     return securing?.isRerouted === true ? securing.replica : this.replicaOf(flow)
   }
 
+  /** Flows here that no replica covers now: in `async` they run all the same, in `commit` those alone for which there is no runtime. */
+  get unprotected(): number {
+    return [...this.#bare.keys(), ...this.securing.keys()].filter((flow) => this.replicaOf(flow) === 0).length
+  }
+
   /** True while outputs of a flow have not been acknowledged. */
   hasKept(flow: number): boolean {
     const guard = this.#guards.get(flow)
@@ -248,11 +253,10 @@ export class Protection {
     this.#bare.delete(flow)
     const old = this.#guards.get(flow) ?? (former === 0 ? null : createGuard(flow, record, former, true))
     context.engine.pauseFlow(record)
-    const isMarked = old === null || old.isDead || isReleaser || isPromotion
+    const isMarked = old === null || old.isDead || isReleaser || isPromotion || planted['replaced-unmarked']
     const securing: Securing = {
       flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, replica: 0, isMarked, isAsked: false, isAdopted: false,
-      isRerouted: false, isPromotion, isReleaser,
-      pending: 0, released: new Map(), old, target,
+      isRerouted: false, isPromotion, isReleaser, pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
     }
     this.securing.set(flow, securing)
@@ -270,7 +274,7 @@ export class Protection {
     const isEarly = early !== 0 && early !== except && this.#host.candidates().includes(early)
     // Its copy would stay for ever.
     if (early !== 0 && !isEarly) sendHead(context, context.control(early), ForgetFlow, flow, 0)
-    securing.replica = isEarly ? early : this.#choose(except)
+    securing.replica = isEarly ? early : planted['bare-after-recovery'] && securing.isPromotion ? 0 : this.#choose(except)
     const { old: before, isReleaser } = securing
     // A copy that is old by now must not be promoted: rather one at a runtime that is to become empty than none while that one may remain.
     if (securing.replica === 0 && isReleaser && before?.isDead === false && before.replica !== except) securing.replica = before.replica
@@ -315,6 +319,7 @@ export class Protection {
     if (replica === 0 || securing.isAsked || !securing.isMarked) return
     const hasFormer = old !== null && !old.isDead && old.replica !== replica
     securing.isAsked = this.#adopt(record, replica, AdoptKind.settled, hasFormer ? old.replica : 0)
+    if (planted['retired-early'] && securing.isAsked) this.adoptReply(replica, securing.flow, securing.epoch, AdoptRefusal.none)
   }
 
   #reroute(securing: Securing, mask: number): void {
@@ -366,9 +371,8 @@ export class Protection {
     const securing = this.securing.get(flow)
     if (securing === undefined) return false
     if (epoch !== securing.epoch) {
-      // Of an attempt that was given up: who had released so much is the same. What is of a move that was given up may have been too early.
-      const isOfAttempt = epoch >= securing.firstEpoch && epoch < securing.epoch
-      if (isOfAttempt && !securing.released.has(switchId)) securing.released.set(switchId, released)
+      // Of an attempt that was given up: who had released so much is the same. A Go of a move that was given up may have been too early.
+      if (epoch >= securing.firstEpoch && !securing.released.has(switchId)) securing.released.set(switchId, released)
       return true
     }
     if (!securing.released.has(switchId)) securing.released.set(switchId, released)
@@ -445,7 +449,7 @@ export class Protection {
       if (securing.replica !== from || epoch !== securing.epoch) return
       if (refusal === AdoptRefusal.none) {
         securing.isAdopted = true
-        this.#changeReleaser(securing)
+        if (!securing.isRerouted) this.#changeReleaser(securing)
       } else {
         this.#begin(securing, from)
       }
@@ -472,7 +476,7 @@ export class Protection {
       this.#clear(old)
       if (!old.isDead && old.replica !== replica) sendHead(context, context.control(old.replica), ForgetFlow, flow, 0)
     }
-    if (replica === 0) this.#leaveBare(flow, record)
+    if (replica === 0 && !(planted['bare-after-recovery'] && securing.isPromotion)) this.#leaveBare(flow, record)
     const guard = replica === 0 ? null : this.#guard(flow, record, replica, true)
     if (this.#host.isLeaving(replica)) this.#bare.set(flow, record)
     context.engine.resumeFlow(record)

@@ -206,7 +206,7 @@ export class Steps {
     const guard = this.#host.guardOf(record)
     if (guard === undefined || guard.isDead) return false
     if (++guard.since >= this.#host.every) {
-      guard.since = 0
+      guard.since = planted['async-once'] ? -Infinity : 0
       guard.isUnsent = true
       this.send(guard)
       if (guard.isUnsent) this.#unsent.add(guard)
@@ -320,7 +320,10 @@ export class Steps {
     }
     const bytes = headBytes + guard.unsentBytes
     const at = bytes > limit ? 0 : begin(context, channel, CommitStep, flow, epoch, false, bytes - CommitStep.bytes)
-    if (at === 0) return
+    if (at === 0) {
+      if (planted['full-queue-loses']) this.#lose(guard)
+      return
+    }
     arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
     arena.u32[(at + CommitStepFrames) >> 2] = guard.unsentCount
     let to = at + CommitStep.bytes
@@ -342,6 +345,11 @@ export class Steps {
     guard.isUnsent = false
     this.#unsent.delete(guard)
     if (hasOutputs) this.#note(guard, position)
+  }
+
+  /** Planted bug. */
+  #lose(guard: Guard): void {
+    this.forget(guard, ({ slot }) => { this.#context.engine.pool.give(slot) })
   }
 
   #note(guard: Guard, position: number): void {
