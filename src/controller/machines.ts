@@ -27,6 +27,16 @@ export function isMachineUp(machines: readonly MachineView[], id: number, firstI
 }
 
 /**
+ * Machines that have two runtimes more than another one that is up and has room: of these one is to go, and one to come there. So a machine
+ * that was lost and is back gets its share again, and with it replicas.
+ */
+export function fullMachines(machines: readonly MachineView[], runtimes: readonly number[], firstId: number): readonly number[] {
+  const counts = machines.map((_, index) => runtimes.filter((id) => machineOf(id, firstId, machines.length) === index).length)
+  const least = Math.min(...machines.flatMap(({ isUp, runtimesMax }, index) => (isUp && counts[index] < runtimesMax ? [counts[index]] : [])))
+  return counts.flatMap((count, index) => (count >= least + 2 ? [index] : []))
+}
+
+/**
  * An id for a new runtime: on the machine that is up and has the fewest, the first of several; the lowest that is not taken. 0 if there is
  * no machine with room.
  *
