@@ -271,6 +271,7 @@ test('a machine that is back gets its share: one comes there, one goes where the
   const idle = runtime(11, {}, { busyPerMille: 0 })
   assert.deepEqual(decide([...all, idle]), ['drain', 14], 'not the one with least to do, which has just come')
   assert.equal(decide([...all.slice(0, 2), idle]), null, 'two and one are even')
+  assert.deepEqual(decide([...all.slice(0, 2), idle], { scale: scale(2) }), ['drain', 12], 'but the one that goes is of the two')
   assert.equal(decide([runtime(10)], { scale: scale(1) }), null)
 })
 

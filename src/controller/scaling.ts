@@ -18,7 +18,7 @@
 import { plantedInControl as planted } from './control-bugs.ts'
 import type { FencedNow } from './fencing.ts'
 import { fence } from './fencing.ts'
-import { chooseRuntimeId, fullMachines, isMachineUp, machineOf } from './machines.ts'
+import { chooseRuntimeId, isMachineUp, isUneven, onFullest } from './machines.ts'
 import { demandOf, isReachable, type ClusterView, type RuntimeView, type StartingView } from './cluster-view.ts'
 import { chainToStart, goalOf } from './rollout.ts'
 import type { Draft } from './state-mirror.ts'
@@ -70,16 +70,15 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
     ((one.report.isEmpty && one.report.flows === 0 && one.report.order.open === 0) || planted['removed-full']) &&
     one.report.configVersion === cluster.config.version)
   if (empty !== undefined) return { kind: 'remove', runtime: empty }
-  const full = goal === null ? fullMachines(machines, serving.map(({ id }) => id), limits.firstId) : []
   // One more than wanted, while an old one is there to be replaced in a rollout, or a machine has too many.
-  const surge = (leaving.length > 0 || full.length > 0) && draining.length === 0 ? 1 : 0
+  const isSurplus = leaving.length > 0 || (goal === null && isUneven(machines, serving.map(({ id }) => id), limits.firstId))
+  const surge = isSurplus && draining.length === 0 ? 1 : 0
   if (serving.length + starting.length < wanted + surge) {
     const id = freeId(view, limits)
     return id === 0 || cluster.incarnation + 1 >= INCARNATION_LIMIT ? null : { kind: 'start', id, chain: chainToStart(view) }
   }
   if (serving.length <= wanted || starting.length > 0 || draining.length > 0 || isPaused || serving.length < 2) return null
-  const crowded = serving.filter(({ id }) => full.includes(machineOf(id, limits.firstId, machines.length)))
-  const [least] = (leaving.length > 0 ? leaving : crowded.length > 0 ? crowded : serving).filter(isReachable)
+  const [least] = (leaving.length > 0 ? leaving : onFullest(machines, serving, limits.firstId)).filter(isReachable)
     .sort((a, b) => demandOf(a.report) - demandOf(b.report) || b.incarnation - a.incarnation)
   return least === undefined ? null : { kind: 'drain', runtime: least }
 }
