@@ -80,6 +80,16 @@ export class TestMachines {
     return (this.#machines[index] as Machine).folder.livingProcesses()
   }
 
+  /** The agent alone dies; the nodes that it has started go on. */
+  killAgent(index: number): void {
+    this.#machines[index]?.agent?.kill('SIGKILL')
+  }
+
+  /** Takes a machine's cable out of the bridge, or puts it in again. */
+  setCable(index: number, isIn: boolean): void {
+    this.#network.run(this.#hub, 'ip', 'link', 'set', (this.#machines[index] as Machine).name, isIn ? 'up' : 'down')
+  }
+
   /** The machine is gone: its agent, its nodes, its place at the bridge. */
   lose(index: number): void {
     const { agent, name } = this.#machines[index] as Machine

@@ -11,7 +11,7 @@ import { acceptsTerm, judgeCommand, noCommands, type NodeCommand, type RuntimeRe
 import { leaseBlocks } from './port-blocks.ts'
 import { assignReplicas, sameLists, type AssignedRuntime } from './replica-assignment.ts'
 import { batchOf, decideRollout, type RolloutMemory } from './rollout.ts'
-import { decideScaling } from './scaling.ts'
+import { decideScaling, defaultScalingLimits } from './scaling.ts'
 import { Draft, StateMirror } from './state-mirror.ts'
 
 const report = (node: number, more: Partial<RuntimeReport> = {}): RuntimeReport => ({
@@ -253,6 +253,27 @@ test('an order is repeated under its number until it is taken, and the next come
 })
 
 // -- Scaling -----------------------------------------------------------------------------------------------------------
+
+test('a machine that is back gets its share: one comes there, one goes where there are too many', () => {
+  const limits = { ...defaultScalingLimits, firstId: 10 }
+  const up = { isUp: true, runtimesMax: 64 }
+  // Of two machines, the first has 10, 12, 14, the other one none.
+  const all = [10, 12, 14].map((id) => runtime(id, {}, { busyPerMille: 1000 - id }))
+  const decide = (runtimes: readonly RuntimeView[], more: Partial<ClusterView> = {}): unknown => {
+    const step = decideScaling(view(runtimes, { scale: scale(3), machines: [up, up], ...more }), limits)
+    return step === null ? null : [step.kind, 'id' in step ? step.id : 'runtime' in step ? step.runtime.id : 0]
+  }
+  assert.deepEqual(decide(all), ['start', 11])
+  assert.equal(decide(all, { machines: [up, { isUp: false, runtimesMax: 64 }] }), null)
+  assert.equal(decide(all, { machines: [up, { isUp: true, runtimesMax: 0 }] }), null)
+  const begun = { runtime: { id: 11, incarnation: 300, chain: 1, since: 100e6 }, isReady: false, hasEnded: false }
+  assert.equal(decide(all, { starting: [begun] }), null)
+  const idle = runtime(11, {}, { busyPerMille: 0 })
+  assert.deepEqual(decide([...all, idle]), ['drain', 14], 'not the one with least to do, which has just come')
+  assert.equal(decide([...all.slice(0, 2), idle]), null, 'two and one are even')
+  assert.deepEqual(decide([...all.slice(0, 2), idle], { scale: scale(2) }), ['drain', 12], 'but the one that goes is of the two')
+  assert.equal(decide([runtime(10)], { scale: scale(1) }), null)
+})
 
 test('scaling: one step at a time, and an empty runtime is one that says so in the present configuration', () => {
   const step = (of: ClusterView): string | undefined => decideScaling(of)?.kind

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Random } from '../base/random.ts'
 import { NODE_ID_MAX } from '../messages/cluster-config.ts'
-import { chooseRuntimeId, machineOf, type MachineView } from './machines.ts'
+import { chooseRuntimeId, isUneven, machineOf, onFullest, type MachineView } from './machines.ts'
 
 const FIRST = 11
 const up = (runtimesMax = 64): MachineView => ({ isUp: true, runtimesMax })
@@ -53,5 +53,23 @@ test('whatever comes and goes: no id twice, on machines that are up and have roo
       assert.ok(open.includes(machine) && counts[machine] === Math.min(...open.map((index) => counts[index])))
       runtimes.add(id)
     }
+  }
+})
+
+test('from whatever there is, one that comes and one that goes, again and again, makes machines even, and then it ends', () => {
+  const random = new Random(11)
+  for (let round = 0; round < 300; round++) {
+    const machines = Array.from({ length: 2 + random.below(4) }, () => ({ isUp: random.below(5) > 0, runtimesMax: 2 + random.below(6) }))
+    let runtimes = [...new Set(Array.from({ length: 1 + random.below(12) }, () => FIRST + random.below(40)))]
+    const wanted = runtimes.length
+    for (let step = 0; isUneven(machines, runtimes, FIRST); step++) {
+      assert.ok(step < 40, 'it ends')
+      const came = chooseRuntimeId(machines, runtimes, new Set(runtimes), FIRST)
+      assert.ok(came > 0)
+      const [goes] = onFullest(machines, [...runtimes, came].map((id) => ({ id })), FIRST)
+      assert.notEqual(goes?.id, came, 'what has just come stays')
+      runtimes = [...runtimes, came].filter((id) => id !== goes?.id)
+    }
+    assert.equal(runtimes.length, wanted)
   }
 })

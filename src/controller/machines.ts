@@ -26,6 +26,29 @@ export function isMachineUp(machines: readonly MachineView[], id: number, firstI
   return machines.length === 0 || machines[machineOf(id, firstId, machines.length)].isUp
 }
 
+const countsOf = (machines: readonly MachineView[], runtimes: readonly number[], firstId: number): number[] =>
+  machines.map((_, index) => runtimes.filter((id) => machineOf(id, firstId, machines.length) === index).length)
+
+/**
+ * Whether a machine has two runtimes more than another one that is up and has room: then one is to come there, and one of the former to go.
+ * So a machine that was lost and is back gets its share again, and replicas with it.
+ */
+export function isUneven(machines: readonly MachineView[], runtimes: readonly number[], firstId: number): boolean {
+  const counts = countsOf(machines, runtimes, firstId)
+  const least = Math.min(...machines.flatMap(({ isUp, runtimesMax }, index) => (isUp && counts[index] < runtimesMax ? [counts[index]] : [])))
+  return Math.max(...counts) >= least + 2
+}
+
+/** Of these runtimes, those on the machines that have most of them. */
+export function onFullest<T extends { readonly id: number }>(
+  machines: readonly MachineView[], runtimes: readonly T[], firstId: number,
+): readonly T[] {
+  if (machines.length === 0) return runtimes
+  const counts = countsOf(machines, runtimes.map(({ id }) => id), firstId)
+  const most = Math.max(...counts)
+  return runtimes.filter(({ id }) => counts[machineOf(id, firstId, machines.length)] === most)
+}
+
 /**
  * An id for a new runtime: on the machine that is up and has the fewest, the first of several; the lowest that is not taken. 0 if there is
  * no machine with room.
@@ -39,7 +62,7 @@ export function chooseRuntimeId(
 ): number {
   const all = machines.length === 0 ? [{ isUp: true, runtimesMax: NODE_ID_MAX }] : machines
   const step = all.length
-  const counts = all.map((_, index) => runtimes.filter((id) => machineOf(id, firstId, step) === index).length)
+  const counts = countsOf(all, runtimes, firstId)
   const order = all.map((_, index) => index).filter((index) => all[index].isUp && counts[index] < all[index].runtimesMax)
     .sort((a, b) => counts[a] - counts[b] || a - b)
   for (const machine of order) {

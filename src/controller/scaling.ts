@@ -18,7 +18,7 @@
 import { plantedInControl as planted } from './control-bugs.ts'
 import type { FencedNow } from './fencing.ts'
 import { fence } from './fencing.ts'
-import { chooseRuntimeId, isMachineUp } from './machines.ts'
+import { chooseRuntimeId, isMachineUp, isUneven, onFullest } from './machines.ts'
 import { demandOf, isReachable, type ClusterView, type RuntimeView, type StartingView } from './cluster-view.ts'
 import { chainToStart, goalOf } from './rollout.ts'
 import type { Draft } from './state-mirror.ts'
@@ -48,12 +48,12 @@ export function isHeld(view: ClusterView, { incarnation, chain }: RuntimeView): 
 }
 
 export function decideScaling(view: ClusterView, limits: ScalingLimits = defaultScalingLimits): ScalingStep | null {
-  const { now, runtimes, starting, scale, rollout, cluster } = view
+  const { now, runtimes, starting, scale, rollout, cluster, machines } = view
   const ready = starting.find(({ isReady, hasEnded }) => isReady && !hasEnded)
   if (ready !== undefined) return { kind: 'admit', starting: ready }
   // Begun in the future: by a leader whose clock was ahead of ours. It is begun anew.
   const failed = starting.find(({ hasEnded, runtime }) => hasEnded || Math.abs(now - runtime.since) > limits.startUs ||
-    !isMachineUp(view.machines, runtime.id, limits.firstId))
+    !isMachineUp(machines, runtime.id, limits.firstId))
   if (failed !== undefined) return { kind: 'give-up', starting: failed }
   const goal = goalOf(view)
   const serving = runtimes.filter(({ isDraining }) => !isDraining)
@@ -70,14 +70,15 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
     ((one.report.isEmpty && one.report.flows === 0 && one.report.order.open === 0) || planted['removed-full']) &&
     one.report.configVersion === cluster.config.version)
   if (empty !== undefined) return { kind: 'remove', runtime: empty }
-  // During a rollout one more than wanted, while an old one is there to be replaced.
-  const surge = leaving.length > 0 && draining.length === 0 ? 1 : 0
+  // One more than wanted, while an old one is there to be replaced in a rollout, or a machine has too many.
+  const isSurplus = leaving.length > 0 || (goal === null && isUneven(machines, serving.map(({ id }) => id), limits.firstId))
+  const surge = isSurplus && draining.length === 0 ? 1 : 0
   if (serving.length + starting.length < wanted + surge) {
     const id = freeId(view, limits)
     return id === 0 || cluster.incarnation + 1 >= INCARNATION_LIMIT ? null : { kind: 'start', id, chain: chainToStart(view) }
   }
   if (serving.length <= wanted || starting.length > 0 || draining.length > 0 || isPaused || serving.length < 2) return null
-  const [least] = (leaving.length > 0 ? leaving : serving).filter(isReachable)
+  const [least] = (leaving.length > 0 ? leaving : onFullest(machines, serving, limits.firstId)).filter(isReachable)
     .sort((a, b) => demandOf(a.report) - demandOf(b.report) || b.incarnation - a.incarnation)
   return least === undefined ? null : { kind: 'drain', runtime: least }
 }

@@ -114,6 +114,21 @@ test('replicas are kept on another machine, by turns, and on ours only where the
   assert.deepEqual(guards(() => true), by(12, 13, 12, 13))
 })
 
+test('a replica that is on our machine for want of others goes to another one when that has a runtime, and is told so first', () => {
+  const one = among({ isApart: (id) => id === 13 })
+  const announce = (id: number): void => {
+    one.say(id, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) }).turn(2)
+  }
+  announce(12)
+  one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(3)
+  assert.ok(one.take().includes('AdoptFlow 12 code 1'))
+  one.say(12, AdoptFlowReply, { flow: idOf(1), epoch: 1 }).turn(3).take()
+  announce(13)
+  assert.deepEqual(one.turn(3).take().filter((text) => /MovingFlow|AdoptFlow /.test(text)), ['MovingFlow 12'])
+  one.say(12, MovingFlowReply, { flow: idOf(1), epoch: 2 }).turn(3)
+  assert.deepEqual(one.take().filter((text) => text.startsWith('AdoptFlow ')), ['AdoptFlow 13'])
+})
+
 test('outputs that their replica does not take are bounded: then no more packets are read', () => {
   const one = amongSilent({ packets: 1024 })
   for (let n = 0; n < 1200; n++) {

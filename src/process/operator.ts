@@ -111,6 +111,7 @@ const POLL_MS = 20
 const DRAIN_MS = 30_000
 const UPDATE_MS = 600_000
 const ASK_MS = 1_000
+const WATCHES: readonly string[] = ['StartWatch', 'TakeWatch', 'StopWatch']
 const SIGNALS: readonly string[] = ['SIGKILL', 'SIGTERM', 'SIGSTOP', 'SIGCONT', 'SIGINT', 'SIGABRT']
 
 type AnyNodeView = SwitchView | RuntimeView
@@ -136,6 +137,7 @@ export function operatorMethods(host: ControllerProcess): RpcMethods {
     Scale: ({ runtimes, isAutomatic }) => operator.scale(runtimes, isAutomatic),
     Update: (params) => operator.update(params),
     Kill: ({ node, signal = 'SIGKILL' }) => operator.kill(node, text(signal)),
+    Watch: ({ node, method, params }) => operator.watch(node, text(method), params),
     Events: ({ after, limit }) => ({ events: host.events.since(whole(after, 0), whole(limit, 1000)) }),
   }
 }
@@ -353,6 +355,12 @@ class Operator {
       if (host.view()?.rollout?.to !== to) rmSync(file, { force: true })
       throw error
     }
+  }
+
+  /** Captures and traces at a node that the caller does not reach himself, for it is on another machine. */
+  watch(node: unknown, method: string, params: unknown): Promise<unknown> {
+    if (!WATCHES.includes(method)) throw new CodedError('NF_USAGE', `there is no method ${JSON.stringify(method)} of watches`)
+    return this.#ask(this.#node(node), method, typeof params === 'object' && params !== null ? { ...params } : {})
   }
 
   /** Sends a signal to a node's process: for tests of what follows. */

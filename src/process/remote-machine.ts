@@ -56,6 +56,8 @@ export class RemoteMachine implements NodePlace {
   /** Lives whose start is on its way. */
   readonly #starting = new Set<number>()
   readonly #starts = new Map<string, number>()
+  /** Why a start has failed, the last time. */
+  #fault = ''
 
   constructor(options: RemoteMachineOptions) {
     this.#options = options
@@ -187,7 +189,10 @@ export class RemoteMachine implements NodePlace {
       this.#known.set(entry.pid, { ...entry, startedAt: Date.now() })
       onStarted(entry)
     }, (error: unknown) => {
-      if (agent.isOpen) process.stderr.write(`warning machine ${this.name}: ${error instanceof Error ? error.message : String(error)}\n`)
+      const fault = error instanceof Error ? error.message : String(error)
+      // It is tried again and again.
+      if (agent.isOpen && fault !== this.#fault) process.stderr.write(`warning machine ${this.name}: ${fault}\n`)
+      this.#fault = fault
     }).finally(() => { this.#starting.delete(incarnation) })
   }
 

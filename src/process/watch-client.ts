@@ -1,13 +1,15 @@
 /**
  * Watch client: begins captures or traces at nodes of a cluster, takes what they have seen until it is enough, and ends them. It speaks to
- * the nodes themselves, so that copies of packets do not go through the controllers.
+ * the nodes themselves, so that copies of packets do not go through the controllers; to those on other machines through a controller, which
+ * has a connection to their agent.
  */
 
 import { CodedError } from '../base/coded-error.ts'
 import type { ClusterClient } from './cluster-client.ts'
 import { LineRpcClient, type RpcParams } from './line-rpc.ts'
 import { nearestName } from './nearest-name.ts'
-import type { NodeOfCluster } from './operator.ts'
+import type { NodeClient } from './node-connections.ts'
+import type { ClusterStatus, NodeOfCluster } from './operator.ts'
 
 /** Between two looks at a node. */
 const POLL_MS = 50
@@ -21,21 +23,24 @@ export interface StartedWatch {
 
 interface Started extends StartedWatch {
   readonly watch: number
-  readonly client: LineRpcClient
+  readonly client: Pick<NodeClient, 'call' | 'close'>
 }
 
 export class WatchClient {
   readonly nodes: readonly NodeOfCluster[]
   readonly #cluster: ClusterClient
+  /** Name of the machine that we are on; empty where there is but one. */
+  readonly #machine: string
   readonly #started: Started[] = []
 
-  private constructor(cluster: ClusterClient, nodes: readonly NodeOfCluster[]) {
+  private constructor(cluster: ClusterClient, { nodes, machines }: ClusterStatus) {
     this.#cluster = cluster
     this.nodes = nodes
+    this.#machine = machines[0]?.name ?? ''
   }
 
   static async open(cluster: ClusterClient): Promise<WatchClient> {
-    return new WatchClient(cluster, (await cluster.status()).nodes)
+    return new WatchClient(cluster, await cluster.status())
   }
 
   /** @throws CodedError `NF_CLUSTER` for a node that there is not */
@@ -53,7 +58,8 @@ export class WatchClient {
   }
 
   async start(node: NodeOfCluster, params: RpcParams): Promise<StartedWatch> {
-    const client = await LineRpcClient.connect(this.#cluster.folder.nodeSocket(node.id))
+    const client = node.machine === this.#machine ? await LineRpcClient.connect(this.#cluster.folder.nodeSocket(node.id))
+      : this.#throughController(node)
     try {
       const started = { node, client, isOver: false, ...await client.call<Pick<Started, 'watch' | 'ports'>>('StartWatch', params) }
       this.#started.push(started)
@@ -61,6 +67,13 @@ export class WatchClient {
     } catch (error) {
       client.close()
       throw error
+    }
+  }
+
+  #throughController({ id }: NodeOfCluster): Started['client'] {
+    return {
+      call: (method, params, timeoutMs) => this.#cluster.call('Watch', { node: id, method, params }, timeoutMs),
+      close: () => undefined,
     }
   }
 

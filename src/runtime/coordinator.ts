@@ -501,6 +501,7 @@ export class Coordinator {
     if (!isChainLayout(layout)) anomaly('malformed-message')
     else if (engine.takesLayout(layout)) this.#layouts.set(peer, layout)
     this.#findKeepers()
+    this.protection.keepersChanged()
   }
 
   // -- Configuration -------------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ export interface SimulationOptions {
   readonly policy?: PlacementPolicyName
   /** Whether flows have replicas. */
   readonly replication?: ReplicationMode
+  /** Machines that runtimes are on in turn, and that replicas are kept apart on. */
+  readonly machines?: number
   /** Packets per flow, at most. */
   readonly packets?: number
   /** Number of a flow whose life is recorded message by message. */
@@ -134,8 +136,8 @@ export class Simulation {
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
     const { seed, runtimes = 4, flows = 50, faults = [], policy = random.pick(['round-robin', 'least-loaded', 'rendezvous'] as const),
-      packets = 16, replication = 'none' } = options
-    this.options = { seed, runtimes, flows, faults, policy, packets, replication }
+      packets = 16, replication = 'none', machines = 1 } = options
+    this.options = { seed, runtimes, flows, faults, policy, packets, replication, machines }
     this.random = random
     this.#turnUs = random.pick([6, 40, 160])
     this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
@@ -207,6 +209,7 @@ export class Simulation {
       one.node = createRuntimeNode({
         ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place), reusesCode: true,
         replication: this.options.replication, replicateEvery: REPLICATE_EVERY,
+        isApart: (runtime) => (runtime - one.id) % this.options.machines !== 0,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,

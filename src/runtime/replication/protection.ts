@@ -371,8 +371,9 @@ export class Protection {
     const securing = this.securing.get(flow)
     if (securing === undefined) return false
     if (epoch !== securing.epoch) {
-      // Of an attempt that was given up: who had released so much is the same. A Go of a move that was given up may have been too early.
-      if (epoch >= securing.firstEpoch && !securing.released.has(switchId)) securing.released.set(switchId, released)
+      // Of an attempt that was given up: who had released so much is the same. Not so of a move before, behind which the replica went on.
+      const isOfUs = epoch >= securing.firstEpoch && epoch < securing.epoch
+      if (isOfUs && !securing.released.has(switchId)) securing.released.set(switchId, released)
       return true
     }
     if (!securing.released.has(switchId)) securing.released.set(switchId, released)
@@ -565,10 +566,16 @@ export class Protection {
     }
   }
 
-  /** Other runtimes may keep replicas from now on: those at runtimes that are to become empty go elsewhere. */
+  /** True for a replica that is to be elsewhere: its runtime is to become empty, or is on our machine while another one has room. */
+  #isMisplaced(replica: number): boolean {
+    const { isLeaving, isApart, candidates } = this.#host
+    return isLeaving(replica) || (!isApart(replica) && candidates().some((id) => isApart(id)))
+  }
+
+  /** Other runtimes may keep replicas from now on: those that are to be elsewhere go there. */
   keepersChanged(): void {
     for (const { flow, record, replica, isDead } of this.#guards.values()) {
-      if (!isDead && !this.securing.has(flow) && this.#host.isLeaving(replica)) this.#bare.set(flow, record)
+      if (!isDead && !this.securing.has(flow) && this.#isMisplaced(replica)) this.#bare.set(flow, record)
     }
   }
 
@@ -588,7 +595,7 @@ export class Protection {
       const candidate = this.#host.candidates()[0] ?? 0
       if (guard === undefined && (candidate === 0 || isTooLargeToAdopt(this.#context, record, candidate))) continue
       if (guard !== undefined && !guard.isDead) {
-        if (!this.#host.isLeaving(guard.replica)) {
+        if (!this.#isMisplaced(guard.replica)) {
           // It stays after all.
           this.#bare.delete(flow)
           continue
