@@ -5,6 +5,7 @@
 #     demo    what `nfactor demo` sends through a cluster
 #     model   spin and a C compiler, for `npm run model` and the benches' twin in C
 #     dpdk    testpmd, for the tests of memif against DPDK
+#     container  a container engine (Docker, 250 MB), for the tests of nodes in containers
 #
 # Without a group: all of them. It needs root and a Debian with network; what it cannot install it names, and tests skip what is not there.
 # It always ends with status 0, so that it can stand before anything else. Services that come with packages are neither started nor enabled.
@@ -27,18 +28,19 @@ test etcd etcd-server
 demo ip iproute2
 model spin spin
 model gcc gcc
+container dockerd docker.io
 dpdk dpdk-testpmd dpdk-dev
 dpdk /usr/lib/*/dpdk/pmds-*/librte_net_memif.so* ^librte-net-memif[0-9]*$
 '
 # Services that come with a package.
-services='nginx-light=nginx openssh-server=ssh etcd-server=etcd'
+services='nginx-light=nginx openssh-server=ssh etcd-server=etcd docker.io=docker.service docker.io=docker.socket'
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-groups=${*:-test demo model dpdk}
+groups=${*:-test demo model dpdk container}
 say() { echo "install-debian: $*" >&2; }
 
 for group in $groups; do
-  case $group in test | demo | model | dpdk) ;; *) say "there is no group $group (there are test, demo, model, dpdk)" ;; esac
+  case $group in test | demo | model | dpdk | container) ;; *) say "there is no group $group (there are test, demo, model, dpdk, container)" ;; esac
 done
 
 is_there() {

@@ -2,7 +2,7 @@
  * Container image: what the nodes of a cluster run in, made of this installation and nothing from elsewhere.
  *
  *     /usr/local/bin/node, /bin/sh and the libraries that they load        as they are on this machine
- *     /opt/nfactor/{src or dist,bin,node_modules,package.json}             this program, and the packages that it needs at run time
+ *     /opt/nfactor/{src or dist,node_modules,package.json}                 this program, and the packages that it needs at run time
  *     /opt/nfactor/cache                                                   what V8 has compiled of it: a node starts in a third of the time
  *
  * Its name tells the files that it was made of, by sizes and times: whoever has changed one gets another image. The engine keeps it until
@@ -161,7 +161,7 @@ function modulesFolder(): string {
 function filesBelow(folder: string, path: string, isWanted: (name: string) => boolean): Part[] {
   return readdirSync(folder, { withFileTypes: true }).toSorted((a, b) => a.name < b.name ? -1 : 1).flatMap((entry) => {
     const [file, inside] = [join(folder, entry.name), `${path}/${entry.name}`]
-    if (entry.isDirectory()) return entry.name === 'node_modules' && path !== HOME ? [] : filesBelow(file, inside, isWanted)
+    if (entry.isDirectory()) return filesBelow(file, inside, isWanted)
     return entry.isFile() && isWanted(entry.name) ? [{ path: inside, file }] : []
   })
 }

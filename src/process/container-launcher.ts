@@ -36,7 +36,8 @@ export interface ContainerLauncherOptions {
 
 const FOLDER_LABEL = 'nfactor.folder'
 const NODE_LABEL = 'nfactor.node'
-const NOTED_SECONDS = 10
+/** An engine that is short of cores and disk takes long. */
+const NOTED_SECONDS = 60
 /** Where the engine does not tell of an end any more, the process is looked for. */
 const LOOK_MS = 50
 const MIB = 1 << 20

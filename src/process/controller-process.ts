@@ -326,10 +326,12 @@ export class ControllerProcess {
     if (end?.status === NodeExit.ended || end?.status === NodeExit.fenced || !this.isLeader) return
     const how = end === undefined ? '' : end.signal === null ? ` with status ${end.status}` : ` by ${end.signal}`
     const isDefect = end?.status === NodeExit.defect
-    this.events.add(isDefect ? 'node-defect' : 'node-died', `${node}${incarnation === 0 ? '' : ` (incarnation ${incarnation})`} ended${how}`, {
+    if (end?.status === NodeExit.failed) this.startFailure = startError(node, end)
+    // What never was a process has not ended.
+    const what = pid === 0 && this.startFailure !== undefined ? ` could not be started: ${this.startFailure.toLine()}` : ` ended${how}`
+    this.events.add(isDefect ? 'node-defect' : 'node-died', `${node}${incarnation === 0 ? '' : ` (incarnation ${incarnation})`}${what}`, {
       node, incarnation, pid, status: end?.status ?? null, signal: end?.signal ?? null,
       ...end?.signal === null && { output: end.lastLines.slice(-2000) } })
-    if (end?.status === NodeExit.failed) this.startFailure = startError(node, end)
   }
 
   #bootMsOf(id: number): number {
