@@ -5,15 +5,32 @@
 
 import { CodedError } from '../base/coded-error.ts'
 import type { ClusterClient } from './cluster-client.ts'
+import type { ClusterFolder } from './cluster-folder.ts'
 import { LineRpcClient, type RpcParams } from './line-rpc.ts'
+import { monotonicUs } from './monotonic-clock.ts'
 import { nearestName } from './nearest-name.ts'
-import type { NodeOfCluster } from './operator.ts'
 
 /** Between two looks at a node. */
 const POLL_MS = 50
 
+export interface WatchableNode {
+  readonly kind: string
+  readonly id: number
+  readonly name: string
+  /** It has begun, as far as is known. */
+  readonly isReady: boolean
+}
+
+/** What one look at all nodes has brought; undefined from one that is gone. */
+export interface WatchRound<T> {
+  /** When it began, by the monotonic clock. */
+  readonly begunUs: number
+  readonly taken: readonly { readonly watch: StartedWatch, readonly taken: T | undefined }[]
+  readonly isLast: boolean
+}
+
 export interface StartedWatch {
-  readonly node: NodeOfCluster
+  readonly node: WatchableNode
   readonly ports: readonly { readonly kind: string, readonly peer: number }[]
   /** Set once the node is gone, or has nothing more to say. */
   isOver: boolean
@@ -25,21 +42,29 @@ interface Started extends StartedWatch {
 }
 
 export class WatchClient {
-  readonly nodes: readonly NodeOfCluster[]
-  readonly #cluster: ClusterClient
+  readonly nodes: readonly WatchableNode[]
+  readonly #folder: ClusterFolder
   readonly #started: Started[] = []
 
-  private constructor(cluster: ClusterClient, nodes: readonly NodeOfCluster[]) {
-    this.#cluster = cluster
+  private constructor(folder: ClusterFolder, nodes: readonly WatchableNode[]) {
+    this.#folder = folder
     this.nodes = nodes
   }
 
+  /** For all nodes of a cluster, as its controllers know them. */
   static async open(cluster: ClusterClient): Promise<WatchClient> {
-    return new WatchClient(cluster, (await cluster.status()).nodes)
+    const { nodes } = await cluster.status()
+    return new WatchClient(cluster.folder, nodes.map(({ kind, id, name, state }) => ({ kind, id, name, isReady: state === 'ready' })))
+  }
+
+  /** For those that live, whether there are controllers or not. */
+  static among(folder: ClusterFolder): WatchClient {
+    const nodes = folder.livingProcesses().filter(({ kind }) => kind === 'runtime' || kind === 'switch')
+    return new WatchClient(folder, nodes.map(({ kind, id, name }) => ({ kind, id, name, isReady: true })))
   }
 
   /** @throws CodedError `NF_CLUSTER` for a node that there is not */
-  nodeNamed(wanted: string): NodeOfCluster {
+  nodeNamed(wanted: string): WatchableNode {
     const found = this.nodes.find(({ name, id }) => name === wanted || String(id) === wanted)
     if (found !== undefined) return found
     const names = this.nodes.map(({ name }) => name)
@@ -52,8 +77,8 @@ export class WatchClient {
     return this.nodes.find((node) => node.id === id)?.name ?? `node ${id}`
   }
 
-  async start(node: NodeOfCluster, params: RpcParams): Promise<StartedWatch> {
-    const client = await LineRpcClient.connect(this.#cluster.folder.nodeSocket(node.id))
+  async start(node: WatchableNode, params: RpcParams): Promise<StartedWatch> {
+    const client = await LineRpcClient.connect(this.#folder.nodeSocket(node.id))
     try {
       const started = { node, client, isOver: false, ...await client.call<Pick<Started, 'watch' | 'ports'>>('StartWatch', params) }
       this.#started.push(started)
@@ -67,21 +92,30 @@ export class WatchClient {
   /** Takes from all nodes until `take` says that it is enough, the time is over, the caller aborts, or no node has more. */
   async run<T extends { readonly isOver: boolean }>(seconds: number, signal: AbortSignal,
       take: (watch: StartedWatch, taken: T) => void, isEnough: () => boolean): Promise<void> {
+    for await (const round of this.rounds<T>(seconds, signal)) {
+      for (const { watch, taken } of round.taken) if (taken !== undefined) take(watch, taken)
+      if (isEnough()) return
+    }
+  }
+
+  /** Takes from all nodes, again and again, until the time is over, the caller aborts, or no node has more. */
+  async *rounds<T extends { readonly isOver: boolean }>(seconds: number, signal: AbortSignal): AsyncGenerator<WatchRound<T>> {
     const end = performance.now() + seconds * 1000
     for (let isLast = false; !isLast;) {
       await new Promise((resolve) => { setTimeout(resolve, Math.max(0, Math.min(POLL_MS, end - performance.now()))) })
-      isLast = performance.now() >= end || signal.aborted
-      await Promise.all(this.#started.map(async (started) => {
-        if (started.isOver) return
+      const begunUs = monotonicUs()
+      const open = this.#started.filter(({ isOver }) => !isOver)
+      const taken = await Promise.all(open.map(async (started) => {
         const taken = await started.client.call<T>('TakeWatch', { watch: started.watch }).catch((error: unknown) => {
           // A node may die while it is watched: the others go on.
           if (error instanceof CodedError && (error.code === 'NF_NODE_GONE' || error.code === 'NF_CLUSTER')) return undefined
           throw error
         })
         started.isOver = taken?.isOver ?? true
-        if (taken !== undefined) take(started, taken)
+        return { watch: started, taken }
       }))
-      if (isEnough() || this.#started.every(({ isOver }) => isOver)) return
+      isLast = performance.now() >= end || signal.aborted || this.#started.every(({ isOver }) => isOver)
+      yield { begunUs, taken, isLast }
     }
   }
 
