@@ -2,7 +2,7 @@
  * Node launcher: how controllers and supervisors start processes. Here as children on this machine; containers can be another one.
  */
 
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -26,6 +26,8 @@ export interface NodeEnd {
 export interface NodeLauncher {
   /** @param file where the configuration of the process is, @param log where its output goes */
   launch(kind: NodeConfig['kind'] | 'controller', file: string, log: string): LaunchedNode
+  /** Called again and again by the controller that leads, which may have to start something at any moment. */
+  keepWarm?(): void
 }
 
 /** The program that this process runs: TypeScript in a source tree, JavaScript in a package. */
@@ -53,16 +55,20 @@ export const processLauncher: NodeLauncher = {
       stdio: ['ignore', output, output], detached: true, env: childEnvironment(),
     })
     closeSync(output)
-    const ended = new Promise<NodeEnd>((resolve) => {
-      child.on('error', (error) => { resolve({ status: null, signal: null, lastLines: error.message }) })
-      child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: lastLinesOf(log) }) })
-    })
     return {
       pid: child.pid ?? 0,
-      ended,
+      ended: endOf(child, () => log),
       kill: (signal) => { child.kill(signal) },
     }
   },
+}
+
+/** How a process of ours ends. */
+export function endOf(child: ChildProcess, log: () => string): Promise<NodeEnd> {
+  return new Promise((resolve) => {
+    child.on('error', (error) => { resolve({ status: null, signal: null, lastLines: error.message }) })
+    child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: lastLinesOf(log()) }) })
+  })
 }
 
 function lastLinesOf(log: string): string {
