@@ -16,6 +16,8 @@ import { eventOf } from '../rpc/event-message.ts'
 import { Health, HealthCheckResponse_ServingStatus } from '../rpc/generated/grpc/health/v1/health_pb.ts'
 import { Controller } from '../rpc/generated/nfactor/v1/controller_pb.ts'
 import { Node } from '../rpc/generated/nfactor/v1/node_pb.ts'
+import { CaptureParser } from '../wire/capture-parser.ts'
+import { CaptureRecorder } from '../wire/capture-recorder.ts'
 import { RpcClient, type RpcClientOptions } from '../rpc/rpc-client.ts'
 import { TestCluster } from './test-cluster.ts'
 
@@ -153,6 +155,77 @@ api: { port: ${port}${tls} }
     await assert.rejects(other.update({ action: { case: 'rollOut', value: { run: { chain: ['monitr'] } } } }),
       { code: 'NF_NF_UNKNOWN', message: 'run: there is no network function "monitr"' })
     await assert.rejects(other.update({ action: { case: 'pause', value: {} } }), { code: 'NF_CLUSTER' })
+  })
+
+  await context.test('captures, of a node and by way of a controller, in every protocol', async () => {
+    const filter = { protocol: 'udp', address: '198.18.0.5' }
+    for (const [protocol, frames] of [['connect', 30], ['json', 20], ['grpc', 10]] as const) {
+      const node = at(folder.nodeApi(1), { protocol }).service(Node)
+      const controller = at(folder.controllerApi(2), { protocol }).service(Controller)
+      for (const chunks of [node.capture({ filter, frames, port: 'external', snapBytes: 40 }),
+        controller.capture({ node: 'ingress', capture: { filter, frames, port: 'external', snapBytes: 40 } })]) {
+        const capture = new CaptureRecorder()
+        const parser = new CaptureParser(capture)
+        for await (const { bytes } of chunks) parser.push(bytes)
+        parser.end()
+        assert.equal(capture.packets.length, frames)
+        assert.ok(capture.packets.every(({ bytes, originalLength }) => bytes.length === 40 && originalLength === 60))
+      }
+    }
+    const node = at(folder.nodeApi(11)).service(Node)
+    const begin = performance.now()
+    let bytes = 0
+    for await (const chunk of node.capture({ seconds: 0.5, port: 'link egress' })) bytes += chunk.bytes.length
+    assert.ok(bytes > 1000 && performance.now() - begin >= 500)
+    const read = async (chunks: AsyncIterable<unknown>): Promise<void> => { for await (const _ of chunks); }
+    await assert.rejects(read(node.capture({ port: 'external' })), { code: 'NF_CLUSTER', message: 'runtime-1 has no port "external"' })
+    await assert.rejects(read(node.capture({ port: 'runtime-9' })), { code: 'NF_CLUSTER' })
+    await assert.rejects(read(node.capture({ filter: { address: 'here' } })), { code: 'NF_CONFIG_INVALID' })
+  })
+
+  await context.test('traces: the way of packets over all nodes, in the order of time', async () => {
+    for (const protocol of ['json', 'grpc'] as const) {
+      const trace = at(folder.controllerApi(1), { protocol }).service(Controller)
+        .trace({ trace: { packets: 2, seconds: 20, filter: { address: '198.18.0.7' } } })
+      const ways = new Map<string, string[]>()
+      let last = 0
+      for await (const { timeUs, node, direction, port: name, length, bytes, details } of trace) {
+        assert.ok(timeUs >= last && Math.abs(timeUs / 1000 - Date.now()) < 60_000)
+        last = timeUs
+        const packet = String(details?.packet)
+        ways.set(packet, [...ways.get(packet) ?? [], `${node} ${direction} ${name}`.trim()])
+        if (name !== '') assert.deepEqual([length, bytes.length], [60, 60])
+      }
+      assert.equal(ways.size, 2)
+      for (const hops of ways.values()) {
+        const runtime = /runtime-[12]/.exec(hops.join())?.[0]
+        assert.deepEqual(hops, ['ingress in external', `ingress out link ${runtime}`, `${runtime} in link ingress`, `${runtime} chain`,
+          `${runtime} out link egress`, `egress in link ${runtime}`, 'egress out external'])
+      }
+    }
+    const seen: string[] = []
+    for await (const { direction, summary } of at(folder.nodeApi(11)).service(Node).tracePacket({ packets: 3, seconds: 20 })) {
+      if (direction === 'chain') seen.push(summary)
+    }
+    assert.ok(seen.length >= 3 && seen.every((text) => text.startsWith('monitor forward (packets +1')), seen.join('\n'))
+  })
+
+  await context.test('who goes is watched for no more; more than a few at a time are refused', async () => {
+    const node = at(folder.nodeApi(12)).service(Node)
+    const gone = Array.from({ length: 8 }, () => new AbortController())
+    for (const { signal } of gone) {
+      await new Promise<void>((resolve, reject) => {
+        const read = async (): Promise<void> => { for await (const _ of node.capture({ filter: { protocol: 'tcp' } }, { signal })) resolve() }
+        read().catch(reject)
+      })
+    }
+    const another = async (): Promise<boolean> => {
+      for await (const _ of node.capture({ frames: 1 }));
+      return true
+    }
+    await assert.rejects(another(), { code: 'NF_CLUSTER', message: 'runtime-2 has 8 captures and traces already' })
+    for (const controller of gone) controller.abort()
+    await cluster.until('there is room again', () => another().catch(() => false), 30_000)
   })
 
   await context.test('bytes that are no call cost no packet', async () => {

@@ -139,6 +139,13 @@ export function addClusterCommands(program: Command, done: (status: number) => v
       done(await machineCommand(file))
     })
 
+  program.command('spare', { hidden: true })
+    .description('load what a node needs, and wait to be told which one to be (controllers keep one in stock)')
+    .action(async () => {
+      const { spareCommand } = await import('./node-command.ts')
+      done(await spareCommand())
+    })
+
   for (const kind of ['runtime', 'switch'] as const) {
     program.command(kind)
       .description(`run one ${kind} of a cluster in this process (nfactor up starts them all)`)

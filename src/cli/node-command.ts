@@ -3,8 +3,11 @@
  * supervisor the controllers; for people who build their own. The agent of another machine they start themselves.
  */
 
-import { writeSync } from 'node:fs'
+import { closeSync, openSync, writeSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
+import { Arena } from '../memory/arena.ts'
+import { loadClassifyKernel } from '../packet/kernels/classify.ts'
+import { replaceDescriptor } from '../ports/sys.ts'
 import { pinProcess } from '../ports/sys-affinity.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
 import { readConfigDocument } from '../process/config-document.ts'
@@ -16,6 +19,8 @@ import { readMachineConfig } from '../process/machine-config.ts'
 import { NodeExit, NodeProcess } from '../process/node-process.ts'
 import { readNodeConfig, type NodeConfig } from '../process/node-config.ts'
 import { readIdentity, type ControllerConfig } from '../process/supervisor.ts'
+import { READY_FD, WarmLauncher, type SpareOrder } from '../process/warm-launcher.ts'
+import { ExitStatus } from './exit-status.ts'
 
 export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promise<number> {
   const config = readNodeConfig(file, kind)
@@ -30,6 +35,22 @@ export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promi
   return await node.run()
 }
 
+/** A process in stock: all is loaded, and whoever has started it says which node it is, or ends. */
+export async function spareCommand(): Promise<number> {
+  process.title = 'nfactor spare'
+  loadClassifyKernel(new Arena(1 << 18))
+  writeSync(READY_FD, 'ready\n')
+  closeSync(READY_FD)
+  let text = ''
+  for await (const part of process.stdin) if ((text += String(part)).includes('\n')) break
+  if (!text.includes('\n')) return ExitStatus.ok
+  const { kind, file, log } = JSON.parse(text) as SpareOrder
+  const output = openSync(log, 'a', 0o600)
+  for (const fd of [1, 2]) replaceDescriptor(fd, output)
+  closeSync(output)
+  return await nodeCommand(kind, file)
+}
+
 export async function controllerCommand(file: string): Promise<number> {
   const config = readConfigDocument(file).value as ControllerConfig | null
   if (config?.kind !== 'controller') throw new CodedError('NF_CONFIG_INVALID', `${file} is not for a controller`)
@@ -38,7 +59,8 @@ export async function controllerCommand(file: string): Promise<number> {
   process.umask(0o077)
   process.title = `nfactor ${name}`
   const identity = readIdentity(folder)
-  const controller = await ControllerProcess.open({ id, name, folder, identity, launcher: containersOf(identity, folder) ?? processLauncher })
+  const launcher = containersOf(identity, folder) ?? new WarmLauncher(processLauncher)
+  const controller = await ControllerProcess.open({ id, name, folder, identity, launcher })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { controller.stop() })
   return await controller.run()
 }

@@ -5,6 +5,7 @@
 import { compileFrameWords } from '../ports/frame-words.ts'
 import type { TraceTaken } from '../process/trace-recorder.ts'
 import { PacketTrace, type PlacedEvent, type TracedPacket } from '../process/packet-trace.ts'
+import { traceText } from '../process/trace-text.ts'
 import { monotonicUs } from '../process/monotonic-clock.ts'
 import { WatchClient } from '../process/watch-client.ts'
 import { clusterOf, print, type ClusterCommandOptions } from './cluster-commands.ts'
@@ -23,13 +24,6 @@ interface Hop {
   readonly what: string
 }
 
-/** What a switch does with packets of an entry in this phase. */
-const heldWhy: Readonly<Record<string, string>> = {
-  asking: 'its home switch is asked who serves the flow', placing: 'no runtime can take the flow yet',
-  learning: 'the switch has begun anew, and learns its flows', orphaned: 'the runtime that served the flow is gone',
-  closing: 'the flow is ending',
-}
-
 export async function traceCommand(words: readonly string[], options: TraceOptions): Promise<number> {
   const { packets: wanted, seconds } = options
   compileFrameWords(words)
@@ -39,7 +33,7 @@ export async function traceCommand(words: readonly string[], options: TraceOptio
   const interrupted = interruption()
   try {
     // Switches last: packets that are shown come in when all nodes are watched.
-    const ready = client.nodes.filter(({ state }) => state === 'ready').toSorted((a, b) => a.kind.localeCompare(b.kind))
+    const ready = client.nodes.filter(({ isReady }) => isReady).toSorted((a, b) => a.kind.localeCompare(b.kind))
     for (const node of ready) await client.start(node, { kind: 'trace', filter: words })
     trace.since = monotonicUs()
     process.stderr.write(`tracing at ${countOf(ready.length, 'node')}, for ${seconds} s or until ${countOf(wanted, 'packet')} are through\n`)
@@ -96,38 +90,12 @@ function hopOf(client: WatchClient, packet: TracedPacket, event: PlacedEvent): H
 }
 
 function hopText(client: WatchClient, packet: TracedPacket, event: PlacedEvent): string {
-  switch (event.at) {
-    case 'in':
-      return event.port === 'link' ? `in from ${client.nameOf(event.peer)}` : `in at the ${event.port} port`
-    case 'out': {
-      if (event.port !== 'link') return `out of the ${event.port} port, ${event.macs}${changeOf(packet, event.text)}`
-      const isReplica = !packet.hops.some((hop) => hop.node === event.node && hop.at === 'chain') &&
-        packet.hops.some((hop) => hop.at === 'step' && hop.replica === event.node)
-      return `${isReplica ? 'released by the replica ' : ''}to ${client.nameOf(event.peer)}`
-    }
-    case 'refused':
-      return `dropped: the port ${event.port === 'link' ? `to ${client.nameOf(event.peer)} ` : ''}has no room`
-    case 'chain': {
-      const steps = event.steps.map(({ nf, verdict, counters }) => {
-        const risen = Object.entries(counters).map(([name, by]) => `${name} +${by}`).join(', ')
-        return `${nf} ${verdict}${risen === '' ? '' : ` (${risen})`}`
-      })
-      const flow = event.flow === 0 ? '' : `, epoch ${event.epoch}`
-      const emitted = event.emitted === 0 ? '' : `; ${countOf(event.emitted, 'packet')} of its own`
-      const end = event.verdict === 'drop' ? [`dropped: ${event.reason}`]
-        : event.verdict === 'taken' ? ['kept: the flow is not here, or moves'] : []
-      const changed = event.becomes === undefined ? '' : `; it is ${event.becomes} from here on`
-      return `${[...steps, ...end].join('; ')}${emitted}${flow}${changed}`
-    }
-    case 'drop':
-      return `dropped: ${event.reason}`
-    case 'held':
-      return `held: ${heldWhy[event.phase] ?? event.phase}`
-    case 'step':
-      return `its step goes to the replica ${client.nameOf(event.replica)}`
-    case 'message':
-      return event.name
-  }
+  const text = traceText(event, (node) => client.nameOf(node))
+  if (event.at !== 'out') return text
+  if (event.port !== 'link') return `${text}${changeOf(packet, event.text)}`
+  const isReplica = !packet.hops.some((hop) => hop.node === event.node && hop.at === 'chain') &&
+    packet.hops.some((hop) => hop.at === 'step' && hop.replica === event.node)
+  return `${isReplica ? 'released by the replica ' : ''}${text}`
 }
 
 /** What it looks like now, if not as it came. */

@@ -29,6 +29,8 @@ export type SwitchView = NodeView<SwitchReport>
 export interface RuntimeView extends NodeView<RuntimeReport> {
   readonly isDraining: boolean
   readonly chain: number
+  /** Of what switches have lately had for it, the share for which its links had no room; of the worst of them. */
+  readonly refused: number
 }
 
 export interface StartingView {
@@ -88,13 +90,16 @@ export function viewOf(mirror: StateMirror, observed: Observations, term: number
       silenceUs: judgement?.silenceUs ?? 0, unheardBy: judgement?.unheardBy ?? [],
       report: report?.kind === kind ? report as R : null }
   }
+  const switches = cluster.config.switches.map(({ id, incarnation }) => nodeView<SwitchReport>(id, incarnation, 'switch'))
+  const refusals = switches.flatMap(({ report }) => report?.refused ?? [])
   return {
     now, term, cluster, scale, machines: observed.machines,
     rollout: mirror.get('rollout'), replicas: mirror.get('replicas') ?? { version: 0, of: {} },
     fences: [...mirror.all('fence').values()], blocks: mirror.all('block'),
-    switches: cluster.config.switches.map(({ id, incarnation }) => nodeView<SwitchReport>(id, incarnation, 'switch')),
+    switches,
     runtimes: cluster.config.runtimes.map(({ id, incarnation, isDraining }) => ({
-      ...nodeView<RuntimeReport>(id, incarnation, 'runtime'), isDraining, chain: cluster.chains[incarnation] ?? 0 })),
+      ...nodeView<RuntimeReport>(id, incarnation, 'runtime'), isDraining, chain: cluster.chains[incarnation] ?? 0,
+      refused: Math.max(0, ...refusals.filter(({ runtime }) => runtime === id).map(({ share }) => share)) })),
     starting: scale.starting.map((runtime) => {
       const report = fresh(runtime.incarnation)
       return { runtime, isReady: report?.kind === 'runtime' && report.isReady, hasEnded: observed.ended.has(runtime.incarnation) }
@@ -107,13 +112,29 @@ export function isReachable({ health }: { readonly health: Health }): boolean {
   return health === 'well' || health === 'slow'
 }
 
+/** A runtime for whose packets links have so often no room has as much to do as it can. */
+const REFUSED_FULL = 0.01
+/** Shares beyond this say little about how much more there would be. */
+const LOST_MAX = 0.5
+
 /**
- * Load of a runtime in runtimes' worth: its busy fraction, and in proportion what it had to drop. 1 is a runtime that has just
- * enough to do; more means that it loses packets. At most 4, for drops say little about how much more there would be.
+ * Load of a runtime in runtimes' worth: its busy fraction, and in proportion what it had to drop, and switches for it. 1 is a runtime that has
+ * just enough to do; more means that packets are lost. At most 4, for drops say little about how much more there would be.
+ *
+ * A runtime whose links are full does all that it can, whatever share of the time it says that it works: it may not get the core when
+ * there is something to do.
  */
-export function demandOf(report: RuntimeReport | null): number {
+export function demandOf({ report, refused }: Pick<RuntimeView, 'report' | 'refused'>): number {
   if (report === null) return 0
   const { busyPerMille, packetsPerSecond, dropsPerSecond } = report
+  const busy = busyPerMille / 1000
+  const load = busy + (1 - busy) * Math.min(1, refused / REFUSED_FULL)
   const lost = dropsPerSecond === 0 ? 1 : (packetsPerSecond + dropsPerSecond) / Math.max(1, packetsPerSecond)
-  return Math.min(4, (busyPerMille / 1000) * lost)
+  return Math.min(4, load * lost / (1 - Math.min(LOST_MAX, refused)))
+}
+
+/** Load of all runtimes, with what interfaces have lost before any switch saw it, at most as much again. */
+export function totalDemandOf({ runtimes, switches }: Pick<ClusterView, 'runtimes' | 'switches'>): number {
+  const missed = Math.max(0, ...switches.map(({ report }) => report?.missed ?? 0))
+  return runtimes.reduce((total, one) => total + demandOf(one), 0) / (1 - Math.min(LOST_MAX, missed))
 }

@@ -66,6 +66,10 @@ export class ControlSimulation {
   now: TimeUs = 1e6
   /** In runtimes' worth. */
   demand = 1.5
+  /** Runtimes lack cores: what is too much for them stays in their links, and they say that they have little to do. */
+  areCoresShared = false
+  /** The share of what comes that interfaces lose. */
+  missed = 0
   /** Chance that a message between controllers and nodes is lost. */
   loss = 0
   /** Pairs that do not hear each other, as `a|b`: names of controllers and numbers of nodes. */

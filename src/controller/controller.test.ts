@@ -42,6 +42,28 @@ test('a cluster is founded, grows with its load and shrinks again', () => {
   assert.equal(world.counts.drained - drained, desired - 1)
 })
 
+test('a cluster grows by what its switches drop, though its runtimes say that they have little to do', () => {
+  const world = new ControlSimulation(21)
+  world.areCoresShared = true
+  world.demand = 3.5
+  // Once nothing is dropped any more nothing speaks for them: they may be fewer again, but not before.
+  let most = 0
+  for (let seconds = 0; seconds < 60; seconds++) {
+    world.run(1e6)
+    if (world.runtimes().every(({ refused }) => refused.length === 0)) most = Math.max(most, world.runtimes().length)
+  }
+  assert.ok(most >= 4, `${most} runtimes when nothing was dropped`)
+  assert.deepEqual(world.violations, [])
+  // What an interface loses would be load too, if it came in.
+  const other = new ControlSimulation(22)
+  other.demand = 1.5
+  other.run(60e6)
+  const before = other.runtimes().length
+  other.missed = 0.9
+  other.run(40e6)
+  assert.ok(other.runtimes().length > before, `${before} and ${other.runtimes().length} runtimes`)
+})
+
 test('a runtime that dies is fenced, recovered and replaced; a switch that comes back gets another life', () => {
   const world = settled(2, 3)
   const [first] = world.runtimes()

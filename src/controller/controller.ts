@@ -18,7 +18,7 @@
 import type { TimeUs } from '../base/clock.ts'
 import type { Side } from '../messages/cluster-config.ts'
 import { autoscale, defaultAutoscalerLimits, type AutoscalerLimits, type AutoscalerMemory } from './autoscaler.ts'
-import { demandOf, REPORT_US, viewOf, type ClusterView, type HeardReport, type Observations } from './cluster-view.ts'
+import { REPORT_US, totalDemandOf, viewOf, type ClusterView, type HeardReport, type Observations } from './cluster-view.ts'
 import { CommandSender, openFences } from './command-sender.ts'
 import { defaultDetectorLimits, FailureDetector, type DetectorLimits, type Judgement } from './failure-detector.ts'
 import { plantedInControl as planted } from './control-bugs.ts'
@@ -327,7 +327,7 @@ export class Controller {
     const isBusy = starting.length > 0 || runtimes.some((one) => one.isDraining && !isHeld(view, one)) || openFences(view).length > 0 ||
       rollout?.phase === 'rolling' || rollout?.phase === 'rolling-back' || rollout?.phase === 'paused' ||
       runtimes.length + starting.length < scale.desired
-    const demand = runtimes.reduce((sum, { report }) => sum + demandOf(report), 0)
+    const demand = totalDemandOf(view)
     const { decision, memory } = autoscale(
       { now, demand, desired: scale.desired, decidedAt: scale.decidedAt, isBusy }, this.#scaling, this.#limits.autoscaler)
     this.#scaling = memory

@@ -11,7 +11,7 @@ import { Random } from '../base/random.ts'
 import { autoscale, type AutoscalerLimits, type AutoscalerMemory } from './autoscaler.ts'
 import type { ClusterDocument, ScaleDocument } from './cluster-state.ts'
 import type { ClusterView, RuntimeView } from './cluster-view.ts'
-import { demandOf } from './cluster-view.ts'
+import { totalDemandOf } from './cluster-view.ts'
 import { decideMoves, type MoveMemory } from './flow-moves.ts'
 import { decideScaling } from './scaling.ts'
 
@@ -133,7 +133,7 @@ export function runDay(shape: DayShape, limits: AutoscalerLimits): DayOutcome {
           isReady: true,
           busyPerMille: Math.min(1000, load * 1000), flows: Math.floor(one.flows), packetsPerSecond: 1e6 * Math.min(1, load),
           dropsPerSecond: 1e6 * Math.max(0, load - 1), queueDepth: 0, nfErrorsPerSecond: 0, replicasVersion: 0, recovered: 0,
-          order: one.order, isEmpty: second - one.emptySince >= 1, blocksInUse: [], blocksWanted: [] } }
+          order: one.order, isEmpty: second - one.emptySince >= 1, blocksInUse: [], blocksWanted: [] }, refused: 0 }
     })
     const cluster: ClusterDocument = { generation: 0, incarnation: 0, chains: {}, config: {
       version: 1, clusterId: 1, switches: [], runtimes: views.map(({ id, incarnation, isDraining }) => ({ id, incarnation, isDraining })) } }
@@ -141,7 +141,7 @@ export function runDay(shape: DayShape, limits: AutoscalerLimits): DayOutcome {
     const view: ClusterView = { now, term: 1, cluster, scale, rollout: undefined, replicas: { version: 0, of: {} }, fences: [],
       blocks: new Map(), machines: [], switches: [], runtimes: views, starting: starting.map(({ id, readyAt }) => ({
         runtime: { id, incarnation: id, chain: 1, since: (readyAt - START_S) * 1e6 }, isReady: false, hasEnded: false })) }
-    const scaled = autoscale({ now, demand: views.reduce((sum, { report }) => sum + demandOf(report), 0), desired: scale.desired,
+    const scaled = autoscale({ now, demand: totalDemandOf(view), desired: scale.desired,
       decidedAt: scale.decidedAt, isBusy: starting.length > 0 || runtimes.some(({ isDraining }) => isDraining) }, memory, limits)
     memory = scaled.memory
     if (scaled.decision !== null) {

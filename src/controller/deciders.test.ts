@@ -2,12 +2,12 @@ import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { Random } from '../base/random.ts'
 import type { ClusterView, RuntimeView, SwitchView } from './cluster-view.ts'
-import { demandOf } from './cluster-view.ts'
+import { demandOf, totalDemandOf } from './cluster-view.ts'
 import type { FenceDocument, RolloutDocument, ScaleDocument } from './cluster-state.ts'
 import { decideFencing, defaultFencingLimits, fence, recoveryState, type FencingMemory } from './fencing.ts'
 import { decideMoves, type MoveMemory } from './flow-moves.ts'
 import { MemoryStore } from './memory-store.ts'
-import { acceptsTerm, judgeCommand, noCommands, type NodeCommand, type RuntimeReport } from './node-commands.ts'
+import { acceptsTerm, judgeCommand, noCommands, type NodeCommand, type RuntimeReport, type SwitchReport } from './node-commands.ts'
 import { leaseBlocks } from './port-blocks.ts'
 import { assignReplicas, sameLists, type AssignedRuntime } from './replica-assignment.ts'
 import { batchOf, decideRollout, type RolloutMemory } from './rollout.ts'
@@ -22,12 +22,13 @@ const report = (node: number, more: Partial<RuntimeReport> = {}): RuntimeReport 
 
 const runtime = (id: number, more: Partial<RuntimeView> = {}, reported: Partial<RuntimeReport> = {}): RuntimeView => ({
   id, incarnation: id + 100, health: 'well', hasEnded: false, silenceUs: 0, unheardBy: [], isDraining: false, chain: 1,
-  report: report(id, reported), ...more,
+  report: report(id, reported), refused: 0, ...more,
 })
 
 const gateway = (id: number, more: Partial<SwitchView> = {}): SwitchView => ({
   id, incarnation: id + 100, health: 'well', hasEnded: false, silenceUs: 0, unheardBy: [],
-  report: { kind: 'switch', node: id, incarnation: id + 100, pausedUs: 0, words: [], configVersion: 5, generation: 3 }, ...more,
+  report: { kind: 'switch', node: id, incarnation: id + 100, pausedUs: 0, words: [], configVersion: 5, generation: 3,
+    missed: 0, refused: [] }, ...more,
 })
 
 function view(runtimes: readonly RuntimeView[], more: Partial<ClusterView> & { scale?: ScaleDocument } = {}): ClusterView {
@@ -204,10 +205,26 @@ test('replicas: random changes keep the rules, and move no more than they have t
 // -- Moves -------------------------------------------------------------------------------------------------------------
 
 test('demand counts what was dropped', () => {
-  assert.equal(demandOf(null), 0)
-  assert.equal(demandOf(report(3, { busyPerMille: 600 })), 0.6)
-  assert.equal(demandOf(report(3, { busyPerMille: 1000, packetsPerSecond: 1e6, dropsPerSecond: 5e5 })), 1.5)
-  assert.equal(demandOf(report(3, { busyPerMille: 1000, packetsPerSecond: 1, dropsPerSecond: 5e5 })), 4)
+  assert.equal(demandOf(runtime(3, { report: null })), 0)
+  assert.equal(demandOf(runtime(3, {}, { busyPerMille: 600 })), 0.6)
+  assert.equal(demandOf(runtime(3, {}, { busyPerMille: 1000, packetsPerSecond: 1e6, dropsPerSecond: 5e5 })), 1.5)
+  assert.equal(demandOf(runtime(3, {}, { busyPerMille: 1000, packetsPerSecond: 1, dropsPerSecond: 5e5 })), 4)
+})
+
+test('demand counts what switches and interfaces had to drop, whatever the busy fraction says', () => {
+  const idle = { busyPerMille: 200, packetsPerSecond: 1e6 }
+  const refused = (share: number): number => demandOf(runtime(3, { refused: share }, idle))
+  assert.equal(refused(0), 0.2)
+  // A few packets in a burst are no overload, one in a hundred is.
+  assert.ok(refused(0.001) < 0.3)
+  assert.ok(refused(0.01) >= 1)
+  assert.equal(refused(0.2), 1.25)
+  assert.equal(refused(0.9), 2)
+  const total = (missed: number): number => totalDemandOf({ runtimes: [runtime(3, {}, idle), runtime(4, {}, idle)],
+    switches: [gateway(1), { ...gateway(2), report: { ...gateway(2).report as SwitchReport, missed } }] })
+  assert.equal(total(0), 0.4)
+  assert.equal(total(0.2), 0.5)
+  assert.equal(total(0.9), 0.8)
 })
 
 test('just enough flows move off an overloaded runtime, as far as the others have room', () => {

@@ -66,7 +66,7 @@ export function decideMoves(
     const { report, incarnation } = one
     if (report === null || !isReachable(one)) continue
     const former = memory.get(incarnation)
-    const demand = demandOf(report)
+    const demand = demandOf(one)
     const load = former === undefined ? demand : former.load + (demand - former.load) * (1 - Math.exp(-(now - former.at) / limits.smoothUs))
     const isMoving = report.order.open > 0
     const isNew = former !== undefined && report.order.number !== former.order

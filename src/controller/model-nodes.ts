@@ -15,6 +15,8 @@ const FLOWS_PER_RUNTIME = 1000
 const FLOW_US = 20e6
 /** How long flows that are recovered have something in the blocks of the dead. */
 const BLOCK_USE_US = 8e6
+/** The busy fraction of a runtime that loses packets for want of a core. */
+const SHARED_BUSY = 0.3
 /** Flows that leave a runtime in one step. */
 const MOVES_PER_STEP = 100
 
@@ -135,9 +137,10 @@ export class ModelSwitch extends ModelNode {
   }
 
   protected override report(pausedUs: number, words: PeerWord[]): void {
-    const { id: node, incarnation, configVersion, generation } = this
+    const { id: node, incarnation, configVersion, generation, world } = this
+    const refused = world.areCoresShared && node === 1 ? world.runtimes().flatMap((one) => one.refused) : []
     this.world.tell(this, (controller, now) => {
-      controller.receive({ kind: 'switch', node, incarnation, pausedUs, words, configVersion, generation }, now)
+      controller.receive({ kind: 'switch', node, incarnation, pausedUs, words, configVersion, generation, refused, missed: world.missed }, now)
     })
   }
 }
@@ -174,6 +177,12 @@ export class ModelRuntime extends ModelNode {
   /** Blocks in which its flows have something. */
   get blocksInUse(): string[] {
     return [...this.#blocks, ...[...this.#inherited].filter(([, until]) => this.world.now < until).map(([key]) => key)]
+  }
+
+  /** What switches have for it and its links no room. */
+  get refused(): readonly { readonly runtime: number; readonly share: number }[] {
+    const share = 1 - Math.min(1, FLOWS_PER_RUNTIME / this.flows)
+    return share === 0 ? [] : [{ runtime: this.id, share }]
   }
 
   get #isDraining(): boolean {
@@ -240,8 +249,10 @@ export class ModelRuntime extends ModelNode {
     const { number, open, moved, refused } = this.#order
     const report = {
       kind: 'runtime', node, incarnation, pausedUs, words, configVersion, generation, isReady: world.now >= this.#readyAt,
-      busyPerMille: Math.round(Math.min(1, load) * 1000), flows, packetsPerSecond: 1e6 * Math.min(1, load),
-      dropsPerSecond: 1e6 * Math.max(0, load - 1), queueDepth: 0, nfErrorsPerSecond: this.nfErrors,
+      // Without a core it does not even know what it has to do.
+      busyPerMille: Math.round(Math.min(world.areCoresShared ? SHARED_BUSY : 1, load) * 1000), flows,
+      packetsPerSecond: 1e6 * Math.min(1, load), dropsPerSecond: world.areCoresShared ? 0 : 1e6 * Math.max(0, load - 1),
+      queueDepth: 0, nfErrorsPerSecond: this.nfErrors,
       replicasVersion: this.memory.replicasVersion, recovered: this.#recovered, order: { number, open, moved, refused },
       isEmpty: world.now - this.#emptySince > 100_000, blocksInUse: this.blocksInUse,
       blocksWanted: this.#blocks.size < 2 ? [{ pool: 'ports', held: this.#blocks.size }] : [],

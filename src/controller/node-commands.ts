@@ -73,6 +73,10 @@ export interface RuntimeReport extends NodeReport {
 
 export interface SwitchReport extends NodeReport {
   readonly kind: 'switch'
+  /** Of what has lately come to its interface, the share that was lost there before it could come in. */
+  readonly missed: number
+  /** Of what it has lately had for a runtime, the share for which the link had no room; runtimes without any are left out. */
+  readonly refused: readonly { readonly runtime: number; readonly share: number }[]
 }
 
 export type Report = RuntimeReport | SwitchReport

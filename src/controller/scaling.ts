@@ -79,7 +79,7 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   }
   if (serving.length <= wanted || starting.length > 0 || draining.length > 0 || isPaused || serving.length < 2) return null
   const [least] = (leaving.length > 0 ? leaving : onFullest(machines, serving, limits.firstId)).filter(isReachable)
-    .sort((a, b) => demandOf(a.report) - demandOf(b.report) || b.incarnation - a.incarnation)
+    .sort((a, b) => demandOf(a) - demandOf(b) || b.incarnation - a.incarnation)
   return least === undefined ? null : { kind: 'drain', runtime: least }
 }
 

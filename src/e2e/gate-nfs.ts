@@ -1,6 +1,7 @@
 /**
- * A small firewall that the matrix updates while its connections live: two versions, as files that people could have written. Only a SYN
- * may open a TCP flow: a connection whose state is lost on the way is cut off, and its client hangs.
+ * Network functions of the matrix, as files that people could have written. A small firewall that is updated while its connections live:
+ * only a SYN may open a TCP flow, so that a connection whose state is lost on the way is cut off, and its client hangs. And one that has
+ * much to do for each packet.
  */
 
 const gateOf = (version: number, layout: string, upgrades: string, counting: string): string => `
@@ -32,3 +33,22 @@ export const gateAfter = gateOf(2, 'packets: u64, bytes: u64, isOpen: bool', `
     now.packets = old.packets
   } }],`, `state.packets++
       state.bytes += packet.length`)
+
+/** Some 30 µs for each packet: one runtime can do some 30,000 a second. */
+export const slowNf = `
+import { defineNf, struct, u32, Verdict } from 'nfactor'
+
+export default defineNf({
+  name: 'slow',
+  version: 1,
+  flowState: struct({ sum: u32 }),
+  create: () => ({
+    processPacket(packet, state) {
+      let sum = packet.length
+      for (let i = 0; i < 30_000; i++) sum = Math.imul(sum, 0x01000193) ^ i
+      state.sum = sum >>> 0
+      return Verdict.Forward
+    },
+  }),
+})
+`

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { networkSkip } from '../ports/test-network.ts'
 import type { ClusterFlow } from '../process/operator.ts'
 import { Bed } from './bed.ts'
-import { gateAfter, gateBefore } from './gate-nfs.ts'
+import { gateAfter, gateBefore, slowNf } from './gate-nfs.ts'
 import { missingPrograms } from './services.ts'
 
 const skip = networkSkip() || (missingPrograms.length > 0 && `not installed: ${missingPrograms.join(', ')}`)
@@ -163,7 +163,8 @@ test('a network function is updated, to another layout of its state', { skip: fu
 })
 
 test('the number of runtimes follows the load', { skip: fullSkip, timeout: 240_000 }, async (context) => {
-  const bed = await Bed.make(context, { runtimes: 1, more: 'scale: { min: 1, max: 3, low: 0.09, high: 0.12, pause: 2 }' })
+  const bed = await Bed.make(context, { runtimes: 1, more: 'scale: { min: 1, max: 3, pause: 2 }',
+    chain: '[monitor, firewall, ./slow.ts, http]', files: { 'slow.ts': slowNf } })
   const runtimes = async (): Promise<number> => (await bed.runtimes()).length
   await bed.under(context, { downloads: 8, keepAlive: 2, webSockets: 2, streams: 1, iperfSeconds: 0 }, async () => {
     const load = bed.load(15)

@@ -124,6 +124,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   const links: { id: number; link: DataLink }[] = []
   /** By runtime id. PERF: an array, looked up per packet. */
   const linkOf: (DataLink | null)[] = new Array<DataLink | null>(256).fill(null)
+  const refusedTo = new Float64Array(256)
 
   function attachLink(runtime: number, port: Port): void {
     const link = new DataLink({
@@ -209,6 +210,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       own.forwarded++
       pool.give(i32[d + SLOT])
     } else {
+      refusedTo[runtime]++
       drop(i32[d + SLOT], 'link-full')
     }
   }
@@ -490,6 +492,8 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     watchPackets: (watch: PacketWatch | null): void => { context.watch = watch },
     get packets() { return packets() },
     dropReasons: () => ({ ...drops }),
+    /** Packets for which the link to a runtime had no room, by the runtime's id. */
+    refusedTo: refusedTo as Readonly<Record<number, number>>,
     /** What the control sessions have counted. */
     sessionTotals: control.totals,
     openSteps, anomalies, flows,

@@ -100,6 +100,7 @@ interface Libc {
   ppoll(descriptors: Pointer, count: number, timeout: Pointer, signals: Pointer): Result
   ioctl(fd: number, request: number, argument: Pointer): Result
   setns(fd: number, kind: number): Result
+  dup2(from: number, to: number): Result
   sched_yield(): Result
 }
 
@@ -108,6 +109,7 @@ const declarations: Record<keyof Libc, string> = {
   memcpy: 'uintptr_t memcpy(void *to, void *from, size_t bytes)',
   mmap: 'intptr_t mmap(uintptr_t address, size_t bytes, int protection, int flags, int fd, int64_t offset)',
   close: 'int close(int fd)',
+  dup2: 'int dup2(int from, int to)',
   socket: 'int socket(int family, int type, int protocol)',
   bind: 'int bind(int fd, void *address, uint32_t bytes)',
   listen: 'int listen(int fd, int backlog)',
@@ -159,6 +161,11 @@ function check(result: number | bigint): number {
 /** Where a typed array's first byte is. The array's buffer must stay referenced as long as the address is used. */
 export function addressOf(bytes: ArrayBufferView): number {
   return Number(load().memcpy(bytes, bytes, 0))
+}
+
+/** Lets a descriptor be another one's file from now on. */
+export function replaceDescriptor(fd: number, by: number): number {
+  return check(load().dup2(by, fd))
 }
 
 export function close(fd: number): void {

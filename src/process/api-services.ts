@@ -26,6 +26,8 @@ import type { FlowList } from './flow-list.ts'
 import { callOnce, LineRpcClient, type RpcParams } from './line-rpc.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
 import type { ClusterStatus, UpdateState } from './operator.ts'
+import { WatchClient, type WatchableNode } from './watch-client.ts'
+import { captureStream, traceStream } from './watch-streams.ts'
 
 /** Who an API speaks for. */
 export type ApiOwner =
@@ -60,6 +62,10 @@ export function apiOf(owner: ApiOwner): Api {
 function nodeApi({ id, name, folder }: Extract<ApiOwner, { kind: 'node' }>): Api {
   const line = new Line(new ClusterFolder(folder).nodeSocket(id))
   const status = (): Promise<NodeStatus> => line.call<NodeStatus>('GetStatus')
+  const watched = (): { client: WatchClient, own: WatchableNode } => {
+    const client = WatchClient.among(new ClusterFolder(folder))
+    return { client, own: client.nodes.find((node) => node.id === id) ?? { kind: 'runtime', id, name, machine: '', isReady: true } }
+  }
   return {
     isAlive: rarely(() => line.call('PollWorkload', {}, HEALTH_MS).then(() => true)),
     isReady: rarely(async () => (await line.call<NodeStatus>('GetStatus', {}, HEALTH_MS)).isReady),
@@ -75,6 +81,14 @@ function nodeApi({ id, name, folder }: Extract<ApiOwner, { kind: 'node' }>): Api
         const { flows: [found] } = await line.call<FlowList>('ListFlows', { flow, limit: 1, state: true })
         if (found !== undefined) return found as ListedFlowInit
         throw new CodedError('NF_CLUSTER', `${name} knows no flow ${flow}`, 'ListFlows has those that it knows')
+      },
+      tracePacket: (wish, { signal }) => {
+        const { client, own } = watched()
+        return traceStream(client, [own], wish, signal)
+      },
+      capture: (wish, { signal }) => {
+        const { client, own } = watched()
+        return captureStream(client, own, wish, signal)
       },
       shutdown: () => line.call<object>('Shutdown'),
     })],
@@ -122,6 +136,15 @@ function controllerApi({ id, folder: path, cluster: name }: Extract<ApiOwner, { 
           case 'pause': case 'resume': return await steer({ action })
           case undefined: throw new CodedError('NF_USAGE', 'an update is one of rollOut, pause, resume, rollBack')
         }
+      },
+      trace: async function* ({ node, trace }, { signal }) {
+        const client = await WatchClient.open(cluster)
+        const nodes = node === undefined ? client.nodes.filter(({ isReady }) => isReady) : [client.nodeNamed(node)]
+        yield* traceStream(client, nodes, trace ?? {}, signal)
+      },
+      capture: async function* ({ node, capture }, { signal }) {
+        const client = await WatchClient.open(cluster)
+        yield* captureStream(client, client.nodeNamed(node), capture ?? {}, signal)
       },
       kill: ({ node, signal = 'SIGKILL' }) => call('Kill', { node, signal }),
       down: () => callOnce<object>(folder.supervisorSocket, 'Down').catch((error: unknown) => {

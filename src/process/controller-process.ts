@@ -277,6 +277,7 @@ export class ControllerProcess {
     }
     if (term === 0) return
     this.launcher.startSwitches(term)
+    this.launcher.keepWarm()
     const view = controller.view(now)
     if (view === undefined) return
     this.#endStrangers(view, term)

@@ -114,6 +114,11 @@ export class LocalLauncher implements Launcher {
     return true
   }
 
+  /** To be called by the controller that leads, again and again. */
+  keepWarm(): void {
+    this.#options.launcher.keepWarm?.()
+  }
+
   /** To be called every few milliseconds: notices ends, and what others have started. */
   tick(): void {
     const now = Date.now()

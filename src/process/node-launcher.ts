@@ -2,7 +2,7 @@
  * Node launcher: how controllers and supervisors start processes. Here as children on this machine; `container-launcher.ts` is another one.
  */
 
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -42,6 +42,8 @@ export interface NodeLauncher {
    * them, or ends them where they have no place. To be called now and then.
    */
   sweep?(): Promise<void>
+  /** Called again and again by the controller that leads, which may have to start something at any moment. */
+  keepWarm?(): void
 }
 
 /** A process of ours, which is there at once. */
@@ -73,13 +75,9 @@ export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: str
     stdio: ['ignore', output, output], detached: true, env: childEnvironment(),
   })
   closeSync(output)
-  const ended = new Promise<NodeEnd>((resolve) => {
-    child.on('error', (error) => { resolve({ status: null, signal: null, lastLines: error.message }) })
-    child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: lastLinesOf(log) }) })
-  })
   return {
     pid: child.pid ?? 0,
-    ended,
+    ended: endOf(child, () => log),
     kill: (signal) => { child.kill(signal) },
   }
 }
@@ -87,6 +85,14 @@ export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: str
 export const processLauncher: NodeLauncher = {
   name: 'process',
   launch: (kind, file, log) => Promise.resolve(launchProcess(kind, file, log)),
+}
+
+/** How a process of ours ends. */
+export function endOf(child: ChildProcess, log: () => string): Promise<NodeEnd> {
+  return new Promise((resolve) => {
+    child.on('error', (error) => { resolve({ status: null, signal: null, lastLines: error.message }) })
+    child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: lastLinesOf(log()) }) })
+  })
 }
 
 export function lastLinesOf(log: string): string {

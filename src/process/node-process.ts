@@ -252,6 +252,7 @@ export class NodeProcess {
     const isReady = kind === 'runtime' && (this.#cluster === undefined || this.#isLinked)
     const node = {
       runtime: this.#runtime, switch: this.#switch, statistics: this.#executor?.statistics,
+      external: this.#external?.port.statistics, links: this.#links,
       takePausedUs: () => {
         const us = Math.round(this.#pausedUs)
         this.#pausedUs = 0

@@ -7,9 +7,12 @@
  */
 
 import type { TimeUs } from '../base/clock.ts'
-import { judgeCommand, noCommands, type CommandMemory, type CommandVerdict, type NodeCommand, type Report } from '../controller/node-commands.ts'
+import {
+  judgeCommand, noCommands, type CommandMemory, type CommandVerdict, type NodeCommand, type Report, type SwitchReport,
+} from '../controller/node-commands.ts'
 import type { RuntimeNode } from '../node/runtime-node.ts'
 import type { SwitchNode } from '../node/switch-node.ts'
+import type { PortStatistics } from '../ports/link-port.ts'
 import type { ExecutorStatistics } from './executor.ts'
 
 /** Reasons of drops that mean that a runtime had no room or time. */
@@ -19,34 +22,28 @@ const NF_ERROR = 'nf-error'
 const ASKERS_MAX = 16
 /** Rates over less than this would be noise, µs. */
 const RATE_US = 40_000
+/** Links are full in bursts: what share is lost shows over such a time, µs. */
+const SMOOTH_US = 1e6
+/** Shares of fewer packets per second say nothing. */
+const PACKETS_MIN = 1000
 
-interface Counts {
-  readonly at: TimeUs
-  readonly busyUs: number
-  readonly packets: number
-  readonly drops: number
-  readonly nfErrors: number
-}
-
-interface Rates {
-  readonly busyPerMille: number
-  readonly packetsPerSecond: number
-  readonly dropsPerSecond: number
-  readonly nfErrorsPerSecond: number
-}
-
+/** Counters at some time, and how fast each of them has risen until then. */
 interface Asker {
-  readonly counts: Counts
-  readonly rates: Rates
+  readonly at: TimeUs
+  readonly counts: readonly number[]
+  readonly perSecond: readonly number[]
+  /** The same, averaged. */
+  readonly smooth: readonly number[]
 }
-
-const noRates: Rates = { busyPerMille: 0, packetsPerSecond: 0, dropsPerSecond: 0, nfErrorsPerSecond: 0 }
 
 /** What there is to say about a runtime, or a switch, that is there; undefined before it is. */
 export interface ReportedNode {
   readonly runtime: RuntimeNode | undefined
   readonly switch: SwitchNode | undefined
   readonly statistics: ExecutorStatistics | undefined
+  /** What the external port of a switch has counted, and its links by the runtime behind them. */
+  readonly external: PortStatistics | undefined
+  readonly links: ReadonlyMap<number, { readonly statistics: PortStatistics }>
   /** Longest standstill since the last call, µs. */
   takePausedUs(): number
 }
@@ -85,8 +82,12 @@ export class NodeReporter {
     const { configVersion, generation, replicasVersion, order } = this.#memory
     const words = (runtime ?? own)?.peerWords(now) ?? []
     const common = { node: id, incarnation, pausedUs: node.takePausedUs(), words, configVersion, generation }
-    if (kind === 'switch') return { kind, ...common }
-    const rates = this.#rates(asker, runtime, node.statistics, now)
+    if (kind === 'switch') return { kind, ...common, ...this.#losses(asker, node, now) }
+    const reasons = runtime?.dropReasons() ?? {}
+    const [busyUs, packetsPerSecond, dropsPerSecond, nfErrorsPerSecond] = this.#rates(asker, [
+      node.statistics?.busyUs ?? 0, runtime?.packets.received ?? 0, OVERLOAD.reduce((sum, reason) => sum + (reasons[reason] ?? 0), 0),
+      reasons[NF_ERROR] ?? 0], now).perSecond
+    const rates = { busyPerMille: Math.min(1000, Math.round(busyUs / 1000)), packetsPerSecond, dropsPerSecond, nfErrorsPerSecond }
     const out = runtime?.moves.out
     // Whoever has inherited flows is at it until none of them waits for anybody any more.
     const isRecovering = (runtime?.openSteps.inheriting ?? 0) > 0
@@ -102,28 +103,30 @@ export class NodeReporter {
     }
   }
 
-  #rates(asker: string, runtime: RuntimeNode | undefined, statistics: ExecutorStatistics | undefined, now: TimeUs): Rates {
-    if (runtime === undefined || statistics === undefined) return noRates
-    const before = this.#askers.get(asker)
-    if (before !== undefined && now - before.counts.at < RATE_US) return before.rates
-    const reasons = runtime.dropReasons()
-    const counts: Counts = {
-      at: now, busyUs: statistics.busyUs, packets: runtime.packets.received, nfErrors: reasons[NF_ERROR] ?? 0,
-      drops: OVERLOAD.reduce((sum, reason) => sum + (reasons[reason] ?? 0), 0),
+  /** What a switch has lost outside and towards runtimes, as shares. */
+  #losses(asker: string, { switch: own, external, links }: ReportedNode, now: TimeUs): Pick<SwitchReport, 'missed' | 'refused'> {
+    const peers = [...links.keys()]
+    const { rxFrames = 0, rxMissed = 0 } = external ?? {}
+    const { smooth: [received, missed, ...refusals] } = this.#rates(asker, [rxFrames, rxMissed,
+      ...peers.flatMap((peer) => [links.get(peer)?.statistics.txFrames ?? 0, own?.refusedTo[peer] ?? 0])], now)
+    const share = (lost: number, passed: number): number => lost / Math.max(PACKETS_MIN, lost + passed)
+    return {
+      missed: share(missed, received),
+      refused: peers.map((runtime, i) => ({ runtime, share: share(refusals[i * 2 + 1], refusals[i * 2]) })).filter((one) => one.share > 0),
     }
-    if (before === undefined && this.#askers.size >= ASKERS_MAX) this.#askers.clear()
-    const rates = before === undefined ? noRates : ratesOf(before.counts, counts)
-    this.#askers.set(asker, { counts, rates })
-    return rates
   }
-}
 
-function ratesOf(before: Counts, now: Counts): Rates {
-  const us = now.at - before.at
-  const perSecond = (count: number): number => count * 1e6 / us
-  return {
-    busyPerMille: Math.min(1000, Math.round((now.busyUs - before.busyUs) * 1000 / us)),
-    packetsPerSecond: perSecond(now.packets - before.packets), dropsPerSecond: perSecond(now.drops - before.drops),
-    nfErrorsPerSecond: perSecond(now.nfErrors - before.nfErrors),
+  /** How fast counters have risen since the same asker's report before; zeroes in its first one, and of counters that are new. */
+  #rates(asker: string, counts: readonly number[], now: TimeUs): Asker {
+    const before = this.#askers.get(asker)
+    if (before !== undefined && now - before.at < RATE_US) return before
+    if (before === undefined && this.#askers.size >= ASKERS_MAX) this.#askers.clear()
+    const us = now - (before?.at ?? now)
+    const perSecond = counts.map((count, i) => (us === 0 ? 0 : (count - (before?.counts[i] ?? count)) * 1e6 / us))
+    const weight = 1 - Math.exp(-us / SMOOTH_US)
+    const smooth = perSecond.map((rate, i) => (before?.smooth[i] ?? 0) + (rate - (before?.smooth[i] ?? 0)) * weight)
+    const next = { at: now, counts, perSecond, smooth }
+    this.#askers.set(asker, next)
+    return next
   }
 }

@@ -16,6 +16,7 @@ import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { Port } from '../packet/port.ts'
 import type { RuntimeNode } from '../node/runtime-node.ts'
 import type { SwitchNode } from '../node/switch-node.ts'
+import { compileFlowFilter } from '../ports/frame-summary.ts'
 import { compileFrameWords } from '../ports/frame-words.ts'
 import { watchPort } from '../ports/port-watch.ts'
 import { FrameRecorder } from './frame-recorder.ts'
@@ -83,7 +84,7 @@ export class NodeWatcher {
     }
   }
 
-  #start({ kind, filter, port, packets, bytes }: RpcParams): { watch: number, ports: { kind: string, peer: number }[] } {
+  #start({ kind, filter, flow, port, packets, bytes, headBytes }: RpcParams): { watch: number, ports: { kind: string, peer: number }[] } {
     const { arena } = this.#host
     const name = this.#host.name()
     const node = this.#host.node()
@@ -91,9 +92,10 @@ export class NodeWatcher {
     if (this.#watches.size >= WATCHES_MAX) {
       throw new CodedError('NF_CLUSTER', `${name} has ${WATCHES_MAX} captures and traces already`, 'End one of them first')
     }
-    const wants = compileFrameWords(Array.isArray(filter) ? filter.map(String) : [])
+    const wants = typeof flow === 'object' && flow !== null ? compileFlowFilter(flow)
+      : compileFrameWords(Array.isArray(filter) ? filter.map(String) : [])
     const ports = kind === 'trace' ? this.#host.ports() : this.#portsNamed(port)
-    const recorder = kind === 'trace' ? new TraceRecorder(arena, node, wants)
+    const recorder = kind === 'trace' ? new TraceRecorder(arena, node, wants, Number(headBytes ?? 0))
       : new FrameRecorder(arena, wants, Number(packets), Number(bytes), node.kind === 'runtime' ? node : undefined)
     const watch: Watch = { recorder, stop: [], lease: this.#lease(++this.#last) }
     this.#watches.set(this.#last, watch)

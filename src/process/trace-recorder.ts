@@ -39,7 +39,9 @@ interface EventHead {
 
 export type TraceEvent = EventHead & (
   | { readonly at: 'in' | 'out' | 'refused', readonly port: WatchedPort['kind'], readonly peer: number, readonly text: string
-    readonly macs: string }
+    readonly macs: string, readonly length: number
+    /** First bytes of the frame in base64, if they are wanted. */
+    readonly head?: string }
   | { readonly at: 'chain', readonly verdict: 'forward' | 'drop' | 'hold' | 'taken', readonly reason: string, readonly steps: readonly NfStep[]
     readonly flow: number, readonly epoch: number, readonly emitted: number, readonly becomes?: string }
   | { readonly at: 'drop', readonly reason: string }
@@ -61,6 +63,7 @@ export class TraceRecorder implements PacketWatch {
   readonly #arena: Arena
   readonly #runtime: RuntimeNode | undefined
   readonly #wants: FramePredicate
+  readonly #headBytes: number
   #events: TraceEvent[] = []
   #lost = 0
   readonly #followed = new Set<string>()
@@ -73,7 +76,9 @@ export class TraceRecorder implements PacketWatch {
   #emitted = 0
   #counters: Record<string, number>[] = []
 
-  constructor(arena: Arena, node: RuntimeNode | SwitchNode, wants: FramePredicate) {
+  /** @param headBytes so many bytes of each frame are in its events */
+  constructor(arena: Arena, node: RuntimeNode | SwitchNode, wants: FramePredicate, headBytes = 0) {
+    this.#headBytes = headBytes
     this.#arena = arena
     this.#runtime = node.kind === 'runtime' ? node : undefined
     this.#wants = wants
@@ -84,7 +89,11 @@ export class TraceRecorder implements PacketWatch {
       const id = this.#identityOf(frame, length)
       if (id === '') return
       const { u8 } = this.#arena
-      this.#add({ time: monotonicUs(), id, at, port, peer, text: summariseFrame(u8, frame, length), macs: macsOf(u8, frame) })
+      const head = Math.min(length, this.#headBytes)
+      this.#add({
+        time: monotonicUs(), id, at, port, peer, text: summariseFrame(u8, frame, length), macs: macsOf(u8, frame), length,
+        ...head > 0 && { head: Buffer.from(u8.subarray(frame, frame + head)).toString('base64') },
+      })
     }
     return {
       received: (frame, length) => { note('in', frame, length) },

@@ -899,7 +899,7 @@ export const Controller: GenService<{
     output: typeof KillResponseSchema;
   },
   /**
-   * As the methods of nodes. Not answered yet.
+   * As the methods of nodes; a trace in the order of time over all nodes.
    *
    * @generated from rpc nfactor.v1.Controller.Capture
    */

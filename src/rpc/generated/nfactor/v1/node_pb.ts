@@ -811,7 +811,8 @@ export type TracePacketRequest = Message<"nfactor.v1.TracePacketRequest"> & {
   filter?: FlowFilter | undefined;
 
   /**
-   * The stream ends after so many packets or seconds; absent: when the caller ends it.
+   * Only of so many packets, those that are seen first; the stream ends half a second later, or after so many seconds. Absent: when the
+   * caller ends it.
    *
    * @generated from field: optional uint32 packets = 2;
    */
@@ -840,7 +841,7 @@ export type TracedPacket = Message<"nfactor.v1.TracedPacket"> & {
   timeUs: number;
 
   /**
-   * Node and port that it was seen at.
+   * Node and, of a frame, port that it was seen at: external, bypass, link and the node behind it.
    *
    * @generated from field: string node = 2;
    */
@@ -852,14 +853,15 @@ export type TracedPacket = Message<"nfactor.v1.TracedPacket"> & {
   port: string;
 
   /**
-   * in, out, refused
+   * At a port: in, out, refused. In the node: chain (it has run), drop, held, step (to its replica), message (between nodes, about a
+   * flow), lost (so many steps found no room).
    *
    * @generated from field: string direction = 4;
    */
   direction: string;
 
   /**
-   * Of the whole frame.
+   * Of the whole frame, at a port.
    *
    * @generated from field: uint32 length = 5;
    */
@@ -873,14 +875,15 @@ export type TracedPacket = Message<"nfactor.v1.TracedPacket"> & {
   summary: string;
 
   /**
-   * Its first bytes.
+   * Its first bytes, at a port.
    *
    * @generated from field: bytes bytes = 7;
    */
   bytes: Uint8Array;
 
   /**
-   * The flow and what was decided about it, where that is known: flow, verdict, drop reason, what each network function said.
+   * Which packet (the same text at every node), the flow and what was decided about it, where that is known: packet, flow, epoch, verdict,
+   * reason, and as steps what each network function said.
    *
    * @generated from field: google.protobuf.Struct details = 8;
    */
@@ -904,7 +907,7 @@ export type CaptureRequest = Message<"nfactor.v1.CaptureRequest"> & {
   filter?: FlowFilter | undefined;
 
   /**
-   * external, control, or the id of the node at the other end of a link; absent: the external port.
+   * external, bypass, or the node at the other end of a link, by name or id; absent: all of them.
    *
    * @generated from field: optional string port = 2;
    */
@@ -1056,7 +1059,7 @@ export const Node: GenService<{
     output: typeof ListedFlowSchema;
   },
   /**
-   * Frames that pass the node's ports, as lines for people. Not answered yet.
+   * What the node does with packets, step by step.
    *
    * @generated from rpc nfactor.v1.Node.TracePacket
    */
@@ -1066,7 +1069,7 @@ export const Node: GenService<{
     output: typeof TracedPacketSchema;
   },
   /**
-   * Frames that pass the node's ports, as a capture file in pieces. Not answered yet.
+   * Frames that pass the node's ports, as a capture file in pieces.
    *
    * @generated from rpc nfactor.v1.Node.Capture
    */

@@ -1,0 +1,83 @@
+/**
+ * Warm launcher: starts processes of nodes like another launcher, but has one in stock that has loaded everything already and waits to be
+ * told which node it is. Loading is most of what the start of a node takes, and a killed switch stands still for as long.
+ *
+ *     nfactor spare ── loads, says so at descriptor 3 ──▶ waits at its standard input
+ *          │ its launcher has ended                          │ a line: kind, file, log
+ *          ▼                                                 ▼
+ *         ends                                           is that node; its output goes into the node's log
+ *
+ * One is made some time after the last start, so that it takes no core from nodes that begin. A spare that dies is made again later; while
+ * there is none, processes start as they do without.
+ */
+
+import { spawn, type ChildProcess } from 'node:child_process'
+import type { Readable } from 'node:stream'
+import type { NodeConfig } from './node-config.ts'
+import { childEnvironment, endOf, programPath, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
+
+/** What a spare process is told. */
+export interface SpareOrder {
+  readonly kind: NodeConfig['kind']
+  readonly file: string
+  readonly log: string
+}
+
+/** The descriptor at which a spare process says that it has loaded. */
+export const READY_FD = 3
+
+/** Nothing has been started for so long before a spare is made. */
+const REST_MS = 1_500
+/** After one that has died by itself. */
+const FAILED_MS = 10_000
+
+interface Spare {
+  readonly child: ChildProcess
+  readonly ended: Promise<NodeEnd>
+  isReady: boolean
+  log: string
+}
+
+export class WarmLauncher implements NodeLauncher {
+  readonly name = 'process'
+  readonly #launcher: NodeLauncher
+  #spare: Spare | undefined
+  #dueAt = performance.now() + REST_MS
+
+  constructor(launcher: NodeLauncher) {
+    this.#launcher = launcher
+  }
+
+  async launch(kind: NodeConfig['kind'], file: string, log: string): Promise<LaunchedNode> {
+    this.#dueAt = performance.now() + REST_MS
+    const spare = this.#spare
+    if (spare?.isReady !== true) return await this.#launcher.launch(kind, file, log)
+    this.#spare = undefined
+    const { child, ended } = spare
+    spare.log = log
+    child.stdin?.end(`${JSON.stringify({ kind, file, log } satisfies SpareOrder)}\n`)
+    return { pid: child.pid ?? 0, ended, kill: (signal) => { child.kill(signal) } }
+  }
+
+  /** To be called again and again by whoever may have to start something: makes a spare when it is time to. */
+  keepWarm(): void {
+    if (this.#spare !== undefined || performance.now() < this.#dueAt || process.platform !== 'linux') return
+    const child = spawn(process.execPath, [programPath, 'spare'], {
+      stdio: ['pipe', 'ignore', 'ignore', 'pipe'], detached: true, env: childEnvironment() })
+    const spare: Spare = { child, isReady: false, log: '', ended: endOf(child, () => spare.log) }
+    this.#spare = spare
+    child.stdin?.on('error', () => undefined)
+    ;(child.stdio[READY_FD] as Readable).on('error', () => undefined).once('data', () => { spare.isReady = true })
+    void spare.ended.then(() => {
+      if (this.#spare !== spare) return
+      this.#spare = undefined
+      this.#dueAt = performance.now() + FAILED_MS
+    })
+  }
+
+  /** Ends the spare: it would by itself, when this process has ended. */
+  close(): void {
+    this.#dueAt = Infinity
+    this.#spare?.child.kill('SIGKILL')
+  }
+}
