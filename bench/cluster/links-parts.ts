@@ -167,7 +167,8 @@ export async function latency({ isQuick, flows, say }: PartOptions): Promise<Par
     for (const [name, of] of [['p50', 'p50Us'], ['p99', 'p99Us'], ['p99.9', 'p999Us']] as const) {
       result.rows.push({ what: `latency at ${mpps(half.packetsPerSecond)}, ${name}`, figure: `${fixed(played[of], 1)} µs`,
         baseline: theirs === undefined ? '-' : `${fixed(theirs[of], 1)} µs`,
-        ratio: theirs === undefined ? '-' : `+${fixed(played[of] - theirs[of], 1)} µs`, aim: name === 'p99.9' ? '+150 µs' : '' })
+        ratio: theirs === undefined ? '-' : `${played[of] < theirs[of] ? '' : '+'}${fixed(played[of] - theirs[of], 1)} µs`,
+        aim: name === 'p99.9' ? '+150 µs' : '' })
     }
     result.rows.push({ what: `scavenges in ${(played.counts.received / 1e6).toFixed(1)} million packets`, figure: `${scavenges}`,
       baseline: `${others} other collections`, ratio: '', aim: '0' })
