@@ -16,7 +16,7 @@ import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
 import { SWITCHES_MAX } from '../../messages/cluster-config.ts'
 import { YieldFlow } from '../../messages/replication.ts'
-import { MACS_BYTES, MessageField } from '../../messages/message.ts'
+import { copyMacs, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
   MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow, RerouteFlowOwnerIncarnation,
@@ -136,7 +136,7 @@ export class IncomingMoves {
     if (refusal === MoveRefusal.none) {
       const key = (at + MessageField.key) >> 2
       const block = this.#add(key, flow, epoch)
-      arena.u8.copyWithin(block + AbsentBlock.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+      copyMacs(arena, at + MessageField.macs, block + AbsentBlock.macs)
       const words = (at + PrepareFlow.bytes) >> 2
       const aliases = arena.i32.slice(words, words + Math.floor((bytes - PrepareFlow.bytes) / ALIAS_BYTES) * ALIAS_WORDS)
       const aliasBlocks: number[] = []
@@ -228,7 +228,7 @@ export class IncomingMoves {
     }
     setFlow(context, record, flow, epoch)
     const companion = companionOf(context, record)
-    arena.u8.copyWithin(companion, move.block + AbsentBlock.macs, move.block + AbsentBlock.macs + MACS_BYTES)
+    copyMacs(arena, move.block + AbsentBlock.macs, companion)
     arena.u32[(companion + COMPANION_MOVED_MS) >> 2] = (context.now / 1000) >>> 0 || 1
     arena.u16[(companion + COMPANION_REPLICA) >> 1] = 0
     engine.pauseFlow(record)
