@@ -167,7 +167,8 @@ export async function latency({ isQuick, flows, say }: PartOptions): Promise<Par
     for (const [name, of] of [['p50', 'p50Us'], ['p99', 'p99Us'], ['p99.9', 'p999Us']] as const) {
       result.rows.push({ what: `latency at ${mpps(half.packetsPerSecond)}, ${name}`, figure: `${fixed(played[of], 1)} µs`,
         baseline: theirs === undefined ? '-' : `${fixed(theirs[of], 1)} µs`,
-        ratio: theirs === undefined ? '-' : `+${fixed(played[of] - theirs[of], 1)} µs`, aim: name === 'p99.9' ? '+150 µs' : '' })
+        ratio: theirs === undefined ? '-' : `${played[of] < theirs[of] ? '' : '+'}${fixed(played[of] - theirs[of], 1)} µs`,
+        aim: name === 'p99.9' ? '+150 µs' : '' })
     }
     result.rows.push({ what: `scavenges in ${(played.counts.received / 1e6).toFixed(1)} million packets`, figure: `${scavenges}`,
       baseline: `${others} other collections`, ratio: '', aim: '0' })
@@ -181,8 +182,13 @@ export async function latency({ isQuick, flows, say }: PartOptions): Promise<Par
 const PAIR: Omit<BedOptions, 'flows'> = { isTcp: false, chain: STANDARD, runtimes: 2, isPinned: false }
 /** Messages from the order to the new owner's first packet at the egress switch, one behind the other. */
 const HOPS = 7
+/** After so long without it an order is given again, so often at most. */
+const MOVED_MS = 2000
+const ORDERS_MAX = 10
 /** Packets on their way at most, where none may be lost: who had to wait for a core does not overrun the links afterwards. */
 const WINDOW = 2048
+/** And of one flow: a target buffers 256. */
+const ONE_FLOW_WINDOW = 200
 /** A flow that has come stays for so long at least. */
 const RESIDENCE_MS = 110
 
@@ -191,24 +197,35 @@ export async function oneFlow({ isQuick, say }: PartOptions): Promise<PartResult
   const result: PartResult = { rows: [], measured: {}, notes: [], wrong: [] }
   const moves = isQuick ? 30 : 150
   say('p6: one flow')
-  await withBeds([{ ...PAIR, flows: 1 }], async ([bed]) => {
-    await (bed as LinksBed).load({ what: 'send', packetsPerSecond: isQuick ? 5_000 : 20_000, window: WINDOW })
+  await withBeds([{ ...PAIR, flows: 1 }], async ([only]) => {
+    const bed = only as LinksBed
+    await bed.load({ what: 'send', packetsPerSecond: isQuick ? 5_000 : 20_000, window: ONE_FLOW_WINDOW })
     const took: number[] = []
+    let repeated = 0
     let source = 0
     for (let move = 0; move < moves; move++) {
       await sleep(RESIDENCE_MS)
       const target = 1 - source
-      const seen = (bed as LinksBed).load<number>({ what: 'await', runtime: (bed as LinksBed).idOf(target) })
-      const { accepted, code, atUs } = await (bed as LinksBed).ask<{ accepted: boolean, code: string, atUs: number }>(
-        source, 'SetMigrationTarget', { target: (bed as LinksBed).idOf(target), number: 1 })
-      if (!accepted) throw new Error(`an order has been refused: ${code}`)
+      const seen = bed.load<number>({ what: 'await', runtime: bed.idOf(target) })
+      let orders = 0
+      let at: number | undefined
+      let startedAt = 0
+      // On a machine with much to do a move is called off now and then, or the flow has come too lately to go.
+      for (; at === undefined && orders < ORDERS_MAX; orders++) {
+        const { accepted, code, atUs } = await bed.ask<{ accepted: boolean, code: string, atUs: number }>(
+          source, 'SetMigrationTarget', { target: bed.idOf(target), number: 1 })
+        if (!accepted) throw new Error(`an order has been refused: ${code}`)
+        startedAt = atUs
+        at = await Promise.race([seen, sleep(MOVED_MS)]) ?? undefined
+      }
+      repeated += orders - 1
       // The first tenth is cold code.
-      const at = await seen
-      if (move >= moves / 10) took.push(at - atUs)
+      if (at !== undefined && orders === 1 && move >= moves / 10) took.push(at - startedAt)
       source = target
     }
-    const { p50Us } = (await (bed as LinksBed).load<LoadStatus>({ what: 'status' })).latency
-    result.wrong.push(...await lossOf('p6', bed as LinksBed))
+    if (repeated > 0) result.notes.push(`${repeated} of ${moves} orders had to be repeated, and are left out`)
+    const { p50Us } = (await bed.load<LoadStatus>({ what: 'status' })).latency
+    result.wrong.push(...await lossOf('p6', bed))
     const at = (share: number): number => took.toSorted((a, b) => a - b)[Math.min(took.length - 1, Math.floor(took.length * share))] as number
     const hop = p50Us / 2
     for (const [name, share, aim] of [['p50', 0.5, '< 250 µs'], ['p99', 0.99, '< 2 ms']] as const) {
@@ -222,12 +239,13 @@ export async function oneFlow({ isQuick, say }: PartOptions): Promise<PartResult
 }
 
 interface Moved {
+  /** While packets went through: how long it took, and work of all processes by their executors with the move minus without, µs per flow. */
   readonly ms: number
-  /** Orders that it took: one, unless moves were called off. */
-  readonly orders: number
-  /** CPU time of all processes with the move minus without, and time in polls that found work, µs per flow. */
-  readonly cpuUs: number
   readonly busyUs: number
+  /** Without packets: CPU time of all processes with the move minus without, µs per flow. */
+  readonly cpuUs: number
+  /** Orders that it took: one each way, unless moves were called off. */
+  readonly orders: number
 }
 
 /** All flows of a runtime move to another one while packets go on. */
@@ -241,13 +259,15 @@ export async function manyFlows({ isQuick, runs, flows: most, say }: PartOptions
       const moved = await moveToAndFro(bed as LinksBed, flows, packetsPerSecond, isQuick ? 1 : Math.min(runs, 3))
       result.wrong.push(...await lossOf(`p7, ${flows} flows`, bed as LinksBed))
       const of = (name: keyof Moved): number => median(moved.map((one) => one[name]))
-      each.set(flows, of('busyUs'))
+      each.set(flows, of('cpuUs'))
       result.rows.push({ what: `${flows} flows move at ${packetsPerSecond / 1000} kpps, time`, figure: `${fixed(of('ms'), 0)} ms`,
         baseline: '-', ratio: '', aim: flows === 100_000 ? '< 1 s' : '' })
-      result.rows.push({ what: '  CPU per flow: kernel, executors', figure: `${fixed(of('cpuUs'), 1)} µs, ${fixed(of('busyUs'), 1)} µs`,
-        baseline: '-', ratio: '', aim: '<= 3 µs' })
+      result.rows.push({ what: '  CPU per flow, without packets', figure: `${fixed(of('cpuUs'), 1)} µs`, baseline: '-', ratio: '',
+        aim: '<= 3 µs' })
+      result.rows.push({ what: '  the same with packets, as executors count', figure: `${fixed(of('busyUs'), 1)} µs`, baseline: '-', ratio: '',
+        aim: '<= 3 µs' })
       result.measured[flows] = moved
-      const repeated = moved.reduce((sum, { orders }) => sum + orders - 1, 0)
+      const repeated = moved.reduce((sum, { orders }) => sum + orders - 2, 0)
       if (repeated > 0) result.notes.push(`${flows} flows: ${repeated} orders had to be repeated, for moves were called off`)
     })
   }
@@ -255,41 +275,46 @@ export async function manyFlows({ isQuick, runs, flows: most, say }: PartOptions
   if (few !== undefined && many !== undefined) {
     result.rows.push({ what: '  cost per flow, many to few', figure: '', baseline: '', ratio: times(many / few), aim: 'linear' })
   }
-  result.notes.push('CPU of load and runtimes with the move minus without: the kernel\'s (polling that gives way to work counts against it), ' +
-    'and what executors count as work (where a core is shared, with waiting for it)')
+  result.notes.push('CPU of load and both runtimes, with the move minus without. While packets come all of them poll, and the kernel sees no ' +
+    'difference; executors count polls that found work, and on a core that is shared the wait for it, too')
   return result
 }
 
+/** There while packets go through, and back without any. */
 async function moveToAndFro(bed: LinksBed, flows: number, packetsPerSecond: number, runs: number): Promise<Moved[]> {
-  await bed.load({ what: 'send', packetsPerSecond, window: WINDOW })
   const moved: Moved[] = []
-  let source = 0
   // The first one is cold code.
   for (let run = -1; run < runs; run++) {
-    await sleep(2 * RESIDENCE_MS)
-    const quiet = await costOf(bed, () => sleep(run < 0 ? 300 : 1000))
-    let orders = 0
-    const order = async (left: number): Promise<void> => {
-      orders++
-      await bed.ask(source, 'SetMigrationTarget', { target: bed.idOf(1 - source), number: left })
-    }
-    const busy = await costOf(bed, async () => {
-      await order(flows)
-      await bed.until('flows move', async () => {
-        const { workload, openSteps } = (await bed.statuses())[source] as NodeStatus
-        // A move that waits for a core for too long is called off: those are ordered again.
-        if (workload.flows > 0 && Object.keys(openSteps).length === 0) await order(workload.flows)
-        return workload.flows === 0
-      }, 120_000, 10)
-    })
-    const share = busy.ms / quiet.ms
-    if (run >= 0) {
-      moved.push({ ms: busy.ms, orders, cpuUs: (busy.cpuUs - quiet.cpuUs * share) / flows,
-        busyUs: (busy.busyUs - quiet.busyUs * share) / flows })
-    }
-    source = 1 - source
+    await bed.load({ what: 'send', packetsPerSecond, window: WINDOW })
+    const loaded = await costOfMove(bed, flows, 0, run < 0 ? 300 : 1000)
+    await bed.load({ what: 'settle' })
+    const idle = await costOfMove(bed, flows, 1, run < 0 ? 300 : 1000)
+    if (run >= 0) moved.push({ ms: loaded.ms, busyUs: loaded.busyUs, cpuUs: idle.cpuUs, orders: loaded.orders + idle.orders })
   }
   return moved
+}
+
+/** What it costs to move all flows of a runtime to the other one, beside as long a time without. */
+async function costOfMove(bed: LinksBed, flows: number, source: number, quietMs: number):
+    Promise<{ ms: number, cpuUs: number, busyUs: number, orders: number }> {
+  await sleep(2 * RESIDENCE_MS)
+  const quiet = await costOf(bed, () => sleep(quietMs))
+  let orders = 0
+  const order = async (left: number): Promise<void> => {
+    orders++
+    await bed.ask(source, 'SetMigrationTarget', { target: bed.idOf(1 - source), number: left })
+  }
+  const busy = await costOf(bed, async () => {
+    await order(flows)
+    await bed.until('flows move', async () => {
+      const { workload, openSteps } = (await bed.statuses())[source] as NodeStatus
+      // A move that waits for a core for too long is called off: those are ordered again.
+      if (workload.flows > 0 && Object.keys(openSteps).length === 0) await order(workload.flows)
+      return workload.flows === 0
+    }, 120_000, 10)
+  })
+  const share = busy.ms / quiet.ms
+  return { ms: busy.ms, orders, cpuUs: (busy.cpuUs - quiet.cpuUs * share) / flows, busyUs: (busy.busyUs - quiet.busyUs * share) / flows }
 }
 
 async function costOf(bed: LinksBed, action: () => Promise<void>): Promise<{ ms: number, cpuUs: number, busyUs: number }> {

@@ -23,6 +23,15 @@ export const KEYED_BYTES = 72
 /** Bytes of the Ethernet addresses: destination and source of a frame from endpoint a of the key to endpoint b. */
 export const MACS_BYTES = 12
 
+/** Copies Ethernet addresses between places that are 4-aligned. PERF: V8 copies shared memory byte by byte. Hot where flows move. */
+export function copyMacs({ i32 }: Arena, from: number, to: number): void {
+  const a = from >> 2
+  const b = to >> 2
+  i32[b] = i32[a]
+  i32[b + 1] = i32[a + 1]
+  i32[b + 2] = i32[a + 2]
+}
+
 export interface MessageKind {
   readonly type: number
   readonly name: string

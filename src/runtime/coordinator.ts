@@ -21,7 +21,7 @@ import {
 } from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
 import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
-import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
+import { copyMacs, isWellFormed, MessageField } from '../messages/message.ts'
 import {
   AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, GoReleased, InstallFlow, InstallFlowReply, PrepareFlow,
   PrepareFlowReply, RerouteFlowReply,
@@ -295,7 +295,7 @@ export class Coordinator {
       setFlow(context, record, 0, 0)
     } else {
       setFlow(context, record, arena.f64[(block + KeyBlock.flow) >> 3], arena.u32[(block + KeyBlock.epoch) >> 2])
-      arena.u8.copyWithin(companion, block + AbsentBlock.macs, block + AbsentBlock.macs + MACS_BYTES)
+      copyMacs(arena, block + AbsentBlock.macs, companion)
       opener = arena.i32[(block + AbsentBlock.switch) >> 2]
       context.absent.remove(block)
       context.step('opening', -1)
@@ -466,7 +466,7 @@ export class Coordinator {
     arena.u32[(block + KeyBlock.epoch) >> 2] = epoch
     arena.i32[(block + AbsentBlock.switch) >> 2] = switchId
     arena.f64[(block + AbsentBlock.since) >> 3] = context.now
-    arena.u8.copyWithin(block + AbsentBlock.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+    copyMacs(arena, at + MessageField.macs, block + AbsentBlock.macs)
   }
 
   /** A packet from the other side of a move: one that strayed runs like any, one that was buffered goes where it is waited for. */

@@ -45,7 +45,7 @@ import type { PacketWatch } from '../packet/packet-watch.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
 import {
-  installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, takesLayout, writeSnapshot, type ChainLayout,
+  checkSnapshot, installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, takesLayout, writeSnapshot, type ChainLayout,
 } from './flow-snapshot.ts'
 import { FastPathWord } from '../nf/fast-path.ts'
 import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
@@ -1197,14 +1197,15 @@ export function createEngine(options: EngineOptions) {
     if (table.size >= limits.flows) throw new CodedError('NF_LIMIT', 'no room for a flow that moves in')
     // Every engine has a hash secret of its own.
     const d = idleDescriptor
-    snapshotKey(snapshot, i32, d + KEY)
+    const checked = checkSnapshot(snapshot)
+    snapshotKey(checked, i32, d + KEY)
     const hash = parser.hashKey(d)
     i32[d + HASH] = hash
     if (find(d) !== 0) throw new CodedError('NF_SNAPSHOT', 'a flow snapshot is of a flow that is here already')
     const record = slab.take()
     assert(record !== 0, 'there are as many flow records as table entries')
     try {
-      const installed = installSnapshot(parts, ownLayout, snapshot, record, hash, now, from, scratch)
+      const installed = installSnapshot(parts, ownLayout, checked, record, hash, now, from, scratch)
       early = installed.early
       held.count += installed.held.length
       statistics.takenOver += installed.held.length

@@ -44,7 +44,15 @@ export interface ChainLayout {
   }[]
 }
 
+const layouts = new WeakMap<Chain, ChainLayout>()
+
 export function layoutOf(chain: Chain): ChainLayout {
+  let layout = layouts.get(chain)
+  if (layout === undefined) layouts.set(chain, layout = makeLayout(chain))
+  return layout
+}
+
+function makeLayout(chain: Chain): ChainLayout {
   return {
     recordBytes: chain.recordBytes,
     nfs: chain.nfs.map((nf) => {
@@ -129,10 +137,14 @@ function checksum({ u8, i32 }: Pick<SnapshotBytes, 'u8' | 'i32'>, from: number, 
   return hash ^ (hash >>> 15)
 }
 
+/** PERF: who takes many snapshots may use one buffer for them: its views are made once. */
+let lastBytes: SnapshotBytes | null = null
+
 /** A snapshot of its own memory. */
 function bytesOf(snapshot: Uint8Array): SnapshotBytes {
+  if (lastBytes?.u8 === snapshot) return lastBytes
   const u8 = (snapshot.byteOffset & 3) === 0 ? snapshot : snapshot.slice()
-  return {
+  return lastBytes = {
     u8, i32: new Int32Array(u8.buffer, u8.byteOffset, u8.length >> 2), view: new DataView(u8.buffer, u8.byteOffset, u8.byteLength),
   }
 }
@@ -240,15 +252,18 @@ function damaged(what: string): never {
   throw new CodedError('NF_SNAPSHOT', `a flow snapshot ${what}`)
 }
 
-/** Checks a snapshot's size and checksum. */
-function check(snapshot: Uint8Array): DataView {
+/** A snapshot whose size and checksum have been found right. */
+export type CheckedSnapshot = SnapshotBytes
+
+/** Checks a snapshot's size and checksum. @throws CodedError `NF_SNAPSHOT` */
+export function checkSnapshot(snapshot: Uint8Array): CheckedSnapshot {
   if (snapshot.length < HEADER_BYTES) damaged('is cut short')
   const bytes = bytesOf(snapshot)
   const { view } = bytes
   if (view.getUint32(0, true) !== MAGIC) damaged('does not begin like one')
   if (view.getUint32(4, true) !== snapshot.length) damaged('has not the size that it names')
   if (view.getInt32(8, true) !== checksum(bytes, 12, snapshot.length)) damaged('fails its checksum')
-  return view
+  return bytes
 }
 
 /** The checksum that a snapshot must carry. */
@@ -256,16 +271,10 @@ export function snapshotChecksum(snapshot: Uint8Array): number {
   return checksum(bytesOf(snapshot), 12, snapshot.length)
 }
 
-/** The layout hash that a snapshot names. */
-export function snapshotLayout(snapshot: Uint8Array): number {
-  return check(snapshot).getInt32(12, true)
-}
-
-/** Copies a snapshot's flow key to `words[at..]`. */
-export function snapshotKey(snapshot: Uint8Array, words: Int32Array, at: number): void {
-  const view = check(snapshot)
-  if (snapshot.length < HEADER_BYTES + KEY_WORDS * 4) damaged('is cut short')
-  for (let i = 0; i < KEY_WORDS; i++) words[at + i] = view.getInt32(HEADER_BYTES + i * 4, true)
+/** Copies a snapshot's flow key to `words[at..]`. @throws CodedError `NF_SNAPSHOT` */
+export function snapshotKey({ u8, i32 }: CheckedSnapshot, words: Int32Array, at: number): void {
+  if (u8.length < HEADER_BYTES + KEY_WORDS * 4) damaged('is cut short')
+  for (let i = 0; i < KEY_WORDS; i++) words[at + i] = i32[(HEADER_BYTES >> 2) + i]
 }
 
 /** The flow key, hash and idle timeout are in the record; the engine reads them from there after the install. */
@@ -284,10 +293,10 @@ export interface InstallResult {
  * @param scratch arena offset of room for a state of an older version
  * @throws CodedError `NF_SNAPSHOT`, with nothing installed
  */
-export function installSnapshot({ arena, extents, pool, chain, fragments }: SnapshotParts, own: number, snapshot: Uint8Array,
+export function installSnapshot({ arena, extents, pool, chain, fragments }: SnapshotParts, own: number, checked: CheckedSnapshot,
     record: number, flowHash: number, now: TimeUs, from: ChainLayout | undefined, scratch: number): InstallResult {
   const { i32, u8, f64 } = arena
-  const view = check(snapshot)
+  const { u8: snapshot, i32: words, view } = checked
   const same = view.getInt32(12, true) === own
   if (!same && (from === undefined || layoutHash(from) !== view.getInt32(12, true))) {
     damaged('was taken from another chain')
@@ -331,18 +340,19 @@ export function installSnapshot({ arena, extents, pool, chain, fragments }: Snap
     held.push(slot)
   }
 
-  u8.fill(0, record, record + chain.recordBytes)
-  u8.set(snapshot.subarray(HEADER_BYTES, HEADER_BYTES + FlowRecord.state), record)
+  const recordWords = (same ? chain.recordBytes : FlowRecord.state) >> 2
+  for (let word = 0; word < recordWords; word++) i32[(record >> 2) + word] = words[(HEADER_BYTES >> 2) + word]
+  if (!same) u8.fill(0, record + FlowRecord.state, record + chain.recordBytes)
   chain.nfs.forEach((nf, index) => {
     const old = layout.nfs[index] as ChainLayout['nfs'][number]
-    const bytes = snapshot.subarray(HEADER_BYTES + old.stateOffset, HEADER_BYTES + old.stateOffset + old.stateBytes)
+    const bytes = same ? snapshot : snapshot.subarray(HEADER_BYTES + old.stateOffset, HEADER_BYTES + old.stateOffset + old.stateBytes)
     if (nf.timerOffset !== 0 && old.timerOffset !== 0) {
       const left = view.getFloat64(HEADER_BYTES + old.timerOffset, true)
       f64[(record + nf.timerOffset) >> 3] = left === 0 ? 0 : now + left
     }
     const upgrade = upgrades[index]
     if (upgrade === undefined) {
-      u8.set(bytes, record + nf.stateOffset)
+      if (!same) u8.set(bytes, record + nf.stateOffset)
       for (const offset of old.extents) i32[(record + nf.stateOffset + offset) >> 2] = 0
       for (const offset of old.times) moveTime(f64, record + nf.stateOffset + offset, delta)
     } else {

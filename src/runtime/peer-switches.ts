@@ -1,10 +1,12 @@
 /**
  * Peer switches: which switches there are, with a bit for each, so that "which of them have answered" is a number. A switch keeps
  * its bit over its lives.
+ *
+ * PERF: asked several times for each message of a move, and for each batch: everything is looked up by id or mask.
  */
 
 import { assert } from '../base/assert.ts'
-import { SWITCHES_MAX, type Side, type SwitchEntry } from '../messages/cluster-config.ts'
+import { NODE_ID_MAX, SWITCHES_MAX, type Side, type SwitchEntry } from '../messages/cluster-config.ts'
 
 export class PeerSwitches {
   /** Bits of the switches that are up. */
@@ -13,13 +15,15 @@ export class PeerSwitches {
 
   /** Version of the configuration with which each came in its present life, by slot. */
   readonly #cameWith: number[] = new Array<number>(SWITCHES_MAX).fill(0)
-  /** By mask: the ids that have been asked for since the last configuration. */
+  /** By id: the bit of a switch that is up, and 1 for one on the servers' side, up or not. */
+  readonly #bits = new Int32Array(NODE_ID_MAX + 1)
+  readonly #egress = new Uint8Array(NODE_ID_MAX + 1)
+  /** By mask: the ids in it, as far as somebody has asked. */
   #ids: (readonly number[] | undefined)[] = []
 
   /** Takes a configuration's switches. Tells which are down or gone, and which have come (back) in a new life. */
   update(entries: readonly SwitchEntry[], version: number): { gone: number[]; come: number[] } {
     assert(entries.length <= SWITCHES_MAX, 'a cluster has few switches')
-    this.#ids = []
     const gone: number[] = []
     const come: number[] = []
     for (const [slot, old] of this.#entries.entries()) {
@@ -37,18 +41,21 @@ export class PeerSwitches {
       }
       this.#entries[slot] = entry
     }
-    this.all = this.#entries.reduce((mask, entry, slot) => ((entry?.incarnation ?? 0) === 0 ? mask : mask | (1 << slot)), 0)
+    this.all = 0
+    this.#ids = []
+    this.#bits.fill(0)
+    this.#egress.fill(0)
+    for (const [slot, entry] of this.#entries.entries()) {
+      if (entry === null) continue
+      if (entry.side === 'egress') this.#egress[entry.id] = 1
+      if (entry.incarnation !== 0) this.all |= this.#bits[entry.id] = 1 << slot
+    }
     return { gone, come }
   }
 
   /** The bit of a switch; 0 for one that is not up. */
   bitOf(id: number): number {
-    const entries = this.#entries
-    for (let slot = 0; slot < entries.length; slot++) {
-      const entry = entries[slot]
-      if (entry?.id === id && entry.incarnation !== 0) return 1 << slot
-    }
-    return 0
+    return this.#bits[id] ?? 0
   }
 
   /** True when a switch came, in its present life, with a configuration newer than `version`. */
@@ -58,7 +65,7 @@ export class PeerSwitches {
 
   /** 1 for a switch on the servers' side, 0 for others: what a packet view has as `port`. */
   isEgress(id: number): 0 | 1 {
-    return this.#entries.find((entry) => entry?.id === id)?.side === 'egress' ? 1 : 0
+    return this.#egress[id] === 1 ? 1 : 0
   }
 
   /** Ids of the switches in a mask. */
@@ -68,8 +75,7 @@ export class PeerSwitches {
 
   /** Where packets that came from switch `from` leave to: a switch of the other side, the same one for the same hash. */
   across(from: number, hash: number): number {
-    const here = this.#entries.find((entry) => entry?.id === from)
-    const side: Side = here?.side === 'egress' ? 'ingress' : 'egress'
+    const side: Side = this.isEgress(from) === 1 ? 'ingress' : 'egress'
     const others = this.#entries.filter((entry) => entry?.side === side) as SwitchEntry[]
     return others.length === 0 ? from : (others[(hash >>> 0) % others.length] as SwitchEntry).id
   }

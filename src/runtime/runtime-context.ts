@@ -11,7 +11,7 @@ import type { KeyTable } from '../flow/key-table.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { FlowClosed } from '../messages/closing.ts'
-import { HEAD_BYTES, MACS_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
+import { copyMacs, HEAD_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
 import { Drained } from '../messages/migration.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -170,7 +170,7 @@ export function writeKey(context: RuntimeContext, at: number, record: number): v
 
 export function writeKeyFrom({ arena }: RuntimeContext, at: number, key: number, macs: number): void {
   copyFlowKey(arena.i32, key, (at + MessageField.key) >> 2)
-  arena.u8.copyWithin(at + MessageField.macs, macs, macs + MACS_BYTES)
+  copyMacs(arena, macs, at + MessageField.macs)
 }
 
 /** Sends a message that is no more than its head. */

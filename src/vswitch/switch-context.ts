@@ -5,7 +5,7 @@
 import type { TimeUs } from '../base/clock.ts'
 import type { Arena } from '../memory/arena.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
-import { MACS_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
+import { copyMacs, MessageField, type MessageKind } from '../messages/message.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { Entry, type SwitchTable } from './switch-table.ts'
@@ -96,7 +96,7 @@ export function sendHead(context: SwitchContext, channel: MessageChannel | null,
 /** Fills in key and Ethernet addresses: the key from a word index, the addresses from a byte offset. */
 export function writeKey({ arena }: SwitchContext, at: number, key: number, macs: number): void {
   copyFlowKey(arena.i32, key, (at + MessageField.key) >> 2)
-  arena.u8.copyWithin(at + MessageField.macs, macs, macs + MACS_BYTES)
+  copyMacs(arena, macs, at + MessageField.macs)
 }
 
 export function writeEntryKey(context: SwitchContext, at: number, entry: number): void {

@@ -24,7 +24,7 @@ import {
 import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
-import { isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
+import { copyMacs, isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
 import {
   Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
   RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
@@ -468,7 +468,7 @@ export class VirtualSwitch {
       context.anomaly('flow-table-full')
       return 0
     }
-    arena.u8.copyWithin(made + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+    copyMacs(arena, at + MessageField.macs, made + Entry.macs)
     arena.f64[(made + Entry.since) >> 3] = context.now
     return made
   }
@@ -720,7 +720,7 @@ export class VirtualSwitch {
     const isNew = arena.f64[(entry + Entry.flow) >> 3] !== flow || arena.u32[(entry + Entry.epoch) >> 2] !== epoch
     if (isNew) {
       // The addresses of a frame that a runtime sent are not those of the flow.
-      arena.u8.copyWithin(entry + Entry.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+      copyMacs(arena, at + MessageField.macs, entry + Entry.macs)
       this.#setFlow(entry, flow)
       const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
       const releaser = this.#unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)

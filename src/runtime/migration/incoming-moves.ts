@@ -16,11 +16,10 @@ import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
 import { SWITCHES_MAX } from '../../messages/cluster-config.ts'
 import { YieldFlow } from '../../messages/replication.ts'
-import { MACS_BYTES, MessageField } from '../../messages/message.ts'
+import { copyMacs, MessageField } from '../../messages/message.ts'
 import {
-  AbortFlowReply, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowReply,
-  InstallFlowSwitches, MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow,
-  RerouteFlowOwnerIncarnation,
+  AbortFlowReply, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
+  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow, RerouteFlowOwnerIncarnation,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -33,6 +32,8 @@ import {
   setFlow, writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
+import { MessageCopy } from './message-copy.ts'
+import { UnconfirmedFlows } from './unconfirmed-flows.ts'
 
 export type IncomingState = 'prepared' | 'waiting' | 'returning' | 'inheriting'
 
@@ -93,19 +94,21 @@ export class IncomingMoves {
   readonly #context: RuntimeContext
   readonly #host: IncomingHost
   readonly #scratchKey: number
-  /** Flows that have come and whose source may not have heard so: they neither leave nor end, for the source may yet take them back. */
-  readonly #unconfirmed = new Map<number, { readonly source: number; readonly position: number }>()
+  readonly #unconfirmed = new UnconfirmedFlows()
+  readonly #copy: MessageCopy
+  /** Moves whose record is installed: they are flows of the engine already. */
+  #waiting = 0
   /** Moves of which a switch is to be told yet. */
   #untold = 0
   /** Moves whose buffer is on its way back and waits for room. */
   #returning: IncomingMove[] = []
-
   readonly #protection: Protection
 
   constructor(context: RuntimeContext, host: IncomingHost, protection: Protection) {
     this.#context = context
     this.#protection = protection
     this.#host = host
+    this.#copy = new MessageCopy(context.arena)
     this.#scratchKey = context.arena.allocate('incoming alias', KEY_WORDS * 4) >> 2
   }
 
@@ -134,7 +137,7 @@ export class IncomingMoves {
     if (refusal === MoveRefusal.none) {
       const key = (at + MessageField.key) >> 2
       const block = this.#add(key, flow, epoch)
-      arena.u8.copyWithin(block + AbsentBlock.macs, at + MessageField.macs, at + MessageField.macs + MACS_BYTES)
+      copyMacs(arena, at + MessageField.macs, block + AbsentBlock.macs)
       const words = (at + PrepareFlow.bytes) >> 2
       const aliases = arena.i32.slice(words, words + Math.floor((bytes - PrepareFlow.bytes) / ALIAS_BYTES) * ALIAS_WORDS)
       const aliasBlocks: number[] = []
@@ -145,8 +148,7 @@ export class IncomingMoves {
       this.moves.set(flow, {
         flow, epoch, source, replica: arena.u32[(at + PrepareFlowReplica) >> 2], yields: false,
         layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
-        named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now, queue: new PacketQueue(arena), aliases,
-        aliasBlocks,
+        named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
       })
       context.step('prepared', 1)
       this.counts.prepared++
@@ -187,7 +189,7 @@ export class IncomingMoves {
     if (this.#host.layoutOf(source, arena.i32[(at + PrepareFlowLayout) >> 2]) === undefined) return MoveRefusal.otherChain
     const key = (at + MessageField.key) >> 2
     if (this.#host.recordOf(key) !== 0 || absent.find(key, this.#host.hashOf(key)) !== 0) return MoveRefusal.exists
-    const promised = this.moves.size
+    const promised = this.moves.size - this.#waiting
     let aliases = (bytes - PrepareFlow.bytes) / ALIAS_BYTES
     if (aliases > limits.aliasesPerFlow) return MoveRefusal.tooLarge
     if (absent.available < 1 + aliases) return MoveRefusal.noRoom
@@ -213,7 +215,7 @@ export class IncomingMoves {
       return
     }
     // Parts of messages may be overwritten while the record is installed.
-    const snapshot = arena.u8.slice(at + InstallFlow.bytes, at + bytes)
+    const snapshot = this.#copy.take(at + InstallFlow.bytes, bytes - InstallFlow.bytes)
     let record: number
     try {
       record = engine.importFlow(snapshot, context.now, this.#host.layoutOf(source, move.layout) ?? undefined)
@@ -228,23 +230,24 @@ export class IncomingMoves {
     }
     setFlow(context, record, flow, epoch)
     const companion = companionOf(context, record)
-    arena.u8.copyWithin(companion, move.block + AbsentBlock.macs, move.block + AbsentBlock.macs + MACS_BYTES)
+    copyMacs(arena, move.block + AbsentBlock.macs, companion)
     arena.u32[(companion + COMPANION_MOVED_MS) >> 2] = (context.now / 1000) >>> 0 || 1
     arena.u16[(companion + COMPANION_REPLICA) >> 1] = 0
     engine.pauseFlow(record)
     this.#removeBlocks(move)
     move.record = record
     this.#installAliases(move)
-    move.named = [...arena.u8.slice(at + InstallFlowSwitches, at + InstallFlowSwitches + SWITCHES_MAX)].filter((id) => id !== 0)
+    for (let i = 0, to = at + InstallFlowSwitches; i < SWITCHES_MAX; i++) if (arena.u8[to + i] !== 0) move.named.push(arena.u8[to + i])
     move.version = arena.u32[(at + InstallFlowConfigVersion) >> 2]
     this.#become(move, 'waiting')
+    this.#waiting++
     this.counts.installed++
     this.#host.installed(flow)
     // Switches that the source did not know of, in their present life, hear of the flow from us.
     for (const id of context.switches.idsIn(context.switches.all)) {
       if (!move.named.includes(id) || context.switches.isNewerThan(move.version, id)) this.#host.announce(record, id)
     }
-    this.#unconfirmed.set(flow, { source, position: Infinity })
+    this.#unconfirmed.add(flow, source)
     this.#protection.adoptEarly(record, source, () => { this.#confirm(source, flow, epoch) })
     this.#begin(move)
   }
@@ -255,7 +258,7 @@ export class IncomingMoves {
     const channel = context.control(source)
     sendHead(context, channel, InstallFlowReply, flow, epoch)
     if (channel?.position === undefined || planted['moved-on-early']) this.#unconfirmed.delete(flow)
-    else this.#unconfirmed.set(flow, { source, position: channel.position })
+    else this.#unconfirmed.add(flow, source, channel.position)
   }
 
   /** The source cannot take the flow back any more. */
@@ -351,6 +354,7 @@ export class IncomingMoves {
     context.step(move.state, -1)
     this.#mustTell(move, 0)
     this.moves.delete(move.flow)
+    if (move.state === 'waiting') this.#waiting--
     if (move.state === 'waiting' && this.#protection.isOn && !planted['bare-after-move']) {
       return this.#protection.secure(move.record, move.queue)
     }
@@ -439,9 +443,7 @@ export class IncomingMoves {
   tick(): void {
     if (this.#returning.length > 0) for (const move of [...this.#returning]) this.#giveBack(move)
     if (this.#untold > 0) for (const move of this.moves.values()) this.#inherit(move)
-    for (const [flow, { source, position }] of this.#unconfirmed) {
-      if (position !== Infinity && this.#context.control(source)?.hasReached?.(position) !== false) this.#confirmed(flow)
-    }
+    if (this.#unconfirmed.size > 0) this.#unconfirmed.forEachHeard(this.#context.control, (flow) => { this.#confirmed(flow) })
     if (!planted['target-forgets']) return
     for (const move of [...this.moves.values()]) {
       if (move.state === 'prepared' && this.#context.now - move.since > this.#context.times.moveTimeoutUs) {
@@ -452,7 +454,7 @@ export class IncomingMoves {
 
   /** A runtime is fenced: the record of what is prepared does not come, and the flow goes on here with a new one (PROTOCOL 19). */
   fenced(source: number): void {
-    for (const [flow, { source: from }] of this.#unconfirmed) if (from === source) this.#confirmed(flow)
+    this.#unconfirmed.forEachOf(source, (flow) => { this.#confirmed(flow) })
     for (const move of [...this.moves.values()]) {
       const isSource = move.source === source
       const isHeir = move.yields && move.replica === source

@@ -334,10 +334,9 @@ export class OutgoingMoves {
     }
     const at = begin(context, channel, InstallFlow, move.flow, move.before + 1, false, engine.exportBytes(move.record))
     if (at === 0) return false
-    const snapshot = engine.exportFlow(move.record)
+    engine.exportFlowTo(move.record, at + InstallFlow.bytes)
     this.#writeSwitches(at + InstallFlowSwitches, context.switches.all)
     arena.u32[(at + InstallFlowConfigVersion) >> 2] = context.configVersion
-    arena.u8.set(snapshot, at + InstallFlow.bytes)
     ;(channel as MessageChannel).commit()
     engine.pauseFlow(move.record)
     this.#sayDrained(move, move.before + 1)
