@@ -399,7 +399,7 @@ export function installSnapshot({ arena, extents, pool, chain, fragments }: Snap
  */
 export function readSnapshot<T>({ arena: { i32, u8 }, extents, chain }: Pick<SnapshotParts, 'arena' | 'extents' | 'chain'>, own: number,
     snapshot: Uint8Array, block: number, read: (record: number) => T): T {
-  const view = check(snapshot)
+  const { view } = checkSnapshot(snapshot)
   if (view.getInt32(12, true) !== own) damaged('was taken from another chain')
   u8.set(snapshot.subarray(HEADER_BYTES, HEADER_BYTES + chain.recordBytes), block)
   let at = HEADER_BYTES + chain.recordBytes
