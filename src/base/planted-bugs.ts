@@ -36,6 +36,9 @@ export const plantedBugs = {
   'everything-resent': 'packets that a dead replica may have released are released again (13)',
   'promote-unasked': 'a replica of a flow that was moving is promoted without asking its target (11)',
   'poison-reruns': 'a flow of which a packet has killed a runtime goes on at its replica as if nothing had been (22)',
+  'tail-releases-early': 'the tail of a chain releases a step that the first replica has not stored (14)',
+  'chain-ack-early': 'the first replica of a chain acknowledges a step before the tail has it (14)',
+  'promote-skips-held': 'the first replica of a chain is promoted and does not release what it holds (14)',
   'bare-after-move': 'a flow that has moved gets no replica (11)',
 } as const
 

@@ -50,6 +50,8 @@ export interface RuntimeNodeOptions {
   readonly seed: number
   /** Whether flows have replicas at other runtimes; `none` unless told. */
   readonly replication?: ReplicationMode
+  /** How many replicas a flow is to have then, at different runtimes: 1, unless told, or 2. */
+  readonly replicas?: number
   /** In `async`: outputs of a flow between two copies of its record; 16 unless told. */
   readonly replicateEvery?: number
   readonly config: ClusterConfig
@@ -161,7 +163,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     step: (phase, by) => { openSteps[phase] += by },
   }
   coordinator = new Coordinator(context, { replication: options.replication ?? 'none', every: options.replicateEvery ?? 16,
-    release: sendTo })
+    replicas: options.replicas ?? 1, release: sendTo })
   const { outgoing } = coordinator
   let config: ClusterConfig | null = null
   let view: ClusterView = { version: 0, runtimes: [], self: id }
@@ -467,6 +469,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
     /** Flows of other runtimes whose replicas are here. */
     get replicas() { return (coordinator as Coordinator).replicas.size },
+    /** Flows here with fewer replicas than they are to have. */
+    get degraded() { return (coordinator as Coordinator).protection.degraded },
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },
     /** Epoch of the flow at a record: for checkers. */
     epochOf: (record: number) => epochOf(context, record),

@@ -40,6 +40,8 @@ export interface SimulationOptions {
   readonly policy?: PlacementPolicyName
   /** Whether flows have replicas. */
   readonly replication?: ReplicationMode
+  /** How many they have then: 1, or 2. */
+  readonly replicas?: number
   /** Packets per flow, at most. */
   readonly packets?: number
   /** Number of a flow whose life is recorded message by message. */
@@ -124,8 +126,8 @@ export class Simulation {
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
     const { seed, runtimes = 4, flows = 50, faults = [], policy = random.pick(['round-robin', 'least-loaded', 'rendezvous'] as const),
-      packets = 16, replication = 'none' } = options
-    this.options = { seed, runtimes, flows, faults, policy, packets, replication }
+      packets = 16, replication = 'none', replicas = 1 } = options
+    this.options = { seed, runtimes, flows, faults, policy, packets, replication, replicas }
     this.random = random
     this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
     this.trace = new SimTrace(options.follow ?? 0)
@@ -190,7 +192,7 @@ export class Simulation {
       }
       one.node = createRuntimeNode({
         ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place),
-        replication: this.options.replication, replicateEvery: 3,
+        replication: this.options.replication, replicas: this.options.replicas, replicateEvery: 3,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,

@@ -5,12 +5,16 @@
  *
  *     outputs of a guard:  acknowledged: gone │ sent, in steps │ ahead of their step │ not sent ─▶ last
  *                                              first            stepless              unsent
+ *
+ * The first replica of a chain of two keeps what it hands on in the same way: its guard has the copy of the record that is kept there. What
+ * the tail has acknowledged it tells the owner, whose outputs nothing else acknowledges.
  */
 
 import { planted } from '../../base/planted-bugs.ts'
 import { loadFrameBytes } from '../../memory/kernels/frame-bytes.ts'
 import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
+import { SLOT_FRAME_OFFSET } from '../../packet/packet-pool.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
 import type { ReplicationMode } from './protection.ts'
@@ -29,14 +33,39 @@ export interface Output {
   next: Output | null
 }
 
-/** A flow and its replica. */
+/** The record of a flow that lives elsewhere, as it is kept here. */
+export interface StoredRecord {
+  /** The highest epoch that its owner has told of. */
+  readonly epoch: number
+  /** Its snapshot, padded. */
+  readonly words: Int32Array
+  readonly snapshotBytes: number
+}
+
+/** A flow and its replica, or the first and the second of a chain. */
 export interface Guard {
   readonly flow: number
-  readonly record: number
+  /** Where the flow's record is, 0 while it is not here but only its copy. */
+  record: number
   readonly replica: number
-  /** The replica has said that it has the flow. */
+  /** Who releases in `commit`: the replica itself, or its successor in a chain. */
+  readonly tail: number
+  /** The epoch at which they adopted the flow. */
+  readonly generation: number
+  /** At the first replica of a chain, whose own is the tail: what it keeps, and the life of the tail that is meant. */
+  copy: StoredRecord | null
+  readonly incarnation: number
+  /** Each replica has said that it has the flow. */
   isAdopted: boolean
+  /** True when one of them is, or has refused. */
   isDead: boolean
+  /** Which of them are. */
+  isFirstDead: boolean
+  isTailDead: boolean
+  /** A replica has refused the flow, or more steps of it. */
+  isRefused: boolean
+  /** Replicas that have said that they have it, one bit for each. */
+  adopted: number
   /** Outputs that are kept: the first, the first one whose step has not been sent, the first one that has not been sent itself, the last. */
   first: Output | null
   stepless: Output | null
@@ -51,11 +80,15 @@ export interface Guard {
   readonly counts: Map<number, number>
   /** In `async`: outputs since the record was sent. */
   since: number
+  /** Outputs of this generation that have been acknowledged. */
+  given: number
 }
 
-export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
+export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean,
+    { tail = replica, generation = 0, copy = null as StoredRecord | null, incarnation = 0 } = {}): Guard {
   return {
-    flow, record, replica, isAdopted, isDead: false, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
+    flow, record, replica, tail, generation, copy, incarnation, isAdopted, isDead: false, isFirstDead: false, isTailDead: false,
+    isRefused: false, adopted: 0, given: 0, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
     isUnsent: false, counts: new Map(), since: 0,
   }
 }
@@ -100,6 +133,9 @@ export interface StepsHost {
   /** The guard of the flow at a record. */
   guardOf(record: number): Guard | undefined
   isSecuring(flow: number): boolean
+  incarnationOf(runtime: number): number
+  /** The tail has released more outputs of a flow whose copy is kept here, all told so many. */
+  held(guard: Guard): void
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
 }
@@ -267,6 +303,20 @@ export class Steps {
     this.#behind++
     this.#behindBytes += length
     this.#context.buffered++
+    this.mark(guard)
+  }
+
+  /** Keeps a copy of a frame until the tail has released it; false without a slot for it. */
+  keepCopy(guard: Guard, switchId: number, frame: number, length: number): boolean {
+    const slot = this.#context.engine.pool.take(length)
+    if (slot === 0) return false
+    this.#copyBytes(slot + SLOT_FRAME_OFFSET, frame, length)
+    this.keep(guard, switchId, slot, slot + SLOT_FRAME_OFFSET, length)
+    return true
+  }
+
+  /** The record of a guard is to be sent, with outputs or without. */
+  mark(guard: Guard): void {
     if (guard.isUnsent) return
     guard.isUnsent = true
     this.#batch.push(guard)
@@ -290,10 +340,13 @@ export class Steps {
     if (!guard.isUnsent || guard.isDead || this.#host.isSecuring(guard.flow)) return
     const context = this.#context
     const { engine, arena } = context
-    const { flow, record } = guard
+    const { flow, record, copy } = guard
+    // A step that is ahead of the flow itself at the tail would be lost there.
+    if (copy === null ? guard.tail !== guard.replica && !guard.isAdopted
+      : this.#host.incarnationOf(guard.replica) !== guard.incarnation) return
     const channel = context.control(guard.replica)
-    const epoch = epochOf(context, record)
-    const snapshotBytes = engine.exportBytes(record)
+    const epoch = copy === null ? epochOf(context, record) : copy.epoch
+    const snapshotBytes = copy === null ? engine.exportBytes(record) : copy.snapshotBytes
     const headBytes = CommitStep.bytes + padded(snapshotBytes)
     const limit = channel?.messageBytesMax ?? Infinity
     while (headBytes + guard.unsentBytes > limit && guard.unsent !== null) {
@@ -307,7 +360,8 @@ export class Steps {
     arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
     arena.u32[(at + CommitStepFrames) >> 2] = guard.unsentCount
     let to = at + CommitStep.bytes
-    engine.exportFlowTo(record, to)
+    if (copy === null) engine.exportFlowTo(record, to)
+    else arena.i32.set(copy.words, to >> 2)
     to += padded(snapshotBytes)
     for (let output = guard.unsent; output !== null; output = output.next) {
       arena.u32[to >> 2] = output.length
@@ -324,7 +378,7 @@ export class Steps {
     this.sent++
     guard.isUnsent = false
     this.#unsent.delete(guard)
-    if (hasOutputs) this.#note(guard, position)
+    if (hasOutputs && (copy !== null || guard.tail === guard.replica)) this.#note(guard, position)
   }
 
   #note(guard: Guard, position: number): void {
@@ -361,6 +415,21 @@ export class Steps {
       this.#countKept(output, -1)
       this.#context.engine.pool.give(output.slot)
       output = this.#recycle(output)
+      guard.given++
+    }
+    guard.first = output
+    if (output === null) guard.last = null
+    if (guard.copy !== null && !planted['chain-ack-early']) this.#host.held(guard)
+  }
+
+  /** The tail of a guard's chain has stored and released its first `outputs`. */
+  held(guard: Guard, outputs: number): void {
+    let output = guard.first
+    while (output !== null && output !== guard.stepless && guard.given < outputs) {
+      this.#countKept(output, -1)
+      this.#context.engine.pool.give(output.slot)
+      output = this.#recycle(output)
+      guard.given++
     }
     guard.first = output
     if (output === null) guard.last = null
