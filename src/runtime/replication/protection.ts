@@ -50,7 +50,7 @@ interface Securing {
   /** Runtimes that have a copy of an attempt that was given up, and those of them that switches may take for the releaser. */
   readonly leftovers: Set<number>
   readonly leftTails: Set<number>
-  /** Steps are on their way through the chain that was: it is retired when the tail has them. */
+  /** There is to be none, and steps are on their way through the chain that was: it is retired when the tail has them. */
   isPiped: boolean
   /** The only one to be had is the one that has released so far: for a moment we release, so that its frames can be told apart. */
   isBetween: boolean
@@ -407,7 +407,7 @@ export class Protection {
   #changeReleaser(securing: Securing): void {
     const context = this.#context
     const { old, flow, epoch, isReleaser, chain } = securing
-    securing.isPiped = old !== null && isPiped(old)
+    securing.isPiped = chain.length === 0 && old !== null && isPiped(old)
     if (securing.isPiped) return
     securing.isRerouted = true
     securing.pending = securing.markers = context.switches.all
@@ -427,7 +427,8 @@ export class Protection {
 
   #ask(securing: Securing): void {
     const { chain, record, old } = securing
-    if (!securing.isMarked || securing.marking.size > 0) return
+    // A member that is to be one again would forget what it keeps for the tail.
+    if (!securing.isMarked || securing.marking.size > 0 || (old !== null && isPiped(old))) return
     for (; securing.asked < chain.length; securing.asked++) {
       const former = releaserOf(old)
       const isFormer = former === chain[securing.asked]
