@@ -469,6 +469,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
     /** Flows of other runtimes whose replicas are here. */
     get replicas() { return (coordinator as Coordinator).replicas.size },
+    /** What is kept here of another runtime's flow: for checkers. */
+    replicaOf: (flow: number) => (coordinator as Coordinator).replicas.get(flow),
     /** Flows here with fewer replicas than they are to have. */
     get degraded() { return (coordinator as Coordinator).protection.degraded },
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },

@@ -15,7 +15,7 @@
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { externalPortSchema, type ExternalPortConfig } from './external-port-schema.ts'
-import { placementSchema, replicationSchema } from './node-config.ts'
+import { placementSchema, replicasSchema, replicationSchema } from './node-config.ts'
 import { isLoopback } from '../rpc/loopback.ts'
 import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } from './run-config.ts'
 import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
@@ -33,6 +33,7 @@ export const clusterSchema = runConfigSchema.extend({
   runtimes: z.int().min(1).max(RUNTIMES_MAX).default(2).describe('How many runtimes'),
   placement: placementSchema,
   replication: replicationSchema,
+  replicas: replicasSchema,
   scale: z.strictObject({
     min: z.int().min(1).max(RUNTIMES_MAX).default(1).describe('How many runtimes at least'),
     max: z.int().min(1).max(RUNTIMES_MAX).default(16).describe('How many runtimes at most'),
@@ -70,6 +71,7 @@ export interface ClusterSpec {
   readonly runtimes: number
   readonly placement: ClusterDocument['placement']
   readonly replication: ClusterDocument['replication']
+  readonly replicas: ClusterDocument['replicas']
   readonly scale: ClusterDocument['scale']
   readonly patience: number
   readonly controllers: number
@@ -101,13 +103,13 @@ export async function readCluster(file: string | undefined, settings: readonly s
 
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
-  const { name, runtimes, placement, replication, scale, controllers, etcd, api, chain, limits, timeouts, policy } = content
+  const { name, runtimes, placement, replication, replicas, scale, controllers, etcd, api, chain, limits, timeouts, policy } = content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
   const isDefault = content.ingress === undefined && content.egress === undefined
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, placement, replication, scale, patience, controllers, etcd, api, ingress, egress,
+    name, placement, replication, replicas, scale, patience, controllers, etcd, api, ingress, egress,
     runtimes: Math.min(scale?.max ?? RUNTIMES_MAX, Math.max(scale?.min ?? 1, runtimes)),
     run: { chain, limits, timeouts, policy },
     folder: file === undefined ? process.cwd() : dirname(resolve(file)),

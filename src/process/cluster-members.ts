@@ -38,7 +38,7 @@ export function runtimeMember({ clusterId, spec }: ClusterIdentity, folder: Clus
     RuntimeMember {
   return {
     kind: 'runtime', clusterId, folder: folder.path, id, name: runtimeName(id), incarnation, chainVersion: chain, seed: id,
-    run: folder.runFile(chain), nfFolder: spec.folder, replication: spec.replication,
+    run: folder.runFile(chain), nfFolder: spec.folder, replication: spec.replication, replicas: spec.replicas,
   }
 }
 

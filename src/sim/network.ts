@@ -69,6 +69,7 @@ export class SimNetwork {
   #sendOnLink(from: number, to: number, frame: Uint8Array): void {
     const { random, queue, ledger } = this.#simulation
     const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
+    if (from >= 10) this.#simulation.checkReleased(from, frame)
     if (this.faults['link-loss'] > 0 && random.chance(this.faults['link-loss'])) {
       ledger.lose(frame)
       this.onStrike('link-loss')

@@ -72,6 +72,7 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
           }
           if (holdOneIn > 0 && id % holdOneIn === 0) {
             state.held = 1
+            ledger.hold(id)
             context.timer.set(3000)
             return Verdict.Hold
           }

@@ -12,10 +12,13 @@ import { AssertionError } from '../base/assert.ts'
 import { defaultLimits, defaultTimeouts } from '../base/limits.ts'
 import { Random } from '../base/random.ts'
 import { Arena } from '../memory/arena.ts'
+import { FlowClosed } from '../messages/closing.ts'
+import { MessageField } from '../messages/message.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import { SNAPSHOT_RECORD_OFFSET } from '../runtime/flow-snapshot.ts'
 import { IN_PROGRESS_BYTES, InProgress } from '../runtime/in-progress.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
@@ -28,7 +31,7 @@ import { Orders } from './orders.ts'
 import { Poisoned, probe, type ProbePlace } from './probe.ts'
 import { SimPort } from './sim-port.ts'
 import { SimTrace } from './sim-trace.ts'
-import { hasTrailer, trailerId } from './trailer.ts'
+import { hasTrailer, trailerFlow, trailerId } from './trailer.ts'
 import { translating } from './translating.ts'
 import { flowNumberOf, Workload, type Sent } from './workload.ts'
 
@@ -139,6 +142,8 @@ export class Simulation {
     this.config = this.#first = { version: 1, clusterId: 7, switches, runtimes: entries }
     this.workload = new Workload(random, { flows, packetsMax: packets, spreadUs: 40_000, silenceUs: IDLE_S * 1e6 })
     this.ledger = new Ledger(this.workload.packetsMax, !faults.some((kind) => looseOrder.includes(kind)), replication === 'commit')
+    this.ledger.survives = replication === 'commit' && replicas > 1 && this.ledger.isOrdered &&
+      !faults.some((kind) => kind === 'crash' || kind === 'poison' || kind === 'restart')
     this.ledger.mayRepeat = replication === 'async' ||
       (replication === 'commit' && faults.some((kind) => kind === 'restart' || looseOrder.includes(kind)))
     this.network = new SimNetwork(this)
@@ -171,6 +176,7 @@ export class Simulation {
     const seed = this.random.int32()
     const onMessage = (peer: number, inBand: boolean, at: number): void => {
       this.trace.message(this.queue.now, peer, one.id, inBand, arena, at)
+      if (arena.u8[at] === FlowClosed.type && arena.u8[at + MessageField.code] !== 0) this.ledger.ended(arena.f64[(at + MessageField.flow) >> 3])
     }
     const common = { arena, id: one.id, clusterId: config.clusterId, seed, config, sessions: this.#sessions, onMessage, wasm: false }
     if (one.isSwitch) {
@@ -267,6 +273,32 @@ export class Simulation {
       return false
     }
     return true
+  }
+
+  /** A runtime sends a frame of a flow to a switch: with two replicas both must have what it is part of. */
+  checkReleased(id: number, frame: Uint8Array): void {
+    const effect = this.options.replicas > 1 ? this.ledger.effectOf(frame) : null
+    if (effect === null) return
+    const { flowId, count } = effect
+    const tail = this.find(id)
+    const copy = (tail.node as RuntimeNode | null)?.replicaOf(flowId)
+    const predecessor = copy?.place?.predecessor ?? 0
+    if (copy === undefined || predecessor === 0) return
+    if (new Set([id, predecessor, copy.owner]).size < 3) {
+      this.ledger.violate('commit', `flow id ${flowId} at ${copy.owner} has its replicas at ${predecessor} and ${id}`)
+    }
+    const seenAt = (one: SimNode): number => {
+      const node = one.node as RuntimeNode | null
+      const words = node?.replicaOf(flowId)?.words
+      const offset = SNAPSHOT_RECORD_OFFSET + (node?.engine.chain.nfs[1]?.stateOffset ?? 0)
+      return words?.[offset >> 2] ?? -1
+    }
+    const first = this.find(predecessor)
+    const isThere = first.node !== null && first.incarnation === copy.place?.predecessorIncarnation
+    if (seenAt(tail) < count || (isThere && seenAt(first) >= 0 && seenAt(first) < count)) {
+      this.ledger.violate('commit', `runtime ${id} releases packet ${trailerId(frame, frame.length)} of flow ${trailerFlow(frame, frame.length)}, id ${flowId} that its state has seen as number ${count}; ` +
+        `it has ${seenAt(tail)}, runtime ${predecessor} ahead of it ${seenAt(first)}`)
+    }
   }
 
   /** Ends a node without a word. */
@@ -398,6 +430,14 @@ export class Simulation {
   #openSteps(): string[] {
     return this.nodes.flatMap((one) => Object.entries(one.node?.openSteps ?? {})
       .filter(([phase, count]) => count !== 0 && phase !== 'draining').map(([phase, count]) => `${phase} at ${one.id}: ${count}`))
+      .concat(this.#degraded())
+  }
+
+  /** Runtimes with flows that have fewer replicas than they could have. */
+  #degraded(): string[] {
+    const live = this.liveRuntimes()
+    if (this.options.replicas < 2 || live.filter(({ node }) => node?.openSteps.draining === 0).length <= this.options.replicas) return []
+    return live.filter(({ node }) => (node as RuntimeNode).degraded > 0).map(({ id, node }) => `degraded at ${id}: ${(node as RuntimeNode).degraded}`)
   }
 
   #converge(): void {
@@ -444,6 +484,12 @@ export class Simulation {
     for (const reason of this.#dropReasons) {
       // A new connection on the ports of one that lingers ends that one, with what it holds.
       if (!permitted.has(reason) && !ORDINARY_DROPS.has(reason)) ledger.violate('drops', `packets were dropped as ${reason}`)
+    }
+    const broken = [...ledger.broken()]
+    // Of packets that were dropped nobody knows which.
+    const hasDropped = [...this.#dropReasons].some((reason) => !ORDINARY_DROPS.has(reason))
+    if (broken.length > 0 && ledger.isOrdered && !hasDropped) {
+      ledger.violate('commit', `the state that goes on has seen packets that have not left: ${broken.slice(0, 3).join(', ')}`)
     }
     // Packets in messages are lost only with a node.
     const inMessages = handedOver - takenOver

@@ -147,6 +147,10 @@ export class Replicas {
     return this.#toTell.size > 0
   }
 
+  get(flow: number): Replica | undefined {
+    return this.#replicas.get(flow)
+  }
+
   has(flow: number): boolean {
     return this.#replicas.has(flow)
   }
