@@ -42,6 +42,9 @@ export const plantedBugs = {
   'bare-after-move': 'a flow that has moved gets no replica (11)',
 } as const
 
+/** Those that need flows with two replicas. */
+export const chainBugs: readonly PlantedBug[] = ['tail-releases-early', 'chain-ack-early', 'promote-skips-held']
+
 export type PlantedBug = keyof typeof plantedBugs
 
 /** Which bugs are on. Set by the simulator alone. */

@@ -97,7 +97,9 @@ export const MovingFlowReply = message(38, 'MovingFlowReply')
  */
 export const AskFlow = message(39, 'AskFlow', { withKey: true, fields: { configVersion: u32 } })
 export const AskFlowConfigVersion = fieldOf(AskFlow, 'configVersion')
-/** `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. 3: wait for me, your predecessor. */
+/**
+ * `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. 3: wait for me, your predecessor.
+ */
 export const AskFlowReply = message(40, 'AskFlowReply')
 /** The source of a move to here has died before its record came; you have its replica. */
 export const YieldFlow = message(41, 'YieldFlow')

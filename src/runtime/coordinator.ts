@@ -45,7 +45,7 @@ import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves, type OutgoingMove } from './migration/outgoing-moves.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
 import { Replicas, type Replica } from './replication/replicas.ts'
-import type { Guard } from './replication/steps.ts'
+import type { Guard } from './replication/guard.ts'
 import {
   AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
   writeKeyFrom, type RuntimeContext,
@@ -134,7 +134,7 @@ export class Coordinator {
       candidates: () => this.#keepers,
       isLeaving: (id) => this.#isLeaving(id),
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
-      held: (guard) => { this.replicas.held(guard) },
+      held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) || this.incoming.has(flow) ||
         this.claims.has(flow),
@@ -599,14 +599,14 @@ export class Coordinator {
     this.incoming.tick()
     this.replicas.work()
     this.protection.tick()
-    this.replicas.tellHeld()
+    this.replicas.handingOn.tellHeld()
     this.#sayApplied()
     if (context.now >= this.#nextSweep && this.#isKnownToAll) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
 
   nextDue(): number {
-    const soon = this.#applying !== 0 || this.protection.isWaiting || this.replicas.isTelling || this.#announcements.size > 0 ||
+    const soon = this.#applying !== 0 || this.protection.isWaiting || this.replicas.handingOn.isTelling || this.#announcements.size > 0 ||
       this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
       this.#context.absent.size > 0 ? this.#nextSweep : Infinity)

@@ -253,9 +253,13 @@ export class Ledger {
     seen[count] = id
   }
 
-  /** Packets that must have left and have not. */
-  *broken(): Generator<number> {
-    for (let id = 1; id < this.#promised.length; id++) if (this.#promised[id] === 1 && this.#copies[id] > 0) yield id
+  /** Packets that must have left and have not, with their flows. */
+  *broken(): Generator<string> {
+    for (let id = 1; id < this.#promised.length; id++) {
+      // The rest of a datagram whose first fragment was dropped finds no flow at the far switch.
+      if (this.#promised[id] !== 1 || this.#copies[id] === 0 || this.#fates[id - 1] === Fate.refused) continue
+      yield `packet ${id} of flow ${this.#lives.get(this.#processedBy[id])?.flow} (id ${this.#processedBy[id]})`
+    }
   }
 
   /** A network function has processed a packet. */

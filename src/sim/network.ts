@@ -3,6 +3,7 @@
  * are on is set by the fault injector; each frame that one strikes is reported to it.
  */
 
+import { checkReleased } from './chain-checks.ts'
 import type { FaultKind } from './fault-kinds.ts'
 import { hasTrailer } from './trailer.ts'
 import type { Outlet } from './sim-port.ts'
@@ -69,7 +70,7 @@ export class SimNetwork {
   #sendOnLink(from: number, to: number, frame: Uint8Array): void {
     const { random, queue, ledger } = this.#simulation
     const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
-    if (from >= 10) this.#simulation.checkReleased(from, frame)
+    if (from >= 10) checkReleased(this.#simulation, from, frame)
     if (this.faults['link-loss'] > 0 && random.chance(this.faults['link-loss'])) {
       ledger.lose(frame)
       this.onStrike('link-loss')

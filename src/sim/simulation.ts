@@ -18,10 +18,10 @@ import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/clust
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
-import { SNAPSHOT_RECORD_OFFSET } from '../runtime/flow-snapshot.ts'
 import { IN_PROGRESS_BYTES, InProgress } from '../runtime/in-progress.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
+import { degraded } from './chain-checks.ts'
 import { EventQueue } from './event-queue.ts'
 import { FaultInjector } from './fault-injector.ts'
 import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
@@ -31,7 +31,7 @@ import { Orders } from './orders.ts'
 import { Poisoned, probe, type ProbePlace } from './probe.ts'
 import { SimPort } from './sim-port.ts'
 import { SimTrace } from './sim-trace.ts'
-import { hasTrailer, trailerFlow, trailerId } from './trailer.ts'
+import { hasTrailer, trailerId } from './trailer.ts'
 import { translating } from './translating.ts'
 import { flowNumberOf, Workload, type Sent } from './workload.ts'
 
@@ -176,7 +176,8 @@ export class Simulation {
     const seed = this.random.int32()
     const onMessage = (peer: number, inBand: boolean, at: number): void => {
       this.trace.message(this.queue.now, peer, one.id, inBand, arena, at)
-      if (arena.u8[at] === FlowClosed.type && arena.u8[at + MessageField.code] !== 0) this.ledger.ended(arena.f64[(at + MessageField.flow) >> 3])
+      const hasEnded = arena.u8[at] === FlowClosed.type && arena.u8[at + MessageField.code] !== 0
+      if (hasEnded) this.ledger.ended(arena.f64[(at + MessageField.flow) >> 3])
     }
     const common = { arena, id: one.id, clusterId: config.clusterId, seed, config, sessions: this.#sessions, onMessage, wasm: false }
     if (one.isSwitch) {
@@ -273,32 +274,6 @@ export class Simulation {
       return false
     }
     return true
-  }
-
-  /** A runtime sends a frame of a flow to a switch: with two replicas both must have what it is part of. */
-  checkReleased(id: number, frame: Uint8Array): void {
-    const effect = this.options.replicas > 1 ? this.ledger.effectOf(frame) : null
-    if (effect === null) return
-    const { flowId, count } = effect
-    const tail = this.find(id)
-    const copy = (tail.node as RuntimeNode | null)?.replicaOf(flowId)
-    const predecessor = copy?.place?.predecessor ?? 0
-    if (copy === undefined || predecessor === 0) return
-    if (new Set([id, predecessor, copy.owner]).size < 3) {
-      this.ledger.violate('commit', `flow id ${flowId} at ${copy.owner} has its replicas at ${predecessor} and ${id}`)
-    }
-    const seenAt = (one: SimNode): number => {
-      const node = one.node as RuntimeNode | null
-      const words = node?.replicaOf(flowId)?.words
-      const offset = SNAPSHOT_RECORD_OFFSET + (node?.engine.chain.nfs[1]?.stateOffset ?? 0)
-      return words?.[offset >> 2] ?? -1
-    }
-    const first = this.find(predecessor)
-    const isThere = first.node !== null && first.incarnation === copy.place?.predecessorIncarnation
-    if (seenAt(tail) < count || (isThere && seenAt(first) >= 0 && seenAt(first) < count)) {
-      this.ledger.violate('commit', `runtime ${id} releases packet ${trailerId(frame, frame.length)} of flow ${trailerFlow(frame, frame.length)}, id ${flowId} that its state has seen as number ${count}; ` +
-        `it has ${seenAt(tail)}, runtime ${predecessor} ahead of it ${seenAt(first)}`)
-    }
   }
 
   /** Ends a node without a word. */
@@ -430,14 +405,7 @@ export class Simulation {
   #openSteps(): string[] {
     return this.nodes.flatMap((one) => Object.entries(one.node?.openSteps ?? {})
       .filter(([phase, count]) => count !== 0 && phase !== 'draining').map(([phase, count]) => `${phase} at ${one.id}: ${count}`))
-      .concat(this.#degraded())
-  }
-
-  /** Runtimes with flows that have fewer replicas than they could have. */
-  #degraded(): string[] {
-    const live = this.liveRuntimes()
-    if (this.options.replicas < 2 || live.filter(({ node }) => node?.openSteps.draining === 0).length <= this.options.replicas) return []
-    return live.filter(({ node }) => (node as RuntimeNode).degraded > 0).map(({ id, node }) => `degraded at ${id}: ${(node as RuntimeNode).degraded}`)
+      .concat(degraded(this))
   }
 
   #converge(): void {

@@ -34,7 +34,8 @@ export interface ChainPlace {
 
 /** True for a flow that is larger than a message to a runtime may be: it can have no replica there while it is. */
 export function isTooLargeToAdopt(context: RuntimeContext, record: number, replica: number, isMember = false): boolean {
-  return isTooLong(context.control(replica), isMember ? AdoptMember : AdoptFlow, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record))
+  const kind = isMember ? AdoptMember : AdoptFlow
+  return isTooLong(context.control(replica), kind, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record))
 }
 
 /** Sends the whole flow to a runtime; false when there is no room, or the flow is larger than any. */

@@ -28,7 +28,8 @@ import type { MessageChannel } from '../../transport/message-channel.ts'
 import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
-import { createGuard, Steps, type Guard } from './steps.ts'
+import { createGuard, isPiped, living, releaserOf, strike, type Guard } from './guard.ts'
+import { Steps } from './steps.ts'
 import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
 import { sendRetire } from './replicas.ts'
 
@@ -758,36 +759,6 @@ export class Protection {
       if (!this.securing.has(flow) && !this.#host.isBusy(flow)) this.secure(record)
     }
   }
-}
-
-/** The replicas of a guard that live, in the order of their chain. */
-function living(guard: Guard | null): number[] {
-  if (guard === null) return []
-  if (guard.tail === guard.replica) return guard.isDead ? [] : [guard.replica]
-  const chain: number[] = []
-  if (!guard.isFirstDead) chain.push(guard.replica)
-  if (!guard.isTailDead) chain.push(guard.tail)
-  return chain
-}
-
-/** Who releases what a guard has, 0 if that one is dead. */
-function releaserOf(guard: Guard | null): number {
-  if (guard === null) return 0
-  return (guard.tail === guard.replica ? guard.isDead : guard.isTailDead) ? 0 : guard.tail
-}
-
-/** A runtime is dead; true if the guard has it. */
-function strike(guard: Guard, runtime: number): boolean {
-  if (guard.replica !== runtime && guard.tail !== runtime) return false
-  if (guard.replica === runtime) guard.isFirstDead = true
-  if (guard.tail === runtime) guard.isTailDead = true
-  guard.isDead = true
-  return true
-}
-
-/** True while steps may be on their way from the first of a chain to the tail, and both go on with them. */
-function isPiped(guard: Guard): boolean {
-  return guard.tail !== guard.replica && living(guard).length === 2 && !guard.isRefused && guard.first !== null && guard.first !== guard.unsent
 }
 
 /** Who is to release a flow's frames, 0 for its owner. */

@@ -25,16 +25,16 @@ import {
   AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   AdoptMember, AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
   CommitStepFrames, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
-  StepsHeld, StepsHeldOutputs,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
-import { SLOT_BYTES, SLOT_FRAME_OFFSET } from '../../packet/packet-pool.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES } from '../alias-claims.ts'
 import { begin, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
 import type { ChainPlace } from './adoption.ts'
-import { createGuard, type Guard, type Steps } from './steps.ts'
+import { createGuard, type Guard } from './guard.ts'
+import { HandingOn } from './handing-on.ts'
+import type { Steps } from './steps.ts'
 
 /** A flow of another runtime. */
 export interface Replica {
@@ -110,6 +110,7 @@ export interface ReplicasHost {
 
 export class Replicas {
   readonly counts = { adopted: 0, refused: 0, steps: 0, released: 0, promoted: 0, forgotten: 0 }
+  readonly handingOn: HandingOn
   readonly #context: RuntimeContext
   readonly #host: ReplicasHost
   readonly #replicas = new Map<number, Replica>()
@@ -125,12 +126,11 @@ export class Replicas {
   #asking = 0
   /** Tails that are to ask who goes on with the flow. */
   readonly #toAsk = new Set<Replica>()
-  /** First replicas whose owners are to hear what the tail has released. */
-  readonly #toTell = new Set<Replica>()
 
   constructor(context: RuntimeContext, host: ReplicasHost) {
     this.#context = context
     this.#host = host
+    this.handingOn = new HandingOn(context, () => host.steps())
   }
 
   get size(): number {
@@ -140,11 +140,6 @@ export class Replicas {
   /** True while flows of a fenced owner are still to be taken over, or asked about. */
   get isRecovering(): boolean {
     return this.#orphans.size > 0 || this.#asking > 0 || this.#toAsk.size > 0
-  }
-
-  /** True while an owner is to hear what the tail of its chain has released. */
-  get isTelling(): boolean {
-    return this.#toTell.size > 0
   }
 
   get(flow: number): Replica | undefined {
@@ -259,7 +254,7 @@ export class Replicas {
     else if (replica !== null && replica.guard !== null) {
       // Its owner keeps it.
       context.countHandedOver(1)
-      this.#fill(replica)
+      this.handingOn.fill(replica)
     } else context.drop(0, replica === null ? 'unknown-replica' : 'no-slot')
   }
 
@@ -274,7 +269,8 @@ export class Replicas {
     const replica = this.#find(owner, flow, epoch)
     // Its owner keeps the step, and is to find another chain.
     if (replica?.isFull === true) return
-    if (replica !== null && replica.guard !== null && !this.#hasSlots(tail + padded(snapshotBytes), frames)) return this.#fill(replica)
+    const isHandedOn = replica !== null && replica.guard !== null
+    if (isHandedOn && !this.handingOn.hasSlots(tail + padded(snapshotBytes), frames)) return this.handingOn.fill(replica)
     context.countTakenOver(frames)
     if (replica === null) {
       for (let i = 0; i < frames; i++) context.drop(0, 'unknown-replica')
@@ -291,7 +287,7 @@ export class Replicas {
     replica.snapshotBytes = snapshotBytes
     this.counts.steps++
     if (replica.guard !== null) {
-      this.#handOn(replica, replica.guard, tail + padded(snapshotBytes), frames)
+      this.handingOn.handOn(replica, replica.guard, tail + padded(snapshotBytes), frames)
       if (wordsBefore?.length !== replica.words.length) return
       // Planted bug: the step goes on, and is not stored here.
       this.#host.steps().tick()
@@ -304,75 +300,6 @@ export class Replicas {
       this.#host.release(u32[(frame + 4) >> 2], frame + 8, length)
       this.counts.released++
       frame += 8 + padded(length)
-    }
-  }
-
-  /** True if there are slots for the frames of a step. */
-  #hasSlots(frame: number, frames: number): boolean {
-    const { arena, engine } = this.#context
-    let long = 0
-    for (let i = 0; i < frames; i++) {
-      const length = arena.u32[frame >> 2]
-      if (length > SLOT_BYTES - SLOT_FRAME_OFFSET) long++
-      frame += 8 + padded(length)
-    }
-    return engine.pool.available >= frames - long && engine.pool.availableLarge >= long
-  }
-
-  /** The first of a chain keeps what it hands on until the tail has released it. */
-  #handOn(replica: Replica, guard: Guard, frame: number, frames: number): void {
-    const context = this.#context
-    const { i32, u32 } = context.arena
-    const steps = this.#host.steps()
-    replica.outputs += replica.pending.count + frames
-    for (let slot = replica.pending.shift(); slot !== 0; slot = replica.pending.shift()) {
-      const d = slot >> 2
-      context.buffered--
-      steps.keep(guard, i32[d + Descriptor.switch], slot, i32[d + Descriptor.frame], i32[d + Descriptor.length])
-    }
-    for (let i = 0; i < frames; i++) {
-      const length = u32[frame >> 2]
-      steps.keepCopy(guard, u32[(frame + 4) >> 2], frame + 8, length)
-      frame += 8 + padded(length)
-    }
-    steps.mark(guard)
-    if (planted['chain-ack-early']) this.#toTell.add(replica)
-  }
-
-  /** The tail has released more: the owner is to hear so. */
-  held({ copy }: Guard): void {
-    this.#toTell.add(copy as Replica)
-  }
-
-  /** The first of a chain has no room for a step: its owner hears so when the tail has all that came before. */
-  #fill(replica: Replica): void {
-    const context = this.#context
-    replica.isFull = true
-    for (let slot = replica.pending.shift(); slot !== 0; slot = replica.pending.shift()) {
-      // Its owner keeps them.
-      context.buffered--
-      context.countHandedOver(1)
-      context.engine.pool.give(slot)
-    }
-    this.#toTell.add(replica)
-  }
-
-  /** Tells owners how far the tails of their chains have come. */
-  tellHeld(): void {
-    const context = this.#context
-    for (const replica of this.#toTell) {
-      const { guard, owner, flow, generation } = replica
-      const channel = context.control(owner)
-      if (guard === null || channel === null) {
-        this.#toTell.delete(replica)
-        continue
-      }
-      const at = begin(context, channel, StepsHeld, flow, generation, true)
-      if (at === 0) return
-      context.arena.u32[(at + StepsHeldOutputs) >> 2] = planted['chain-ack-early'] ? replica.outputs : guard.given
-      channel.commit()
-      this.#toTell.delete(replica)
-      if (replica.isFull && guard.first === null) sendHead(context, channel, AdoptFlowReply, flow, generation, AdoptRefusal.noRoom)
     }
   }
 
@@ -446,15 +373,7 @@ export class Replicas {
     this.#replicas.delete(replica.flow)
     this.#orphans.delete(replica)
     this.#toAsk.delete(replica)
-    this.#toTell.delete(replica)
-    if (replica.guard !== null) {
-      // Its owner keeps them, too, or they are lost with it.
-      this.#host.steps().forget(replica.guard, ({ slot }, isUnsent) => {
-        if (isUnsent) context.countHandedOver(1)
-        context.engine.pool.give(slot)
-      })
-      replica.guard = null
-    }
+    this.handingOn.forget(replica)
     if (replica.asking === null) return
     context.step('askingOwner', -1)
     this.#asking--

@@ -17,81 +17,8 @@ import { Descriptor } from '../../packet/descriptor.ts'
 import { SLOT_FRAME_OFFSET } from '../../packet/packet-pool.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
+import type { Guard, Output } from './guard.ts'
 import type { ReplicationMode } from './protection.ts'
-
-/** An output that its replica may not have released. PERF: used again and again, in lists, for there is one for each packet. */
-export interface Output {
-  switchId: number
-  /** Which one it is of those to this switch since the replica releases. */
-  index: number
-  /** The packet's slot, which is the output's, and where the frame is in it. */
-  slot: number
-  frame: number
-  length: number
-  /** Where the session's stream ended behind its step, once that has been sent. */
-  position: number
-  next: Output | null
-}
-
-/** The record of a flow that lives elsewhere, as it is kept here. */
-export interface StoredRecord {
-  /** The highest epoch that its owner has told of. */
-  readonly epoch: number
-  /** Its snapshot, padded. */
-  readonly words: Int32Array
-  readonly snapshotBytes: number
-}
-
-/** A flow and its replica, or the first and the second of a chain. */
-export interface Guard {
-  readonly flow: number
-  /** Where the flow's record is, 0 while it is not here but only its copy. */
-  record: number
-  readonly replica: number
-  /** Who releases in `commit`: the replica itself, or its successor in a chain. */
-  readonly tail: number
-  /** The epoch at which they adopted the flow. */
-  readonly generation: number
-  /** At the first replica of a chain, whose own is the tail: what it keeps, and the life of the tail that is meant. */
-  copy: StoredRecord | null
-  readonly incarnation: number
-  /** Each replica has said that it has the flow. */
-  isAdopted: boolean
-  /** True when one of them is, or has refused. */
-  isDead: boolean
-  /** Which of them are. */
-  isFirstDead: boolean
-  isTailDead: boolean
-  /** A replica has refused the flow, or more steps of it. */
-  isRefused: boolean
-  /** Replicas that have said that they have it, one bit for each. */
-  adopted: number
-  /** Outputs that are kept: the first, the first one whose step has not been sent, the first one that has not been sent itself, the last. */
-  first: Output | null
-  stepless: Output | null
-  unsent: Output | null
-  last: Output | null
-  /** Those that have not been sent, and the bytes that they take in a step. */
-  unsentCount: number
-  unsentBytes: number
-  /** Its record, with outputs or without, is to be sent. */
-  isUnsent: boolean
-  /** Outputs so far, by switch. */
-  readonly counts: Map<number, number>
-  /** In `async`: outputs since the record was sent. */
-  since: number
-  /** Outputs of this generation that have been acknowledged. */
-  given: number
-}
-
-export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean,
-    { tail = replica, generation = 0, copy = null as StoredRecord | null, incarnation = 0 } = {}): Guard {
-  return {
-    flow, record, replica, tail, generation, copy, incarnation, isAdopted, isDead: false, isFirstDead: false, isTailDead: false,
-    isRefused: false, adopted: 0, given: 0, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
-    isUnsent: false, counts: new Map(), since: 0,
-  }
-}
 
 /** Steps sent to one replica and not acknowledged, in their order: rings of guards and of positions. */
 class SentSteps {
