@@ -472,7 +472,12 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     /** What is kept here of another runtime's flow: for checkers. */
     replicaOf: (flow: number) => (coordinator as Coordinator).replicas.get(flow),
     /** Flows here with fewer replicas than they are to have. */
-    get degraded() { return (coordinator as Coordinator).protection.degraded },
+    get degraded() {
+      const { protection, incoming } = coordinator as Coordinator
+      let count = protection.degraded
+      if (replicates) for (const { flow, state } of incoming.moves.values()) if (state === 'waiting' && !protection.isCovered(flow)) count++
+      return count
+    },
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },
     /** Epoch of the flow at a record: for checkers. */
     epochOf: (record: number) => epochOf(context, record),

@@ -214,10 +214,11 @@ export class Ledger {
   }
 
   /** A flow's state is new. */
-  began(flowId: number): void {
+  began(flowId: number, incarnation = 0): void {
     const life = this.#lives.get(flowId)
     if (life !== undefined) life.processed = 0
-    if (this.survives && life !== undefined && life.crashes !== this.crashes && this.#leftAs.has(flowId)) {
+    // One that is opened again on the ports of one that lingers begins anew where it was.
+    if (this.survives && life !== undefined && life.owner !== incarnation && life.crashes !== this.crashes && this.#leftAs.has(flowId)) {
       this.violate('commit', `flow ${life.flow} (id ${flowId}) begins anew after a crash`)
     }
     this.#seen.delete(flowId)

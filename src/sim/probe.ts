@@ -41,7 +41,8 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
       return {
         allocateFlowState(state) {
           // The record's address in memory stands for the flow: its state lies in it.
-          ledger.began(place(state.o).flowId)
+          const { flowId, incarnation } = place(state.o)
+          ledger.began(flowId, incarnation)
         },
         processPacket(packet, state) {
           const end = packet.frameOffset + packet.frameLength

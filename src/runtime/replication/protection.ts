@@ -113,6 +113,8 @@ export class Protection {
   readonly #adoptions = new Map<number, { readonly replicas: Set<number>; done(): void }>()
   /** Runtimes that have adopted a flow which has just come here, and is to be secured. */
   readonly #early = new Map<number, readonly number[]>()
+  /** Those of them of which a runtime has died since, or has refused. */
+  readonly #uncovered = new Set<number>()
   #next = 0
 
   constructor(context: RuntimeContext, host: ProtectionHost) {
@@ -155,6 +157,12 @@ export class Protection {
   get isClaiming(): boolean {
     for (const { isPromotion, isRerouted } of this.securing.values()) if (isPromotion && !isRerouted) return true
     return false
+  }
+
+  /** True for a flow that has just come here and has as many replicas as it is to have. */
+  isCovered(flow: number): boolean {
+    const early = this.#early.get(flow) ?? []
+    return early.length >= this.#host.replicas && !this.#adoptions.has(flow) && !this.#uncovered.has(flow)
   }
 
   /** The runtime that keeps the flow's replica, 0 for none. */
@@ -294,6 +302,7 @@ export class Protection {
     this.#thin.delete(flow)
     this.#adoptions.delete(flow)
     this.#early.delete(flow)
+    this.#uncovered.delete(flow)
     const guard = this.#guards.get(flow)
     if (guard === undefined) return
     this.steps.forget(guard, ({ slot }, isUnsent) => {
@@ -355,6 +364,7 @@ export class Protection {
     const { old, isReleaser } = securing
     const early = this.#early.get(flow) ?? []
     this.#early.delete(flow)
+    this.#uncovered.delete(flow)
     const candidates = this.#host.candidates()
     const isEarly = early.length > 0 && early.every((id) => id !== except && candidates.includes(id))
     // Its copy would stay for ever.
@@ -554,6 +564,7 @@ export class Protection {
     const context = this.#context
     const adoption = this.#adoptions.get(flow)
     if (adoption?.replicas.delete(from) === true) {
+      if (refusal !== AdoptRefusal.none) this.#uncovered.add(flow)
       if (adoption.replicas.size > 0) return
       this.#adoptions.delete(flow)
       adoption.done()
@@ -670,6 +681,7 @@ export class Protection {
 
   /** Runtimes that are fenced. */
   fenced(runtime: number): void {
+    for (const [flow, early] of this.#early) if (early.includes(runtime)) this.#uncovered.add(flow)
     for (const [flow, { replicas, done }] of [...this.#adoptions]) {
       if (!replicas.delete(runtime) || replicas.size > 0) continue
       this.#adoptions.delete(flow)
