@@ -171,10 +171,9 @@ export class Protection {
     return guard === undefined || guard.isDead ? 0 : guard.replica
   }
 
-  /** The runtimes that keep the flow's replicas, in the order of its chain; none when one of them is dead. */
+  /** The runtimes that keep the flow's replicas, in the order of its chain: when one of them is dead, the other. */
   replicasOf(flow: number): readonly number[] {
-    const guard = this.#guards.get(flow)
-    return guard === undefined || guard.isDead ? [] : living(guard)
+    return living(this.#guards.get(flow) ?? null)
   }
 
   /** True for a flow promoted here from a chain of this generation whose tail is at that runtime, before it has others. */
