@@ -386,8 +386,8 @@ export class Replicas {
       if (isAnsweredAnyway) sendHead(context, context.control(owner), MovingFlowReply, flow, epoch, 0, target)
       return context.anomaly('unknown-replica')
     }
-    // Whatever was changed before has been.
-    replica.former = 0
+    // Whatever was changed before has been, unless this is of an attempt to change a chain that was given up.
+    if (!isAnsweredAnyway) replica.former = 0
     replica.movingTo = target
     replica.movingEpoch = epoch
     sendHead(context, context.control(owner), MovingFlowReply, flow, epoch, 0, target)
