@@ -91,7 +91,8 @@ export class Releasing {
       (next !== owner && !this.#host.isLife(next, arena.u16[(entry + Entry.releaserLife) >> 1]))
     arena.u16[(entry + Entry.releaser) >> 1] = isOver ? 0 : next
     this.go(entry)
-    if (next !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
+    // What a replica has released counts on when the owner is to: it may be the target of a move that goes back before it has sent anything.
+    if (next !== releaser && next !== owner) arena.u32[(entry + Entry.released) >> 2] = 0
   }
 
   /** Tells the owner that this switch accepts its packets. */
