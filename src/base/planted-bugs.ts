@@ -37,6 +37,9 @@ export const plantedBugs = {
   'promote-unasked': 'a replica of a flow that was moving is promoted without asking its target (11)',
   'poison-reruns': 'a flow of which a packet has killed a runtime goes on at its replica as if nothing had been (22)',
   'published-refused': 'a switch refuses what a runtime had published before it was fenced (18)',
+  'tail-releases-early': 'the tail of a chain releases a step that the first replica has not stored (14)',
+  'chain-ack-early': 'the first replica of a chain acknowledges a step before the tail has it (14)',
+  'promote-skips-held': 'the first replica of a chain is promoted and does not release what it holds (14)',
   'bare-after-move': 'a flow that has moved gets no replica (11)',
   'bare-after-recovery': 'a flow whose owner has died gets no other replica',
   'guarded-stays': 'a flow with a replica does not move (11)',
@@ -48,6 +51,9 @@ export const plantedBugs = {
   'applied-early': 'a runtime says that it has done with the dead while replicas of theirs are still to be promoted (18)',
   'promoted-low': 'a promoted replica takes an epoch that its owner may have gone beyond (19)',
 } as const
+
+/** Those that need flows with two replicas. */
+export const chainBugs: readonly PlantedBug[] = ['tail-releases-early', 'chain-ack-early', 'promote-skips-held']
 
 export type PlantedBug = keyof typeof plantedBugs
 

@@ -180,40 +180,54 @@ limits: { flows: 4096, packets: 2048 }
   })
 })
 
-test('with replication, flows outlive the runtime that is killed', { skip, timeout: 60_000 }, async (context) => {
-  const cluster = new TestCluster('twice')
-  context.after(() => { cluster.close() })
+/** Kills runtimes of a cluster whose flows have replicas: the same flows go on elsewhere, and remember what was before. */
+async function killRuntimes(cluster: TestCluster, settings: string, victims: readonly string[]): Promise<void> {
   cluster.must('up', cluster.write('cluster.yaml', `
-name: twice
+name: ${cluster.name}
 chain: [monitor]
 ingress: { type: generator, flows: 30, packetsPerSecond: 2000 }
 egress: { type: sink, flows: 30 }
-runtimes: 3
 replication: commit
+${settings}
 limits: { flows: 4096, packets: 2048 }
 `), '--detach')
   await cluster.until('all flows are open', async () => (await cluster.flows('udp')).length === 30)
+  await cluster.until('every flow has its replicas', async () =>
+    (await cluster.status()).nodes.every(({ status }) => (status?.replication?.degraded ?? 0) === 0))
   const { flows } = await cluster.ask<{ flows: ClusterFlow[] }>('Flows', { state: true })
   for (const { node, replicas = [], packets = 0 } of flows) {
     // A runtime is asked after the other, while packets come.
-    assert.deepEqual(replicas.map((replica) => [replica.epoch, replica.node !== node]), [[1, true]])
+    assert.deepEqual(replicas.map((replica) => [replica.epoch, replica.node !== node]), victims.map(() => [1, true]))
     const monitor = replicas[0].state.monitor as { packets: readonly number[] }
     assert.ok(replicas[0].packets > 0 && Math.abs(replicas[0].packets - packets) < 1000 && monitor.packets[0] === replicas[0].packets)
   }
-  const before = (await cluster.flows('')).filter(({ node }) => node === 'runtime-2')
+  const before = (await cluster.flows('')).filter(({ node }) => victims.includes(node))
   assert.ok(before.length > 0)
-  cluster.must('kill', 'runtime-2')
-  const after = await cluster.until('its flows live elsewhere', async () => {
+  const processes = new ClusterFolder(cluster.runFolder).livingProcesses().filter(({ name }) => victims.includes(name))
+  assert.equal(processes.length, victims.length)
+  for (const { pid } of processes) process.kill(pid, 'SIGKILL')
+  const after = await cluster.until('their flows live elsewhere', async () => {
     const flows = (await cluster.flows('')).filter(({ flow }) => before.some((one) => one.flow === flow))
-    return flows.length === before.length && flows.every(({ phase, node }) => phase === 'active' && node !== 'runtime-2') && flows
+    return flows.length === before.length && flows.every(({ phase, node }) => phase === 'active' && !victims.includes(node)) && flows
   })
-  // The same flows, which remember what was before.
   for (const { flow, epoch, packets = 0 } of after) {
     const was = before.find((one) => one.flow === flow)
     assert.ok(epoch > (was?.epoch ?? Infinity) && packets >= (was?.packets ?? Infinity), `${flow}: ${packets} packets, ${was?.packets} before`)
   }
   const { duplicated, reordered, corrupted } = wrongs(await cluster.status())
   assert.deepEqual({ duplicated, reordered, corrupted }, { duplicated: 0, reordered: 0, corrupted: 0 })
+}
+
+test('with replication, flows outlive the runtime that is killed', { skip, timeout: 60_000 }, async (context) => {
+  const cluster = new TestCluster('twice')
+  context.after(() => { cluster.close() })
+  await killRuntimes(cluster, 'runtimes: 3', ['runtime-2'])
+})
+
+test('with two replicas, flows outlive two runtimes that are killed at once', { skip, timeout: 60_000 }, async (context) => {
+  const cluster = new TestCluster('thrice')
+  context.after(() => { cluster.close() })
+  await killRuntimes(cluster, 'runtimes: 4\nreplicas: 2', ['runtime-2', 'runtime-3'])
 })
 
 test('a network function is updated while its flows live; of several controllers the leader may die', { skip, timeout: 90_000 },

@@ -255,7 +255,7 @@ test('the committed JSON Schema is current', async () => {
   assert.equal(readFileSync(join(root, 'docs', 'config.schema.json'), 'utf8'), text, 'run: npm run schema')
   const schema = JSON.parse(text) as Record<string, any>
   assert.deepEqual(Object.keys(schema['properties']), ['$schema', 'chain', 'limits', 'timeouts', 'policy',
-    'name', 'runtimes', 'placement', 'replication', 'scale', 'patience', 'controllers', 'etcd', 'api', 'token',
+    'name', 'runtimes', 'placement', 'replication', 'replicas', 'scale', 'patience', 'controllers', 'etcd', 'api', 'token',
     'machines', 'launcher', 'container', 'cpus', 'ingress', 'egress'])
   const ofFirewall = schema['properties'].chain.items.anyOf.find((one: any) => one.properties?.nf.const === 'firewall')
   assert.ok('rules' in ofFirewall.properties.config.properties)

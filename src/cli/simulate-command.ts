@@ -21,6 +21,7 @@ export interface SimulateOptions {
   readonly packets: number
   readonly faults?: string
   readonly replication?: string
+  readonly replicas: number
   readonly follow?: number
   readonly plant?: string
   readonly listPlants?: boolean
@@ -92,6 +93,7 @@ export function simulateCommand(options: SimulateOptions): number {
   if (!(options.runtimes >= 1 && options.runtimes <= RUNTIMES_MAX)) {
     throw new CodedError('NF_USAGE', `--runtimes takes a number from 1 to ${RUNTIMES_MAX}, not ${options.runtimes}`)
   }
+  if (options.replicas !== 1 && options.replicas !== 2) throw new CodedError('NF_USAGE', `--replicas takes 1 or 2, not ${options.replicas}`)
   for (const name of ['flows', 'packets'] as const) {
     if (options[name] < 1) throw new CodedError('NF_USAGE', `--${name} takes a number from 1`)
   }
@@ -109,7 +111,8 @@ export function simulateCommand(options: SimulateOptions): number {
   let result: SimulationResult | null = null
   for (let seed = from; seed <= to && performance.now() < deadline; seed++) {
     result = simulate({ seed, runtimes: options.runtimes, flows: options.flows, packets: options.packets, follow: options.follow,
-      faults: faults === 'mixed' ? faultsOfSeed(seed) : faults, replication: replicationOf(options.replication, seed) })
+      faults: faults === 'mixed' ? faultsOfSeed(seed, options.replicas) : faults, replication: replicationOf(options.replication, seed),
+      replicas: options.replicas })
     addTo(summary, result)
     if (result.violations.length > 0 && options.json !== true) {
       for (const { checker, detail } of result.violations.slice(0, 3)) console.log(`seed ${seed}: ${checker}: ${detail}`)

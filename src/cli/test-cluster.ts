@@ -24,14 +24,14 @@ export interface Answer {
 export class TestCluster {
   readonly folder = mkdtempSync(join(tmpdir(), 'nfactor-cluster-'))
   readonly #environment: NodeJS.ProcessEnv
-  readonly #name: string
-  readonly #namespace: string | undefined
+  readonly name: string
+  readonly namespace: string | undefined
   readonly #exit = (): void => { this.close() }
 
   /** @param namespace network namespace in which `nfactor up` runs */
   constructor(name: string, namespace?: string) {
-    this.#name = name
-    this.#namespace = namespace
+    this.name = name
+    this.namespace = namespace
     const { NODE_TEST_CONTEXT: _, ...inherited } = process.env
     this.#environment = { ...inherited, NFACTOR_DIR: join(this.folder, 'run') }
     process.on('exit', this.#exit)
@@ -54,7 +54,7 @@ export class TestCluster {
 
   /** The command line of `nfactor` with these arguments. */
   program(...args: string[]): string[] {
-    const inside = this.#namespace !== undefined && args[0] === 'up' ? ['ip', 'netns', 'exec', this.#namespace] : []
+    const inside = this.namespace !== undefined && args[0] === 'up' ? ['ip', 'netns', 'exec', this.namespace] : []
     return [...inside, process.execPath, main, ...args]
   }
 
@@ -71,14 +71,14 @@ export class TestCluster {
 
   /** `call` for this cluster; it must succeed. */
   must(command: string, ...args: string[]): string {
-    const { status, stdout, stderr } = this.call(command, ...args, ...command === 'up' ? [] : ['--name', this.#name])
+    const { status, stdout, stderr } = this.call(command, ...args, ...command === 'up' ? [] : ['--name', this.name])
     assert.equal(status, 0, `nfactor ${command} ${args.join(' ')}\n${stdout}${stderr}${this.#logs()}`)
     return stdout
   }
 
   /** What a program of the test's own needs to call `nfactor` for this cluster. */
   arguments(command: string, ...args: string[]): string[] {
-    return [main, command, ...args, '--name', this.#name]
+    return [main, command, ...args, '--name', this.name]
   }
 
   get environment(): NodeJS.ProcessEnv {
@@ -86,12 +86,12 @@ export class TestCluster {
   }
 
   get runFolder(): string {
-    return join(this.folder, 'run', this.#name)
+    return join(this.folder, 'run', this.name)
   }
 
   /** A command to the controllers without a process in between. */
   ask<T>(method: string, params: Record<string, unknown> = {}): Promise<T> {
-    return new ClusterClient(this.#name, new ClusterFolder(this.runFolder)).call<T>(method, params, 40_000)
+    return new ClusterClient(this.name, new ClusterFolder(this.runFolder)).call<T>(method, params, 40_000)
   }
 
   status(): Promise<ClusterStatus> {
@@ -131,7 +131,7 @@ export class TestCluster {
   /** Ends what runs, and removes everything. */
   close(): void {
     process.off('exit', this.#exit)
-    if (existsSync(this.runFolder)) this.call('down', '--name', this.#name)
+    if (existsSync(this.runFolder)) this.call('down', '--name', this.name)
     rmSync(this.folder, { recursive: true, force: true })
   }
 }

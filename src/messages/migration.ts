@@ -23,7 +23,7 @@ export const MoveRefusal = {
 export const PrepareFlow = message(9, 'PrepareFlow', { withKey: true, fields: { layout: u32, snapshotBytes: u32, replica: u32 },
   hasTail: true })
 export const PrepareFlowLayout = fieldOf(PrepareFlow, 'layout')
-/** The runtime that keeps the flow's replica, 0 for none. */
+/** The runtimes that keep the flow's replicas, 8 bits each, the first of the chain lowest; 0 for none. */
 export const PrepareFlowReplica = fieldOf(PrepareFlow, 'replica')
 export const PrepareFlowSnapshotBytes = fieldOf(PrepareFlow, 'snapshotBytes')
 /** `code`: a {@link MoveRefusal}. */

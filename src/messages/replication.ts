@@ -7,12 +7,18 @@
  *     owner ── RetireFlow ─▶ replica ══ Drained ═▶ every switch               behind the last step
  *     owner ── ForgetFlow ─▶ replica
  *
+ * With two replicas they are a chain. Both adopt the flow from its owner; the first, which the owner speaks to, hands steps on to the tail,
+ * which releases:
+ *
+ *     owner ── AdoptMember ─▶ first, tail ── AdoptFlowReply ─▶ owner
+ *     owner ── CommitStep ─▶ first ── CommitStep ─▶ tail ── frames ─▶ switch;   first ── StepsHeld ─▶ owner
+ *
  * and when an owner has died in the middle of a move:
  *
  *     replica ── AskFlow ─▶ every runtime ── AskFlowReply ─▶ replica;  target ── YieldFlow ─▶ replica
  *
- * There is no acknowledgement of a step of its own: a session hands over what it acknowledges first, and handing over a step is storing
- * and releasing it.
+ * Between two neighbours there is no acknowledgement of a step of its own: a session hands over what it acknowledges first, and handing over
+ * a step is storing and, at the tail, releasing it. Only the owner of a longer chain is told, by StepsHeld.
  */
 
 import { u32 } from '../memory/struct.ts'
@@ -25,6 +31,8 @@ export const AdoptKind = {
   opening: 1,
   /** It has just moved to its owner, and its source may not know so yet: should the owner die, ask. */
   tentative: 2,
+  /** Nothing but its aliases is new. */
+  aliases: 3,
 } as const
 
 /**
@@ -37,7 +45,20 @@ export const AdoptFlowFormer = fieldOf(AdoptFlow, 'former')
 export const AdoptFlowFormerIncarnation = fieldOf(AdoptFlow, 'formerIncarnation')
 export const AdoptFlowLayout = fieldOf(AdoptFlow, 'layout')
 export const AdoptFlowAliases = fieldOf(AdoptFlow, 'aliases')
-/** `code`: an {@link AdoptRefusal}. */
+/**
+ * The same to a member of a chain of two: its `successor` (0: it is the tail and releases) and its `predecessor` (0: it is the first), each
+ * in the life meant. The epoch is the chain's generation: what a member says of another is refused.
+ */
+export const AdoptMember = message(48, 'AdoptMember', { withKey: true, fields: { layout: u32, aliases: u32, former: u32,
+  formerIncarnation: u32, successor: u32, successorIncarnation: u32, predecessor: u32, predecessorIncarnation: u32 }, hasTail: true })
+export const AdoptMemberSuccessor = fieldOf(AdoptMember, 'successor')
+export const AdoptMemberSuccessorIncarnation = fieldOf(AdoptMember, 'successorIncarnation')
+export const AdoptMemberPredecessor = fieldOf(AdoptMember, 'predecessor')
+export const AdoptMemberPredecessorIncarnation = fieldOf(AdoptMember, 'predecessorIncarnation')
+/** Of the outputs of the chain's generation `epoch`, the tail has stored and released the first `outputs`. */
+export const StepsHeld = message(49, 'StepsHeld', { fields: { outputs: u32 } })
+export const StepsHeldOutputs = fieldOf(StepsHeld, 'outputs')
+/** `code`: an {@link AdoptRefusal}. With `noRoom` at a chain's first replica also later: it takes no more steps, and has none under way. */
 export const AdoptFlowReply = message(32, 'AdoptFlowReply')
 export const AdoptRefusal = { none: 0, noRoom: 1, otherChain: 2, itself: 3, stale: 4 } as const
 
@@ -64,18 +85,21 @@ export const ForgetFlow = message(36, 'ForgetFlow')
 
 /**
  * The flow is about to move to `node` at `epoch`, or, if that is its owner, to another replica: should its owner die, ask before you promote
- * yourself. `node` 0: it stays.
+ * yourself. `node` 0: it stays. `code` 1: answer even if you have no replica of it.
  */
 export const MovingFlow = message(37, 'MovingFlow')
 export const MovingFlowReply = message(38, 'MovingFlowReply')
 
 /**
  * Have you installed this flow, or its replica, at this epoch or a higher one? If not you refuse its record from now on. Answered when the
- * configuration `configVersion` is known, from which on nothing comes from the owner that is dead by it.
+ * configuration `configVersion` is known, from which on nothing comes from the owner that is dead by it. `node`: the lower 16 bits of the
+ * generation of the asker's chain, 0 without one.
  */
 export const AskFlow = message(39, 'AskFlow', { withKey: true, fields: { configVersion: u32 } })
 export const AskFlowConfigVersion = fieldOf(AskFlow, 'configVersion')
-/** `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. */
+/**
+ * `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. 3: wait for me, your predecessor.
+ */
 export const AskFlowReply = message(40, 'AskFlowReply')
 /** The source of a move to here has died before its record came; you have its replica. */
 export const YieldFlow = message(41, 'YieldFlow')

@@ -52,6 +52,8 @@ export interface RuntimeNodeOptions {
   readonly replication?: ReplicationMode
   /** Which runtimes are on other machines: those keep our flows' replicas, if there are any. */
   readonly isApart?: (runtime: number) => boolean
+  /** How many replicas a flow is to have then, at different runtimes: 1, unless told, or 2. */
+  readonly replicas?: number
   /** In `async`: outputs of a flow between two copies of its record; 16 unless told. */
   readonly replicateEvery?: number
   readonly config: ClusterConfig
@@ -167,7 +169,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     step: (phase, by) => { openSteps[phase] += by },
   }
   coordinator = new Coordinator(context, { replication: options.replication ?? 'none', every: options.replicateEvery ?? 16,
-    isApart: options.isApart, release: sendTo })
+    isApart: options.isApart, replicas: options.replicas ?? 1, release: sendTo })
   const { outgoing } = coordinator
   let config: ClusterConfig | null = null
   let view: ClusterView = { version: 0, runtimes: [], self: id }
@@ -488,6 +490,15 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get unprotected() { return (coordinator as Coordinator).protection.unprotected },
     /** Flows of other runtimes whose replicas are here. */
     get replicas() { return (coordinator as Coordinator).replicas.size },
+    /** What is kept here of another runtime's flow: for checkers. */
+    keptRecord: (flow: number) => (coordinator as Coordinator).replicas.get(flow),
+    /** Flows here with fewer replicas than they are to have. */
+    get degraded() {
+      const { protection, incoming } = coordinator as Coordinator
+      let count = protection.degraded
+      if (replicates) for (const { flow, state } of incoming.moves.values()) if (state === 'waiting' && !protection.isCovered(flow)) count++
+      return count
+    },
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },
     /** Epoch of the flow at a record: for checkers. */
     epochOf: (record: number) => epochOf(context, record),

@@ -81,4 +81,8 @@ export class PacketPool {
   get available(): number {
     return this.#small.available
   }
+
+  get availableLarge(): number {
+    return this.#large.available
+  }
 }

@@ -16,7 +16,7 @@ import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { DEFAULT_ENGINE_SOCKET } from './container-engine.ts'
 import { externalPortSchema, interfaceName, type ExternalPortConfig } from './external-port-schema.ts'
-import { CPU_LIMIT, placementSchema, replicationSchema } from './node-config.ts'
+import { CPU_LIMIT, placementSchema, replicasSchema, replicationSchema } from './node-config.ts'
 import { isLoopback } from '../rpc/loopback.ts'
 import { configError, resolveRunConfig, type PlacedProblem, type RunConfig } from './run-config.ts'
 import { runConfigSchema, type RunConfigDocument } from './run-config-schema.ts'
@@ -115,6 +115,7 @@ export const clusterSchema = runConfigSchema.extend({
   runtimes: z.int().min(1).max(RUNTIMES_MAX).default(2).describe('How many runtimes'),
   placement: placementSchema,
   replication: replicationSchema,
+  replicas: replicasSchema,
   scale: z.strictObject({
     min: z.int().min(1).max(RUNTIMES_MAX).default(1).describe('How many runtimes at least'),
     max: z.int().min(1).max(RUNTIMES_MAX).default(16).describe('How many runtimes at most'),
@@ -161,6 +162,7 @@ export interface ClusterSpec {
   readonly runtimes: number
   readonly placement: ClusterDocument['placement']
   readonly replication: ClusterDocument['replication']
+  readonly replicas: ClusterDocument['replicas']
   readonly scale: ClusterDocument['scale']
   readonly patience: number
   readonly controllers: number
@@ -204,7 +206,7 @@ function withoutLongSegments(port: ExternalPortConfig): ExternalPortConfig {
 /** @param config what chain and settings of the content mean */
 export function specOf(content: ClusterDocument, config: RunConfig, file: string | undefined): ClusterSpec {
   const {
-    name, runtimes, placement, replication, scale, controllers, etcd, api, token, machines = [], launcher, container, cpus,
+    name, runtimes, placement, replication, replicas, scale, controllers, etcd, api, token, machines = [], launcher, container, cpus,
     chain, limits, timeouts, policy,
   } = content
   const patience = content.patience ?? (replication === 'none' ? 2 : 0.5)
@@ -212,7 +214,7 @@ export function specOf(content: ClusterDocument, config: RunConfig, file: string
   const ingress = content.ingress ?? externalPortSchema.parse({ type: isDefault ? 'generator' : 'none' })
   const egress = content.egress ?? (isDefault ? externalPortSchema.parse({ type: 'sink' }) : undefined)
   return {
-    name, placement, replication, scale, patience, controllers, etcd, api, token, machines, launcher, cpus,
+    name, placement, replication, replicas, scale, patience, controllers, etcd, api, token, machines, launcher, cpus,
     container: launcher === 'container' ? container ?? containerSchema.parse({}) : undefined,
     ingress: machines.length === 0 ? ingress : withoutLongSegments(ingress),
     egress: egress === undefined || machines.length === 0 ? egress : withoutLongSegments(egress),

@@ -45,7 +45,7 @@ export function runtimeMember({ clusterId, spec }: ClusterIdentity, folder: Clus
     RuntimeMember {
   return {
     kind: 'runtime', clusterId, folder: folder.path, id, name: runtimeName(id), incarnation, chainVersion: chain, seed: id,
-    run: folder.runFile(chain), nfFolder: spec.folder, replication: spec.replication,
+    run: folder.runFile(chain), nfFolder: spec.folder, replication: spec.replication, replicas: spec.replicas,
     ...networkOf(spec, machineOf(id, FIRST_RUNTIME_ID, Math.max(1, spec.machines.length))),
   }
 }

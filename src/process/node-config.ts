@@ -33,6 +33,9 @@ export const placementSchema = z.enum(Object.keys(placementPolicies) as [Placeme
 export const replicationSchema = z.enum(['none', 'async', 'commit']).default('none')
   .describe('Whether each flow has a replica at another runtime: none, some packets behind, or ahead of every packet that leaves')
 
+export const replicasSchema = z.int().min(1).max(2).default(1)
+  .describe('How many replicas a flow has, with replication: so many runtimes may die at once. With fewer runtimes, as many as can be')
+
 const nodeFields = {
   id: id.describe('Unique in the cluster, over switches and runtimes'),
   name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/).describe('What people call the node'),
@@ -55,6 +58,7 @@ export const nodeConfigSchema = z.discriminatedUnion('kind', [
     chainVersion: z.int().min(0).default(0).describe('Version of the chain, as controllers count'),
     run: z.string().optional().describe('Configuration of nfactor run: chain, limits, timeouts, policy'),
     replication: replicationSchema,
+    replicas: replicasSchema,
     nfFolder: z.string().optional().describe('Where relative names of network functions start'),
   }),
   z.strictObject({

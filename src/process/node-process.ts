@@ -378,7 +378,7 @@ export class NodeProcess {
     return peers.every(({ id }) => this.#links.get(id)?.isUp === true) && (isBypassed || this.#bypass?.isUp !== false)
   }
 
-  #makeRuntime({ id, clusterId, seed, replication }: RuntimeConfig, config: ClusterConfig): RuntimeNode {
+  #makeRuntime({ id, clusterId, seed, replication, replicas }: RuntimeConfig, config: ClusterConfig): RuntimeNode {
     const run = this.#run
     assert(run !== undefined, 'the chain has been loaded')
     const capture = new QuarantineCapture(this.#folder.quarantineFile(id))
@@ -386,7 +386,7 @@ export class NodeProcess {
       inProgress: openProgressNote(this.#arena, this.#folder.noteFile(this.#incarnation)),
       arena: this.#arena, id, incarnation: this.#incarnation, clusterId, seed, config, chain: run.chain, limits: run.limits,
       onMessage: (peer, _inBand, at) => { this.#watcher.message(peer, at) },
-      timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication, isApart: (runtime) => this.#isFar(runtime),
+      timeouts: run.timeouts satisfies IdleTimeouts, policy: run.policy, replication, replicas, isApart: (runtime) => this.#isFar(runtime),
       ports: { control: this.#control, links: this.#links }, sessions: SESSIONS, controlSessions: { ...longSessionSizes, ...SESSIONS },
       events: {
         quarantined: (frame, length) => { capture.add(this.#arena.u8.slice(frame, frame + length), systemClock.now()) },
@@ -475,7 +475,8 @@ export class NodeProcess {
       },
       ...this.#runtime !== undefined && {
         moves: structuredClone(this.#runtime.moves) as unknown as Record<string, unknown>,
-        replication: { held: this.#runtime.replicas, unprotected: this.#runtime.unprotected, ...structuredClone(this.#runtime.replication) },
+        replication: { held: this.#runtime.replicas, unprotected: this.#runtime.unprotected, degraded: this.#runtime.degraded,
+          ...structuredClone(this.#runtime.replication) },
       },
     }
   }

@@ -27,8 +27,8 @@ import {
   PrepareFlowReply, RerouteFlowReply,
 } from '../messages/migration.ts'
 import {
-  AdoptFlow, AdoptFlowReply, AskFlow, AskFlowReply, CommitStep, ForgetFlow, MovingFlow, MovingFlowReply, ReleasePacket, RetireFlow,
-  RetireFlowConfigVersion, YieldFlow,
+  AdoptFlow, AdoptFlowReply, AdoptMember, AskFlow, AskFlowReply, CommitStep, ForgetFlow, MovingFlow, MovingFlowReply, ReleasePacket,
+  RetireFlow, RetireFlowConfigVersion, StepsHeld, StepsHeldOutputs, YieldFlow,
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
@@ -45,6 +45,7 @@ import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves, type OutgoingMove } from './migration/outgoing-moves.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
 import { Replicas, type Replica } from './replication/replicas.ts'
+import type { Guard } from './replication/guard.ts'
 import {
   AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
   writeKeyFrom, type RuntimeContext,
@@ -74,6 +75,8 @@ export interface CoordinatorOptions {
   readonly every: number
   /** True for a runtime that does not die when our machine does. */
   readonly isApart?: ((runtime: number) => boolean) | undefined
+  /** How many replicas a flow has, 1 or 2. */
+  readonly replicas: number
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
 }
@@ -122,15 +125,19 @@ export class Coordinator {
       // What is being taken back, or may yet be, lives here too.
       owns: (key, flow, epoch) => this.outgoing.mayTakeBack(flow) || this.#owns(key, flow, epoch),
       yields: (flow, replica) => this.incoming.yields(flow, replica),
-      promote: (replica) => { this.#promote(replica) },
+      promote: (replica, kept) => { this.#promote(replica, kept) },
+      steps: () => this.protection.steps,
+      incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+      isSecuring: (flow, tail, generation) => this.protection.isSecuringFrom(flow, tail, generation),
       runtimes: () => this.#runtimes.keys(),
     })
     this.protection = new Protection(context, {
-      mode: options.replication, every: options.every,
+      mode: options.replication, every: options.every, replicas: options.replicas,
       candidates: () => this.#keepers,
       isApart: options.isApart ?? (() => false),
       isLeaving: (id) => this.#isLeaving(id),
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+      held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) || this.incoming.has(flow) ||
         this.claims.has(flow),
@@ -212,7 +219,7 @@ export class Coordinator {
   }
 
   /** A flow whose owner is dead is ours now. */
-  #promote(replica: Replica): void {
+  #promote(replica: Replica, kept: Guard | null): void {
     const context = this.#context
     const { arena, engine } = context
     const record = engine.importFlow(new Uint8Array(replica.words.buffer, 0, replica.snapshotBytes), context.now)
@@ -227,7 +234,7 @@ export class Coordinator {
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
     const former = this.#runtimes.get(replica.former) === replica.formerIncarnation ? replica.former : 0
-    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true, former })
+    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true, former, kept })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -373,13 +380,15 @@ export class Coordinator {
             !this.protection.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
         return
       case ClaimAliasReply.type: return this.claims.reply(at, (record) => { this.protection.refresh(record) })
-      case AdoptFlow.type: return this.replicas.adopt(peer, at, bytes)
+      case AdoptFlow.type:
+      case AdoptMember.type: return this.replicas.adopt(peer, at, bytes)
       case AdoptFlowReply.type: return this.protection.adoptReply(peer, flow, epoch, code)
+      case StepsHeld.type: return this.protection.held(peer, flow, epoch, arena.u32[(at + StepsHeldOutputs) >> 2])
       case CommitStep.type: return this.replicas.step(peer, at, bytes, flow, epoch)
       case ReleasePacket.type: return this.replicas.releasePacket(peer, at, bytes, flow, epoch)
       case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2], code !== 0)
       case ForgetFlow.type: return this.replicas.forget(peer, flow)
-      case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1])
+      case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1], code !== 0)
       case MovingFlowReply.type:
         if (!this.protection.movingReply(peer, flow)) this.outgoing.movingReply(peer, flow)
         return
@@ -604,13 +613,14 @@ export class Coordinator {
     this.incoming.tick()
     this.replicas.work()
     this.protection.tick()
+    this.replicas.handingOn.tellHeld()
     this.#sayApplied()
     if (context.now >= this.#nextSweep && this.#isKnownToAll) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
 
   nextDue(): number {
-    const soon = this.#applying !== 0 || this.protection.isWaiting || this.#announcements.size > 0 ||
+    const soon = this.#applying !== 0 || this.protection.isWaiting || this.replicas.handingOn.isTelling || this.#announcements.size > 0 ||
       this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
       this.#context.absent.size > 0 ? this.#nextSweep : Infinity)

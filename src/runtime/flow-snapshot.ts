@@ -25,6 +25,8 @@ import { FLOW_STATE_BYTES_MAX } from '../nf/definition.ts'
 
 const MAGIC = 0x5346464e
 const HEADER_BYTES = 32
+/** Where a snapshot has its record. */
+export const SNAPSHOT_RECORD_OFFSET = HEADER_BYTES
 /** No record is longer: a chain has at most so many NFs. */
 const RECORD_BYTES_MAX = FlowRecord.state + CHAIN_NFS_MAX * (FLOW_STATE_BYTES_MAX + 16)
 

@@ -4,6 +4,7 @@
  * what has been tried.
  */
 
+import type { RuntimeNode } from '../node/runtime-node.ts'
 import { readInProgress } from '../runtime/in-progress.ts'
 import type { FaultKind } from './fault-kinds.ts'
 import { protocolPhases } from './simulation-report.ts'
@@ -132,6 +133,7 @@ export class FaultInjector {
       case 'link-delay': return this.#chance(kind, random.pick([0.01, 0.1]))
       case 'partition': return this.#partition()
       case 'crash': return random.chance(0.4) && this.#cutOff() ? () => undefined : this.#crash(this.#someRuntime(), kind)
+      case 'crash-pair': return this.#crashPair()
       case 'poison': return this.#poison()
       case 'restart': return this.#crash(random.pick(nodes.filter((one) => one.isSwitch)), kind)
       case 'pause': return this.#pause(random.pick(nodes))
@@ -178,6 +180,21 @@ export class FaultInjector {
       if (this.#isOn) this.#crash(this.#simulation.find(target), 'crash')
     })
     return true
+  }
+
+  /** Two runtimes end at the same moment, while every flow has its replicas; they are fenced at once, or one after the other. */
+  #crashPair(): () => void {
+    const simulation = this.#simulation
+    const { random } = simulation
+    const live = simulation.liveRuntimes()
+    const isWhole = live.length >= simulation.options.runtimes && live.every(({ node }) => (node as RuntimeNode).degraded === 0) &&
+      simulation.nodes.every(({ node }) => ['securing', 'askingOwner', 'inheriting'].every((phase) => (node?.openSteps[phase] ?? 0) === 0))
+    if (!isWhole || simulation.options.replicas < 2) return () => undefined
+    const first = random.pick(live)
+    const second = random.pick(live.filter((one) => one !== first))
+    this.#crash(first, 'crash-pair')
+    this.#crash(second, 'crash-pair')
+    return () => undefined
   }
 
   /** A sender sends a packet that its runtime dies of, and sends it again. */

@@ -16,6 +16,7 @@ export const faultKinds = {
   slow: 'a node takes long for every turn',
   full: 'data links have little room',
   skew: 'nodes\' clocks differ, and jump ahead',
+  'crash-pair': 'two runtimes end at once; only where flows have two replicas, and only while each flow has them',
   poison: 'a runtime dies of a packet that its sender sends again; like a crash, but told whose packet it was',
   'link-loss': 'frames of data links are lost, in-band messages too',
   'link-delay': 'data links are slow now and then, in order',
@@ -24,7 +25,8 @@ export const faultKinds = {
 } as const
 
 export type FaultKind = keyof typeof faultKinds
-export const allFaultKinds = Object.keys(faultKinds) as FaultKind[]
+/** The kinds for any cluster; two runtimes at once are too many for flows with one replica. */
+export const allFaultKinds = (Object.keys(faultKinds) as FaultKind[]).filter((kind) => kind !== 'crash-pair')
 
 /** Faults after which packets of a flow may leave in another order than they came. */
 export const looseOrder: readonly FaultKind[] = ['link-loss', 'link-duplication', 'link-reordering']
@@ -50,6 +52,7 @@ const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
   'link-reordering': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer', 'straggler'],
 }
 
+dropsOf['crash-pair'] = dropsOf.crash
 dropsOf.poison = [...dropsOf.crash ?? [], 'quarantined']
 
 /** Reasons to drop that a run with these faults may show, besides those of network functions. */

@@ -7,7 +7,9 @@
  *     one-owner      one runtime processes a flow in an epoch; epochs and flow ids do not go back
  *     state          a flow's state has seen exactly the packets that were processed, in order, also after moves
  *     alias          a translated packet finds its flow while that lives; no tuple belongs to two flows
- *     commit         in `commit`: a flow's state has seen every packet that has left, and survives its owner
+ *     commit         in `commit`: a flow's state has seen every packet that has left, and survives its owner; what the state that goes on has
+ *                    seen leaves; with two replicas a packet leaves when both have that state, and no state is lost while two runtimes at
+ *                    most die at once
  *     async          in `async`: a flow loses no more packets of its state with its owner than may be
  *     replica        when all is healed, every flow has a replica again; flows with a replica move
  *     answer         a target that is asked to take a flow says whether it does
@@ -106,9 +108,18 @@ export class Ledger {
   readonly #beginnings = new Map<number, number>()
   /** By flow id: how many packets its state had seen with the last of those that have left. */
   readonly #leftAs = new Map<number, number>()
+  /** By flow id: the packets that its state has seen, by their count. */
+  readonly #seen = new Map<number, number[]>()
+  /** By packet id: 1 for those that a state has seen which has gone on after a crash, so that they must leave; 2 for held ones. */
+  readonly #promised: Uint8Array
+  /** Flows that ended in order. */
+  readonly #ended = new Set<number>()
+  /** True where no state may be lost, for no more runtimes die at once than there are replicas. */
+  survives = false
 
   constructor(packets: number, isOrdered: boolean, commits = false) {
     this.#commits = commits
+    this.#promised = new Uint8Array(commits ? packets + 1 : 0)
     this.#processedBy = new Float64Array(commits ? packets + 1 : 0)
     this.#processedAs = new Uint32Array(commits ? packets + 1 : 0)
     this.#processedSince = new Uint32Array(commits ? packets + 1 : 0)
@@ -215,13 +226,18 @@ export class Ledger {
   }
 
   /** A flow's state is new. */
-  began(flowId: number): void {
+  began(flowId: number, incarnation = 0): void {
     const life = this.#lives.get(flowId)
     if (life !== undefined) {
       this.#checkSurvival(life, flowId)
       life.processed = 0
       life.hasEnded = false
     }
+    // One that is opened again on the ports of one that lingers begins anew where it was.
+    if (this.survives && life !== undefined && life.owner !== incarnation && life.crashes !== this.crashes && this.#leftAs.has(flowId)) {
+      this.violate('commit', `flow ${life.flow} (id ${flowId}) begins anew after a crash`)
+    }
+    this.#seen.delete(flowId)
     this.#leftAs.delete(flowId)
     this.#beginnings.set(flowId, (this.#beginnings.get(flowId) ?? 0) + 1)
   }
@@ -244,6 +260,43 @@ export class Ledger {
     this.violate('commit', `flow ${life.flow} begins anew although a replica of it as id ${flowId}, epoch ${life.epoch}, lived`)
   }
 
+  /** A flow has ended in order. */
+  closed(flowId: number): void {
+    this.#ended.add(flowId)
+  }
+
+  /** A network function keeps a packet for later. */
+  hold(id: number): void {
+    if (this.#commits) this.#promised[id] = 2
+  }
+
+  /** The flow whose state a packet is part of, and how many packets that has seen with it; null for none. */
+  effectOf(frame: Uint8Array): { readonly flowId: number; readonly count: number } | null {
+    if (!this.#commits || !this.isOrdered || !hasTrailer(frame)) return null
+    const id = trailerId(frame, frame.length)
+    const flowId = this.#processedBy[id]
+    if (flowId === 0 || this.#processedSince[id] !== (this.#beginnings.get(flowId) ?? 0)) return null
+    return { flowId, count: this.#processedAs[id] }
+  }
+
+  /** A packet is in the state that its flow has now. */
+  #sees(flowId: number, id: number, count: number, isAfterCrash: boolean): void {
+    let seen = this.#seen.get(flowId)
+    if (seen === undefined) this.#seen.set(flowId, seen = [])
+    if (isAfterCrash) for (const one of seen.slice(0, count)) if (one !== undefined && this.#promised[one] === 0) this.#promised[one] = 1
+    seen.length = count
+    seen[count] = id
+  }
+
+  /** Packets that must have left and have not, with their flows. */
+  *broken(): Generator<string> {
+    for (let id = 1; id < this.#promised.length; id++) {
+      // The rest of a datagram whose first fragment was dropped finds no flow at the far switch.
+      if (this.#promised[id] !== 1 || this.#copies[id] === 0 || this.#fates[id - 1] === Fate.refused) continue
+      yield `packet ${id} of flow ${this.#lives.get(this.#processedBy[id])?.flow} (id ${this.#processedBy[id]})`
+    }
+  }
+
   /** A network function has processed a packet. */
   processed(flow: number, side: number, sequence: number, packet: ProcessedPacket): void {
     const { flowId, incarnation, epoch, count, before, runtime, id } = packet
@@ -251,6 +304,9 @@ export class Ledger {
       this.violate(checker, `flow ${flow} (id ${flowId}) at runtime ${runtime}.${incarnation}, epoch ${epoch}${how}`)
     }
     const newest = this.#newest.get(flow) ?? 0
+    if (this.survives && newest !== 0 && flowId > newest && this.#leftAs.has(newest) && !this.#ended.has(newest)) {
+      violate('commit', ` begins although it has not ended as id ${newest}`)
+    }
     if (flowId < newest) violate('one-owner', ` processes a packet although it lives as id ${newest}`)
     else this.#newest.set(flow, flowId)
     const older = flowId > newest ? this.#lives.get(newest) : undefined
@@ -267,6 +323,7 @@ export class Ledger {
     if (this.#commits) {
       const left = this.#leftAs.get(flowId) ?? 0
       if (count <= left) violate('commit', `: its state has seen ${count} packets, what has left had seen ${left}`)
+      this.#sees(flowId, id, count, life.crashes !== this.crashes)
       this.#processedBy[id] = flowId
       this.#processedAs[id] = count
       this.#processedSince[id] = this.#beginnings.get(flowId) ?? 0

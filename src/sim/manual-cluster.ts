@@ -15,6 +15,7 @@ import { messageKind } from '../messages/message.ts'
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
+import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import type { RuntimeTimes } from '../runtime/runtime-context.ts'
 import { SimPort, type Outlet } from './sim-port.ts'
 import { roundRobin } from '../vswitch/placement/round-robin.ts'
@@ -58,6 +59,8 @@ export interface ManualClusterOptions {
   readonly timeouts?: Partial<IdleTimeouts>
   readonly times?: Partial<RuntimeTimes>
   readonly limits?: Partial<EngineLimits>
+  readonly replication?: ReplicationMode
+  readonly replicas?: number
 }
 
 export class ManualCluster {
@@ -114,7 +117,7 @@ export class ManualCluster {
       limits: { ...LIMITS, ...this.#options.limits }, timeouts: { ...defaultTimeouts, ...this.#options.timeouts },
       runtimeLimits: { absentFlows: 256, buffered: 512 }, wasm: false, onMessage,
       runtimeTimes: { residenceUs: 0, workloadUs: 1e12, moveTimeoutUs: 50_000, ...this.#options.times },
-      ports: { control, links },
+      ports: { control, links }, replication: this.#options.replication, replicas: this.#options.replicas,
     }))
   }
 
@@ -195,15 +198,16 @@ export class ManualCluster {
     for (const wire of this.wires) if (wire.to === id) wire.frames.length = 0
   }
 
-  /** Tells every node a new configuration; without `id` in it, or with it in a new life. */
-  fence(id: number, isBack: boolean): void {
+  /** Tells every node a new configuration; without `ids` in it, or with them in a new life. */
+  fence(ids: number | readonly number[], isBack: boolean): void {
+    const fenced = [ids].flat()
     const change = <T extends { id: number; incarnation: number }>(entries: readonly T[]): T[] =>
-      entries.filter((entry) => isBack || entry.id !== id)
-        .map((entry) => (entry.id === id ? { ...entry, incarnation: ++this.#incarnation } : entry))
+      entries.filter(({ id }) => isBack || !fenced.includes(id))
+        .map((entry) => (fenced.includes(entry.id) ? { ...entry, incarnation: ++this.#incarnation } : entry))
     this.config = { ...this.config, version: this.config.version + 1, switches: change(this.config.switches),
       runtimes: change(this.config.runtimes) }
-    if (isBack) this.start(id)
-    for (const [node, it] of this.nodes) if (node !== id) it.notifyClusterConfig(this.config, this.now)
+    if (isBack) for (const id of fenced) this.start(id)
+    for (const [node, it] of this.nodes) if (!fenced.includes(node)) it.notifyClusterConfig(this.config, this.now)
   }
 
   dispose(): void {

@@ -3,6 +3,7 @@
  * are on is set by the fault injector; each frame that one strikes is reported to it.
  */
 
+import { checkReleased } from './chain-checks.ts'
 import type { FaultKind } from './fault-kinds.ts'
 import { hasTrailer } from './trailer.ts'
 import type { Outlet } from './sim-port.ts'
@@ -91,6 +92,7 @@ export class SimNetwork {
 
   #sendOnLink(link: Link, frame: Uint8Array): void {
     const { random, queue, ledger } = this.#simulation
+    if (link.from >= 10) checkReleased(this.#simulation, link.from, frame)
     if (this.faults['link-loss'] > 0 && random.chance(this.faults['link-loss'])) {
       ledger.lose(frame)
       this.onStrike('link-loss')

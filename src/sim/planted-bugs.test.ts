@@ -1,7 +1,7 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { planted, plantedBugs, type PlantedBug } from '../base/planted-bugs.ts'
+import { chainBugs, planted, plantedBugs, type PlantedBug } from '../base/planted-bugs.ts'
 import { faultsOfSeed, replicationOfSeed } from './simulation-report.ts'
 import { simulate } from './simulation.ts'
 
@@ -20,21 +20,23 @@ function seedsFor(name: PlantedBug): number[] {
   return isHunt || known[name] === undefined ? inOrder : [known[name], ...inOrder]
 }
 
-const isClean = (seed: number): boolean =>
-  simulate({ seed, faults: faultsOfSeed(seed), replication: replicationOfSeed(seed) }).violations.length === 0
+const isClean = (seed: number, replicas: number): boolean => simulate({
+  seed, replicas, faults: faultsOfSeed(seed, replicas), replication: replicas === 1 ? replicationOfSeed(seed) : 'commit',
+}).violations.length === 0
 
 for (const name of Object.keys(plantedBugs) as PlantedBug[]) {
   test(`planted: ${name}, ${plantedBugs[name]}`, (t) => {
+    const replicas = chainBugs.includes(name) ? 2 : 1
     for (const [tried, seed] of seedsFor(name).entries()) {
       planted[name] = true
       let isSeen: boolean
       try {
-        isSeen = !isClean(seed)
+        isSeen = !isClean(seed, replicas)
       } finally {
         planted[name] = false
       }
       // What fails anyhow says nothing of the bug.
-      if (!isSeen || !isClean(seed)) continue
+      if (!isSeen || !isClean(seed, replicas)) continue
       t.diagnostic(`seen in seed ${seed}, after ${tried + 1}`)
       return
     }

@@ -43,7 +43,8 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
       return {
         allocateFlowState(state) {
           // The record's address in memory stands for the flow: its state lies in it.
-          ledger.began(place(state.o).flowId)
+          const { flowId, incarnation } = place(state.o)
+          ledger.began(flowId, incarnation)
         },
         deallocateFlowState(state) {
           ledger.ended(place(state.o).flowId)
@@ -78,6 +79,7 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
           }
           if (holdOneIn > 0 && id % holdOneIn === 0) {
             state.held = 1
+            ledger.hold(id)
             context.timer.set(3000)
             return Verdict.Hold
           }

@@ -12,6 +12,8 @@ import { simulate } from './simulation.ts'
 const root = join(import.meta.dirname, '..', '..')
 /** Seeds of a run. A process per half, so that two cores are used. */
 const SEEDS = process.env.NFACTOR_FULL === '1' ? 20_000 : 600
+/** The same with two replicas. */
+const CHAIN_SEEDS = process.env.NFACTOR_FULL === '1' ? 1000 : 24
 const start = Number(process.env.NFACTOR_SEED ?? 1)
 
 function simulateInChild(first: number, last: number): Promise<SimulationSummary> {
@@ -41,6 +43,15 @@ test('random seeds over all kinds of faults, none with a violation, every phase 
   assert.ok(summary.counted >= SEEDS * 0.8, `only ${summary.counted} seeds counted`)
   await t.test('no violation', () => { assert.deepEqual(told(summary), []) })
   await t.test('no empty cell', () => { assert.deepEqual(emptyCells(summary), []) })
+})
+
+test('random seeds with two replicas, which two runtimes that die at once are not too many for', (t) => {
+  const summary = newSummary()
+  for (let seed = start; seed < start + CHAIN_SEEDS; seed++) {
+    addTo(summary, simulate({ seed, replicas: 2, replication: seed % 6 === 0 ? 'async' : 'commit', faults: faultsOfSeed(seed, 2) }))
+  }
+  t.diagnostic(`${summary.seeds} seeds from ${start}, ${summary.counted} counted`)
+  assert.deepEqual(told(summary), [])
 })
 
 test('seeds that failed once', () => {

@@ -52,6 +52,7 @@ export interface RuntimeAmongScriptsOptions {
   readonly timeouts?: Partial<IdleTimeouts>
   readonly replication?: ReplicationMode
   readonly isApart?: (runtime: number) => boolean
+  readonly replicas?: number
 }
 
 /** The frame of a flow by number, from the clients' side. */
@@ -101,7 +102,7 @@ export class RuntimeAmongScripts {
       arena, id: SELF, incarnation: 100 + SELF, clusterId: 1, chain: options.chain, seed: 1, config: this.config, sessions: SESSIONS,
       limits: { ...ENGINE_LIMITS, ...options.limits }, timeouts: { ...defaultTimeouts, ...options.timeouts }, wasm: false,
       runtimeLimits: { absentFlows: 64, buffered: 64, bufferedPerFlow: 16, ...options.runtimeLimits },
-      replication: options.replication, ...options.isApart !== undefined && { isApart: options.isApart },
+      replication: options.replication, replicas: options.replicas, ...options.isApart !== undefined && { isApart: options.isApart },
       runtimeTimes: { residenceUs: 0, workloadUs: 1e12, ...options.times }, ports: { control: this.#control, links },
     })
     this.turn(5)

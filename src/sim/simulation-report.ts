@@ -70,8 +70,14 @@ export function replicationOfSeed(seed: number): ReplicationMode {
   return (['none', 'commit', 'none', 'async', 'commit', 'none'] as const)[(Math.imul(seed, 0x9e3779b1) >>> 16) % 6] ?? 'none'
 }
 
-/** Faults of a random seed: a few kinds, so that every pair meets sooner or later. */
-export function faultsOfSeed(seed: number): FaultKind[] {
+/** Faults of a random seed: a few kinds, so that every pair meets sooner or later; with two replicas mostly two crashes at once. */
+export function faultsOfSeed(seed: number, replicas = 1): FaultKind[] {
+  const kinds = someKinds(seed)
+  if (replicas === 1 || seed % 4 === 0) return kinds
+  return [...kinds.filter((kind) => seed % 4 === 1 || (kind !== 'crash' && kind !== 'poison')), 'crash-pair']
+}
+
+function someKinds(seed: number): FaultKind[] {
   const mixed = Math.imul(seed ^ (seed >>> 16), 0x45d9f3b)
   return allFaultKinds.filter((kind, index) => {
     // Lossy links loosen what can be checked: only some seeds have them.

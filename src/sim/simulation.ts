@@ -12,6 +12,8 @@ import { AssertionError } from '../base/assert.ts'
 import { defaultLimits, defaultTimeouts } from '../base/limits.ts'
 import { Random } from '../base/random.ts'
 import { Arena } from '../memory/arena.ts'
+import { FlowClosed } from '../messages/closing.ts'
+import { MessageField } from '../messages/message.ts'
 import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
 import type { ChainMember } from '../nf/chain.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
@@ -19,6 +21,7 @@ import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
 import { IN_PROGRESS_BYTES, InProgress } from '../runtime/in-progress.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
+import { degraded } from './chain-checks.ts'
 import { EventQueue, type Alarm } from './event-queue.ts'
 import { FaultInjector } from './fault-injector.ts'
 import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
@@ -43,6 +46,8 @@ export interface SimulationOptions {
   readonly replication?: ReplicationMode
   /** Machines that runtimes are on in turn, and that replicas are kept apart on. */
   readonly machines?: number
+  /** How many they have then: 1, or 2. */
+  readonly replicas?: number
   /** Packets per flow, at most. */
   readonly packets?: number
   /** Number of a flow whose life is recorded message by message. */
@@ -136,8 +141,8 @@ export class Simulation {
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
     const { seed, runtimes = 4, flows = 50, faults = [], policy = random.pick(['round-robin', 'least-loaded', 'rendezvous'] as const),
-      packets = 16, replication = 'none', machines = 1 } = options
-    this.options = { seed, runtimes, flows, faults, policy, packets, replication, machines }
+      packets = 16, replication = 'none', machines = 1, replicas = 1 } = options
+    this.options = { seed, runtimes, flows, faults, policy, packets, replication, machines, replicas }
     this.random = random
     this.#turnUs = random.pick([6, 40, 160])
     this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
@@ -150,6 +155,8 @@ export class Simulation {
     this.config = this.#first = { version: 1, clusterId: 7, switches, runtimes: entries }
     this.workload = new Workload(random, { flows, packetsMax: packets, spreadUs: 40_000, silenceUs: IDLE_S * 1e6 })
     this.ledger = new Ledger(this.workload.packetsMax, !faults.some((kind) => looseOrder.includes(kind)), replication === 'commit')
+    this.ledger.survives = replication === 'commit' && replicas > 1 && this.ledger.isOrdered &&
+      !faults.some((kind) => kind === 'crash' || kind === 'poison' || kind === 'restart')
     this.ledger.mayRepeat = replication === 'async' ||
       (replication === 'commit' && faults.some((kind) => kind === 'restart' || looseOrder.includes(kind)))
     this.network = new SimNetwork(this)
@@ -187,6 +194,8 @@ export class Simulation {
     const onMessage = (peer: number, inBand: boolean, at: number): void => {
       this.trace.message(this.queue.now, peer, one.id, inBand, arena, at)
       this.watch.message(one, peer, arena, at)
+      const hasEnded = arena.u8[at] === FlowClosed.type && arena.u8[at + MessageField.code] !== 0
+      if (hasEnded) this.ledger.closed(arena.f64[(at + MessageField.flow) >> 3])
     }
     const common = { arena, id: one.id, clusterId: config.clusterId, seed, config, sessions: this.#sessions, onMessage, wasm: false }
     if (one.isSwitch) {
@@ -208,7 +217,7 @@ export class Simulation {
       }
       one.node = createRuntimeNode({
         ...common, incarnation: one.incarnation, inProgress: new InProgress(one.note), chain: this.#chain(place), reusesCode: true,
-        replication: this.options.replication, replicateEvery: REPLICATE_EVERY,
+        replication: this.options.replication, replicas: this.options.replicas, replicateEvery: REPLICATE_EVERY,
         isApart: (runtime) => (runtime - one.id) % this.options.machines !== 0,
         limits: { ...defaultLimits, flows: flows * 2 + 64, packets: 320, largePackets: 1, extentBytes: 65_536, recordBytes: 65_536,
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
@@ -428,6 +437,7 @@ export class Simulation {
   #openSteps(): string[] {
     return this.nodes.flatMap((one) => Object.entries(one.node?.openSteps ?? {})
       .filter(([phase, count]) => count !== 0 && phase !== 'draining').map(([phase, count]) => `${phase} at ${one.id}: ${count}`))
+      .concat(degraded(this))
   }
 
   #converge(): void {
@@ -475,6 +485,12 @@ export class Simulation {
     for (const reason of this.#dropReasons) {
       // A new connection on the ports of one that lingers ends that one, with what it holds.
       if (!permitted.has(reason) && !ORDINARY_DROPS.has(reason)) ledger.violate('drops', `packets were dropped as ${reason}`)
+    }
+    const broken = [...ledger.broken()]
+    // Of packets that were dropped nobody knows which; what was for a switch that is down is lost with it.
+    const hasDropped = this.options.faults.includes('restart') || [...this.#dropReasons].some((reason) => !ORDINARY_DROPS.has(reason))
+    if (broken.length > 0 && ledger.isOrdered && !hasDropped) {
+      ledger.violate('commit', `the state that goes on has seen packets that have not left: ${broken.slice(0, 3).join(', ')}`)
     }
     // Packets in messages are lost only with a node.
     const inMessages = handedOver - takenOver

@@ -84,7 +84,8 @@ export class Transcript {
       details.push(`flow ${number}`)
     }
     if (epoch !== 0) details.push(`epoch ${epoch}`)
-    if (node !== 0 && name !== 'FlowOpen') details.push(name === 'BufferedPacket' ? `from ${nodeName(node)}` : `owner ${nodeName(node)}`)
+    if (node !== 0 && name !== 'FlowOpen') details.push(nodeText(name, node))
+    if (typeof fields.outputs === 'number') details.push(`outputs ${fields.outputs}`)
     if (code !== 0) details.push(codeText(name, code))
     return details.join(', ')
   }
@@ -96,6 +97,15 @@ export class Transcript {
   }
 }
 
+function nodeText(name: string, node: number): string {
+  switch (name) {
+    case 'BufferedPacket': return `from ${nodeName(node)}`
+    case 'AdoptFlow': case 'AdoptMember': return 'releases'
+    case 'AskFlow': return `generation ${node}`
+    default: return `owner ${nodeName(node)}`
+  }
+}
+
 function codeText(name: string, code: number): string {
   const named = (table: Record<string, number>): string => Object.entries(table).find(([, number]) => number === code)?.[0] ?? `${code}`
   switch (name) {
@@ -103,6 +113,10 @@ function codeText(name: string, code: number): string {
     case 'ClaimAliasReply': return `refused: ${named(AliasRefusal)}`
     case 'CloseFlowReply': return 'busy'
     case 'FlowClosed': return 'it has ended'
+    case 'AdoptFlow': case 'AdoptMember': return code === 1 ? 'opening' : code === 2 ? 'tentative' : 'aliases alone'
+    case 'RerouteFlow': return code === 1 ? 'its state is lost' : 'its owner before is dead'
+    case 'MovingFlow': return 'answer in any case'
+    case 'AskFlowReply': return code === 1 ? 'it lives here' : code === 2 ? 'its packets are here' : 'wait for me'
     case 'AnnounceFlow': return code === 1 ? 'handed over' : 'waiting for Go'
     default: return `code ${code}`
   }

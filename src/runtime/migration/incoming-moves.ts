@@ -43,8 +43,10 @@ export interface IncomingMove {
   epoch: number
   /** The runtime that it comes from; when that one is dead, the one that has its replica. */
   source: number
-  /** The runtime that keeps the flow's replica, 0 for none. */
-  readonly replica: number
+  /** The runtimes that keep the flow's replicas, in the order of its chain. */
+  readonly replicas: readonly number[]
+  /** The one of them that it goes on at, 0 for none. */
+  heir: number
   /** The record is refused: its source is dead, and the packets buffered here are for its replica. */
   yields: boolean
   /** Hash of the record layout it comes in. */
@@ -146,7 +148,7 @@ export class IncomingMoves {
         if (aliasBlock !== 0) aliasBlocks.push(aliasBlock)
       }
       this.moves.set(flow, {
-        flow, epoch, source, replica: arena.u32[(at + PrepareFlowReplica) >> 2], yields: false,
+        flow, epoch, source, replicas: replicasIn(arena.u32[(at + PrepareFlowReplica) >> 2]), heir: 0, yields: false,
         layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
         named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
       })
@@ -282,7 +284,7 @@ export class IncomingMoves {
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const move = this.moves.get(flow)
-    const isReplica = move !== undefined && move.yields && move.replica === source
+    const isReplica = move !== undefined && move.yields && move.replicas.includes(source)
     if (isReplica) {
       // Its replica's word is the source's; what switches said at another epoch does not count.
       move.source = source
@@ -457,17 +459,22 @@ export class IncomingMoves {
     this.#unconfirmed.forEachOf(source, (flow) => { this.#confirmed(flow) })
     for (const move of [...this.moves.values()]) {
       const isSource = move.source === source
-      const isHeir = move.yields && move.replica === source
+      const isHeir = move.yields && move.heir === source
       if ((!isSource && !isHeir) || (move.state !== 'prepared' && move.state !== 'returning')) continue
       // Its replica is here, and about to be the flow itself.
-      if (move.replica === this.#context.self && this.#host.hasReplica(move.flow)) {
+      const { self } = this.#context
+      const heir = move.replicas.find((id) => (id === self ? this.#host.hasReplica(move.flow) : this.#host.isThere(id))) ?? 0
+      if (heir === self) {
         move.yields = true
+        move.heir = self
         continue
       }
-      if (!isHeir && move.replica !== 0 && this.#host.isThere(move.replica)) {
+      // With one replica it is that one that is dead, whatever its next life is.
+      if ((!isHeir || move.replicas.length > 1) && heir !== 0 && heir !== source) {
         // The flow goes on at its replica.
         move.yields = true
-        sendHead(this.#context, this.#context.control(move.replica), YieldFlow, move.flow, move.epoch)
+        move.heir = heir
+        sendHead(this.#context, this.#context.control(heir), YieldFlow, move.flow, move.epoch)
         continue
       }
       this.#startInheriting(move)
@@ -543,8 +550,9 @@ export class IncomingMoves {
   /** A replica asks for a flow whose owner was moving it here: true if it is not installed, and its record refused from now on. */
   yields(flow: number, replica: number): boolean {
     const move = this.moves.get(flow)
-    if (move === undefined || (move.state !== 'prepared' && move.state !== 'returning') || move.replica !== replica) return false
+    if (move === undefined || (move.state !== 'prepared' && move.state !== 'returning') || !move.replicas.includes(replica)) return false
     move.yields = true
+    move.heir = replica
     return true
   }
 
@@ -580,4 +588,9 @@ export class IncomingMoves {
   keyOf(move: IncomingMove): number {
     return (move.record !== 0 ? move.record + FlowRecord.tag : move.block) >> 2
   }
+}
+
+/** The runtimes of a PrepareFlow's replicas. */
+function replicasIn(packed: number): number[] {
+  return [packed & 255, packed >>> 8].filter((id) => id !== 0)
 }

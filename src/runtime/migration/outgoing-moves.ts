@@ -88,8 +88,8 @@ export class OutgoingMoves {
   readonly #incarnationOf: (runtime: number) => number
   readonly #isBusy: (flow: number) => boolean
   readonly #protection: Protection
-  /** What replicas were told of moves and have not answered yet, by flow. */
-  readonly #told = new Map<number, { readonly replica: number; readonly count: number }>()
+  /** By flow: how often each of its replicas was told of moves and has not answered yet. */
+  readonly #told = new Map<number, Map<number, number>>()
   #orders: MoveOrder[] = []
   /** Moves at once; grows with success, halves with refusal and timeout. */
   #window: number
@@ -155,7 +155,8 @@ export class OutgoingMoves {
     writeAliases(context, at + PrepareFlow.bytes, record)
     arena.i32[(at + PrepareFlowLayout) >> 2] = engine.layoutHash
     arena.u32[(at + PrepareFlowSnapshotBytes) >> 2] = engine.chain.recordBytes
-    arena.u32[(at + PrepareFlowReplica) >> 2] = this.#protection.replicaOf(flow)
+    const [first = 0, second = 0] = this.#protection.replicasOf(flow)
+    arena.u32[(at + PrepareFlowReplica) >> 2] = first | second << 8
     ;(channel as MessageChannel).commit()
     this.#markMoved(record)
     const move: OutgoingMove = {
@@ -206,34 +207,37 @@ export class OutgoingMoves {
       this.#end(move)
       return
     }
-    const replica = this.#protection.replicaOf(flow)
-    if (replica === 0) return this.#startRerouting(move)
+    const replicas = this.#protection.replicasOf(flow)
+    if (replicas.length === 0) return this.#startRerouting(move)
     move.isMarking = true
-    this.#tellReplica(move.flow, replica, epoch, move.target)
+    this.#tellReplicas(move.flow, replicas, epoch, move.target)
   }
 
-  /** Tells a flow's replica where it is about to move, 0 for nowhere. */
-  #tellReplica(flow: number, replica: number, epoch: number, target: number): void {
+  /** Tells a flow's replicas where it is about to move, 0 for nowhere. */
+  #tellReplicas(flow: number, replicas: readonly number[], epoch: number, target: number): void {
     const before = this.#told.get(flow)
-    this.#told.set(flow, { replica, count: before?.replica === replica ? before.count + 1 : 1 })
-    sendHead(this.#context, this.#context.control(replica), MovingFlow, flow, epoch, 0, target)
+    this.#told.set(flow, new Map(replicas.map((replica) => [replica, (before?.get(replica) ?? 0) + 1])))
+    for (const replica of replicas) sendHead(this.#context, this.#context.control(replica), MovingFlow, flow, epoch, 0, target)
   }
 
-  /** The flow's replica knows that it moves. */
+  /** A replica of the flow knows that it moves. */
   movingReply(replica: number, flow: number): void {
     const told = this.#told.get(flow)
-    if (told?.replica !== replica) return
+    const count = told?.get(replica)
+    if (told === undefined || count === undefined) return
     // Only the answer to the last word counts: others are of moves that are off.
-    if (told.count > 1) {
-      this.#told.set(flow, { replica, count: told.count - 1 })
+    if (count > 1) {
+      told.set(replica, count - 1)
       return
     }
+    told.delete(replica)
+    if (told.size > 0) return
     this.#told.delete(flow)
     const move = this.moves.get(flow)
     if (move?.state === 'preparing' && move.isMarking) this.#startRerouting(move)
   }
 
-  /** True while a flow's replica has not answered what it was told. */
+  /** True while one of a flow's replicas has not answered what it was told. */
   isTelling(flow: number): boolean {
     return this.#told.has(flow)
   }
@@ -246,8 +250,8 @@ export class OutgoingMoves {
 
   /** The flow's replica hears that it stays. */
   #tellReplicaStays(move: OutgoingMove, epoch: number): void {
-    const replica = this.#protection.replicaOf(move.flow)
-    if (replica !== 0) this.#tellReplica(move.flow, replica, epoch, 0)
+    const replicas = this.#protection.replicasOf(move.flow)
+    if (replicas.length > 0) this.#tellReplicas(move.flow, replicas, epoch, 0)
   }
 
   #startRerouting(move: OutgoingMove): void {
@@ -646,7 +650,10 @@ export class OutgoingMoves {
 
   /** What these runtimes, which are fenced, were told is not answered: what was told them as they were being fenced included. */
   forgetTold(runtimes: readonly number[]): void {
-    for (const [flow, { replica }] of this.#told) if (runtimes.includes(replica)) this.#told.delete(flow)
+    for (const [flow, told] of this.#told) {
+      for (const runtime of runtimes) told.delete(runtime)
+      if (told.size === 0) this.#told.delete(flow)
+    }
   }
 
   /** Switches that are gone for good. */

@@ -5,7 +5,8 @@
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout, AdoptMember, AdoptMemberPredecessor,
+  AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
 } from '../../messages/replication.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS, aliasCount } from '../alias-claims.ts'
@@ -19,17 +20,30 @@ export interface Adoption {
   /** The runtime whose replica this one replaces, 0 for none. */
   readonly former: number
   readonly formerIncarnation: number
+  /** Its neighbours in a chain of two; null where it is the only replica. */
+  readonly place: ChainPlace | null
+}
+
+/** A replica's neighbours in its chain, 0 for none. The first replica has a successor, the tail a predecessor. */
+export interface ChainPlace {
+  readonly successor: number
+  readonly successorIncarnation: number
+  readonly predecessor: number
+  readonly predecessorIncarnation: number
 }
 
 /** True for a flow that is larger than a message to a runtime may be: it can have no replica there while it is. */
-export function isTooLargeToAdopt(context: RuntimeContext, record: number, replica: number): boolean {
-  return isTooLong(context.control(replica), AdoptFlow, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record))
+export function isTooLargeToAdopt(context: RuntimeContext, record: number, replica: number, isMember = false): boolean {
+  const kind = isMember ? AdoptMember : AdoptFlow
+  return isTooLong(context.control(replica), kind, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record))
 }
 
 /** Sends the whole flow to a runtime; false when there is no room, or the flow is larger than any. */
 export function sendAdoption(context: RuntimeContext, record: number, replica: number, adoption: Adoption): boolean {
   const { engine, arena } = context
   const channel = context.control(replica)
+  const { place } = adoption
+  const kind = place === null ? AdoptFlow : AdoptMember
   const aliases: Int32Array[] = []
   if (engine.aliases.size > 0) {
     for (const block of engine.aliases.of(record)) {
@@ -40,8 +54,8 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
     }
   }
   const bytes = aliases.length * ALIAS_BYTES + engine.exportBytes(record)
-  if (isTooLong(channel, AdoptFlow, bytes)) return false
-  const at = begin(context, channel, AdoptFlow, flowOf(context, record), epochOf(context, record), false, bytes)
+  if (isTooLong(channel, kind, bytes)) return false
+  const at = begin(context, channel, kind, flowOf(context, record), epochOf(context, record), false, bytes)
   if (at === 0) return false
   arena.u8[at + MessageField.code] = adoption.kind
   arena.u16[(at + MessageField.node) >> 1] = adoption.releases ? 1 : 0
@@ -49,8 +63,14 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
   arena.u32[(at + AdoptFlowFormerIncarnation) >> 2] = adoption.formerIncarnation
   arena.u32[(at + AdoptFlowAliases) >> 2] = aliases.length
   arena.i32[(at + AdoptFlowLayout) >> 2] = engine.layoutHash
+  if (place !== null) {
+    arena.u32[(at + AdoptMemberSuccessor) >> 2] = place.successor
+    arena.u32[(at + AdoptMemberSuccessorIncarnation) >> 2] = place.successorIncarnation
+    arena.u32[(at + AdoptMemberPredecessor) >> 2] = place.predecessor
+    arena.u32[(at + AdoptMemberPredecessorIncarnation) >> 2] = place.predecessorIncarnation
+  }
   writeKey(context, at, record)
-  let to = at + AdoptFlow.bytes
+  let to = at + kind.bytes
   for (const alias of aliases) {
     arena.i32.set(alias, to >> 2)
     to += ALIAS_WORDS * 4

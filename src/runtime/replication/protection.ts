@@ -9,6 +9,10 @@
  * Securing is a change of releaser: the flow is paused, a replica adopts it, every switch is told who releases from now on and says
  * `Go` when the one before has sent its last. Then what that one never released is released, and what came meanwhile runs. A replica that
  * lives and is replaced, for its runtime is to become empty, hears so first.
+ *
+ * With `replicas` 2 a guard is a chain of two, and only the owner changes it: whatever becomes of a member, the flow gets a chain of a new
+ * generation, with the whole record, and what no switch has had leaves through that. A flow that finds one runtime alone has a chain of one
+ * until there is another (*thin*).
  */
 
 import { planted } from '../../base/planted-bugs.ts'
@@ -25,7 +29,8 @@ import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sayEnded, sendHead, setFlow, writeKey,
   type RuntimeContext,
 } from '../runtime-context.ts'
-import { createGuard, Steps, type Guard } from './steps.ts'
+import { createGuard, isPiped, living, releaserOf, strike, type Guard } from './guard.ts'
+import { Steps } from './steps.ts'
 import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
 import { sendRetire } from './replicas.ts'
 
@@ -37,15 +42,28 @@ interface Securing {
   /** The epoch of the first attempt. */
   readonly firstEpoch: number
   epoch: number
-  replica: number
+  /** The replicas that it is to have, in order: the last one releases. */
+  chain: readonly number[]
+  /** How many of them have been asked, and which have it, one bit for each. */
+  asked: number
+  adopted: number
   /** Who guarded it before knows that it is being replaced, so that not both go on with the flow should we die. */
   isMarked: boolean
-  isAsked: boolean
-  isAdopted: boolean
+  /** Those who have not answered yet that they know so. */
+  readonly marking: Set<number>
+  /** Runtimes that have a copy of an attempt that was given up, and those of them that switches may take for the releaser. */
+  readonly leftovers: Set<number>
+  readonly leftTails: Set<number>
+  /** There is to be none, and steps are on their way through the chain that was: it is retired when the tail has them. */
+  isPiped: boolean
+  /** The only one to be had is the one that has released so far: for a moment we release, so that its frames can be told apart. */
+  isBetween: boolean
   /** The switches have been told. */
   isRerouted: boolean
   readonly isPromotion: boolean
-  readonly isReleaser: boolean
+  isReleaser: boolean
+  /** A runtime beside those of `old` that switches may take for the releaser, 0 for none. */
+  readonly former: number
   /** Switches whose `Go` is awaited, and what each had accepted from the releaser before. */
   pending: number
   readonly released: Map<number, number>
@@ -63,6 +81,8 @@ export interface ProtectionHost {
   readonly mode: ReplicationMode
   /** In `async`: outputs of a flow between two copies of its record. */
   readonly every: number
+  /** How many replicas a flow is to have, 1 or 2. */
+  readonly replicas: number
   /** Runtimes that can keep a replica now. */
   candidates(): readonly number[]
   /** True for a runtime that does not die when our machine does. */
@@ -70,6 +90,8 @@ export interface ProtectionHost {
   /** True for a runtime that is to become empty. */
   isLeaving(runtime: number): boolean
   incarnationOf(runtime: number): number
+  /** The tail of a chain whose first replica is here has released more. */
+  held(guard: Guard): void
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
   /** True for flows that move, close or claim. */
@@ -91,9 +113,13 @@ export class Protection {
   readonly #guardAt: (Guard | undefined)[] = []
   /** Flows without a replica, or whose replica is dead or at a runtime that is to become empty: to be secured as soon as that can be. */
   readonly #bare = new Map<number, number>()
-  readonly #adoptions = new Map<number, { readonly replica: number; done(): void }>()
+  /** Flows that have fewer replicas than they are to have. */
+  readonly #thin = new Map<number, number>()
+  readonly #adoptions = new Map<number, { readonly replicas: Set<number>; done(): void }>()
   /** Runtimes that have adopted a flow which has just come here, and is to be secured. */
-  readonly #early = new Map<number, number>()
+  readonly #early = new Map<number, readonly number[]>()
+  /** Those of them of which a runtime has died since, or has refused. */
+  readonly #uncovered = new Set<number>()
   #next = 0
 
   constructor(context: RuntimeContext, host: ProtectionHost) {
@@ -103,6 +129,8 @@ export class Protection {
       mode: host.mode, every: host.every,
       guardOf: (record) => this.#guardAt[context.engine.slab.indexOf(record)],
       isSecuring: (flow) => this.securing.has(flow),
+      incarnationOf: (runtime) => host.incarnationOf(runtime),
+      held: (guard) => { host.held(guard) },
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },
     })
   }
@@ -119,8 +147,15 @@ export class Protection {
   /** True while something here waits for room, an acknowledgement or a runtime. */
   get isWaiting(): boolean {
     if (this.steps.isWaiting || (this.#bare.size > 0 && this.#host.candidates().length > 0)) return true
-    for (const { isAsked, replica } of this.securing.values()) if (replica !== 0 && !isAsked) return true
-    return false
+    for (const { asked, chain, isPiped } of this.securing.values()) if (asked < chain.length || isPiped) return true
+    return this.#thin.size > 0 && this.#host.candidates().length > 1
+  }
+
+  /** Flows that have fewer replicas than they are to have: no better ones can be had. */
+  get degraded(): number {
+    let count = this.#thin.size
+    for (const [flow] of this.#bare) if (this.#guards.get(flow)?.isDead !== false && !this.#thin.has(flow)) count++
+    return count
   }
 
   /** True while a switch has yet to hear of a flow whose owner has died that it is ours. */
@@ -129,10 +164,27 @@ export class Protection {
     return false
   }
 
+  /** True for a flow that has just come here and has as many replicas as it is to have. */
+  isCovered(flow: number): boolean {
+    const early = this.#early.get(flow) ?? []
+    return early.length >= this.#host.replicas && !this.#adoptions.has(flow) && !this.#uncovered.has(flow)
+  }
+
   /** The runtime that keeps the flow's replica, 0 for none. */
   replicaOf(flow: number): number {
     const guard = this.#guards.get(flow)
     return guard === undefined || guard.isDead ? 0 : guard.replica
+  }
+
+  /** The runtimes that keep the flow's replicas, in the order of its chain: when one of them is dead, the other. */
+  replicasOf(flow: number): readonly number[] {
+    return living(this.#guards.get(flow) ?? null)
+  }
+
+  /** True for a flow promoted here from a chain of this generation whose tail is at that runtime, before it has others. */
+  isSecuringFrom(flow: number, tail: number, generation: number): boolean {
+    const old = this.securing.get(flow)?.old
+    return old != null && old.generation !== 0 && old.tail === tail && (old.generation & 0xffff) === generation
   }
 
   /** Who releases the frames of a flow, 0 for us. */
@@ -140,7 +192,7 @@ export class Protection {
     if (this.#host.mode !== 'commit') return 0
     const securing = this.securing.get(flow)
     if (securing !== undefined && !securing.isRerouted && securing.isReleaser) return 0
-    return securing?.isRerouted === true ? securing.replica : this.replicaOf(flow)
+    return securing?.isRerouted === true ? tailOf(securing) : releaserOf(this.#guards.get(flow) ?? null)
   }
 
   /** Flows here that no replica covers now: in `async` they run all the same, in `commit` those alone for which there is no runtime. */
@@ -160,20 +212,32 @@ export class Protection {
 
   // -- Flows come and go ---------------------------------------------------------------------------------------------
 
-  #choose(except = 0): number {
+  /**
+   * The next replicas in turn, at different runtimes, on other machines if there are any; the last one is not who has released so far, if
+   * that can be.
+   */
+  #choose(except = 0, releaser = 0): number[] {
     const possible = this.#host.candidates().filter((id) => id !== except)
+    if (possible.length === 0) return []
     const apart = possible.filter((id) => this.#host.isApart(id))
     const candidates = apart.length > 0 ? apart : possible
-    return candidates.length === 0 ? 0 : candidates[this.#next++ % candidates.length] as number
+    const hand = this.#next++
+    const chain = [candidates[hand % candidates.length]]
+    if (this.#host.replicas > 1 && possible.length > 1) {
+      const others = candidates.length > 1 ? candidates : possible.filter((id) => id !== chain[0])
+      chain.push(others[(hand + (candidates.length > 1 ? 1 : 0)) % others.length])
+    }
+    if (chain[1] === releaser && chain[1] !== undefined) chain.reverse()
+    return chain
   }
 
   /** A flow has opened here. */
   opened(record: number): void {
     if (!this.isOn) return
-    const replica = this.#choose()
+    const chain = this.#choose()
     const flow = flowOf(this.#context, record)
-    if (replica === 0 || !this.#adopt(record, replica, AdoptKind.opening)) this.#leaveBare(flow, record)
-    else this.#guard(flow, record, replica, false)
+    if (chain.length === 0 || !this.#adoptAll(record, chain, AdoptKind.opening)) this.#leaveBare(flow, record)
+    else this.#guard(flow, record, chain, false)
   }
 
   #leaveBare(flow: number, record: number): void {
@@ -181,46 +245,79 @@ export class Protection {
     this.counts.bare++
   }
 
-  #guard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
+  #guard(flow: number, record: number, chain: readonly number[], isAdopted: boolean): Guard {
     const context = this.#context
-    const guard = createGuard(flow, record, replica, isAdopted)
-    this.#guards.set(flow, guard)
-    const index = context.engine.slab.indexOf(record)
-    while (this.#guardAt.length <= index) this.#guardAt.push(undefined)
-    this.#guardAt[index] = guard
+    const replica = chain[0]
+    const guard = createGuard(flow, record, replica, isAdopted, { tail: chain.at(-1), generation: epochOf(context, record) })
+    if (chain.length < this.#host.replicas) this.#thin.set(flow, record)
+    this.#note(guard)
     this.counts.guarded++
     context.arena.u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] = replica
     return guard
   }
 
-  /** Sends the whole flow to a runtime; false when there is no room. */
-  #adopt(record: number, replica: number, kind: number = AdoptKind.settled, former = 0): boolean {
-    const formerIncarnation = former === 0 ? 0 : this.#host.incarnationOf(former)
-    return sendAdoption(this.#context, record, replica, { kind, releases: this.#host.mode === 'commit', former, formerIncarnation })
+  #note(guard: Guard): void {
+    const { flow, record } = guard
+    const context = this.#context
+    this.#guards.set(flow, guard)
+    const index = context.engine.slab.indexOf(record)
+    while (this.#guardAt.length <= index) this.#guardAt.push(undefined)
+    this.#guardAt[index] = guard
+  }
+
+  /** Sends the whole flow to a runtime that is to be a member of a chain; false when there is no room. */
+  #adopt(record: number, chain: readonly number[], index: number, kind: number, former = 0): boolean {
+    const host = this.#host
+    const formerIncarnation = former === 0 ? 0 : host.incarnationOf(former)
+    const at = (id: number | undefined): readonly [number, number] => (id === undefined ? [0, 0] : [id, host.incarnationOf(id)])
+    const [successor, successorIncarnation] = at(chain[index + 1])
+    const [predecessor, predecessorIncarnation] = at(chain[index - 1])
+    const place = chain.length === 1 ? null : { successor, successorIncarnation, predecessor, predecessorIncarnation }
+    const releases = host.mode === 'commit' && successor === 0
+    return sendAdoption(this.#context, record, chain[index], { kind, releases, former, formerIncarnation, place })
+  }
+
+  /** The same to all of a chain. */
+  #adoptAll(record: number, chain: readonly number[], kind: number): boolean {
+    for (const index of chain.keys()) {
+      if (this.#adopt(record, chain, index, kind)) continue
+      this.#forgetAt(chain.slice(0, index), flowOf(this.#context, record))
+      return false
+    }
+    return true
+  }
+
+  /** Runtimes that have a copy of a flow need it no more. */
+  #forgetAt(runtimes: Iterable<number>, flow: number): void {
+    for (const id of runtimes) sendHead(this.#context, this.#context.control(id), ForgetFlow, flow, 0)
   }
 
   /** The flow's aliases have changed. */
   refresh(record: number): void {
     const guard = this.#guards.get(flowOf(this.#context, record))
     if (guard === undefined || guard.isDead) return
+    const chain = living(guard)
+    const kind = chain.length === 1 ? AdoptKind.settled : AdoptKind.aliases
     // No room: the next time it is secured.
-    if (!this.#adopt(record, guard.replica)) this.#context.anomaly('alias-not-replicated')
+    for (const index of chain.keys()) if (!this.#adopt(record, chain, index, kind)) this.#context.anomaly('alias-not-replicated')
   }
 
   /** A flow that has just come here: a replica has it before its source forgets it. */
   adoptEarly(record: number, source: number, done: () => void): void {
-    const replica = this.isOn ? this.#choose(source) : 0
-    if (replica === 0 || !this.#adopt(record, replica, AdoptKind.tentative)) return done()
+    const chain = this.isOn ? this.#choose(source) : []
+    if (chain.length === 0 || !this.#adoptAll(record, chain, AdoptKind.tentative)) return done()
     const flow = flowOf(this.#context, record)
-    this.#adoptions.set(flow, { replica, done })
-    this.#early.set(flow, replica)
+    this.#adoptions.set(flow, { replicas: new Set(chain), done })
+    this.#early.set(flow, chain)
   }
 
   /** The flow has ended, or lives elsewhere now. */
   ended(flow: number): void {
     this.#bare.delete(flow)
+    this.#thin.delete(flow)
     this.#adoptions.delete(flow)
     this.#early.delete(flow)
+    this.#uncovered.delete(flow)
     const guard = this.#guards.get(flow)
     if (guard === undefined) return
     this.steps.forget(guard, ({ slot }, isUnsent) => {
@@ -229,7 +326,7 @@ export class Protection {
     })
     this.#guards.delete(flow)
     this.#clear(guard)
-    if (!guard.isDead) sendHead(this.#context, this.#context.control(guard.replica), ForgetFlow, flow, 0)
+    this.#forgetAt(living(guard), flow)
   }
 
   #clear({ record }: Guard): void {
@@ -245,18 +342,27 @@ export class Protection {
    * @param held packets to run then, counted as buffered
    * @param options target: a runtime that buffers packets of the flow and is to hand them over; isPromotion: its owner has died, and no
    *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives, which knows of
-   *   the move that failed; former: who kept the replica before us, when its owner died in the middle of the change
+   *   the move that failed; former: who kept the replica before us, when its owner died in the middle of the change; kept: what the first of
+   *   a chain, which we were, keeps for the tail
    */
-  secure(record: number, held: PacketQueue | null = null, { target = 0, isPromotion = false, isReleaser = false, former = 0 } = {}): void {
+  secure(record: number, held: PacketQueue | null = null,
+      { target = 0, isPromotion = false, isReleaser = false, former = 0, kept = null as Guard | null } = {}): void {
     const context = this.#context
     const flow = flowOf(context, record)
     this.#bare.delete(flow)
+    this.#thin.delete(flow)
+    if (kept !== null) {
+      kept.record = record
+      kept.copy = null
+      this.#note(kept)
+    }
     const old = this.#guards.get(flow) ?? (former === 0 ? null : createGuard(flow, record, former, true))
     context.engine.pauseFlow(record)
-    const isMarked = old === null || old.isDead || isReleaser || isPromotion || planted['replaced-unmarked']
+    const isMarked = old === null || living(old).length === 0 || isReleaser || isPromotion || planted['replaced-unmarked']
     const securing: Securing = {
-      flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, replica: 0, isMarked, isAsked: false, isAdopted: false,
-      isRerouted: false, isPromotion, isReleaser, pending: 0, released: new Map(), old, target,
+      flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, chain: [], asked: 0, adopted: 0, isMarked, marking: new Set(),
+      leftovers: new Set(), leftTails: new Set(), isPiped: false, isBetween: false, isRerouted: false, isPromotion, isReleaser,
+      former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
     }
     this.securing.set(flow, securing)
@@ -269,30 +375,56 @@ export class Protection {
     const { record, flow } = securing
     securing.epoch = epochOf(context, record) + 1
     setFlow(context, record, flow, securing.epoch)
-    const early = this.#early.get(flow) ?? 0
+    this.#giveUp(securing, except)
+    const { old, isReleaser } = securing
+    const early = this.#early.get(flow) ?? []
     this.#early.delete(flow)
-    const isEarly = early !== 0 && early !== except && this.#host.candidates().includes(early)
+    this.#uncovered.delete(flow)
+    const candidates = this.#host.candidates()
+    const isEarly = early.length > 0 && early.every((id) => id !== except && candidates.includes(id))
     // Its copy would stay for ever.
-    if (early !== 0 && !isEarly) sendHead(context, context.control(early), ForgetFlow, flow, 0)
-    securing.replica = isEarly ? early : planted['bare-after-recovery'] && securing.isPromotion ? 0 : this.#choose(except)
-    const { old: before, isReleaser } = securing
+    if (!isEarly) this.#forgetAt(early, flow)
+    const releaser = isReleaser ? 0 : releaserOf(old)
+    const staysBare = planted['bare-after-recovery'] && securing.isPromotion
+    securing.chain = isEarly ? early : staysBare ? [] : this.#choose(except, releaser)
     // A copy that is old by now must not be promoted: rather one at a runtime that is to become empty than none while that one may remain.
-    if (securing.replica === 0 && isReleaser && before?.isDead === false && before.replica !== except) securing.replica = before.replica
-    if (securing.replica !== 0 && isTooLargeToAdopt(context, record, securing.replica)) {
+    if (securing.chain.length === 0 && isReleaser) securing.chain = living(old).filter((id) => id !== except).slice(0, 1)
+    const isMember = securing.chain.length > 1
+    if (securing.chain.some((id) => isTooLargeToAdopt(context, record, id, isMember))) {
       context.anomaly('too-large-to-replicate')
-      securing.replica = 0
+      securing.chain = []
     }
-    securing.isAsked = securing.isAdopted = securing.isRerouted = false
-    if (securing.replica === 0) return this.#changeReleaser(securing)
-    const { old, isMarked, epoch } = securing
-    if (isMarked || old === null) this.#ask(securing)
-    else sendHead(context, context.control(old.replica), MovingFlow, flow, epoch, 0, context.self)
+    securing.isBetween = this.#host.replicas > 1 && this.#host.mode === 'commit' && releaser !== 0 && tailOf(securing) === releaser
+    if (securing.isBetween) securing.chain = []
+    if (securing.chain.length === 0) return this.#changeReleaser(securing)
+    if (!securing.isMarked) for (const id of living(old)) securing.marking.add(id)
+    for (const id of securing.marking) {
+      sendHead(context, context.control(id), MovingFlow, flow, securing.epoch, this.#host.replicas > 1 ? 1 : 0, context.self)
+    }
+    if (securing.marking.size === 0) securing.isMarked = true
+    this.#ask(securing)
   }
 
-  /** The replica that is to be replaced knows so. False when that was not asked here. */
+  /** An attempt has failed at one of its runtimes; copies at others must not be promoted unasked, nor stay. */
+  #giveUp(securing: Securing, except: number): void {
+    const { chain, asked } = securing
+    securing.marking.clear()
+    for (const id of chain.slice(0, asked)) {
+      if (id === except) continue
+      securing.leftovers.add(id)
+      if (securing.isRerouted && id === tailOf(securing)) securing.leftTails.add(id)
+    }
+    for (const id of securing.leftovers) securing.marking.add(id)
+    securing.chain = []
+    securing.asked = securing.adopted = 0
+    securing.isPiped = securing.isRerouted = false
+  }
+
+  /** A replica that is to be replaced knows so. False when that was not asked here. */
   movingReply(replica: number, flow: number): boolean {
     const securing = this.securing.get(flow)
-    if (securing === undefined || securing.isMarked || securing.old?.replica !== replica) return false
+    if (securing === undefined || !securing.marking.delete(replica)) return false
+    if (securing.marking.size > 0) return true
     securing.isMarked = true
     this.#ask(securing)
     return true
@@ -301,12 +433,18 @@ export class Protection {
   /** A replica has the flow, or there is none to be had: the switches hear who releases its frames from now on. */
   #changeReleaser(securing: Securing): void {
     const context = this.#context
-    const { old, flow, epoch, isReleaser } = securing
+    const { old, flow, epoch, isReleaser, chain } = securing
+    securing.isPiped = chain.length === 0 && old !== null && isPiped(old)
+    if (securing.isPiped) return
     securing.isRerouted = true
     securing.pending = securing.markers = context.switches.all
     this.#reroute(securing, context.switches.all)
-    const isOldReleaser = old !== null && !old.isDead && !isReleaser
-    if (isOldReleaser) sendRetire(context, old.replica, flow, epoch, securing.replica === 0)
+    const releaser = isReleaser ? 0 : releaserOf(old)
+    const isOldReleaser = releaser !== 0
+    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, chain.length === 0 && !securing.isBetween)
+    for (const id of [...securing.leftTails, securing.former]) {
+      if (id !== 0 && id !== tailOf(securing) && id !== releaser) sendRetire(context, id, flow, epoch)
+    }
     // Where the owner has died in the middle of a change, some switches may take us for the releaser.
     if (!isOldReleaser || securing.isPromotion) sayDrained(context, flow, epoch)
     if (!securing.targetDone) this.#sendAbort(securing)
@@ -315,18 +453,22 @@ export class Protection {
   }
 
   #ask(securing: Securing): void {
-    const { replica, record, old } = securing
-    if (replica === 0 || securing.isAsked || !securing.isMarked) return
-    const hasFormer = old !== null && !old.isDead && old.replica !== replica
-    securing.isAsked = this.#adopt(record, replica, AdoptKind.settled, hasFormer ? old.replica : 0)
-    if (planted['retired-early'] && securing.isAsked) this.adoptReply(replica, securing.flow, securing.epoch, AdoptRefusal.none)
+    const { chain, record, old } = securing
+    // A member that is to be one again would forget what it keeps for the tail.
+    if (!securing.isMarked || securing.marking.size > 0 || (old !== null && isPiped(old))) return
+    for (; securing.asked < chain.length; securing.asked++) {
+      const former = releaserOf(old)
+      const isFormer = former === chain[securing.asked]
+      if (!this.#adopt(record, chain, securing.asked, AdoptKind.settled, isFormer ? 0 : former)) return
+    }
+    if (planted['retired-early']) for (const id of chain) this.adoptReply(id, securing.flow, securing.epoch, AdoptRefusal.none)
   }
 
   #reroute(securing: Securing, mask: number): void {
-    const { record, flow, epoch, replica, isPromotion, target } = securing
+    const { record, flow, epoch, isPromotion, target } = securing
     const context = this.#context
     const { arena } = context
-    const releaser = this.#host.mode === 'commit' ? replica : 0
+    const releaser = this.#host.mode === 'commit' ? tailOf(securing) : 0
     const now = this.#releaserBefore(securing)
     for (const id of context.switches.idsIn(mask)) {
       const channel = context.control(id)
@@ -351,8 +493,9 @@ export class Protection {
    */
   #releaserBefore({ old, isReleaser, isPromotion }: Securing): number {
     if (this.#host.mode !== 'commit') return 0
-    if (old === null || isReleaser || isPromotion) return this.#context.self
-    return old.isDead ? 0 : old.replica
+    // Who was the first of a chain has not released anything.
+    if (old === null || isReleaser || (isPromotion && old.generation === 0)) return this.#context.self
+    return releaserOf(old)
   }
 
   /** The target of the dead owner's move hands over what it buffers when it has heard from these switches. */
@@ -399,7 +542,7 @@ export class Protection {
     const { record } = securing
     if (hasEnded) sayEnded(context, flow, epoch, record >> 2, companionOf(context, record))
     context.engine.removeFlow(record)
-    if (securing.replica !== 0) sendHead(context, context.control(securing.replica), ForgetFlow, flow, 0)
+    this.#forgetAt(new Set([...securing.chain, ...securing.leftovers]), flow)
     return true
   }
 
@@ -440,24 +583,28 @@ export class Protection {
   adoptReply(from: number, flow: number, epoch: number, refusal: number): void {
     const context = this.#context
     const adoption = this.#adoptions.get(flow)
-    if (adoption?.replica === from) {
+    if (adoption?.replicas.delete(from) === true) {
+      if (refusal !== AdoptRefusal.none) this.#uncovered.add(flow)
+      if (adoption.replicas.size > 0) return
       this.#adoptions.delete(flow)
       adoption.done()
       return
     }
     const securing = this.securing.get(flow)
     if (securing !== undefined) {
-      if (securing.replica !== from || epoch !== securing.epoch) return
+      const index = securing.chain.indexOf(from)
+      if (index < 0 || epoch !== securing.epoch) return
       if (refusal === AdoptRefusal.none) {
-        securing.isAdopted = true
-        if (!securing.isRerouted) this.#changeReleaser(securing)
+        securing.adopted |= 1 << index
+        if (isAdopted(securing) && !securing.isRerouted) this.#changeReleaser(securing)
       } else {
         this.#begin(securing, from)
       }
       return
     }
     const guard = this.#guards.get(flow)
-    if (guard === undefined || guard.replica !== from) return context.anomaly('late-adoption')
+    if (guard === undefined || (guard.replica !== from && guard.tail !== from)) return context.anomaly('late-adoption')
+    if (guard.tail !== guard.replica) return this.#memberReply(guard, from, epoch, refusal)
     if (refusal === AdoptRefusal.none) {
       guard.isAdopted = true
       this.steps.acknowledged(guard)
@@ -466,20 +613,46 @@ export class Protection {
     }
   }
 
+  /** A member of a chain has the flow, and steps may go there when all have; or it refuses the flow, or more steps of it. */
+  #memberReply(guard: Guard, from: number, epoch: number, refusal: number): void {
+    if (epoch !== guard.generation) return this.#context.anomaly('late-adoption')
+    if (refusal !== AdoptRefusal.none) {
+      guard.isRefused = true
+      return this.#die(guard)
+    }
+    guard.adopted |= from === guard.replica ? 1 : 2
+    if (guard.adopted !== 3 || guard.isAdopted) return
+    guard.isAdopted = true
+    this.steps.send(guard)
+  }
+
+  /** The tail of a flow's chain has released so many of its outputs. */
+  held(from: number, flow: number, generation: number, outputs: number): void {
+    const guard = this.#guards.get(flow)
+    if (guard === undefined || guard.replica !== from || guard.generation !== generation || guard.tail === from) {
+      return this.#context.anomaly('late-steps-held')
+    }
+    this.steps.held(guard, outputs)
+  }
+
   #finish(securing: Securing): void {
     const context = this.#context
-    const { flow, record, replica, old, released, returned, held } = securing
-    if (!securing.isRerouted || securing.pending !== 0 || !securing.targetDone || (replica !== 0 && !securing.isAdopted)) return
+    const { flow, record, chain, old, released, returned, held } = securing
+    if (!securing.isRerouted || securing.pending !== 0 || !securing.targetDone || !isAdopted(securing)) return
+    if (securing.isBetween) {
+      securing.isReleaser = true
+      return this.#begin(securing, 0)
+    }
     this.securing.delete(flow)
     context.step('securing', -1)
     if (old !== null) {
       this.#guards.delete(flow)
       this.#clear(old)
-      if (!old.isDead && old.replica !== replica) sendHead(context, context.control(old.replica), ForgetFlow, flow, 0)
     }
-    if (replica === 0 && !(planted['bare-after-recovery'] && securing.isPromotion)) this.#leaveBare(flow, record)
-    const guard = replica === 0 ? null : this.#guard(flow, record, replica, true)
-    if (this.#host.isLeaving(replica)) this.#bare.set(flow, record)
+    this.#forgetAt(new Set([...living(old), ...securing.leftovers].filter((id) => !chain.includes(id))), flow)
+    if (chain.length === 0 && !(planted['bare-after-recovery'] && securing.isPromotion)) this.#leaveBare(flow, record)
+    const guard = chain.length === 0 ? null : this.#guard(flow, record, chain, true)
+    if (chain.some((id) => this.#host.isLeaving(id))) this.#bare.set(flow, record)
     context.engine.resumeFlow(record)
     this.counts.secured++
     if (old !== null) this.#resend(old, guard, released)
@@ -528,21 +701,27 @@ export class Protection {
 
   /** Runtimes that are fenced. */
   fenced(runtime: number): void {
-    for (const [flow, { replica, done }] of [...this.#adoptions]) {
-      if (replica !== runtime) continue
+    for (const [flow, early] of this.#early) if (early.includes(runtime)) this.#uncovered.add(flow)
+    for (const [flow, { replicas, done }] of [...this.#adoptions]) {
+      if (!replicas.delete(runtime) || replicas.size > 0) continue
       this.#adoptions.delete(flow)
       done()
     }
     for (const securing of [...this.securing.values()]) {
       if (securing.target === runtime) securing.targetDone = true
-      if (securing.old?.replica === runtime) {
-        securing.old.isDead = true
-        securing.isMarked = true
-      }
-      if (securing.replica === runtime) this.#begin(securing, runtime)
+      if (securing.old !== null) strike(securing.old, runtime)
+      securing.leftovers.delete(runtime)
+      securing.leftTails.delete(runtime)
+      const wasAwaited = securing.marking.delete(runtime)
+      if (securing.marking.size === 0 && (wasAwaited || living(securing.old).length === 0)) securing.isMarked = true
+      if (securing.chain.includes(runtime)) this.#begin(securing, runtime)
+      else if (securing.isPiped) this.#changeReleaser(securing)
       else this.#finish(securing)
     }
-    for (const guard of this.#guards.values()) if (guard.replica === runtime && !guard.isDead) this.#die(guard)
+    for (const guard of this.#guards.values()) {
+      const wasDead = guard.isDead
+      if (strike(guard, runtime) && !wasDead) this.#die(guard)
+    }
     this.steps.fenced(runtime)
   }
 
@@ -566,22 +745,30 @@ export class Protection {
     }
   }
 
-  /** True for a replica that is to be elsewhere: its runtime is to become empty, or is on our machine while another one has room. */
-  #isMisplaced(replica: number): boolean {
+  /** True for replicas that are to be elsewhere: a runtime is to become empty, or all are on our machine while another one has room. */
+  #isMisplaced({ replica, tail }: Guard): boolean {
     const { isLeaving, isApart, candidates } = this.#host
-    return isLeaving(replica) || (!isApart(replica) && candidates().some((id) => isApart(id)))
+    return isLeaving(replica) || isLeaving(tail) || (!isApart(replica) && !isApart(tail) && candidates().some((id) => isApart(id)))
   }
 
   /** Other runtimes may keep replicas from now on: those that are to be elsewhere go there. */
   keepersChanged(): void {
-    for (const { flow, record, replica, isDead } of this.#guards.values()) {
-      if (!isDead && !this.securing.has(flow) && this.#isMisplaced(replica)) this.#bare.set(flow, record)
+    for (const guard of this.#guards.values()) {
+      const { flow, record, isDead } = guard
+      if (!isDead && !this.securing.has(flow) && this.#isMisplaced(guard)) this.#bare.set(flow, record)
     }
   }
 
   tick(): void {
     this.steps.tick()
-    for (const securing of this.securing.values()) this.#ask(securing)
+    for (const securing of this.securing.values()) {
+      this.#ask(securing)
+      if (securing.isPiped) this.#changeReleaser(securing)
+    }
+    if (this.#thin.size > 0 && this.#host.candidates().length > 1) {
+      for (const [flow, record] of this.#thin) this.#bare.set(flow, record)
+      this.#thin.clear()
+    }
     if (this.#bare.size > 0) this.#secureBare()
   }
 
@@ -595,9 +782,12 @@ export class Protection {
       const candidate = this.#host.candidates()[0] ?? 0
       if (guard === undefined && (candidate === 0 || isTooLargeToAdopt(this.#context, record, candidate))) continue
       if (guard !== undefined && !guard.isDead) {
-        if (!this.#isMisplaced(guard.replica)) {
+        const isThin = guard.tail === guard.replica && this.#host.replicas > 1
+        const canGrow = isThin && this.#host.candidates().length > 1 && !isTooLargeToAdopt(this.#context, record, candidate, true)
+        if (!this.#isMisplaced(guard) && !canGrow) {
           // It stays after all.
           this.#bare.delete(flow)
+          if (isThin) this.#thin.set(flow, record)
           continue
         }
         // All that it is to release must have been sent to it, whole steps, ahead of the word that it is to release no more.
@@ -606,4 +796,13 @@ export class Protection {
       if (!this.securing.has(flow) && !this.#host.isBusy(flow)) this.secure(record)
     }
   }
+}
+
+/** Who is to release a flow's frames, 0 for its owner. */
+function tailOf({ chain }: Securing): number {
+  return chain.at(-1) ?? 0
+}
+
+function isAdopted({ chain, adopted }: Securing): boolean {
+  return adopted === (1 << chain.length) - 1
 }

@@ -8,6 +8,10 @@
  *                   └─ it was ──▶ asking ── AskFlowReply of every runtime ──▶ promoted, or (gone): it lives on at its target
  *
  * A step is one message, so it is stored whole or not at all; frames that found no room in it came ahead and wait for it.
+ *
+ * With two replicas the first keeps each step's frames until the tail has released them, as an owner would (steps.ts). When the owner dies
+ * the first is promoted, and what it keeps leaves again if it has not left. The tail waits for the first; where that is dead, or has no
+ * copy, it asks every runtime before it promotes itself, for the chain may have been replaced.
  */
 
 import { CodedError } from '../../base/coded-error.ts'
@@ -19,6 +23,7 @@ import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/plac
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal,
   AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
+  AdoptMember, AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
   CommitStepFrames, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
@@ -26,6 +31,10 @@ import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES } from '../alias-claims.ts'
 import { begin, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
+import type { ChainPlace } from './adoption.ts'
+import { createGuard, type Guard } from './guard.ts'
+import { HandingOn } from './handing-on.ts'
+import type { Steps } from './steps.ts'
 
 /** A flow of another runtime. */
 export interface Replica {
@@ -35,7 +44,21 @@ export interface Replica {
   readonly owner: number
   readonly key: Int32Array
   readonly macs: Uint8Array
-  readonly aliases: Int32Array
+  aliases: Int32Array
+  /** The epoch at which it was adopted. */
+  readonly generation: number
+  /** Its neighbours, where it is a member of a chain of two. */
+  readonly place: ChainPlace | null
+  /** At the first of a chain: what the tail has not released yet. */
+  guard: Guard | null
+  /** Outputs of its steps so far, at the first of a chain. */
+  outputs: number
+  /** The first of a chain had no room for a step: it takes no more of them. */
+  isFull: boolean
+  /** Its owner is dead, and its predecessor is to go on with the flow. */
+  isWaiting: boolean
+  /** Its predecessor alone has been asked. */
+  isAskingOne: boolean
   /** The flow's snapshot, padded. */
   words: Int32Array
   snapshotBytes: number
@@ -63,23 +86,31 @@ interface Question {
   readonly epoch: number
   readonly configVersion: number
   readonly key: Int32Array
+  readonly generation: number
 }
 
 export interface ReplicasHost {
+  /** What is handed on to tails. */
+  steps(): Steps
+  /** Incarnation of another runtime of the configuration, 0 for none. */
+  incarnationOf(runtime: number): number
+  /** True for a flow that was promoted here from a chain of this generation whose tail is at that runtime, and is not secured yet. */
+  isSecuring(flow: number, tail: number, generation: number): boolean
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
   /** True when this runtime owns the flow with this key at this epoch or a higher one. */
   owns(key: Int32Array, flow: number, epoch: number): boolean
   /** True when packets of a flow on its way here are buffered, and its record is refused from now on: whose replica is elsewhere. */
   yields(flow: number, replica: number): boolean
-  /** Makes a replica the flow itself. */
-  promote(replica: Replica): void
+  /** Makes a replica the flow itself, with what the first of a chain keeps. */
+  promote(replica: Replica, guard: Guard | null): void
   /** The other runtimes that there are. */
   runtimes(): Iterable<number>
 }
 
 export class Replicas {
   readonly counts = { adopted: 0, refused: 0, steps: 0, released: 0, promoted: 0, forgotten: 0 }
+  readonly handingOn: HandingOn
   readonly #context: RuntimeContext
   readonly #host: ReplicasHost
   readonly #replicas = new Map<number, Replica>()
@@ -93,10 +124,13 @@ export class Replicas {
   #questions: Question[] = []
   /** Replicas about which other runtimes have been asked. */
   #asking = 0
+  /** Tails that are to ask who goes on with the flow. */
+  readonly #toAsk = new Set<Replica>()
 
   constructor(context: RuntimeContext, host: ReplicasHost) {
     this.#context = context
     this.#host = host
+    this.handingOn = new HandingOn(context, () => host.steps())
   }
 
   get size(): number {
@@ -105,7 +139,11 @@ export class Replicas {
 
   /** True while flows of a fenced owner are still to be taken over, or asked about. */
   get isRecovering(): boolean {
-    return this.#orphans.size > 0 || this.#asking > 0
+    return this.#orphans.size > 0 || this.#asking > 0 || this.#toAsk.size > 0
+  }
+
+  get(flow: number): Replica | undefined {
+    return this.#replicas.get(flow)
   }
 
   has(flow: number): boolean {
@@ -130,21 +168,27 @@ export class Replicas {
   adopt(owner: number, at: number, bytes: number): void {
     const context = this.#context
     const { arena } = context
+    const message = arena.u8[at] === AdoptMember.type ? AdoptMember : AdoptFlow
     const aliasBytes = arena.u32[(at + AdoptFlowAliases) >> 2] * ALIAS_BYTES
-    if (AdoptFlow.bytes + aliasBytes > bytes) return context.anomaly('malformed-message')
+    if (message.bytes + aliasBytes > bytes) return context.anomaly('malformed-message')
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const refusal = this.#refusal(owner, at, flow, epoch)
+    const tail = at + message.bytes
+    if (arena.u8[at + MessageField.code] === AdoptKind.aliases) {
+      const known = this.#replicas.get(flow)
+      if (known?.owner === owner && refusal === AdoptRefusal.none) known.aliases = arena.i32.slice(tail >> 2, (tail + aliasBytes) >> 2)
+      return
+    }
     if (refusal === AdoptRefusal.none) {
       const before = this.#replicas.get(flow)
       if (before !== undefined) {
         // Its owner of before may be dead already, and never say so.
-        if (before.asking !== null || this.#orphans.has(before)) sayDrained(context, flow, before.movingEpoch)
-        else if (before.owner !== owner) this.#replaced.set(flow, { owner: before.owner, epoch: before.movingEpoch })
+        if (before.asking !== null || this.#orphans.has(before) || this.#toAsk.has(before)) sayDrained(context, flow, before.movingEpoch)
+        else if (before.owner !== owner && !before.isWaiting) this.#replaced.set(flow, { owner: before.owner, epoch: before.movingEpoch })
         this.#drop(before)
       }
       const key = (at + MessageField.key) >> 2
-      const tail = at + AdoptFlow.bytes
       const replica: Replica = {
         flow, epoch, owner, key: arena.i32.slice(key, key + KEY_WORDS),
         macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
@@ -154,7 +198,10 @@ export class Replicas {
         pending: new PacketQueue(arena), isTentative: arena.u8[at + MessageField.code] === AdoptKind.tentative, movingTo: 0,
         movingEpoch: epoch, asking: null, buffersAt: 0,
         former: arena.u32[(at + AdoptFlowFormer) >> 2], formerIncarnation: arena.u32[(at + AdoptFlowFormerIncarnation) >> 2],
+        generation: epoch, place: message === AdoptMember ? placeIn(context, at) : null, guard: null, outputs: 0, isFull: false,
+        isWaiting: false, isAskingOne: false,
       }
+      if (replica.place !== null && replica.place.successor !== 0) replica.guard = guardOf(replica, replica.place)
       this.#replicas.set(flow, replica)
       this.counts.adopted++
       if (replica.releases && arena.u8[at + MessageField.code] === AdoptKind.opening) this.#bind(replica)
@@ -191,9 +238,10 @@ export class Replicas {
     }
   }
 
-  #find(owner: number, flow: number, epoch: number): Replica | null {
+  /** Steps come from the owner, or from the predecessor. */
+  #find(sender: number, flow: number, epoch: number): Replica | null {
     const replica = this.#replicas.get(flow)
-    if (replica === undefined || replica.owner !== owner || epoch < replica.epoch) {
+    if (replica === undefined || sender !== (replica.place?.predecessor || replica.owner) || epoch < replica.epoch) {
       this.#context.anomaly('unknown-replica')
       return null
     }
@@ -205,12 +253,17 @@ export class Replicas {
   releasePacket(owner: number, at: number, bytes: number, flow: number, epoch: number): void {
     const context = this.#context
     const replica = this.#find(owner, flow, epoch)
+    if (replica?.isFull === true) return
     context.countTakenOver(1)
     const length = bytes - ReleasePacket.bytes
     const switchId = context.arena.u16[(at + MessageField.node) >> 1]
     const isKept = replica?.pending.pushFrame(context.arena, context.engine.pool, at + ReleasePacket.bytes, length, switchId) === true
     if (isKept) context.buffered++
-    else context.drop(0, replica === null ? 'unknown-replica' : 'no-slot')
+    else if (replica !== null && replica.guard !== null) {
+      // Its owner keeps it.
+      context.countHandedOver(1)
+      this.handingOn.fill(replica)
+    } else context.drop(0, replica === null ? 'unknown-replica' : 'no-slot')
   }
 
   step(owner: number, at: number, bytes: number, flow: number, epoch: number): void {
@@ -222,6 +275,10 @@ export class Replicas {
     const tail = at + CommitStep.bytes
     if (!this.#isWhole(tail + padded(snapshotBytes), frames, at + bytes)) return context.anomaly('malformed-message')
     const replica = this.#find(owner, flow, epoch)
+    // Its owner keeps the step, and is to find another chain.
+    if (replica?.isFull === true) return
+    const isHandedOn = replica !== null && replica.guard !== null
+    if (isHandedOn && !this.handingOn.hasSlots(tail + padded(snapshotBytes), frames)) return this.handingOn.fill(replica)
     context.countTakenOver(frames)
     if (replica === null) {
       for (let i = 0; i < frames; i++) context.drop(0, 'unknown-replica')
@@ -231,11 +288,20 @@ export class Replicas {
     replica.former = 0
     // PERF: views of the arena, to copy with `set`, would be most of what a step leaves for the garbage collector.
     const { words } = replica
+    const wordsBefore = planted['tail-releases-early'] && replica.guard !== null ? words.slice() : null
     const from = tail >> 2
     if (words.length << 2 !== padded(snapshotBytes)) replica.words = i32.slice(from, from + (padded(snapshotBytes) >> 2))
     else if (!planted['step-not-stored']) for (let word = 0; word < words.length; word++) words[word] = i32[from + word]
     replica.snapshotBytes = snapshotBytes
     this.counts.steps++
+    if (replica.guard !== null) {
+      this.handingOn.handOn(replica, replica.guard, tail + padded(snapshotBytes), frames)
+      if (wordsBefore?.length !== replica.words.length) return
+      // Planted bug: the step goes on, and is not stored here.
+      this.#host.steps().tick()
+      replica.words = wordsBefore
+      return
+    }
     this.#releasePending(replica)
     for (let frame = tail + padded(snapshotBytes), i = 0; i < frames; i++) {
       const length = u32[frame >> 2]
@@ -271,7 +337,8 @@ export class Replicas {
     this.#replaced.delete(flow)
     const replica = this.#replicas.get(flow)
     // Another owner's replica of it may be here by now: what this one had to release is out all the same.
-    if (replica?.owner !== owner) this.#context.anomaly('unknown-replica')
+    const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && replica.generation <= epoch)
+    if (replica === undefined || !isOurs) this.#context.anomaly('unknown-replica')
     else if (isLast) this.#drop(replica)
     if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
@@ -289,7 +356,9 @@ export class Replicas {
 
   forget(owner: number, flow: number): void {
     const replica = this.#replicas.get(flow)
-    if (replica === undefined || replica.owner !== owner) {
+    // The predecessor goes on with the flow, without us, once its owner has died.
+    const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && this.#host.incarnationOf(replica.owner) === 0)
+    if (replica === undefined || !isOurs) {
       if (this.#replaced.get(flow)?.owner === owner) this.#replaced.delete(flow)
       return
     }
@@ -311,17 +380,22 @@ export class Replicas {
     }
     this.#replicas.delete(replica.flow)
     this.#orphans.delete(replica)
+    this.#toAsk.delete(replica)
+    this.handingOn.forget(replica)
     if (replica.asking === null) return
     context.step('askingOwner', -1)
     this.#asking--
   }
 
-  moving(owner: number, flow: number, epoch: number, target: number): void {
+  moving(owner: number, flow: number, epoch: number, target: number, isAnsweredAnyway: boolean): void {
     const context = this.#context
     const replica = this.#replicas.get(flow)
-    if (replica === undefined || replica.owner !== owner) return context.anomaly('unknown-replica')
-    // Whatever was changed before has been.
-    replica.former = 0
+    if (replica === undefined || replica.owner !== owner) {
+      if (isAnsweredAnyway) sendHead(context, context.control(owner), MovingFlowReply, flow, epoch, 0, target)
+      return context.anomaly('unknown-replica')
+    }
+    // Whatever was changed before has been, unless this is of an attempt to change a chain that was given up.
+    if (!isAnsweredAnyway) replica.former = 0
     replica.movingTo = target
     replica.movingEpoch = epoch
     sendHead(context, context.control(owner), MovingFlowReply, flow, epoch, 0, target)
@@ -337,8 +411,11 @@ export class Replicas {
       sayDrained(this.#context, flow, epoch)
     }
     for (const replica of [...this.#replicas.values()]) {
+      if (replica.guard?.replica === runtime) replica.guard.isDead = true
       if (replica.asking !== null) this.#answered(replica, runtime, 0)
-      else if (replica.owner === runtime) {
+      else if (replica.place !== null && replica.place.predecessor !== 0) {
+        if (replica.owner === runtime || (replica.isWaiting && replica.place.predecessor === runtime)) this.#toAsk.add(replica)
+      } else if (replica.owner === runtime) {
         if ((replica.movingTo === 0 && !replica.isTentative) || planted['promote-unasked']) this.#orphans.add(replica)
         else this.#ask(replica)
       }
@@ -346,9 +423,18 @@ export class Replicas {
     this.work()
   }
 
-  #ask(replica: Replica): void {
+  /** The predecessor of a tail, if it lives. */
+  #predecessorOf({ place }: Replica): number {
+    if (place === null || place.predecessor === 0) return 0
+    return this.#host.incarnationOf(place.predecessor) === place.predecessorIncarnation ? place.predecessor : 0
+  }
+
+  /** Asks who goes on with a flow: every runtime, but a tail first its predecessor, unless that has answered already. */
+  #ask(replica: Replica, predecessor = this.#predecessorOf(replica)): void {
     const context = this.#context
-    replica.asking = new Set(this.#host.runtimes())
+    replica.isWaiting = false
+    replica.isAskingOne = predecessor !== 0
+    replica.asking = new Set(predecessor === 0 ? this.#host.runtimes() : [predecessor])
     this.#asking++
     context.step('askingOwner', 1)
     for (const id of replica.asking) {
@@ -356,6 +442,7 @@ export class Replicas {
       const at = begin(context, channel, AskFlow, replica.flow, replica.movingEpoch, true)
       if (at === 0) continue
       context.arena.u32[(at + AskFlowConfigVersion) >> 2] = context.configVersion
+      if (replica.place !== null) context.arena.u16[(at + MessageField.node) >> 1] = replica.generation & 0xffff
       writeKeptKey(context, at, replica.key, replica.macs)
       ;(channel as MessageChannel).commit()
     }
@@ -376,33 +463,48 @@ export class Replicas {
     if (code === 1) {
       // It lives on at its target: what we have released of it has been all.
       sayDrained(this.#context, replica.flow, replica.movingEpoch)
+      if (replica.guard !== null) sendRetire(this.#context, replica.guard.replica, replica.flow, replica.movingEpoch, true)
       this.#drop(replica)
+    } else if (code === 3) {
+      this.#endAsking(replica)
+      replica.isWaiting = true
     } else if (asking.size === 0) {
-      replica.asking = null
-      this.#asking--
-      this.#context.step('askingOwner', -1)
+      this.#endAsking(replica)
+      if (replica.isAskingOne) return this.#ask(replica, 0)
       this.#orphans.add(replica)
       this.work()
     }
   }
 
+  #endAsking(replica: Replica): void {
+    replica.asking = null
+    this.#asking--
+    this.#context.step('askingOwner', -1)
+  }
+
   /** Another replica asks who has a flow. */
   asked(from: number, at: number, flow: number, epoch: number): void {
-    const { i32, u32 } = this.#context.arena
+    const { i32, u16, u32 } = this.#context.arena
     const key = (at + MessageField.key) >> 2
-    this.#reply({ from, flow, epoch, configVersion: u32[(at + AskFlowConfigVersion) >> 2], key: i32.slice(key, key + KEY_WORDS) })
+    this.#reply({ from, flow, epoch, configVersion: u32[(at + AskFlowConfigVersion) >> 2], key: i32.slice(key, key + KEY_WORDS),
+      generation: u16[(at + MessageField.node) >> 1] })
   }
 
   /** Answers, as soon as nothing comes any more from the owner that is dead. */
   #reply(question: Question): void {
     const context = this.#context
-    const { from, flow, epoch, configVersion, key } = question
+    const { from, flow, epoch, configVersion, key, generation } = question
     if (configVersion > context.configVersion) {
       this.#questions.push(question)
       return
     }
     const replica = this.#replicas.get(flow)
-    const isCovered = replica !== undefined && replica.owner !== from && replica.epoch >= epoch
+    const place = replica !== undefined && (replica.generation & 0xffff) === generation ? replica.place : null
+    if (place?.successor === from || this.#host.isSecuring(flow, from, generation)) {
+      return sendHead(context, context.control(from), AskFlowReply, flow, epoch, 3)
+    }
+    const isBehind = place?.predecessor === from
+    const isCovered = replica !== undefined && replica.owner !== from && replica.epoch >= epoch && !isBehind
     const isHere = isCovered || this.#host.owns(key, flow, epoch)
     sendHead(context, context.control(from), AskFlowReply, flow, epoch, isHere ? 1 : this.#host.yields(flow, from) ? 2 : 0)
   }
@@ -410,15 +512,28 @@ export class Replicas {
   /** Promotes what there is room for. */
   work(): void {
     const context = this.#context
+    for (const replica of this.#toAsk) {
+      if (context.isStrained()) return
+      this.#toAsk.delete(replica)
+      this.#ask(replica)
+    }
     for (const replica of this.#orphans) {
       if (context.isStrained()) return
+      const { guard } = replica
+      // What is kept for the tail goes with the flow.
+      replica.guard = planted['promote-skips-held'] ? guard : null
       this.#drop(replica)
       this.counts.promoted++
       try {
-        this.#host.promote(replica)
+        this.#host.promote(replica, guard)
       } catch (error) {
         if (!(error instanceof CodedError)) throw error
         context.anomaly('promotion-failed')
+        if (guard !== null) {
+          sendRetire(context, guard.replica, replica.flow, replica.movingEpoch, true)
+          replica.guard = guard
+          this.#drop(replica)
+        }
         // Its key is another flow's here: it has ended, and whoever waits for its record need not.
         sayDrained(context, replica.flow, replica.movingEpoch)
         sendHead(context, context.control(replica.buffersAt), AbortFlow, replica.flow, replica.movingEpoch, 1)
@@ -431,6 +546,19 @@ export class Replicas {
 function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, macs: Uint8Array): void {
   arena.i32.set(key, (at + MessageField.key) >> 2)
   arena.u8.set(macs, at + MessageField.macs)
+}
+
+/** The neighbours that a message names. */
+function placeIn({ arena: { u32 } }: RuntimeContext, at: number): ChainPlace {
+  return {
+    successor: u32[(at + AdoptMemberSuccessor) >> 2], successorIncarnation: u32[(at + AdoptMemberSuccessorIncarnation) >> 2],
+    predecessor: u32[(at + AdoptMemberPredecessor) >> 2], predecessorIncarnation: u32[(at + AdoptMemberPredecessorIncarnation) >> 2],
+  }
+}
+
+/** What the first of a chain keeps for the tail. */
+function guardOf(replica: Replica, { successor, successorIncarnation }: ChainPlace): Guard {
+  return createGuard(replica.flow, 0, successor, true, { generation: replica.generation, copy: replica, incarnation: successorIncarnation })
 }
 
 /** Tells a replica that it is to release no more. */

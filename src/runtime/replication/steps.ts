@@ -5,60 +5,20 @@
  *
  *     outputs of a guard:  acknowledged: gone │ sent, in steps │ ahead of their step │ not sent ─▶ last
  *                                              first            stepless              unsent
+ *
+ * The first replica of a chain of two keeps what it hands on in the same way: its guard has the copy of the record that is kept there. What
+ * the tail has acknowledged it tells the owner, whose outputs nothing else acknowledges.
  */
 
 import { planted } from '../../base/planted-bugs.ts'
 import { loadFrameBytes } from '../../memory/kernels/frame-bytes.ts'
 import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
+import { SLOT_FRAME_OFFSET } from '../../packet/packet-pool.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
+import type { Guard, Output } from './guard.ts'
 import type { ReplicationMode } from './protection.ts'
-
-/** An output that its replica may not have released. PERF: used again and again, in lists, for there is one for each packet. */
-export interface Output {
-  switchId: number
-  /** Which one it is of those to this switch since the replica releases. */
-  index: number
-  /** The packet's slot, which is the output's, and where the frame is in it. */
-  slot: number
-  frame: number
-  length: number
-  /** Where the session's stream ended behind its step, once that has been sent. */
-  position: number
-  next: Output | null
-}
-
-/** A flow and its replica. */
-export interface Guard {
-  readonly flow: number
-  readonly record: number
-  readonly replica: number
-  /** The replica has said that it has the flow. */
-  isAdopted: boolean
-  isDead: boolean
-  /** Outputs that are kept: the first, the first one whose step has not been sent, the first one that has not been sent itself, the last. */
-  first: Output | null
-  stepless: Output | null
-  unsent: Output | null
-  last: Output | null
-  /** Those that have not been sent, and the bytes that they take in a step. */
-  unsentCount: number
-  unsentBytes: number
-  /** Its record, with outputs or without, is to be sent. */
-  isUnsent: boolean
-  /** Outputs so far, by switch. */
-  readonly counts: Map<number, number>
-  /** In `async`: outputs since the record was sent. */
-  since: number
-}
-
-export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean): Guard {
-  return {
-    flow, record, replica, isAdopted, isDead: false, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
-    isUnsent: false, counts: new Map(), since: 0,
-  }
-}
 
 /** Steps sent to one replica and not acknowledged, in their order: rings of guards and of positions. */
 class SentSteps {
@@ -100,6 +60,9 @@ export interface StepsHost {
   /** The guard of the flow at a record. */
   guardOf(record: number): Guard | undefined
   isSecuring(flow: number): boolean
+  incarnationOf(runtime: number): number
+  /** The tail has released more outputs of a flow whose copy is kept here, all told so many. */
+  held(guard: Guard): void
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
 }
@@ -284,6 +247,20 @@ export class Steps {
     this.#behind++
     this.#behindBytes += length
     this.#context.buffered++
+    this.mark(guard)
+  }
+
+  /** Keeps a copy of a frame until the tail has released it; false without a slot for it. */
+  keepCopy(guard: Guard, switchId: number, frame: number, length: number): boolean {
+    const slot = this.#context.engine.pool.take(length)
+    if (slot === 0) return false
+    this.#copyBytes(slot + SLOT_FRAME_OFFSET, frame, length)
+    this.keep(guard, switchId, slot, slot + SLOT_FRAME_OFFSET, length)
+    return true
+  }
+
+  /** The record of a guard is to be sent, with outputs or without. */
+  mark(guard: Guard): void {
     if (guard.isUnsent) return
     guard.isUnsent = true
     this.#batch.push(guard)
@@ -307,10 +284,13 @@ export class Steps {
     if (!guard.isUnsent || guard.isDead || this.#host.isSecuring(guard.flow)) return
     const context = this.#context
     const { engine, arena } = context
-    const { flow, record } = guard
+    const { flow, record, copy } = guard
+    // A step that is ahead of the flow itself at the tail would be lost there.
+    if (copy === null ? guard.tail !== guard.replica && !guard.isAdopted
+      : this.#host.incarnationOf(guard.replica) !== guard.incarnation) return
     const channel = context.control(guard.replica)
-    const epoch = epochOf(context, record)
-    const snapshotBytes = engine.exportBytes(record)
+    const epoch = copy === null ? epochOf(context, record) : copy.epoch
+    const snapshotBytes = copy === null ? engine.exportBytes(record) : copy.snapshotBytes
     const headBytes = CommitStep.bytes + padded(snapshotBytes)
     const limit = channel?.messageBytesMax ?? Infinity
     while (headBytes + guard.unsentBytes > limit && guard.unsent !== null) {
@@ -327,7 +307,8 @@ export class Steps {
     arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
     arena.u32[(at + CommitStepFrames) >> 2] = guard.unsentCount
     let to = at + CommitStep.bytes
-    engine.exportFlowTo(record, to)
+    if (copy === null) engine.exportFlowTo(record, to)
+    else arena.i32.set(copy.words, to >> 2)
     to += padded(snapshotBytes)
     for (let output = guard.unsent; output !== null; output = output.next) {
       arena.u32[to >> 2] = output.length
@@ -344,7 +325,7 @@ export class Steps {
     this.sent++
     guard.isUnsent = false
     this.#unsent.delete(guard)
-    if (hasOutputs) this.#note(guard, position)
+    if (hasOutputs && (copy !== null || guard.tail === guard.replica)) this.#note(guard, position)
   }
 
   /** Planted bug. */
@@ -386,6 +367,21 @@ export class Steps {
       this.#countKept(output, -1)
       this.#context.engine.pool.give(output.slot)
       output = this.#recycle(output)
+      guard.given++
+    }
+    guard.first = output
+    if (output === null) guard.last = null
+    if (guard.copy !== null && !planted['chain-ack-early']) this.#host.held(guard)
+  }
+
+  /** The tail of a guard's chain has stored and released its first `outputs`. */
+  held(guard: Guard, outputs: number): void {
+    let output = guard.first
+    while (output !== null && output !== guard.stepless && guard.given < outputs) {
+      this.#countKept(output, -1)
+      this.#context.engine.pool.give(output.slot)
+      output = this.#recycle(output)
+      guard.given++
     }
     guard.first = output
     if (output === null) guard.last = null
