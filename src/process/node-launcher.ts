@@ -73,6 +73,8 @@ export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: str
     stdio: ['ignore', output, output], detached: true, env: childEnvironment(),
   })
   closeSync(output)
+  // Whoever has started it may end without it.
+  child.unref()
   const ended = new Promise<NodeEnd>((resolve) => {
     child.on('error', (error) => { resolve({ status: null, signal: null, lastLines: error.message }) })
     child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: lastLinesOf(log) }) })
@@ -86,7 +88,8 @@ export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: str
 
 export const processLauncher: NodeLauncher = {
   name: 'process',
-  launch: (kind, file, log) => Promise.resolve(launchProcess(kind, file, log)),
+  // What this throws is the promise's reason.
+  launch: async (kind, file, log) => launchProcess(kind, file, log),
 }
 
 export function lastLinesOf(log: string): string {
