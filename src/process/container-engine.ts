@@ -148,6 +148,8 @@ export class ContainerEngine {
         answer.on('end', () => { resolve({ status: answer.statusCode ?? 0, text }) })
       })
       call.on('error', fail)
+      // Whoever waits for an end may himself end before.
+      if (timeoutMs === 0) call.on('socket', (socket) => { socket.unref() })
       call.on('timeout', () => { call.destroy(new Error(`no answer for ${timeoutMs / 1000} s`)) })
       if (stream === undefined) return call.end(body === undefined ? undefined : JSON.stringify(body))
       stream.on('error', (error) => { call.destroy(error) })

@@ -98,15 +98,16 @@ async function compile(home: string): Promise<void> {
   const nowhere = join(home, 'nowhere')
   const common = { clusterId: 1, folder: nowhere, incarnation: 1 }
   const env = { ...process.env, NODE_COMPILE_CACHE: join(home, CACHE), NODE_COMPILE_CACHE_PORTABLE: '1' }
-  for (const config of [
+  const configs = [
     { ...common, kind: 'runtime', id: 11, name: 'runtime-1' }, { ...common, kind: 'switch', id: 1, name: 'ingress', external: { type: 'none' } },
-  ]) {
-    const file = join(home, 'start.json')
+  ]
+  await Promise.all(configs.map(async (config) => {
+    const file = join(home, `${config.name}.json`)
     writeFileSync(file, JSON.stringify(config))
     const child = spawn(process.execPath, [join(home, program), config.kind, file], { stdio: 'ignore', env, timeout: COMPILE_MS })
     await new Promise((resolve) => child.on('close', resolve).on('error', resolve))
     rmSync(file)
-  }
+  }))
 }
 
 /** Node, a shell, and what the dynamic linker loads for them. */

@@ -75,6 +75,8 @@ export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: str
     stdio: ['ignore', output, output], detached: true, env: childEnvironment(),
   })
   closeSync(output)
+  // Whoever has started it may end without it.
+  child.unref()
   return {
     pid: child.pid ?? 0,
     ended: endOf(child, () => log),
@@ -84,7 +86,8 @@ export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: str
 
 export const processLauncher: NodeLauncher = {
   name: 'process',
-  launch: (kind, file, log) => Promise.resolve(launchProcess(kind, file, log)),
+  // What this throws is the promise's reason.
+  launch: async (kind, file, log) => launchProcess(kind, file, log),
 }
 
 /** How a process of ours ends. */
