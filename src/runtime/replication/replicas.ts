@@ -262,8 +262,10 @@ export class Replicas {
   retire(owner: number, flow: number, epoch: number, configVersion: number, isLast = false): void {
     this.#replaced.delete(flow)
     const replica = this.#replicas.get(flow)
+    // Promoted elsewhere at a higher epoch: it lives there, and may have ended there before we ask who has it.
+    if (replica !== undefined && replica.owner !== owner && epoch > replica.epoch) this.#drop(replica)
     // Another owner's replica of it may be here by now: what this one had to release is out all the same.
-    if (replica?.owner !== owner) this.#context.anomaly('unknown-replica')
+    else if (replica?.owner !== owner) this.#context.anomaly('unknown-replica')
     else if (isLast) this.#drop(replica)
     if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
