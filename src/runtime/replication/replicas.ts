@@ -336,9 +336,11 @@ export class Replicas {
   retire(owner: number, flow: number, epoch: number, configVersion: number, isLast = false): void {
     this.#replaced.delete(flow)
     const replica = this.#replicas.get(flow)
-    // Another owner's replica of it may be here by now: what this one had to release is out all the same.
     const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && replica.generation <= epoch)
-    if (replica === undefined || !isOurs) this.#context.anomaly('unknown-replica')
+    // Promoted elsewhere at a higher epoch: it lives there, and may have ended there before we ask who has it.
+    if (replica !== undefined && !isOurs && epoch > replica.epoch) this.#drop(replica)
+    // Another owner's replica of it may be here by now: what this one had to release is out all the same.
+    else if (replica === undefined || !isOurs) this.#context.anomaly('unknown-replica')
     else if (isLast) this.#drop(replica)
     if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
