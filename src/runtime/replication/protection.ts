@@ -248,7 +248,7 @@ export class Protection {
     this.#bare.delete(flow)
     const old = this.#guards.get(flow) ?? (former === 0 ? null : createGuard(flow, record, former, true))
     context.engine.pauseFlow(record)
-    const isMarked = old === null || old.isDead || isReleaser || isPromotion || planted['replaced-unmarked']
+    const isMarked = old === null || old.isDead || isReleaser || isPromotion || planted['replaced-unmarked'] || planted['retired-early']
     const securing: Securing = {
       flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, replica: 0, isMarked, isAsked: false, isAdopted: false,
       isRerouted: false, isPromotion, isReleaser, pending: 0, released: new Map(), old, target,
@@ -313,8 +313,8 @@ export class Protection {
     const { replica, record, old } = securing
     if (replica === 0 || securing.isAsked || !securing.isMarked) return
     const hasFormer = old !== null && !old.isDead && old.replica !== replica
+    if (planted['retired-early'] && hasFormer) sendRetire(this.#context, old.replica, securing.flow, securing.epoch, true)
     securing.isAsked = this.#adopt(record, replica, AdoptKind.settled, hasFormer ? old.replica : 0)
-    if (planted['retired-early'] && securing.isAsked) this.adoptReply(replica, securing.flow, securing.epoch, AdoptRefusal.none)
   }
 
   #reroute(securing: Securing, mask: number): void {
@@ -442,7 +442,7 @@ export class Protection {
       if (securing.replica !== from || epoch !== securing.epoch) return
       if (refusal === AdoptRefusal.none) {
         securing.isAdopted = true
-        if (!securing.isRerouted) this.#changeReleaser(securing)
+        this.#changeReleaser(securing)
       } else {
         this.#begin(securing, from)
       }
