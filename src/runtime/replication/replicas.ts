@@ -262,9 +262,16 @@ export class Replicas {
   retire(owner: number, flow: number, epoch: number, configVersion: number, isLast = false): void {
     this.#replaced.delete(flow)
     const replica = this.#replicas.get(flow)
-    // Another owner's replica of it may be here by now: what this one had to release is out all the same.
-    if (replica?.owner !== owner) this.#context.anomaly('unknown-replica')
-    else if (isLast) this.#drop(replica)
+    if (replica?.owner === owner) {
+      if (isLast) this.#drop(replica)
+    } else if (replica !== undefined && replica.epoch < epoch) {
+      // Who says so has taken the flow over from the owner that we know, and may have given it on before it is asked: this copy is old.
+      if (replica.asking !== null) sayDrained(this.#context, flow, replica.movingEpoch)
+      this.#drop(replica)
+    } else {
+      // Another owner's replica of it may be here by now: what this one had to release is out all the same.
+      this.#context.anomaly('unknown-replica')
+    }
     if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
   }
