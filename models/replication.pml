@@ -687,21 +687,11 @@ inline giveBack() {
   fi
 }
 
-/* The source takes nothing back any more: whoever kept the flow's replica for it need not ask. */
-inline confirmed() {
-  unconfirmed = 0;
-  if
-  :: incoming != absent && sourceReplica != 0 && sourceReplica != earlyReplica -> say(sourceReplica, ForgetFlow, incomingEpoch, 0, 0, 0)
-  :: else
-  fi;
-  mustStart = true
-}
-
 /* The source hears that the flow is here, and has a replica. */
 inline confirm(where, epochSaid) {
   if
   :: !isFenced(where) -> isReplyHandled[self] = false; unconfirmed = 2; say(where, InstallFlowReply, epochSaid, 0, 0, 0)
-  :: else -> confirmed()
+  :: else -> unconfirmed = 0
   fi
 }
 
@@ -956,7 +946,6 @@ inline fromRuntime(x) {
      replacedOwner = 0; replacedEpoch = 0;
      if
      :: keeps && keptOwner == x && a != 0 -> dropReplica()
-     :: keeps && keptOwner != x && keptEpoch < e -> sayDrained(movingEpoch); dropReplica()
      :: else
      fi;
      if
@@ -966,7 +955,6 @@ inline fromRuntime(x) {
   :: kind == ForgetFlow ->
      if
      :: keeps && keptOwner == x -> dropReplica()
-     :: keeps && keptOwner != x && keptEpoch < e -> sayDrained(movingEpoch); dropReplica()
      :: (!keeps || keptOwner != x) && replacedOwner == x -> replacedOwner = 0; replacedEpoch = 0
      :: else
      fi
@@ -1111,7 +1099,7 @@ inline fenced(x) {
   :: else
   fi;
   if
-  :: unconfirmed != 0 && confirmTo == x -> confirmed()
+  :: unconfirmed != 0 && confirmTo == x -> unconfirmed = 0; mustStart = true
   :: else
   fi;
   if
@@ -1300,7 +1288,7 @@ end:
      }
   /* The session has acknowledged: steps, and the answer to the source. */
   :: d_step { kept != 0 && isAdopted && !isGuardDead && (kept & handled[self]) != 0 && !isLost -> kept = kept & ~handled[self] }
-  :: d_step { unconfirmed == 2 && isReplyHandled[self] && !isLost -> confirmed() }
+  :: d_step { unconfirmed == 2 && isReplyHandled[self] && !isLost -> unconfirmed = 0; mustStart = true }
   /* Step 3 of a move. */
   :: d_step { state == rerouting && movePending == 0 && isGuardDead && !isLost -> abortMove(false) }
 #ifdef HAND_UNSTORED

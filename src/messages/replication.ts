@@ -59,7 +59,7 @@ export const ReleasePacket = message(34, 'ReleasePacket', { hasTail: true })
  */
 export const RetireFlow = message(35, 'RetireFlow', { fields: { configVersion: u32 } })
 export const RetireFlowConfigVersion = fieldOf(RetireFlow, 'configVersion')
-/** The flow has ended, or its replica is elsewhere. From another than the owner, with an epoch: it has taken the flow over. */
+/** The flow has ended, or its replica is elsewhere. */
 export const ForgetFlow = message(36, 'ForgetFlow')
 
 /**

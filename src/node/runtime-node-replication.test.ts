@@ -240,13 +240,3 @@ test('a replica that another has taken over from hears so, and does not ask and 
   assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 1', '=Drained 2', '=Drained 2', 'ConfigApplied 1', 'ConfigApplied 2'])
   assert.deepEqual([one.node.replicas, one.node.replication.replicas.promoted, one.node.openSteps.askingOwner], [0, 0, 0])
 })
-
-test('a target tells the keeper of the flow\'s replica that it has the flow, for the source may have died before it could', () => {
-  const one = among()
-  adopt(one, 1)
-  one.say(12, MovingFlow, { flow: idOf(1), epoch: 2, node: 13 }).turn(2).take()
-  one.say(13, ForgetFlow, { flow: idOf(1), epoch: 1 })
-  assert.deepEqual([one.turn(2).take(), one.node.replicas], [[], 1], 'that is old')
-  one.say(13, ForgetFlow, { flow: idOf(1), epoch: 2 })
-  assert.deepEqual([one.turn(2).take(), one.node.replicas], [['=Drained 1', '=Drained 2'], 0])
-})

@@ -375,7 +375,7 @@ export class Coordinator {
       case CommitStep.type: return this.replicas.step(peer, at, bytes, flow, epoch)
       case ReleasePacket.type: return this.replicas.releasePacket(peer, at, bytes, flow, epoch)
       case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2], code !== 0)
-      case ForgetFlow.type: return this.replicas.forget(peer, flow, epoch)
+      case ForgetFlow.type: return this.replicas.forget(peer, flow)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1])
       case MovingFlowReply.type:
         if (!this.protection.movingReply(peer, flow)) this.outgoing.movingReply(peer, flow)

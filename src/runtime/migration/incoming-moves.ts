@@ -15,7 +15,7 @@ import { planted } from '../../base/planted-bugs.ts'
 import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
 import { SWITCHES_MAX } from '../../messages/cluster-config.ts'
-import { ForgetFlow, YieldFlow } from '../../messages/replication.ts'
+import { YieldFlow } from '../../messages/replication.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowReply,
@@ -262,11 +262,7 @@ export class IncomingMoves {
   #confirmed(flow: number): void {
     this.#unconfirmed.delete(flow)
     const move = this.moves.get(flow)
-    if (move === undefined) return
-    // The source may have died before it could say so; whoever keeps the flow's replica for it hears before we may give the flow on.
-    const keeper = this.#protection.early.get(flow) === move.replica ? 0 : move.replica
-    if (keeper !== 0) sendHead(this.#context, this.#context.control(keeper), ForgetFlow, flow, move.epoch)
-    this.#begin(move)
+    if (move !== undefined) this.#begin(move)
   }
 
   #installAliases({ record, aliases }: IncomingMove): void {

@@ -90,7 +90,7 @@ export class Protection {
   readonly #bare = new Map<number, number>()
   readonly #adoptions = new Map<number, { readonly replica: number; done(): void }>()
   /** Runtimes that have adopted a flow which has just come here, and is to be secured. */
-  readonly early = new Map<number, number>()
+  readonly #early = new Map<number, number>()
   #next = 0
 
   constructor(context: RuntimeContext, host: ProtectionHost) {
@@ -208,14 +208,14 @@ export class Protection {
     if (replica === 0 || !this.#adopt(record, replica, AdoptKind.tentative)) return done()
     const flow = flowOf(this.#context, record)
     this.#adoptions.set(flow, { replica, done })
-    this.early.set(flow, replica)
+    this.#early.set(flow, replica)
   }
 
   /** The flow has ended, or lives elsewhere now. */
   ended(flow: number): void {
     this.#bare.delete(flow)
     this.#adoptions.delete(flow)
-    this.early.delete(flow)
+    this.#early.delete(flow)
     const guard = this.#guards.get(flow)
     if (guard === undefined) return
     this.steps.forget(guard, ({ slot }, isUnsent) => {
@@ -264,8 +264,8 @@ export class Protection {
     const { record, flow } = securing
     securing.epoch = epochOf(context, record) + 1
     setFlow(context, record, flow, securing.epoch)
-    const early = this.early.get(flow) ?? 0
-    this.early.delete(flow)
+    const early = this.#early.get(flow) ?? 0
+    this.#early.delete(flow)
     const isEarly = early !== 0 && early !== except && this.#host.candidates().includes(early)
     // Its copy would stay for ever.
     if (early !== 0 && !isEarly) sendHead(context, context.control(early), ForgetFlow, flow, 0)

@@ -265,7 +265,9 @@ export class Replicas {
     if (replica?.owner === owner) {
       if (isLast) this.#drop(replica)
     } else if (replica !== undefined && replica.epoch < epoch) {
-      this.#takenOver(replica)
+      // Who says so has taken the flow over from the owner that we know, and may have given it on before it is asked: this copy is old.
+      if (replica.asking !== null) sayDrained(this.#context, flow, replica.movingEpoch)
+      this.#drop(replica)
     } else {
       // Another owner's replica of it may be here by now: what this one had to release is out all the same.
       this.#context.anomaly('unknown-replica')
@@ -284,15 +286,8 @@ export class Replicas {
     for (const question of questions) this.#reply(question)
   }
 
-  /** Somebody else has taken the flow over from the owner that we know, and may have given it on before it is asked: this copy is old. */
-  #takenOver(replica: Replica): void {
-    sayDrained(this.#context, replica.flow, replica.movingEpoch)
-    this.#drop(replica)
-  }
-
-  forget(owner: number, flow: number, epoch: number): void {
+  forget(owner: number, flow: number): void {
     const replica = this.#replicas.get(flow)
-    if (replica !== undefined && replica.owner !== owner && replica.epoch < epoch) return this.#takenOver(replica)
     if (replica === undefined || replica.owner !== owner) {
       if (this.#replaced.get(flow)?.owner === owner) this.#replaced.delete(flow)
       return
