@@ -7,8 +7,8 @@ import { StopPlacing } from '../messages/announcing.ts'
 import { AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlowReply, RerouteFlowReply } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, CommitStep,
-  CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlowReply,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
+  CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlow, MovingFlowReply,
   RetireFlow,
 } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
@@ -258,4 +258,17 @@ test('in async a flow whose replica has died and that gets no other runs on, and
   for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 3 })
   one.turn(3)
   assert.deepEqual([one.node.unprotected, one.node.replicaOf(idOf(1))], [0, 13])
+})
+
+test('a replica that another has taken over from hears so, and does not ask and promote itself in vain', () => {
+  const one = among()
+  adopt(one, 1)
+  one.say(12, MovingFlow, { flow: idOf(1), epoch: 2, node: 12 })
+  assert.deepEqual(one.turn(2).take(), ['MovingFlowReply 12'])
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.ok(one.turn(2).take().includes('AskFlow 13'))
+  // Which has gone on with the flow, and given it away since.
+  one.say(13, RetireFlow, { flow: idOf(1), epoch: 10 }).say(13, AskFlowReply, { flow: idOf(1), epoch: 2 })
+  assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 1', '=Drained 2', '=Drained 2', 'ConfigApplied 1', 'ConfigApplied 2'])
+  assert.deepEqual([one.node.replicas, one.node.replication.replicas.promoted, one.node.openSteps.askingOwner], [0, 0, 0])
 })

@@ -219,7 +219,9 @@ test('anomaly: a placement policy chooses nobody', () => {
 test('commit: a flow that its replica has survived begins anew', () => {
   const begin = (lie: (toy: ToyProtocol) => void): Checker[] => {
     const toy = new ToyProtocol(true, true)
+    const frame = toy.packet(0)
     toy.process()
+    toy.ledger.leave(frame)
     toy.ledger.crashes++
     toy.ledger.orphaned(9)
     lie(toy)

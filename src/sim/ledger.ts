@@ -256,7 +256,8 @@ export class Ledger {
 
   /** A flow begins anew: in `commit` its state may be gone only if it has ended, or its replica has died, too; or it has killed its owner. */
   #checkSurvival(life: FlowLife, flowId: number): void {
-    if (!this.#commits || life.hasEnded || life.survives !== this.crashes || this.#killed.has(life.flow)) return
+    const mustSurvive = life.survives === this.crashes && this.#leftAs.has(flowId)
+    if (!this.#commits || life.hasEnded || !mustSurvive || this.#killed.has(life.flow)) return
     this.violate('commit', `flow ${life.flow} begins anew although a replica of it as id ${flowId}, epoch ${life.epoch}, lived`)
   }
 

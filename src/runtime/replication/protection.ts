@@ -358,7 +358,8 @@ export class Protection {
     }
     const old = this.#guards.get(flow) ?? (former === 0 ? null : createGuard(flow, record, former, true))
     context.engine.pauseFlow(record)
-    const isMarked = old === null || living(old).length === 0 || isReleaser || isPromotion || planted['replaced-unmarked']
+    const isMarked = old === null || living(old).length === 0 || isReleaser || isPromotion || planted['replaced-unmarked'] ||
+      planted['retired-early']
     const securing: Securing = {
       flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, chain: [], asked: 0, adopted: 0, isMarked, marking: new Set(),
       leftovers: new Set(), leftTails: new Set(), isPiped: false, isBetween: false, isRerouted: false, isPromotion, isReleaser,
@@ -456,12 +457,14 @@ export class Protection {
     const { chain, record, old } = securing
     // A member that is to be one again would forget what it keeps for the tail.
     if (!securing.isMarked || securing.marking.size > 0 || (old !== null && isPiped(old))) return
+    if (planted['retired-early'] && securing.asked === 0) {
+      for (const id of living(old)) if (!chain.includes(id)) sendRetire(this.#context, id, securing.flow, securing.epoch, true)
+    }
     for (; securing.asked < chain.length; securing.asked++) {
       const former = releaserOf(old)
       const isFormer = former === chain[securing.asked]
       if (!this.#adopt(record, chain, securing.asked, AdoptKind.settled, isFormer ? 0 : former)) return
     }
-    if (planted['retired-early']) for (const id of chain) this.adoptReply(id, securing.flow, securing.epoch, AdoptRefusal.none)
   }
 
   #reroute(securing: Securing, mask: number): void {
@@ -596,7 +599,7 @@ export class Protection {
       if (index < 0 || epoch !== securing.epoch) return
       if (refusal === AdoptRefusal.none) {
         securing.adopted |= 1 << index
-        if (isAdopted(securing) && !securing.isRerouted) this.#changeReleaser(securing)
+        if (isAdopted(securing)) this.#changeReleaser(securing)
       } else {
         this.#begin(securing, from)
       }

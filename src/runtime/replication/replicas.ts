@@ -337,11 +337,16 @@ export class Replicas {
     this.#replaced.delete(flow)
     const replica = this.#replicas.get(flow)
     const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && replica.generation <= epoch)
-    // Promoted elsewhere at a higher epoch: it lives there, and may have ended there before we ask who has it.
-    if (replica !== undefined && !isOurs && epoch > replica.epoch) this.#drop(replica)
-    // Another owner's replica of it may be here by now: what this one had to release is out all the same.
-    else if (replica === undefined || !isOurs) this.#context.anomaly('unknown-replica')
-    else if (isLast) this.#drop(replica)
+    if (replica !== undefined && isOurs) {
+      if (isLast) this.#drop(replica)
+    } else if (replica !== undefined && replica.epoch < epoch) {
+      // Who says so has taken the flow over from the owner that we know, and may have given it on before it is asked: this copy is old.
+      if (replica.asking !== null) sayDrained(this.#context, flow, replica.movingEpoch)
+      this.#drop(replica)
+    } else {
+      // Another owner's replica of it may be here by now: what this one had to release is out all the same.
+      this.#context.anomaly('unknown-replica')
+    }
     if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
   }
