@@ -51,7 +51,8 @@ export async function controllerCommand(file: string): Promise<number> {
   const folder = new ClusterFolder(config.folder)
   process.umask(0o077)
   process.title = `nfactor ${name}`
-  const controller = await ControllerProcess.open({ id, name, folder, identity: readIdentity(folder), launcher: new WarmLauncher(processLauncher) })
+  const launcher = new WarmLauncher(processLauncher)
+  const controller = await ControllerProcess.open({ id, name, folder, identity: readIdentity(folder), launcher })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { controller.stop() })
   return await controller.run()
 }

@@ -113,7 +113,7 @@ export class ControllerProcess {
       (node) => this.nameOf(node), (node) => this.#bootMsOf(node))
     this.#quarantines = new QuarantineKeeper({
       folder, links: this.connections,
-      quarantine: (node, incarnation, keys, isSuspect) => { this.connections.quarantine(node, incarnation, keys, isSuspect) },
+      quarantine: (node, incarnation, keys, isSuspect) => this.connections.quarantine(node, incarnation, keys, isSuspect),
       processOf: (incarnation) => this.launcher.processOfRuntime(incarnation),
       onQuarantined: (text, fields) => { this.events.add('flow-quarantined', text, fields) },
     })
@@ -254,6 +254,8 @@ export class ControllerProcess {
     const controller = this.#controller
     const now = systemClock.now()
     this.launcher.tick()
+    // Who has been started is awaited.
+    if ([...this.launcher.processes.values()].some(({ id }) => this.connections.node(id) === undefined)) this.connections.look()
     controller.poll(now)
     const { term } = controller
     if (term !== this.#term) {

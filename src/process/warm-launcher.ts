@@ -40,15 +40,23 @@ interface Spare {
 
 export class WarmLauncher implements NodeLauncher {
   readonly #launcher: NodeLauncher
+  readonly #restMs: number
   #spare: Spare | undefined
-  #dueAt = performance.now() + REST_MS
+  #dueAt: number
 
-  constructor(launcher: NodeLauncher) {
+  constructor(launcher: NodeLauncher, restMs = REST_MS) {
     this.#launcher = launcher
+    this.#restMs = restMs
+    this.#dueAt = performance.now() + restMs
+  }
+
+  /** Whether the next start will be a quick one. */
+  get isWarm(): boolean {
+    return this.#spare?.isReady === true
   }
 
   launch(kind: NodeConfig['kind'] | 'controller', file: string, log: string): LaunchedNode {
-    this.#dueAt = performance.now() + REST_MS
+    this.#dueAt = performance.now() + this.#restMs
     const spare = this.#spare
     if (kind === 'controller' || spare?.isReady !== true) return this.#launcher.launch(kind, file, log)
     this.#spare = undefined
@@ -74,9 +82,10 @@ export class WarmLauncher implements NodeLauncher {
     })
   }
 
-  /** Ends the spare: it would by itself, when this process has ended. */
-  close(): void {
+  /** Lets the spare end, as it does by itself when this process has ended. Says how it has. */
+  async close(): Promise<NodeEnd | undefined> {
     this.#dueAt = Infinity
-    this.#spare?.child.kill('SIGKILL')
+    this.#spare?.child.stdin?.end()
+    return await this.#spare?.ended
   }
 }
