@@ -21,10 +21,10 @@ import { TestCluster } from './test-cluster.ts'
 import { TestPrograms } from './test-programs.ts'
 
 const isFull = process.env['NFACTOR_FULL'] !== undefined
-const SYNS = isFull ? 1_000_000 : 40_000
+const SYNS = isFull ? 1_000_000 : 20_000
 /** TCP flows at a runtime whose SYN nobody has answered. */
-const UNANSWERED = isFull ? 65_536 : 4_096
-const FRAGMENTS = isFull ? 20_000 : 4_000
+const UNANSWERED = isFull ? 65_536 : 2_048
+const FRAGMENTS = isFull ? 20_000 : 3_000
 const DAMAGED_ROUNDS = isFull ? 20 : 1
 const PATIENCE_MS = 60_000
 /** Frames between two turns of the event loop. */
@@ -126,7 +126,7 @@ ingress: { type: af-packet, interface: in, namespace: ${middle} }
 egress: { type: af-packet, interface: out, namespace: ${middle} }
 runtimes: 2
 patience: 10
-limits: { flows: ${isFull ? 1_000_000 : 16_384}, unanswered: ${UNANSWERED} }
+limits: { flows: ${isFull ? 1_000_000 : 8_192}, unanswered: ${UNANSWERED} }
 `), '--detach')
   await programs.serve(server)
   const sender = new Sender('c0', outside)

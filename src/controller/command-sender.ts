@@ -83,8 +83,7 @@ export class CommandSender {
     const key = `${incarnation} ${command.kind} ${apart}`
     const sent = this.#sent.get(key)
     if (sent?.what === what && (isThere || now - sent.at < AGAIN_US)) return
-    this.#sent.set(key, { what, at: now })
-    this.#links.send(node, incarnation, command)
+    if (this.#links.send(node, incarnation, command) !== false) this.#sent.set(key, { what, at: now })
   }
 }
 

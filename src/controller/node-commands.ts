@@ -88,9 +88,9 @@ export interface Hello {
   readonly nonce: string
 }
 
-/** How a controller reaches nodes. Nothing is promised. */
+/** How a controller reaches nodes. Nothing is promised; false: it was not even tried, for nobody of this life is there yet. */
 export interface NodeLinks {
-  send(node: number, incarnation: number, command: NodeCommand): void
+  send(node: number, incarnation: number, command: NodeCommand): void | false
 }
 
 /** What a node remembers of commands. */

@@ -123,7 +123,7 @@ export class ControllerProcess {
       (node) => this.nameOf(node), (node) => this.#bootMsOf(node))
     this.#quarantines = new QuarantineKeeper({
       folder, links: this.connections,
-      quarantine: (node, incarnation, keys, isSuspect) => { this.connections.quarantine(node, incarnation, keys, isSuspect) },
+      quarantine: (node, incarnation, keys, isSuspect) => this.connections.quarantine(node, incarnation, keys, isSuspect),
       // What a process on another machine does nobody sees here, while it lives.
       processOf: (incarnation) => local.processOfRuntime(incarnation),
       onQuarantined: (text, fields) => { this.events.add('flow-quarantined', text, fields) },
@@ -266,6 +266,8 @@ export class ControllerProcess {
     const controller = this.#controller
     const now = systemClock.now()
     this.launcher.tick()
+    // Who has been started is awaited.
+    if (this.launcher.processes().some(({ id }) => this.connections.node(id) === undefined)) this.connections.look()
     controller.poll(now)
     const { term } = controller
     if (term !== this.#term) {

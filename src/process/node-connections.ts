@@ -48,7 +48,7 @@ interface Peer extends ConnectedNode {
   isAsked: boolean
 }
 
-const SCAN_MS = 50
+const SCAN_MS = 10
 const LIVES_MAX = 1024
 /** A socket at which somebody is expected to answer who does not is left alone for so long. */
 const ANSWER_MS = 2_000
@@ -96,27 +96,34 @@ export class NodeConnections implements NodeLinks {
     return await peer.client.call<T>(method, params, timeoutMs)
   }
 
-  send(node: number, incarnation: number, command: NodeCommand): void {
+  send(node: number, incarnation: number, command: NodeCommand): void | false {
     const peer = this.#peers.get(node)
-    if (peer === undefined || (incarnation !== 0 && peer.incarnation !== incarnation)) return
-    peer.client.call<CommandResult>('Command', { command }).catch(() => undefined)
+    if (peer === undefined || (incarnation !== 0 && peer.incarnation !== incarnation)) return false
+    // What it says next is waited for.
+    const isNews = command.kind === 'welcome' || command.kind === 'configure'
+    peer.client.call<CommandResult>('Command', { command }).then(() => { if (isNews && !peer.isAsked) void this.#ask(peer) }, () => undefined)
   }
 
-  /** Tells a runtime of flows that it is to run with care, or not at all. */
-  quarantine(id: number, incarnation: number, keys: readonly (readonly number[])[], isSuspect: boolean): void {
+  /** Tells a runtime of flows that it is to run with care, or not at all. False: it is not there yet. */
+  quarantine(id: number, incarnation: number, keys: readonly (readonly number[])[], isSuspect: boolean): void | false {
     const peer = this.#peers.get(id)
-    if (peer?.incarnation === incarnation) peer.client.call('Quarantine', { keys, isSuspect }).catch(() => undefined)
+    if (peer?.incarnation !== incarnation) return false
+    peer.client.call('Quarantine', { keys, isSuspect }).catch(() => undefined)
+  }
+
+  /** Looks for nodes that have come. */
+  look(): void {
+    const now = performance.now()
+    if (now < this.#scanAt) return
+    this.#scanAt = now + SCAN_MS
+    for (const place of this.#options.places) {
+      for (const id of place.nodeIds()) if (!this.#peers.has(id) && !this.#connecting.has(id)) void this.#connect(place, id)
+    }
   }
 
   /** To be called once per heartbeat. */
   tick(): void {
-    const now = performance.now()
-    if (now >= this.#scanAt) {
-      this.#scanAt = now + SCAN_MS
-      for (const place of this.#options.places) {
-        for (const id of place.nodeIds()) if (!this.#peers.has(id) && !this.#connecting.has(id)) void this.#connect(place, id)
-      }
-    }
+    this.look()
     for (const peer of this.#peers.values()) if (!peer.isAsked) void this.#ask(peer)
   }
 
@@ -137,6 +144,7 @@ export class NodeConnections implements NodeLinks {
       client.onClose = () => { if (this.#peers.get(id) === peer) this.#peers.delete(id) }
       this.#peers.set(id, peer)
       this.#setLife(peer, incarnation)
+      void this.#ask(peer)
     } catch {
       // Nobody is there yet, or any more.
     } finally {

@@ -20,7 +20,8 @@ export interface QuarantineKeeperOptions {
   readonly folder: ClusterFolder
   readonly links: NodeLinks
   /** Tells a runtime; `isSuspect`: only one of several, or perhaps none. */
-  quarantine(node: number, incarnation: number, keys: readonly (readonly number[])[], isSuspect: boolean): void
+  /** False: it is not there yet. */
+  quarantine(node: number, incarnation: number, keys: readonly (readonly number[])[], isSuspect: boolean): void | false
   processOf(incarnation: number): ProcessEntry | undefined
   onQuarantined(text: string, fields: Readonly<Record<string, unknown>>): void
 }
@@ -53,19 +54,19 @@ export class QuarantineKeeper implements NodeLinks {
     this.#ends.set(incarnation, end)
   }
 
-  send(node: number, incarnation: number, command: NodeCommand): void {
+  send(node: number, incarnation: number, command: NodeCommand): void | false {
     if (command.kind === 'configure') {
       for (const life of command.fenced) if (!this.#examined.has(life.incarnation)) this.#examine(life.incarnation)
       const isSwitch = command.config.switches.some(({ id }) => id === node)
       if (!isSwitch) this.#tell(node, incarnation)
     }
-    this.#options.links.send(node, incarnation, command)
+    return this.#options.links.send(node, incarnation, command)
   }
 
   #tell(node: number, incarnation: number): void {
     const from = Math.max(this.#forgotten, this.#told.get(incarnation) ?? 0)
     for (const { keys, isSuspect } of this.#verdicts.slice(from - this.#forgotten)) {
-      this.#options.quarantine(node, incarnation, keys, isSuspect)
+      if (this.#options.quarantine(node, incarnation, keys, isSuspect) === false) return
     }
     this.#told.set(incarnation, this.#forgotten + this.#verdicts.length)
   }

@@ -41,15 +41,23 @@ interface Spare {
 export class WarmLauncher implements NodeLauncher {
   readonly name = 'process'
   readonly #launcher: NodeLauncher
+  readonly #restMs: number
   #spare: Spare | undefined
-  #dueAt = performance.now() + REST_MS
+  #dueAt: number
 
-  constructor(launcher: NodeLauncher) {
+  constructor(launcher: NodeLauncher, restMs = REST_MS) {
     this.#launcher = launcher
+    this.#restMs = restMs
+    this.#dueAt = performance.now() + restMs
+  }
+
+  /** Whether the next start will be a quick one. */
+  get isWarm(): boolean {
+    return this.#spare?.isReady === true
   }
 
   async launch(kind: NodeConfig['kind'], file: string, log: string): Promise<LaunchedNode> {
-    this.#dueAt = performance.now() + REST_MS
+    this.#dueAt = performance.now() + this.#restMs
     const spare = this.#spare
     if (spare?.isReady !== true) return await this.#launcher.launch(kind, file, log)
     this.#spare = undefined
@@ -75,9 +83,10 @@ export class WarmLauncher implements NodeLauncher {
     })
   }
 
-  /** Ends the spare: it would by itself, when this process has ended. */
-  close(): void {
+  /** Lets the spare end, as it does by itself when this process has ended. Says how it has. */
+  async close(): Promise<NodeEnd | undefined> {
     this.#dueAt = Infinity
-    this.#spare?.child.kill('SIGKILL')
+    this.#spare?.child.stdin?.end()
+    return await this.#spare?.ended
   }
 }

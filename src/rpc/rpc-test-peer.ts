@@ -13,6 +13,7 @@ import { serve } from './rpc-service.ts'
 
 export const testWorkload = {
   busyUs: 1.5, asleepUs: 0, timeUs: 2 ** 53 - 1, received: 7, forwarded: 5, dropped: 2, buffered: 0, flows: 100_000, replicas: 0, isEmpty: false,
+  emitted: 3, takenOver: 2, handedOver: 1, memoryBytes: 4096,
 }
 
 export class RpcTestPeer {

@@ -1,0 +1,49 @@
+/** A process in stock becomes the node that it is told to be, with its output in that node's log; one that is not needed ends. */
+
+import assert from 'node:assert/strict'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { LaunchedNode, NodeLauncher } from './node-launcher.ts'
+import { WarmLauncher } from './warm-launcher.ts'
+
+const skip = process.platform !== 'linux' && 'processes in stock need Linux'
+
+test('a process in stock takes the place of a start', { skip, timeout: 60_000 }, async (context) => {
+  const folder = mkdtempSync(join(tmpdir(), 'nfactor-warm-'))
+  const cold: string[] = []
+  const other: NodeLauncher = {
+    name: 'process',
+    launch: (kind) => {
+      cold.push(kind)
+      return Promise.resolve({} as LaunchedNode)
+    },
+  }
+  const launcher = new WarmLauncher(other, 0)
+  context.after(async () => {
+    await launcher.close()
+    rmSync(folder, { recursive: true })
+  })
+  const warm = async (): Promise<void> => {
+    for (const end = performance.now() + 30_000; !launcher.isWarm; await sleep(10)) {
+      launcher.keepWarm()
+      assert.ok(performance.now() < end, 'it has loaded')
+    }
+  }
+  await launcher.launch('switch', 'a', 'a')
+  await launcher.launch('runtime', 'b', 'b')
+  assert.deepEqual(cold, ['switch', 'runtime'])
+  await warm()
+  const [file, log] = [join(folder, 'node.json'), join(folder, 'node.log')]
+  writeFileSync(file, JSON.stringify({ kind: 'switch', id: 0 }))
+  const { ended, pid } = await launcher.launch('switch', file, log)
+  assert.ok(pid > 0 && !launcher.isWarm)
+  const { status, signal, lastLines } = await ended
+  assert.deepEqual([status, signal, cold.length], [1, null, 2])
+  assert.match(lastLines, /^error NF_CONFIG_INVALID: .*node\.json/)
+  assert.equal(readFileSync(log, 'utf8').trim(), lastLines)
+  await warm()
+  assert.deepEqual(await launcher.close(), { status: 0, signal: null, lastLines: '' })
+})
