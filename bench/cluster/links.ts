@@ -61,7 +61,8 @@ export async function main(args: readonly string[]): Promise<number> {
   for (const name of names) {
     const run = parts[name] as (typeof parts)[string]
     const began = performance.now()
-    const { rows, measured, notes, wrong } = await run({ isQuick: values.quick, runs, flows, say: progress })
+    // A part that fails, as on a machine with too much to do, does not cost the others.
+    const { rows, measured, notes, wrong } = await run({ isQuick: values.quick, runs, flows, say: progress }).catch(failed)
     progress('')
     results[name] = { ...measured, seconds: (performance.now() - began) / 1000, wrong }
     const table = [['', 'figure', 'baseline', 'ratio', 'aim'], ...rows.map((row) => [row.what, row.figure, row.baseline, row.ratio, row.aim])]
@@ -76,6 +77,10 @@ export async function main(args: readonly string[]): Promise<number> {
     console.log(`written to ${values.json}`)
   }
   return isWrong ? 1 : 0
+}
+
+function failed(error: unknown): PartResult {
+  return { rows: [], measured: {}, notes: [], wrong: [`it has not ended: ${error instanceof Error ? error.message : String(error)}`] }
 }
 
 /** What it is at, where somebody watches. */

@@ -40,7 +40,9 @@ test('a process in stock takes the place of a start', { skip, timeout: 60_000 },
   writeFileSync(file, JSON.stringify({ kind: 'switch', id: 0 }))
   const { ended, pid } = await launcher.launch('switch', file, log)
   assert.ok(pid > 0 && !launcher.isWarm)
-  const { status, signal, lastLines } = await ended
+  const end = await ended
+  assert.ok(end !== undefined)
+  const { status, signal, lastLines } = end
   assert.deepEqual([status, signal, cold.length], [1, null, 2])
   assert.match(lastLines, /^error NF_CONFIG_INVALID: .*node\.json/)
   assert.equal(readFileSync(log, 'utf8').trim(), lastLines)

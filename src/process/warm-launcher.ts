@@ -12,7 +12,7 @@
  */
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import type { Readable } from 'node:stream'
+import type { Socket } from 'node:net'
 import type { NodeConfig } from './node-config.ts'
 import { childEnvironment, endOf, programPath, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 
@@ -75,7 +75,10 @@ export class WarmLauncher implements NodeLauncher {
     const spare: Spare = { child, isReady: false, log: '', ended: endOf(child, () => spare.log) }
     this.#spare = spare
     child.stdin?.on('error', () => undefined)
-    ;(child.stdio[READY_FD] as Readable).on('error', () => undefined).once('data', () => { spare.isReady = true })
+    const ready = child.stdio[READY_FD] as Socket
+    ready.on('error', () => undefined).once('data', () => { spare.isReady = true })
+    // Whoever has it in stock may end: then so does it.
+    for (const one of [child, child.stdin as Socket, ready]) one.unref()
     void spare.ended.then(() => {
       if (this.#spare !== spare) return
       this.#spare = undefined
