@@ -120,6 +120,37 @@ test('state: it has regressed, or forked, or sees packets out of order', () => {
   assert.deepEqual(saw(toy), [], 'a crash excuses an older state')
 })
 
+test('commit: a state that goes on after a crash has seen what never leaves', () => {
+  for (const isHeld of [false, true]) {
+    const toy = new ToyProtocol(true, true)
+    toy.packet(0)
+    toy.process()
+    if (isHeld) toy.ledger.hold(toy.id)
+    toy.ledger.crashes++
+    const frame = toy.packet(0)
+    toy.process({ incarnation: 4, epoch: 2 })
+    toy.ledger.leave(frame)
+    assert.equal([...toy.ledger.broken()].length, isHeld ? 0 : 1)
+  }
+})
+
+test('commit: a state is lost where none may be, under its id or another; not when the flow had ended', () => {
+  for (const [flowId, isEnded] of [[9, false], [9, true], [10, false], [10, true]] as const) {
+    const toy = new ToyProtocol(true, true)
+    toy.ledger.survives = true
+    toy.ledger.began(9)
+    const frame = toy.packet(0)
+    toy.process()
+    toy.ledger.leave(frame)
+    toy.ledger.crashes++
+    if (isEnded) toy.ledger.ended(9)
+    toy.ledger.began(flowId)
+    toy.packet(0)
+    toy.process({ flowId, count: 1, before: 0, incarnation: 4, epoch: 2 })
+    assert.deepEqual(saw(toy), isEnded ? [] : ['commit'], `${flowId}, ${isEnded}`)
+  }
+})
+
 test('verdict: a packet leaves that a network function has dropped', () => {
   const toy = new ToyProtocol()
   const frame = toy.packet(0)

@@ -226,18 +226,19 @@ export class Ledger {
   }
 
   /** A flow's state is new. */
-  began(flowId: number, incarnation = 0): void {
+  began(flowId: number): void {
     const life = this.#lives.get(flowId)
     if (life !== undefined) {
       this.#checkSurvival(life, flowId)
       life.processed = 0
       life.hasEnded = false
     }
-    // One that is opened again on the ports of one that lingers begins anew where it was.
-    if (this.survives && life !== undefined && life.owner !== incarnation && life.crashes !== this.crashes && this.#leftAs.has(flowId)) {
+    // One that is opened again on the ports of one that lingers has ended before.
+    if (this.survives && life !== undefined && !this.#ended.has(flowId) && life.crashes !== this.crashes && this.#leftAs.has(flowId)) {
       this.violate('commit', `flow ${life.flow} (id ${flowId}) begins anew after a crash`)
     }
     this.#seen.delete(flowId)
+    this.#ended.delete(flowId)
     this.#leftAs.delete(flowId)
     this.#beginnings.set(flowId, (this.#beginnings.get(flowId) ?? 0) + 1)
   }

@@ -43,8 +43,10 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
       return {
         allocateFlowState(state) {
           // The record's address in memory stands for the flow: its state lies in it.
-          const { flowId, incarnation } = place(state.o)
-          ledger.began(flowId, incarnation)
+          ledger.began(place(state.o).flowId)
+        },
+        deallocateFlowState(state) {
+          ledger.ended(place(state.o).flowId)
         },
         deallocateFlowState(state) {
           ledger.ended(place(state.o).flowId)
