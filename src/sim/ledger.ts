@@ -247,6 +247,7 @@ export class Ledger {
   ended(flowId: number): void {
     const life = this.#lives.get(flowId)
     if (life !== undefined) life.hasEnded = true
+    this.#ended.add(flowId)
   }
 
   /** A flow's owner has died, and a replica of it lives. */
@@ -260,11 +261,6 @@ export class Ledger {
     const mustSurvive = life.survives === this.crashes && this.#leftAs.has(flowId)
     if (!this.#commits || life.hasEnded || !mustSurvive || this.#killed.has(life.flow)) return
     this.violate('commit', `flow ${life.flow} begins anew although a replica of it as id ${flowId}, epoch ${life.epoch}, lived`)
-  }
-
-  /** A flow has ended in order. */
-  closed(flowId: number): void {
-    this.#ended.add(flowId)
   }
 
   /** A network function keeps a packet for later. */

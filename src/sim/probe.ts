@@ -48,9 +48,6 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
         deallocateFlowState(state) {
           ledger.ended(place(state.o).flowId)
         },
-        deallocateFlowState(state) {
-          ledger.ended(place(state.o).flowId)
-        },
         processPacket(packet, state) {
           const end = packet.frameOffset + packet.frameLength
           if (!hasTrailer(u8, end)) return Verdict.Forward

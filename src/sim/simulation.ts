@@ -195,7 +195,7 @@ export class Simulation {
       this.trace.message(this.queue.now, peer, one.id, inBand, arena, at)
       this.watch.message(one, peer, arena, at)
       const hasEnded = arena.u8[at] === FlowClosed.type && arena.u8[at + MessageField.code] !== 0
-      if (hasEnded) this.ledger.closed(arena.f64[(at + MessageField.flow) >> 3])
+      if (hasEnded) this.ledger.ended(arena.f64[(at + MessageField.flow) >> 3])
     }
     const common = { arena, id: one.id, clusterId: config.clusterId, seed, config, sessions: this.#sessions, onMessage, wasm: false }
     if (one.isSwitch) {
