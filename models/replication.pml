@@ -946,6 +946,13 @@ inline fromRuntime(x) {
      replacedOwner = 0; replacedEpoch = 0;
      if
      :: keeps && keptOwner == x && a != 0 -> dropReplica()
+     :: keeps && keptOwner != x && keptEpoch < e ->
+        /* Who says so has taken the flow over. */
+        if
+        :: isAsking -> sayDrained(movingEpoch)
+        :: else
+        fi;
+        dropReplica()
      :: else
      fi;
      if

@@ -63,7 +63,7 @@ function errorsIn(flags: readonly string[], optimise = '-O2', model: Model = 'mi
   const folder = mkdtempSync(join(tmpdir(), 'nfactor-model-'))
   try {
     const run = (program: string, args: string[]): string => {
-      const { status, stdout, stderr } = spawnSync(program, args, { cwd: folder, encoding: 'utf8', timeout: 300_000 })
+      const { status, stdout, stderr } = spawnSync(program, args, { cwd: folder, encoding: 'utf8', timeout: 900_000 })
       assert.equal(status, 0, `${program} ${args.join(' ')}: ${stdout}${stderr}`)
       return stdout
     }

@@ -15,8 +15,8 @@ import type { SimNode, Simulation } from './simulation.ts'
 
 /** In `async`: outputs between two copies of a record. */
 export const REPLICATE_EVERY = 3
-/** Packets of its state that a flow may lose in `async`: those, what is on its way, and what makes no output. */
-const ASYNC_LOSS = 2 * REPLICATE_EVERY
+/** Packets of its state that a flow may lose in `async`: fewer than those, and one that makes no output. */
+const ASYNC_LOSS = REPLICATE_EVERY
 /** Faults under which a record is under way no longer than it takes. */
 const prompt: readonly FaultKind[] = ['crash', 'skew', 'restart', 'link-delay']
 const LOOK_US = 2000
