@@ -37,6 +37,9 @@ export const plantedBugs = {
   'promote-unasked': 'a replica of a flow that was moving is promoted without asking its target (11)',
   'poison-reruns': 'a flow of which a packet has killed a runtime goes on at its replica as if nothing had been (22)',
   'published-refused': 'a switch refuses what a runtime had published before it was fenced (18)',
+  'take-back-skipped': 'packets that waited in a dead runtime\'s links are not taken back (20)',
+  'take-back-repeats': 'packets taken back that the record covers are run again (20)',
+  'take-back-order': 'packets taken back run behind those that a target had buffered (20)',
   'bare-after-move': 'a flow that has moved gets no replica (11)',
 } as const
 

@@ -17,6 +17,7 @@ import { KEY_WORDS } from '../flow/flow-record.ts'
 import { flowKeysEqual } from '../flow/flow-key.ts'
 import type { Arena } from '../memory/arena.ts'
 import { isClusterConfig, type ClusterConfig } from '../messages/cluster-config.ts'
+import { MessageField } from '../messages/message.ts'
 import { ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import { DropReason, engineDropReasons } from '../packet/drop-reason.ts'
@@ -25,6 +26,7 @@ import { loadClassifyKernel, UNPARSED } from '../packet/kernels/classify.ts'
 import { describeFrame, PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
+import { ETHERNET_TYPE, NFACTOR_TYPE_WORD } from '../wire/ethernet.ts'
 import type { Port } from '../packet/port.ts'
 import type { PlacementPolicy } from '../vswitch/placement/placement-policy.ts'
 import {
@@ -67,6 +69,10 @@ const BATCHES_PER_LINK = 64
 const FENCED_FRAMES_MAX = 16_384
 const CONTROL_FRAMES = 64
 const LINES = 2
+/** Positions of packets that have come back which are kept of a link: of as many frames as it holds. */
+const RETURNED_MAX = 4096
+/** What the parser says of packets that have a flow's key, or that a fragment before them gives it. */
+const FLOW_RESULTS = new Set<number>([ParseResult.flow, ParseResult.related, ParseResult.firstFragment, ParseResult.laterFragment])
 const LEAVING_MAX = 64
 const STEPS = ['asking', 'closing', 'orphaned', 'placing', 'learning', 'relearning', 'drained', 'claiming']
 const FRAGMENT_LIMITS = { fragmentedDatagrams: 1024, fragmentsHeld: 256, fragmentsHeldPerDatagram: 64 }
@@ -133,8 +139,10 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       },
       onMessage: (at, bytes) => {
         options.onMessage?.(runtime, true, at, bytes)
-        if (virtualSwitch.isReturnedPacket(at, bytes)) takeReturned(at, bytes)
-        else virtualSwitch.onInBand(runtime, at, bytes)
+        if (virtualSwitch.isReturnedPacket(at, bytes)) {
+          noteReturned(runtime, u32[(at + MessageField.epoch) >> 2])
+          takeReturned(at, bytes)
+        } else virtualSwitch.onInBand(runtime, at, bytes)
       },
     })
     linkOf[runtime] = link
@@ -163,6 +171,18 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       return parser.hashKey(single)
     },
     useOwnKey: (d) => { parser.useOwnKey(d) },
+    hasRoomTo: (runtime) => {
+      const link = linkOf[runtime]
+      return link === null || link === undefined || (!link.isDown && link.room > 0)
+    },
+    positionTo: (runtime) => linkOf[runtime]?.sentPosition ?? 0,
+    takeBack: (runtime, life) => {
+      const link = linkOf[runtime]
+      if (link === null || link === undefined || link.isCut || !link.canRelease) return
+      takeBack(runtime, life)
+      link.isCut = true
+    },
+    countForwarded: (packets) => { own.forwarded += packets },
     countTakenOver: (packets) => { own.takenOver += packets },
     countHandedOver: (packets) => { own.handedOver += packets },
   }
@@ -206,9 +226,61 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     if (link !== null && link.send(i32[d + FRAME], i32[d + LENGTH])) {
       own.forwarded++
       pool.give(i32[d + SLOT])
+    } else if (link?.isDown === true) {
+      virtualSwitch.unsent(d)
     } else {
       drop(i32[d + SLOT], 'link-full')
     }
+  }
+
+  // -- Taking back ---------------------------------------------------------------------------------------------------
+
+  /** By runtime: positions of packets on its link that have come back in messages. */
+  const returnedFrom = new Map<number, Set<number>>()
+
+  /** What a dead runtime has not given back is ours again: by flow, until it is known who goes on with it. */
+  function takeBack(runtime: number, life: number): void {
+    const begun = linkOf[runtime]?.beginTakeBack() ?? null
+    if (begun === null) return
+    const { port } = begun
+    const returned = returnedFrom.get(runtime)
+    for (let position = begun.first; port.takeBackLeft > 0;) {
+      const count = port.takeBack(pool, descriptors, BATCH)
+      if (count === 0) break
+      for (let i = 0, d = descriptors; i < count; i++, d += DESCRIPTOR_WORDS, position++) takenBack(d, runtime, life, position, returned)
+    }
+    port.endTakeBack()
+    returnedFrom.delete(runtime)
+    virtualSwitch.takenBack.forgetNotes(runtime)
+  }
+
+  function takenBack(d: number, runtime: number, life: number, position: number, returned: ReadonlySet<number> | undefined): void {
+    const slot = i32[d + SLOT]
+    const frame = i32[d + FRAME]
+    if (u16[(frame + ETHERNET_TYPE) >> 1] === NFACTOR_TYPE_WORD) {
+      pool.give(slot)
+      return
+    }
+    f64[(d + Descriptor.time) >> 1] = context.now
+    i32[d + Descriptor.wireLength] = i32[d + LENGTH]
+    i32[d + SWITCH] = OUTSIDE
+    i32[d + RECORD] = 0
+    const result = parser.parse(d)
+    if (result === ParseResult.laterFragment && fragments.later(d) === FragmentOutcome.held) {
+      own.forwarded--
+      return
+    }
+    const entry = returned?.has(position) !== true && FLOW_RESULTS.has(result) ? find(d) : 0
+    i32.copyWithin(slot >> 2, d, d + DESCRIPTOR_WORDS)
+    virtualSwitch.takenBack.add(runtime, life, entry === 0 ? 0 : table.mainOf(entry), slot, position)
+  }
+
+  function noteReturned(runtime: number, position: number): void {
+    if (position === 0) return
+    const positions = returnedFrom.get(runtime) ?? new Set()
+    returnedFrom.set(runtime, positions)
+    if (positions.size >= RETURNED_MAX) positions.delete(positions.values().next().value as number)
+    positions.add(position)
   }
 
   /** Sends a packet out with the flow's addresses: as they are from endpoint a to b, exchanged from b to a. */
@@ -431,7 +503,11 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     if (ports.bypass !== undefined && receivePort(ports.bypass)) isMore = true
     expireFragments()
     virtualSwitch.tick()
-    for (let i = 0; i < links.length; i++) (links[i] as (typeof links)[number]).link.transmit(now)
+    for (let i = 0; i < links.length; i++) {
+      const { link } = links[i] as (typeof links)[number]
+      link.transmit(now)
+      link.letGo()
+    }
     control.transmit(now)
     return isMore
   }
@@ -453,7 +529,9 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       // What a runtime has published before it is fenced counts: whose replica it was has been told that it is out (PROTOCOL 13, 18).
       const before = link.session.peerIncarnation
       if (before !== 0 && life !== before && !planted['published-refused']) receiveLink(runtime, link, FENCED_FRAMES_MAX, FENCED_FRAMES_MAX)
+      const { isCut } = link
       link.setPeer(life)
+      if (before !== 0 && life !== before && !isCut) takeBack(runtime, before)
     }
     virtualSwitch.configure(next)
     return true
@@ -488,12 +566,14 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     /** Entries in the table, aliases included. */
     get entries() { return table.size },
     get pendingFrames() { return links.reduce((sum, { link }) => sum + link.pending, 0) },
+    /** Packets that were taken back from links of the dead and sent on, and that had been consumed. */
+    takenBack: virtualSwitch.takenBack.counts,
     get slotsUsed() { return pool.used },
   } as const
   return node satisfies ClusterNode
 }
 
-const PHASE_NAMES = ['', 'active', 'asking', 'closing', 'orphaned', 'placing', 'learning']
+const PHASE_NAMES = ['', 'active', 'asking', 'closing', 'orphaned', 'placing', 'learning', 'stalled']
 
 const reasonNames = Object.keys(engineDropReasons)
 function reasonName(reason: number): string {

@@ -3,9 +3,10 @@
  * are on is set by the fault injector; each frame that one strikes is reported to it.
  */
 
+import type { Arena } from '../memory/arena.ts'
 import type { FaultKind } from './fault-kinds.ts'
 import { hasTrailer } from './trailer.ts'
-import type { Outlet } from './sim-port.ts'
+import { SimPort, SimRing, SimRingReader, SimRingWriter, type Outlet } from './sim-port.ts'
 import type { Simulation } from './simulation.ts'
 
 /** Chances, per frame, of faults that are on. */
@@ -25,6 +26,15 @@ const LINK_CAPACITY = 1024
 /** Room of a link under the fault `full`: just above what a runtime wants to see before it reads. */
 const LINK_CAPACITY_FULL = 340
 const CONTROL_CAPACITY = 4096
+/** How long a switch may not see that a runtime has gone. */
+const DOWN_US = 3000
+
+interface SimLink extends Outlet {
+  lastAt: number
+  life: number
+  /** Where what the reader has not given back can be taken back. */
+  readonly ring: SimRing | null
+}
 
 export class SimNetwork {
   readonly faults: NetworkFaults = {
@@ -35,7 +45,7 @@ export class SimNetwork {
   readonly cut = new Set<number>()
   onStrike: (kind: FaultKind) => void = () => undefined
   readonly #simulation: Simulation
-  readonly #links = new Map<string, Outlet & { lastAt: number; life: number }>()
+  readonly #links = new Map<string, SimLink>()
   readonly #controls = new Map<string, Outlet>()
   #capacity = LINK_CAPACITY
   #full = false
@@ -56,19 +66,46 @@ export class SimNetwork {
   }
 
   /** The link from one node to another. */
-  link(from: number, to: number): Outlet {
+  link(from: number, to: number): SimLink {
     const name = `${from} ${to}`
     let link = this.#links.get(name)
     if (link === undefined) {
-      link = { load: 0, capacity: this.#capacity, lastAt: 0, life: 0, send: (frame) => { this.#sendOnLink(from, to, frame) } }
+      const ring = this.#simulation.options.takesBack && from < to ? new SimRing(SimNetwork.isPacket) : null
+      link = { load: 0, capacity: this.#capacity, lastAt: 0, life: 0, ring, send: (frame) => { this.#sendOnLink(from, to, frame) } }
+      // What is kept takes room.
+      if (ring !== null) Object.defineProperty(link, 'load', { get: () => ring.kept.length, set: () => undefined })
       this.#links.set(name, link)
     }
     return link
   }
 
+  /** The port of a node to another one. */
+  port(arena: Arena, from: number, to: number): SimPort {
+    const outlet = this.link(from, to)
+    const { ring } = from < to ? outlet : this.link(to, from)
+    if (ring === null) return new SimPort(arena, outlet)
+    return from > to ? new SimRingReader(arena, outlet, ring)
+      : new SimRingWriter(arena, outlet, ring, (frame) => { this.#simulation.ledger.lose(frame) })
+  }
+
+  /** A switch begins: what its former life has sent cannot be taken back any more. */
+  restarted(id: number): void {
+    for (const [name, { ring }] of this.#links) {
+      if (ring === null || !name.startsWith(`${id} `)) continue
+      for (const frame of ring.restart()) this.#simulation.ledger.lose(frame)
+    }
+  }
+
+  /** Packets that were taken back although a runtime that is dead had received them. */
+  get again(): number {
+    return this.#links.values().reduce((sum, { ring }) => sum + (ring?.again ?? 0), 0)
+  }
+
   #sendOnLink(from: number, to: number, frame: Uint8Array): void {
     const { random, queue, ledger } = this.#simulation
-    const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
+    const link = this.#links.get(`${from} ${to}`) as SimLink
+    link.ring?.push(frame)
+    if (link.ring?.isDead === true) return
     if (this.faults['link-loss'] > 0 && random.chance(this.faults['link-loss'])) {
       ledger.lose(frame)
       this.onStrike('link-loss')
@@ -98,13 +135,14 @@ export class SimNetwork {
 
   #deliverOnLink(from: number, to: number, frame: Uint8Array, at: number): void {
     const { queue } = this.#simulation
-    const link = this.#links.get(`${from} ${to}`) as Outlet & { lastAt: number; life: number }
+    const link = this.#links.get(`${from} ${to}`) as SimLink
     link.load++
     const { life } = link
     queue.at(at, () => {
       const one = this.#simulation.find(to)
       const port = one.links.get(from)
       if (link.life !== life || one.node === null || port === undefined) {
+        if (link.ring !== null) return
         if (link.life === life) link.load--
         this.#simulation.lose(one, frame)
         return
@@ -183,7 +221,9 @@ export class SimNetwork {
 
   /** True while frames that a node has sent on data links have not been read at the other end. */
   isBusyFrom(id: number): boolean {
-    for (const [name, link] of this.#links) if (name.startsWith(`${id} `) && link.load > 0) return true
+    for (const [name, { ring, load }] of this.#links) {
+      if (name.startsWith(`${id} `) && (ring === null ? load > 0 : ring.sent > ring.received)) return true
+    }
     return false
   }
 
@@ -193,6 +233,12 @@ export class SimNetwork {
       if (!name.endsWith(` ${id}`)) continue
       link.life++
       link.load = 0
+      const { ring } = link
+      if (ring === null || ring.isDead) continue
+      ring.isDead = true
+      const { connection } = ring
+      // Then the switch sees that nobody is there.
+      this.#simulation.queue.after(this.#simulation.random.below(DOWN_US), () => { if (ring.connection === connection) ring.isDown = true })
     }
   }
 

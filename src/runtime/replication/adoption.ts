@@ -5,7 +5,7 @@
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout,
 } from '../../messages/replication.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS, aliasCount } from '../alias-claims.ts'
@@ -19,11 +19,14 @@ export interface Adoption {
   /** The runtime whose replica this one replaces, 0 for none. */
   readonly former: number
   readonly formerIncarnation: number
+  /** How far links had been consumed when the record was what it is. */
+  readonly inputs: Int32Array
 }
 
 /** True for a flow that is larger than a message to a runtime may be: it can have no replica there while it is. */
 export function isTooLargeToAdopt(context: RuntimeContext, record: number, replica: number): boolean {
-  return isTooLong(context.control(replica), AdoptFlow, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record))
+  return isTooLong(context.control(replica), AdoptFlow, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record) +
+    context.inputs.words.length * 4)
 }
 
 /** Sends the whole flow to a runtime; false when there is no room, or the flow is larger than any. */
@@ -39,7 +42,8 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
       aliases.push(alias)
     }
   }
-  const bytes = aliases.length * ALIAS_BYTES + engine.exportBytes(record)
+  const { inputs } = adoption
+  const bytes = inputs.length * 4 + aliases.length * ALIAS_BYTES + engine.exportBytes(record)
   if (isTooLong(channel, AdoptFlow, bytes)) return false
   const at = begin(context, channel, AdoptFlow, flowOf(context, record), epochOf(context, record), false, bytes)
   if (at === 0) return false
@@ -50,7 +54,10 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
   arena.u32[(at + AdoptFlowAliases) >> 2] = aliases.length
   arena.i32[(at + AdoptFlowLayout) >> 2] = engine.layoutHash
   writeKey(context, at, record)
+  arena.u32[(at + AdoptFlowInputs) >> 2] = inputs.length * 4
   let to = at + AdoptFlow.bytes
+  arena.i32.set(inputs, to >> 2)
+  to += inputs.length * 4
   for (const alias of aliases) {
     arena.i32.set(alias, to >> 2)
     to += ALIAS_WORDS * 4

@@ -13,7 +13,8 @@
 
 import { planted } from '../../base/planted-bugs.ts'
 import {
-  AbortFlow, AbortFlowSwitches, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
+  AbortFlow, AbortFlowSwitches, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowCovered, RerouteFlowDead, RerouteFlowDeadIncarnation,
+  RerouteFlowMarks, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
   RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation,
 } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
@@ -24,6 +25,7 @@ import type { MessageChannel } from '../../transport/message-channel.ts'
 import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
+import { coveredBy } from './inputs.ts'
 import { createGuard, Steps, type Guard } from './steps.ts'
 import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
 import { sendRetire } from './replicas.ts'
@@ -54,6 +56,14 @@ interface Securing {
   markers: number
   readonly returned: PacketQueue
   readonly held: PacketQueue
+  /** How far links had been consumed when the flow was paused. */
+  readonly inputs: Int32Array
+  /** Whose death has brought the flow here, 0 for nobody's, and how far that one had consumed its links by the record. */
+  readonly dead: number
+  readonly covered: Int32Array | null
+  /** Switches whose word is awaited that what they took back has come: it is in `back`, and runs ahead of what the target had buffered. */
+  unmarked: number
+  readonly back: PacketQueue
 }
 
 export interface ProtectionHost {
@@ -67,6 +77,8 @@ export interface ProtectionHost {
   incarnationOf(runtime: number): number
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
+  /** True for a flow whose move is called off, while packets of it wait for others. */
+  isGoingBack(flow: number): boolean
   /** True for flows that move, close or claim. */
   isBusy(flow: number): boolean
 }
@@ -97,7 +109,8 @@ export class Protection {
     this.steps = new Steps(context, {
       mode: host.mode, every: host.every,
       guardOf: (record) => this.#guardAt[context.engine.slab.indexOf(record)],
-      isSecuring: (flow) => this.securing.has(flow),
+      // What has come and waits is not in the record, and is behind what the step would say to be covered.
+      isSecuring: (flow) => this.securing.has(flow) || host.isGoingBack(flow),
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },
     })
   }
@@ -116,6 +129,11 @@ export class Protection {
     if (this.steps.isWaiting || (this.#bare.size > 0 && this.#host.candidates().length > 0)) return true
     for (const { isAsked, replica } of this.securing.values()) if (replica !== 0 && !isAsked) return true
     return false
+  }
+
+  /** True when what has changed is on its way to replicas, and every flow that can has one. */
+  get isSettled(): boolean {
+    return this.securing.size === 0 && !this.steps.hasUnsent && (this.#bare.size === 0 || this.#host.candidates().length === 0)
   }
 
   /** True while a switch has yet to hear of a flow whose owner has died that it is ours. */
@@ -182,9 +200,9 @@ export class Protection {
   }
 
   /** Sends the whole flow to a runtime; false when there is no room. */
-  #adopt(record: number, replica: number, kind: number = AdoptKind.settled, former = 0): boolean {
+  #adopt(record: number, replica: number, kind: number = AdoptKind.settled, former = 0, inputs = this.#context.inputs.words): boolean {
     const formerIncarnation = former === 0 ? 0 : this.#host.incarnationOf(former)
-    return sendAdoption(this.#context, record, replica, { kind, releases: this.#host.mode === 'commit', former, formerIncarnation })
+    return sendAdoption(this.#context, record, replica, { kind, releases: this.#host.mode === 'commit', former, formerIncarnation, inputs })
   }
 
   /** The flow's aliases have changed. */
@@ -196,9 +214,9 @@ export class Protection {
   }
 
   /** A flow that has just come here: a replica has it before its source forgets it. */
-  adoptEarly(record: number, source: number, done: () => void): void {
+  adoptEarly(record: number, source: number, inputs: Int32Array, done: () => void): void {
     const replica = this.isOn ? this.#choose(source) : 0
-    if (replica === 0 || !this.#adopt(record, replica, AdoptKind.tentative)) return done()
+    if (replica === 0 || !this.#adopt(record, replica, AdoptKind.tentative, 0, inputs)) return done()
     const flow = flowOf(this.#context, record)
     this.#adoptions.set(flow, { replica, done })
     this.#early.set(flow, replica)
@@ -233,10 +251,13 @@ export class Protection {
    * @param held packets to run then, counted as buffered
    * @param options target: a runtime that buffers packets of the flow and is to hand them over; isPromotion: its owner has died, and no
    *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives, which knows of
-   *   the move that failed; former: who kept the replica before us, when its owner died in the middle of the change
+   *   the move that failed; former: who kept the replica before us, when its owner died in the middle of the change; dead: that owner, and
+   *   how far it had consumed its links; inputs: how far ours had been when the first of the held packets came
    */
-  secure(record: number, held: PacketQueue | null = null, { target = 0, isPromotion = false, isReleaser = false, former = 0 } = {}): void {
+  secure(record: number, held: PacketQueue | null = null, { target = 0, isPromotion = false, isReleaser = false, former = 0, dead = 0,
+    covered = null as Int32Array | null, inputs = this.#context.inputs.words } = {}): void {
     const context = this.#context
+    const hasOlder = isPromotion && held !== null && held.count > 0
     const flow = flowOf(context, record)
     this.#bare.delete(flow)
     const old = this.#guards.get(flow) ?? (former === 0 ? null : createGuard(flow, record, former, true))
@@ -245,7 +266,9 @@ export class Protection {
     const securing: Securing = {
       flow, record, epoch: 0, replica: 0, isMarked, isAsked: false, isAdopted: false, isRerouted: false, isPromotion, isReleaser,
       pending: 0, released: new Map(), old, target,
-      targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
+      targetDone: target === 0, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
+      held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead, covered,
+      unmarked: dead !== 0 && (target !== 0 || hasOlder) ? context.switches.all : 0, back: new PacketQueue(context.arena),
     }
     this.securing.set(flow, securing)
     context.step('securing', 1)
@@ -306,11 +329,11 @@ export class Protection {
     const { replica, record, old } = securing
     if (replica === 0 || securing.isAsked || !securing.isMarked) return
     const hasFormer = old !== null && !old.isDead && old.replica !== replica
-    securing.isAsked = this.#adopt(record, replica, AdoptKind.settled, hasFormer ? old.replica : 0)
+    securing.isAsked = this.#adopt(record, replica, AdoptKind.settled, hasFormer ? old.replica : 0, securing.inputs)
   }
 
   #reroute(securing: Securing, mask: number): void {
-    const { record, flow, epoch, replica, isPromotion, target } = securing
+    const { record, flow, epoch, replica, isPromotion, target, dead, covered, unmarked } = securing
     const context = this.#context
     const { arena } = context
     const releaser = this.#host.mode === 'commit' ? replica : 0
@@ -323,6 +346,10 @@ export class Protection {
       if (isPromotion) arena.u8[at + MessageField.code] = 2
       arena.u32[(at + RerouteFlowBuffersAt) >> 2] = target
       arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
+      arena.u32[(at + RerouteFlowDead) >> 2] = dead
+      arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = context.ended.get(dead) ?? 0
+      arena.u32[(at + RerouteFlowCovered) >> 2] = planted['take-back-repeats'] ? 0 : coveredBy(covered, id, context.switches.incarnationOf(id))
+      arena.u32[(at + RerouteFlowMarks) >> 2] = (unmarked & context.switches.bitOf(id)) === 0 ? 0 : 1
       arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
       arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#host.incarnationOf(releaser)
       arena.u32[(at + RerouteFlowReleaserNow) >> 2] = now
@@ -376,7 +403,7 @@ export class Protection {
     this.securing.delete(flow)
     context.step('securing', -1)
     this.ended(flow)
-    for (const queue of [securing.returned, securing.held]) {
+    for (const queue of [securing.back, securing.returned, securing.held]) {
       for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
         context.buffered--
         context.drop(slot, 'source-fenced')
@@ -387,11 +414,16 @@ export class Protection {
     return true
   }
 
-  /** In-band: a switch had nobody to tell but us, so the target need not wait for it. */
-  rerouteReply(switchId: number, flow: number, epoch: number): boolean {
+  /** In-band: a switch had nobody to tell but us, so the target need not wait for it; or all that it took back for us has come. */
+  rerouteReply(switchId: number, flow: number, epoch: number, isMark: boolean): boolean {
     const securing = this.securing.get(flow)
-    if (securing === undefined) return false
+    if (securing === undefined) return isMark
     const bit = this.#context.switches.bitOf(switchId)
+    if (isMark) {
+      securing.unmarked &= ~bit
+      this.#finish(securing)
+      return true
+    }
     if (epoch === securing.epoch && securing.isRerouted && !securing.targetDone && (securing.markers & bit) !== 0) {
       securing.markers &= ~bit
       this.#sendAbort(securing)
@@ -452,8 +484,8 @@ export class Protection {
 
   #finish(securing: Securing): void {
     const context = this.#context
-    const { flow, record, replica, old, released, returned, held } = securing
-    if (!securing.isRerouted || securing.pending !== 0 || !securing.targetDone || (replica !== 0 && !securing.isAdopted)) return
+    const { flow, record, replica, old, released, returned, held, back } = securing
+    if (!securing.isRerouted || securing.pending !== 0 || securing.unmarked !== 0 || !securing.targetDone || (replica !== 0 && !securing.isAdopted)) return
     this.securing.delete(flow)
     context.step('securing', -1)
     if (old !== null) {
@@ -467,7 +499,8 @@ export class Protection {
     context.engine.resumeFlow(record)
     this.counts.secured++
     if (old !== null) this.#resend(old, guard, released)
-    context.buffered -= returned.count + held.count
+    context.buffered -= back.count + returned.count + held.count
+    context.run(back)
     context.run(returned)
     context.run(held)
     if (guard !== null && this.#guards.get(flow) === guard) this.steps.send(guard)
@@ -497,7 +530,9 @@ export class Protection {
     if (securing.held.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
       context.drop(context.arena.i32[d + Descriptor.slot], 'secure-buffer')
     } else {
-      securing.held.push(d)
+      const from = context.switches.bitOf(context.arena.i32[d + Descriptor.switch] as number)
+      const isBack = (securing.unmarked & from) !== 0 && !planted['take-back-order']
+      ;(isBack ? securing.back : securing.held).push(d)
       context.buffered++
     }
     return true
@@ -535,6 +570,7 @@ export class Protection {
     for (const securing of [...this.securing.values()]) {
       securing.pending &= ~mask
       securing.markers &= ~mask
+      securing.unmarked &= ~mask
       if (securing.isRerouted && !securing.targetDone) this.#sendAbort(securing)
       this.#finish(securing)
     }

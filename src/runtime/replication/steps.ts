@@ -9,7 +9,7 @@
 
 import { planted } from '../../base/planted-bugs.ts'
 import { loadFrameBytes } from '../../memory/kernels/frame-bytes.ts'
-import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
+import { CommitStep, CommitStepFrames, CommitStepInputs, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
@@ -145,6 +145,11 @@ export class Steps {
     const { packets, largePackets } = this.#context.engine.limits
     return this.#behind < BEHIND_MAX && this.#behindBytes < BEHIND_BYTES_MAX && this.kept * 2 <= packets &&
       this.#keptLarge * 2 <= largePackets
+  }
+
+  /** True while a state has changed and is not on its way to its replica. */
+  get hasUnsent(): boolean {
+    return this.#unsent.size > 0 || this.#batch.length > 0
   }
 
   /** True while something waits for room, or for an acknowledgement. */
@@ -311,7 +316,8 @@ export class Steps {
     const channel = context.control(guard.replica)
     const epoch = epochOf(context, record)
     const snapshotBytes = engine.exportBytes(record)
-    const headBytes = CommitStep.bytes + padded(snapshotBytes)
+    const inputs = context.inputs.words
+    const headBytes = CommitStep.bytes + inputs.length * 4 + padded(snapshotBytes)
     const limit = channel?.messageBytesMax ?? Infinity
     while (headBytes + guard.unsentBytes > limit && guard.unsent !== null) {
       const output: Output = guard.unsent
@@ -323,7 +329,10 @@ export class Steps {
     if (at === 0) return
     arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
     arena.u32[(at + CommitStepFrames) >> 2] = guard.unsentCount
+    arena.u32[(at + CommitStepInputs) >> 2] = inputs.length * 4
     let to = at + CommitStep.bytes
+    for (let word = 0; word < inputs.length; word++) arena.i32[(to >> 2) + word] = inputs[word]
+    to += inputs.length * 4
     engine.exportFlowTo(record, to)
     to += padded(snapshotBytes)
     for (let output = guard.unsent; output !== null; output = output.next) {
