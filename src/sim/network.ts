@@ -234,8 +234,8 @@ export class SimNetwork {
       link.life++
       link.load = 0
       const { ring } = link
-      if (ring === null || ring.isDead) continue
-      ring.isDead = true
+      if (ring === null) continue
+      ring.hasReader = false
       const { connection } = ring
       // Then the switch sees that nobody is there.
       this.#simulation.queue.after(this.#simulation.random.below(DOWN_US), () => { if (ring.connection === connection) ring.isDown = true })

@@ -60,6 +60,7 @@ export class SimRing {
   /** The reader is gone; what is sent is kept until that is known, too. */
   isDead = false
   isDown = false
+  #hasReader = true
   /** Frames of packets taken back that the reader had received. */
   again = 0
   readonly #isPacket: (frame: Uint8Array) => boolean
@@ -70,6 +71,13 @@ export class SimRing {
 
   get sent(): number {
     return this.first + this.kept.length - 1
+  }
+
+  /** The reader has gone, or its next life has come. */
+  set hasReader(isThere: boolean) {
+    this.#hasReader = isThere
+    if (!isThere) this.isDead = true
+    else if (!this.isDead) this.isDown = false
   }
 
   push(frame: Uint8Array): void {
@@ -108,7 +116,8 @@ export class SimRing {
     this.kept = []
     this.first = this.#since = 1
     this.received = 0
-    this.isDead = this.isDown = false
+    this.isDead = false
+    this.isDown = !this.#hasReader
     this.connection++
     return lost
   }
@@ -272,6 +281,7 @@ export class SimRingReader extends SimPort implements TakeBackPort {
   constructor(arena: Arena, outlet: Outlet, ring: SimRing) {
     super(arena, outlet)
     this.#ring = ring
+    ring.hasReader = true
   }
 
   override receive(pool: PacketPool, descriptors: number, max: number): number {
