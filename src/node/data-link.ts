@@ -25,6 +25,8 @@ import { Session, type SessionSizes } from '../transport/session.ts'
 
 const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
+/** How long a link whose other end has gone waits to hear that it is dead, microseconds. */
+const LET_GO_US = 10_000_000
 /** Where the incarnation is in an Ethernet address, and how it stands there, read as one little-endian number. */
 const MAC_LIFE = 2
 const lifeOf = (incarnation: number): number => ((incarnation >> 8) & 255) | ((incarnation & 255) << 8)
@@ -244,6 +246,10 @@ export class DataLink {
     return this.#back?.connection ?? 0
   }
 
+  get isCrowded(): boolean {
+    return this.#back?.isCrowded === true
+  }
+
   release(position: number): void {
     this.#back?.release(position)
   }
@@ -255,16 +261,27 @@ export class DataLink {
 
   /** What the peer has not given back was taken back before the configuration said that it is dead: nothing goes there any more. */
   isCut = false
+  /** When the other end was seen to be gone, 0 while it is not. */
+  #gone = 0
 
   /** True while the other end is gone, and its next life is not there yet. */
   get isDown(): boolean {
     return this.#back !== null && (this.isCut || !this.#back.isUp)
   }
 
-  /** Gives up what was sent to an end that is not the life which is meant, and has gone: that one has never been heard on this link. */
-  letGo(): void {
+  /**
+   * Gives up what was sent to an end that has gone and is not the life which is meant: that one has never been heard on this link. And to
+   * one that nobody calls dead for so long that the link alone has failed.
+   */
+  letGo(now: TimeUs): void {
     const back = this.#back
-    if (back !== null && back.canTakeBack && (this.session.peerIncarnation === 0 || this.session.lastHeard === 0)) back.endTakeBack()
+    if (back === null || !back.canTakeBack) {
+      this.#gone = 0
+      return
+    }
+    if (this.#gone === 0) this.#gone = now
+    if (this.session.peerIncarnation !== 0 && this.session.lastHeard !== 0 && now - this.#gone < LET_GO_US) return
+    back.endTakeBack()
   }
 
   /** Cuts the link to a peer that is dead, and begins to take back what it has not given back: the port, and its first position. */

@@ -506,7 +506,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     for (let i = 0; i < links.length; i++) {
       const { link } = links[i] as (typeof links)[number]
       link.transmit(now)
-      link.letGo()
+      link.letGo(now)
     }
     control.transmit(now)
     return isMore

@@ -19,6 +19,8 @@ export interface TakeBackPort extends Port {
   /** The last frame received, and the last one sent, on this connection. */
   readonly receivedPosition: number
   readonly sentPosition: number
+  /** True when so much has been received and not given back that the link is nearly full. */
+  readonly isCrowded: boolean
   /** Gives back all frames up to a position. */
   release(position: number): void
   /** Cuts the link for good: for an end that has been declared dead and may not be. */

@@ -310,7 +310,10 @@ export class NodeProcess {
     for (const { id: peer } of isSwitch ? next.runtimes : next.switches) {
       if (this.#links.has(peer)) continue
       const socket = isSwitch ? this.#folder.linkSocket(id, peer) : this.#folder.linkSocket(peer, id)
-      const link = new NodeLink({ arena: this.#arena, name: `link ${id}-${peer}`, socket, role: isSwitch ? 'server' : 'client' })
+      const link = new NodeLink({
+        arena: this.#arena, name: `link ${id}-${peer}`, socket, role: isSwitch ? 'server' : 'client', keepsUnconsumed: isSwitch,
+        isReleaseManual: this.#config.kind === 'runtime' && this.#config.replication === 'commit',
+      })
       link.open()
       this.#links.set(peer, link)
       this.#node?.attachLink(peer, link)

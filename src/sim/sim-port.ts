@@ -24,6 +24,8 @@ export interface Outlet {
 
 /** Slots that are kept for NFactor's own frames. */
 const RESERVE = 64
+/** Frames that have been received and not given back with which a ring is nearly full. */
+const CROWDED = 200
 
 /** Room for frames on their way: a new piece when one is full; the old one lives as long as a frame in it. */
 const CHUNK_BYTES = 65_536
@@ -228,9 +230,8 @@ export class SimRingWriter extends SimPort implements TakeBackPort {
     return this.#ring.connection
   }
 
-  get receivedPosition(): number {
-    return 0
-  }
+  readonly receivedPosition = 0
+  readonly isCrowded = false
 
   get sentPosition(): number {
     return this.#ring.sent
@@ -300,6 +301,10 @@ export class SimRingReader extends SimPort implements TakeBackPort {
   readonly sentPosition = 0
   readonly canTakeBack = false
   readonly takeBackLeft = 0
+
+  get isCrowded(): boolean {
+    return this.#ring.received + 1 - this.#ring.first > CROWDED
+  }
 
   get connection(): number {
     return this.#ring.connection

@@ -20,6 +20,8 @@ export interface InputLink {
   readonly position: number
   /** Which connection that is: positions begin anew with each. */
   readonly connection: number
+  /** True when what has not been given back nearly fills it. */
+  readonly isCrowded: boolean
   release(position: number): void
 }
 
@@ -45,7 +47,7 @@ export class Inputs {
   #isNoted = false
   /** False: frames are given back as soon as they have been consumed. */
   readonly #commits: boolean
-  /** Frames of a link that are kept at most while something is set aside; half as many more while peers do not answer. */
+  /** Frames of a link that are kept at most while something is set aside. */
   readonly #keptMax: number
 
   constructor(commits: boolean, keptMax: number) {
@@ -117,12 +119,10 @@ export class Inputs {
   #bound(): void {
     for (const source of this.#sources) {
       const { link } = source
-      if (!link.canRelease || source.connection !== link.connection) continue
-      const to = link.position - Math.ceil(this.#keptMax * 1.5)
-      if (to <= source.released) continue
-      this.early += to - source.released
-      link.release(to)
-      source.released = to
+      if (!link.canRelease || !link.isCrowded || source.connection !== link.connection) continue
+      this.early += link.position - source.released
+      source.released = link.position
+      link.release(source.released)
     }
   }
 
