@@ -29,7 +29,8 @@ export const AdoptKind = {
 
 /**
  * Keep this flow's record. `code` is an {@link AdoptKind}. `node` 1: you release its frames. The tail is `inputs` bytes that say how far links
- * had been consumed (as in {@link CommitStep}), `aliases` alias keys of 12 words, then the snapshot. `former` is the runtime whose replica yours replaces, 0 for none: should the owner die, it is to release no more.
+ * had been consumed (as in {@link CommitStep}), `aliases` alias keys of 12 words, then the snapshot. `former`
+ * is the runtime whose replica yours replaces, 0 for none: should the owner die, it is to release no more.
  */
 export const AdoptFlow = message(31, 'AdoptFlow', { withKey: true, fields: { layout: u32, aliases: u32, former: u32,
   formerIncarnation: u32, inputs: u32 }, hasTail: true })

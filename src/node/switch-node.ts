@@ -26,7 +26,6 @@ import { loadClassifyKernel, UNPARSED } from '../packet/kernels/classify.ts'
 import { describeFrame, PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
-import { ETHERNET_TYPE, NFACTOR_TYPE_WORD } from '../wire/ethernet.ts'
 import type { Port } from '../packet/port.ts'
 import type { PlacementPolicy } from '../vswitch/placement/placement-policy.ts'
 import {
@@ -37,6 +36,7 @@ import { VirtualSwitch } from '../vswitch/virtual-switch.ts'
 import type { ClusterNode, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
 import { DataLink } from './data-link.ts'
+import { TakingBack } from './taking-back.ts'
 
 export interface SwitchNodeOptions {
   readonly arena: Arena
@@ -69,10 +69,6 @@ const BATCHES_PER_LINK = 64
 const FENCED_FRAMES_MAX = 16_384
 const CONTROL_FRAMES = 64
 const LINES = 2
-/** Positions of packets that have come back which are kept of a link: of as many frames as it holds. */
-const RETURNED_MAX = 4096
-/** What the parser says of packets that have a flow's key, or that a fragment before them gives it. */
-const FLOW_RESULTS = new Set<number>([ParseResult.flow, ParseResult.related, ParseResult.firstFragment, ParseResult.laterFragment])
 const LEAVING_MAX = 64
 const STEPS = ['asking', 'closing', 'orphaned', 'placing', 'learning', 'relearning', 'drained', 'claiming']
 const FRAGMENT_LIMITS = { fragmentedDatagrams: 1024, fragmentsHeld: 256, fragmentsHeldPerDatagram: 64 }
@@ -140,7 +136,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       onMessage: (at, bytes) => {
         options.onMessage?.(runtime, true, at, bytes)
         if (virtualSwitch.isReturnedPacket(at, bytes)) {
-          noteReturned(runtime, u32[(at + MessageField.epoch) >> 2])
+          takingBack.returned(runtime, u32[(at + MessageField.epoch) >> 2])
           takeReturned(at, bytes)
         } else virtualSwitch.onInBand(runtime, at, bytes)
       },
@@ -179,7 +175,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     takeBack: (runtime, life) => {
       const link = linkOf[runtime]
       if (link === null || link === undefined || link.isCut || !link.canRelease) return
-      takeBack(runtime, life)
+      takingBack.takeBack(runtime, link, life)
       link.isCut = true
     },
     countForwarded: (packets) => { own.forwarded += packets },
@@ -187,6 +183,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     countHandedOver: (packets) => { own.handedOver += packets },
   }
   const virtualSwitch = new VirtualSwitch(context, options.policy)
+  const takingBack = new TakingBack({ context, virtualSwitch, pool, parser, fragments, descriptors, find })
   let config: ClusterConfig | null = null
   for (const [runtime, port] of ports.links) attachLink(runtime, port)
 
@@ -231,56 +228,6 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     } else {
       drop(i32[d + SLOT], 'link-full')
     }
-  }
-
-  // -- Taking back ---------------------------------------------------------------------------------------------------
-
-  /** By runtime: positions of packets on its link that have come back in messages. */
-  const returnedFrom = new Map<number, Set<number>>()
-
-  /** What a dead runtime has not given back is ours again: by flow, until it is known who goes on with it. */
-  function takeBack(runtime: number, life: number): void {
-    const begun = linkOf[runtime]?.beginTakeBack() ?? null
-    if (begun === null) return
-    const { port } = begun
-    const returned = returnedFrom.get(runtime)
-    for (let position = begun.first; port.takeBackLeft > 0;) {
-      const count = port.takeBack(pool, descriptors, BATCH)
-      if (count === 0) break
-      for (let i = 0, d = descriptors; i < count; i++, d += DESCRIPTOR_WORDS, position++) takenBack(d, runtime, life, position, returned)
-    }
-    port.endTakeBack()
-    returnedFrom.delete(runtime)
-    virtualSwitch.takenBack.forgetNotes(runtime)
-  }
-
-  function takenBack(d: number, runtime: number, life: number, position: number, returned: ReadonlySet<number> | undefined): void {
-    const slot = i32[d + SLOT]
-    const frame = i32[d + FRAME]
-    if (u16[(frame + ETHERNET_TYPE) >> 1] === NFACTOR_TYPE_WORD) {
-      pool.give(slot)
-      return
-    }
-    f64[(d + Descriptor.time) >> 1] = context.now
-    i32[d + Descriptor.wireLength] = i32[d + LENGTH]
-    i32[d + SWITCH] = OUTSIDE
-    i32[d + RECORD] = 0
-    const result = parser.parse(d)
-    if (result === ParseResult.laterFragment && fragments.later(d) === FragmentOutcome.held) {
-      own.forwarded--
-      return
-    }
-    const entry = returned?.has(position) !== true && FLOW_RESULTS.has(result) ? find(d) : 0
-    i32.copyWithin(slot >> 2, d, d + DESCRIPTOR_WORDS)
-    virtualSwitch.takenBack.add(runtime, life, entry === 0 ? 0 : table.mainOf(entry), slot, position)
-  }
-
-  function noteReturned(runtime: number, position: number): void {
-    if (position === 0) return
-    const positions = returnedFrom.get(runtime) ?? new Set()
-    returnedFrom.set(runtime, positions)
-    if (positions.size >= RETURNED_MAX) positions.delete(positions.values().next().value as number)
-    positions.add(position)
   }
 
   /** Sends a packet out with the flow's addresses: as they are from endpoint a to b, exchanged from b to a. */
@@ -531,7 +478,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       if (before !== 0 && life !== before && !planted['published-refused']) receiveLink(runtime, link, FENCED_FRAMES_MAX, FENCED_FRAMES_MAX)
       const { isCut } = link
       link.setPeer(life)
-      if (before !== 0 && life !== before && !isCut) takeBack(runtime, before)
+      if (before !== 0 && life !== before && !isCut) takingBack.takeBack(runtime, link, before)
     }
     virtualSwitch.configure(next)
     return true

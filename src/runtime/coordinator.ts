@@ -220,7 +220,8 @@ export class Coordinator {
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
     const former = this.#runtimes.get(replica.former) === replica.formerIncarnation ? replica.former : 0
-    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true, former, dead: replica.owner, covered: replica.inputs })
+    this.protection.secure(record, this.incoming.takeOver(replica.flow),
+      { target, isPromotion: true, former, dead: replica.owner, covered: replica.inputs })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -260,7 +261,8 @@ export class Coordinator {
     const slot = i32[d + Descriptor.slot]
     // The present life of a restarted switch may have sent newer packets of the flow elsewhere.
     if (context.isOfPresentSwitch(d) &&
-        sendFrame(context, context.inBand(from), ReturnPacket, 0, context.positionOf(d), i32[d + Descriptor.frame], i32[d + Descriptor.length], true)) {
+        sendFrame(context, context.inBand(from), ReturnPacket, 0, context.positionOf(d), i32[d + Descriptor.frame],
+          i32[d + Descriptor.length], true)) {
       context.countHandedOver(1)
       context.engine.pool.give(slot)
     } else {

@@ -250,6 +250,20 @@ export class Ledger {
     }
   }
 
+  /**
+   * What a crash leaves in links and in the dead is not lost: whatever did not leave has been dropped, and told so.
+   *
+   * @param drops counts of all nodes, by reason; those for the reasons in `others` have cost no packet that counts here
+   */
+  checkNothingLost(drops: ReadonlyMap<string, number>, others: ReadonlySet<string>): void {
+    const unaccounted = [...this.unaccounted()]
+    let dropped = 0
+    for (const [reason, count] of drops) if (!others.has(reason)) dropped += count
+    if (unaccounted.length <= dropped) return
+    this.violate('loss', `although links take back, ${unaccounted.length} packets are gone, ${dropped} of them dropped` +
+      ` (such as ${unaccounted.slice(0, 3).join(', ')})`)
+  }
+
   /** The first packets that nobody accounts for, for people. */
   *unaccounted(): Generator<number> {
     for (let id = 1; id < this.#copies.length; id++) if (this.#copies[id] > 0) yield id

@@ -21,7 +21,7 @@ import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import { placementPolicies, type PlacementPolicyName } from '../vswitch/placement/index.ts'
 import { EventQueue } from './event-queue.ts'
 import { FaultInjector } from './fault-injector.ts'
-import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
+import { dropsOfCopies, looseOrder, losslessFaults, permittedDrops, unsettledSteps, type FaultKind } from './fault-kinds.ts'
 import { Ledger, type Checker } from './ledger.ts'
 import { SimNetwork } from './network.ts'
 import { Orders } from './orders.ts'
@@ -53,6 +53,8 @@ export interface SimulationResult {
   /** True when a fault struck an open protocol step. */
   readonly counted: boolean
   readonly violations: readonly { readonly seed: number; readonly checker: Checker; readonly detail: string }[]
+  /** True when runtimes died, and no packet might be lost for that. */
+  readonly losesNothing: boolean
   /** How often a fault struck while a step of that phase was open: phase, fault, strikes. */
   readonly phases: Readonly<Record<string, Readonly<Partial<Record<FaultKind, number>>>>>
   /** Hash of everything that happened. */
@@ -121,7 +123,9 @@ export class Simulation {
   readonly #quarantined: (readonly Int32Array[])[] = []
   /** Counts of nodes that are gone. */
   readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0, covered: 0 }
-  readonly #dropReasons = new Set<string>()
+  readonly #dropReasons = new Map<string, number>()
+  /** Nothing has happened that may cost a packet without a word: links can take back, and runtimes have died one after the other. */
+  #losesNothing: boolean
 
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
@@ -142,6 +146,7 @@ export class Simulation {
     this.ledger = new Ledger(this.workload.packetsMax, !faults.some((kind) => looseOrder.includes(kind)), replication === 'commit')
     this.ledger.mayRepeat = replication === 'async' ||
       (replication === 'commit' && faults.some((kind) => kind === 'restart' || looseOrder.includes(kind)))
+    this.#losesNothing = this.options.takesBack && replication === 'commit' && faults.every((kind) => losslessFaults.has(kind))
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       this.nodes.push({ id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
@@ -276,8 +281,15 @@ export class Simulation {
     const { node } = one
     if (node === null) return
     this.ledger.crashes++
+    if (!this.#isAlone(one)) this.#losesNothing = false
     this.end(one, node)
     this.network.stopped(one.id)
+  }
+
+  /** True when nothing else is out of order as a node dies: every other is there, and has no recovery or failing move under way. */
+  #isAlone(one: SimNode): boolean {
+    const areThere = this.config.runtimes.length === this.#first.runtimes.length && this.nodes.every(({ node }) => node !== null)
+    return areThere && this.nodes.every(({ node }) => unsettledSteps.every((phase) => (node?.openSteps[phase] ?? 0) === 0)) && one.node !== null
   }
 
   /** A node is here no more. */
@@ -305,9 +317,15 @@ export class Simulation {
     this.#gone.inside += received + emitted + takenOver - forwarded - dropped - handedOver
     this.#gone.handedOver += handedOver
     this.#gone.takenOver += takenOver
-    for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
+    this.#addDrops(node)
     this.#gone.inside += node.pendingFrames
     if (node.kind === 'switch') this.#gone.covered += node.takenBack.covered
+  }
+
+  #addDrops(node: RuntimeNode | SwitchNode): void {
+    for (const [reason, count] of Object.entries(node.dropReasons())) {
+      this.#dropReasons.set(reason, (this.#dropReasons.get(reason) ?? 0) + count)
+    }
   }
 
   // -- The controller's part: perfect, but for delays ----------------------------------------------------------------
@@ -430,7 +448,7 @@ export class Simulation {
       emitted += packets.emitted
       inside += packets.buffered
       if (node.kind === 'switch') covered += node.takenBack.covered
-      for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
+      this.#addDrops(node)
       const left = [...node.flows()]
       if (left.length > 0) {
         const some = left.slice(0, 3).map(({ flow, epoch, phase, owner, key }) =>
@@ -445,8 +463,9 @@ export class Simulation {
       const open = Object.entries(node.openSteps).filter(([phase, count]) => count !== 0 && phase !== 'draining')
       if (open.length > 0) ledger.violate('convergence', `node ${one.id} at the end: ${JSON.stringify(Object.fromEntries(open))}`)
     }
+    if (this.#losesNothing) ledger.checkNothingLost(this.#dropReasons, new Set([...ORDINARY_DROPS, ...dropsOfCopies]))
     const permitted = permittedDrops(this.options.faults)
-    for (const reason of this.#dropReasons) {
+    for (const reason of this.#dropReasons.keys()) {
       // A new connection on the ports of one that lingers ends that one, with what it holds.
       if (!permitted.has(reason) && !ORDINARY_DROPS.has(reason)) ledger.violate('drops', `packets were dropped as ${reason}`)
     }
@@ -476,6 +495,7 @@ export class Simulation {
       moves.takenBack += out.takenBack
     }
     const { ledger } = this
+    const losesNothing = this.#losesNothing && ledger.crashes > 0
     for (const arena of this.#used) {
       arena.reset()
       const pool = arenas.get(this.#arenaBytes)
@@ -483,7 +503,7 @@ export class Simulation {
       else pool.push(arena)
     }
     return {
-      seed, counted: this.#faults.counted, phases: this.#faults.phases, hash: this.trace.hash, moves, events: this.#events,
+      seed, losesNothing, counted: this.#faults.counted, phases: this.#faults.phases, hash: this.trace.hash, moves, events: this.#events,
       violations: ledger.violations.map((violation) => ({ seed, ...violation })),
       packets: { sent: ledger.sent, left: ledger.left, lost: ledger.lost, dropped },
       simulatedMs: Math.round(this.queue.now / 1000), story: this.trace.story,

@@ -147,7 +147,8 @@ export class IncomingMoves {
       this.moves.set(flow, {
         flow, epoch, source, replica: arena.u32[(at + PrepareFlowReplica) >> 2], yields: false,
         layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
-        named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now, inputs: context.inputs.words.slice(), queue: new PacketQueue(arena), aliases,
+        named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now,
+        inputs: context.inputs.words.slice(), queue: new PacketQueue(arena), aliases,
         aliasBlocks,
       })
       context.step('prepared', 1)

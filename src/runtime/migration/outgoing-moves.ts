@@ -16,7 +16,8 @@ import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
   AbortFlow, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal,
-  PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
+  PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowDead,
+  RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
   RerouteFlowReleaser, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
 import { MovingFlow } from '../../messages/replication.ts'

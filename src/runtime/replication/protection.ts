@@ -485,7 +485,8 @@ export class Protection {
   #finish(securing: Securing): void {
     const context = this.#context
     const { flow, record, replica, old, released, returned, held, back } = securing
-    if (!securing.isRerouted || securing.pending !== 0 || securing.unmarked !== 0 || !securing.targetDone || (replica !== 0 && !securing.isAdopted)) return
+    if (!securing.isRerouted || securing.pending !== 0 || securing.unmarked !== 0) return
+    if (!securing.targetDone || (replica !== 0 && !securing.isAdopted)) return
     this.securing.delete(flow)
     context.step('securing', -1)
     if (old !== null) {

@@ -17,7 +17,8 @@ import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import { AbortFlow } from '../../messages/migration.ts'
 import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
+  AdoptFlowReply, AdoptRefusal,
   AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   CommitStepFrames, CommitStepInputs, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
 } from '../../messages/replication.ts'
