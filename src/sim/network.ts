@@ -236,6 +236,7 @@ export class SimNetwork {
       const { ring } = link
       if (ring === null) continue
       ring.hasReader = false
+      if (!ring.isDead) continue
       const { connection } = ring
       // Then the switch sees that nobody is there.
       this.#simulation.queue.after(this.#simulation.random.below(DOWN_US), () => { if (ring.connection === connection) ring.isDown = true })

@@ -63,6 +63,8 @@ export class SimRing {
   isDead = false
   isDown = false
   #hasReader = true
+  /** The reader lives and is not meant any more. */
+  #isReaderCut = false
   /** Frames of packets taken back that the reader had received. */
   again = 0
   readonly #isPacket: (frame: Uint8Array) => boolean
@@ -78,8 +80,10 @@ export class SimRing {
   /** The reader has gone, or its next life has come. */
   set hasReader(isThere: boolean) {
     this.#hasReader = isThere
-    if (!isThere) this.isDead = true
+    if (!isThere && this.#isReaderCut) this.renew()
+    else if (!isThere) this.isDead = true
     else if (!this.isDead) this.isDown = false
+    this.#isReaderCut = false
   }
 
   push(frame: Uint8Array): void {
@@ -120,6 +124,7 @@ export class SimRing {
     this.received = 0
     this.isDead = false
     this.isDown = !this.#hasReader
+    this.#isReaderCut = this.#hasReader
     this.connection++
     return lost
   }
