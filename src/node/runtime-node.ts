@@ -492,6 +492,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     },
     /** Counts of moves out, in and of closings. */
     replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
+    /** The runtime that keeps a flow's replica, 0 for none. */
+    replicaOf: (flow: number) => (coordinator as Coordinator).protection.replicaOf(flow),
     /** Flows of other runtimes whose replicas are here. */
     get replicas() { return (coordinator as Coordinator).replicas.size },
     moves: { out: outgoing.counts, refusals: outgoing.refusals, in: coordinator.incoming.counts, closings: coordinator.closings.counts },

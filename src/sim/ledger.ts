@@ -72,6 +72,8 @@ export class Ledger {
   repeated = 0
   /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
   mayRepeat = false
+  /** Flows of which packets may leave again: they died with all that was known of them, and links gave back what they had been sent. */
+  readonly repeating = new Set<number>()
   /** Copies of packets made by faults of links. */
   duplicated = 0
   /** By packet id: copies whose fate is not known, and the fate of the last one that had one. */
@@ -128,7 +130,7 @@ export class Ledger {
     const what = `packet ${id} of flow ${flow}, side ${side}, number ${sequence}`
     if (this.#copies[id] > 0) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
-    else if (this.mayRepeat && this.crashes > 0) {
+    else if ((this.mayRepeat || this.repeating.has(flow % ERROR_FLOWS)) && this.crashes > 0) {
       this.repeated++
       return
     }

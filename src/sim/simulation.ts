@@ -282,6 +282,14 @@ export class Simulation {
     if (node === null) return
     this.ledger.crashes++
     if (!this.#isAlone(one)) this.#losesNothing = false
+    if (node.kind === 'runtime' && this.options.takesBack) {
+      // What went through flows that nobody has a copy of is run again: nobody knows how far it had come.
+      for (const { flow, key } of node.flows()) {
+        const replica = node.replicaOf(flow)
+        const isCopied = replica !== 0 && this.find(replica).node !== null
+        if (!isCopied) this.ledger.repeating.add(flowNumberOf((one.arena as Arena).i32, key))
+      }
+    }
     this.end(one, node)
     this.network.stopped(one.id)
   }

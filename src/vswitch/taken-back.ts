@@ -13,6 +13,8 @@ import { Entry } from './switch-table.ts'
 interface Packets {
   readonly runtime: number
   readonly incarnation: number
+  /** Those beyond this position were sent when the flow had come back from a target. */
+  readonly back: number
   /** Slots and their positions, in turn. */
   readonly slots: number[]
 }
@@ -50,21 +52,25 @@ export class TakenBack {
     this.#notes.delete(runtime)
   }
 
-  #since(runtime: number, flow: number): number {
+  /** When the flow came to a runtime first, and whether, and when last, it came back there. */
+  #since(runtime: number, flow: number): { readonly first: number; readonly back: number } {
     const notes = this.#notes.get(runtime)
+    let first = Infinity
     let last = 0
-    if (notes === undefined) return 0
-    for (let i = 0; i < NOTES_MAX; i++) {
-      if (notes.words[i * 2] === flow) last = Math.max(last, notes.words[i * 2 + 1] as number)
+    for (let i = 0; notes !== undefined && i < NOTES_MAX; i++) {
+      if (notes.words[i * 2] !== flow) continue
+      first = Math.min(first, notes.words[i * 2 + 1] as number)
+      last = Math.max(last, notes.words[i * 2 + 1] as number)
     }
-    return last
+    return { first: last === 0 ? 0 : first, back: last > first ? last : Infinity }
   }
 
   /** A packet in a slot, from the link of a runtime that is dead. `entry` is its flow's, 0 for none. */
   add(runtime: number, incarnation: number, entry: number, slot: number, position: number): void {
     const { f64 } = this.#context.arena
     const flow = entry === 0 ? 0 : f64[(entry + Entry.flow) >> 3] as number
-    if (flow === 0 || position <= this.#since(runtime, flow)) {
+    const { first, back } = this.#since(runtime, flow)
+    if (flow === 0 || position <= first) {
       this.counts.covered++
       this.#context.giveSlot(slot)
       return
@@ -74,7 +80,7 @@ export class TakenBack {
     this.#context.countForwarded(-1)
     const lists = this.#flows.get(flow) ?? []
     let packets = lists.find((one) => one.runtime === runtime && one.incarnation === incarnation)
-    if (packets === undefined) lists.push(packets = { runtime, incarnation, slots: [] })
+    if (packets === undefined) lists.push(packets = { runtime, incarnation, back, slots: [] })
     packets.slots.push(slot, position)
     this.#flows.set(flow, lists)
   }
@@ -87,22 +93,29 @@ export class TakenBack {
     this.#context.giveSlot(slot)
   }
 
-  /** Who goes on with a flow in the place of a dead runtime: what the record does not cover is held at its entry, ahead of the rest. */
-  claim(entry: number, runtime: number, incarnation: number, covered: number): void {
+  /**
+   * Who goes on with a flow in the place of a dead runtime: what the record does not cover is held at its entry, ahead of the rest.
+   *
+   * @param ahead takes what comes before all that a target of the flow may have buffered, and is not held then
+   */
+  claim(entry: number, runtime: number, incarnation: number, covered: number, ahead?: (slot: number) => void): void {
     const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
     const lists = this.#flows.get(flow)
     const packets = lists?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
     if (lists === undefined || packets === undefined) return
     lists.splice(lists.indexOf(packets), 1)
     if (lists.length === 0) this.#flows.delete(flow)
-    this.#hold(entry, packets, covered)
+    this.#hold(entry, packets, covered, ahead)
   }
 
-  #hold(entry: number, { slots }: Packets, covered: number): void {
+  #hold(entry: number, { slots, back }: Packets, covered: number, ahead?: (slot: number) => void): void {
     const first: number[] = []
     for (let i = 0; i < slots.length; i += 2) {
       if ((slots[i + 1] as number) <= covered || planted['take-back-skipped']) this.#covered(slots[i] as number)
-      else first.push(slots[i] as number)
+      else if (ahead !== undefined && (slots[i + 1] as number) <= back) {
+        this.#context.held--
+        ahead(slots[i] as number)
+      } else first.push(slots[i] as number)
     }
     prependHeld(this.#context, entry, first)
   }

@@ -602,9 +602,13 @@ export class VirtualSwitch {
     const isNewReplica = hadNone && releaser !== 0 && this.#isLife(releaser, arena.u16[(entry + Entry.releaserLife) >> 1])
     this.#releasing.release(entry, isNewReplica)
     if (dead !== 0 && arena.u8[at + MessageField.code] === 1) this.takenBack.drop(entry, dead, deadIncarnation)
-    else if (dead !== 0) this.takenBack.claim(entry, dead, deadIncarnation, arena.u32[(at + RerouteFlowCovered) >> 2])
-    this.#flush(entry)
+    else if (dead !== 0) {
+      const isMarked = arena.u32[(at + RerouteFlowMarks) >> 2] !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active
+      this.takenBack.claim(entry, dead, deadIncarnation, arena.u32[(at + RerouteFlowCovered) >> 2],
+        isMarked ? (slot) => { context.toRuntime(slot >> 2, owner) } : undefined)
+    }
     this.#mark(sender, at, flow, epoch)
+    this.#flush(entry)
     if (!isKnown) this.aliases.flowKnown(flow, entry)
     this.#questions.askAgain()
   }
