@@ -74,6 +74,8 @@ export class Ledger {
   mayRepeat = false
   /** Flows of which packets may leave again: they died with all that was known of them, and links gave back what they had been sent. */
   readonly repeating = new Set<number>()
+  /** Packets that were taken back from links whose readers had not had them. */
+  readonly #takenBack = new Set<number>()
   /** Copies of packets made by faults of links. */
   duplicated = 0
   /** By packet id: copies whose fate is not known, and the fate of the last one that had one. */
@@ -252,13 +254,24 @@ export class Ledger {
     }
   }
 
+  /** A packet is taken back that the dead runtime had not received. */
+  takenBack(frame: Uint8Array): void {
+    this.#takenBack.add(trailerId(frame, frame.length))
+  }
+
+  /** The same of all packets, or of those alone that were taken back. */
+  #gone(onlyTakenBack: boolean): number[] {
+    return [...this.unaccounted()].filter((id) => !onlyTakenBack || this.#takenBack.has(id))
+  }
+
   /**
    * What a crash leaves in links and in the dead is not lost: whatever did not leave has been dropped, and told so.
    *
+   * @param onlyTakenBack what the dead had received may be lost with them
    * @param drops counts of all nodes, by reason; those for the reasons in `others` have cost no packet that counts here
    */
-  checkNothingLost(drops: ReadonlyMap<string, number>, others: ReadonlySet<string>): void {
-    const unaccounted = [...this.unaccounted()]
+  checkNothingLost(onlyTakenBack: boolean, drops: ReadonlyMap<string, number>, others: ReadonlySet<string>): void {
+    const unaccounted = this.#gone(onlyTakenBack)
     let dropped = 0
     for (const [reason, count] of drops) if (!others.has(reason)) dropped += count
     if (unaccounted.length <= dropped) return

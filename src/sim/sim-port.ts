@@ -68,9 +68,12 @@ export class SimRing {
   /** Frames of packets taken back that the reader had received. */
   again = 0
   readonly #isPacket: (frame: Uint8Array) => boolean
+  readonly #onUnreceived: (frame: Uint8Array) => void
 
-  constructor(isPacket: (frame: Uint8Array) => boolean) {
+  /** @param onUnreceived sees each packet that is taken back and that the reader never had */
+  constructor(isPacket: (frame: Uint8Array) => boolean, onUnreceived: (frame: Uint8Array) => void) {
     this.#isPacket = isPacket
+    this.#onUnreceived = onUnreceived
   }
 
   get sent(): number {
@@ -111,8 +114,12 @@ export class SimRing {
 
   takeBack(): Uint8Array | undefined {
     const frame = this.kept.shift()
-    if (frame !== undefined && this.first <= this.received && this.#isPacket(frame)) this.again++
-    if (frame !== undefined) this.first++
+    if (frame === undefined) return frame
+    if (this.#isPacket(frame)) {
+      if (this.first <= this.received) this.again++
+      else this.#onUnreceived(frame)
+    }
+    this.first++
     return frame
   }
 

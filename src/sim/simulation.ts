@@ -126,6 +126,8 @@ export class Simulation {
   readonly #dropReasons = new Map<string, number>()
   /** Nothing has happened that may cost a packet without a word: links can take back, and runtimes have died one after the other. */
   #losesNothing: boolean
+  /** No node has died while another was out of order. */
+  #diedApart = true
 
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
@@ -281,7 +283,7 @@ export class Simulation {
     const { node } = one
     if (node === null) return
     this.ledger.crashes++
-    if (!this.#isAlone(one)) this.#losesNothing = false
+    if (!this.#isAlone(one)) this.#losesNothing = this.#diedApart = false
     if (node.kind === 'runtime' && this.options.takesBack) {
       // What went through flows that nobody has a copy of is run again: nobody knows how far it had come.
       for (const { flow, key } of node.flows()) {
@@ -471,7 +473,10 @@ export class Simulation {
       const open = Object.entries(node.openSteps).filter(([phase, count]) => count !== 0 && phase !== 'draining')
       if (open.length > 0) ledger.violate('convergence', `node ${one.id} at the end: ${JSON.stringify(Object.fromEntries(open))}`)
     }
-    if (this.#losesNothing) ledger.checkNothingLost(this.#dropReasons, new Set([...ORDINARY_DROPS, ...dropsOfCopies]))
+    // What a switch has taken back can be lost with the switch.
+    if (this.#losesNothing || (this.options.takesBack && this.#diedApart && !this.options.faults.includes('restart'))) {
+      ledger.checkNothingLost(!this.#losesNothing, this.#dropReasons, new Set([...ORDINARY_DROPS, ...dropsOfCopies]))
+    }
     const permitted = permittedDrops(this.options.faults)
     for (const reason of this.#dropReasons.keys()) {
       // A new connection on the ports of one that lingers ends that one, with what it holds.
