@@ -23,8 +23,11 @@ function seedsFor(name: PlantedBug): number[] {
 const isClean = (seed: number): boolean =>
   simulate({ seed, faults: faultsOfSeed(seed), replication: replicationOfSeed(seed) }).violations.length === 0
 
+/** Seen by another test, where runtimes die right behind what they have published. */
+const seenElsewhere: Partial<Record<PlantedBug, string>> = { 'published-refused': 'failure-equivalence.test.ts' }
+
 for (const name of Object.keys(plantedBugs) as PlantedBug[]) {
-  test(`planted: ${name}, ${plantedBugs[name]}`, (t) => {
+  test(`planted: ${name}, ${plantedBugs[name]}`, { skip: seenElsewhere[name] }, (t) => {
     for (const [tried, seed] of seedsFor(name).entries()) {
       planted[name] = true
       let isSeen: boolean
