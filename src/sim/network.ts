@@ -70,7 +70,8 @@ export class SimNetwork {
     const name = `${from} ${to}`
     let link = this.#links.get(name)
     if (link === undefined) {
-      const ring = this.#simulation.options.takesBack && from < to ? new SimRing(SimNetwork.isPacket, (frame) => { this.#simulation.ledger.takenBack(frame) }) : null
+      const ring = this.#simulation.options.takesBack && from < to
+        ? new SimRing(SimNetwork.isPacket, (frame) => { this.#simulation.ledger.takenBack(frame) }) : null
       link = { load: 0, capacity: this.#capacity, lastAt: 0, life: 0, ring, send: (frame) => { this.#sendOnLink(from, to, frame) } }
       // What is kept takes room.
       if (ring !== null) Object.defineProperty(link, 'load', { get: () => ring.kept.length, set: () => undefined })
