@@ -35,7 +35,15 @@ export const PrepareFlowReply = message(10, 'PrepareFlowReply')
  */
 export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: { ownerIncarnation: u32, releaser: u32,
   releaserIncarnation: u32, buffersAt: u32,
-  releaserNow: u32, releaserNowIncarnation: u32 } })
+  releaserNow: u32, releaserNowIncarnation: u32, dead: u32, deadIncarnation: u32, covered: u32, marks: u32 } })
+/**
+ * Whose death this is about, 0 for nobody's: what lies in its link goes to the owner, but for frames up to the position `covered`. `marks` 1:
+ * a RerouteFlowReply of code 1 is to follow them.
+ */
+export const RerouteFlowDead = fieldOf(RerouteFlow, 'dead')
+export const RerouteFlowDeadIncarnation = fieldOf(RerouteFlow, 'deadIncarnation')
+export const RerouteFlowCovered = fieldOf(RerouteFlow, 'covered')
+export const RerouteFlowMarks = fieldOf(RerouteFlow, 'marks')
 export const RerouteFlowReleaserNowIncarnation = fieldOf(RerouteFlow, 'releaserNowIncarnation')
 /** Who has released its frames so far, although the switch may not have heard so; 0: the owner. */
 export const RerouteFlowReleaserNow = fieldOf(RerouteFlow, 'releaserNow')
@@ -43,7 +51,7 @@ export const RerouteFlowBuffersAt = fieldOf(RerouteFlow, 'buffersAt')
 export const RerouteFlowReleaserIncarnation = fieldOf(RerouteFlow, 'releaserIncarnation')
 export const RerouteFlowReleaser = fieldOf(RerouteFlow, 'releaser')
 export const RerouteFlowOwnerIncarnation = fieldOf(RerouteFlow, 'ownerIncarnation')
-/** In-band, on the link to the owner before: behind the last packet that it gets. */
+/** In-band, on the link to the owner before: behind the last packet that it gets. `code` 1: to the new one, behind what was taken back. */
 export const RerouteFlowReply = message(12, 'RerouteFlowReply')
 
 /** Ids of switches, 0 behind the last. */

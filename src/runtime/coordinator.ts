@@ -136,6 +136,7 @@ export class Coordinator {
       candidates: () => this.#keepers,
       isApart: options.isApart ?? (() => false),
       isLeaving: (id) => this.#isLeaving(id),
+      isGoingBack: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting',
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
@@ -234,7 +235,8 @@ export class Coordinator {
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
     const former = this.#runtimes.get(replica.former) === replica.formerIncarnation ? replica.former : 0
-    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true, former, kept })
+    this.protection.secure(record, this.incoming.takeOver(replica.flow),
+      { target, isPromotion: true, former, kept, dead: replica.owner, covered: replica.inputs })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -274,7 +276,8 @@ export class Coordinator {
     const slot = i32[d + Descriptor.slot]
     // The present life of a restarted switch may have sent newer packets of the flow elsewhere.
     if (context.isOfPresentSwitch(d) &&
-        sendFrame(context, context.inBand(from), ReturnPacket, 0, 0, i32[d + Descriptor.frame], i32[d + Descriptor.length], true)) {
+        sendFrame(context, context.inBand(from), ReturnPacket, 0, context.positionOf(d), i32[d + Descriptor.frame],
+          i32[d + Descriptor.length], true)) {
       context.countHandedOver(1)
       context.engine.pool.give(slot)
     } else {
@@ -415,7 +418,7 @@ export class Coordinator {
     switch (arena.u8[at]) {
       case FlowOpen.type: return this.#flowOpen(switchId, at)
       case CloseFlowReply.type: return this.closings.reply(switchId, flow, arena.u8[at + MessageField.code] !== 0)
-      case RerouteFlowReply.type: return this.#rerouteReply(switchId, flow, epoch)
+      case RerouteFlowReply.type: return this.#rerouteReply(switchId, flow, epoch, arena.u8[at + MessageField.code])
       case StopPlacingReply.type: return this.draining.stopped(context.switches.bitOf(switchId))
     }
     context.anomaly('unexpected-message')
@@ -427,8 +430,8 @@ export class Coordinator {
     sendHead(this.#context, this.#context.control(target), AbortFlow, flow, epoch)
   }
 
-  #rerouteReply(switchId: number, flow: number, epoch: number): void {
-    if (this.protection.rerouteReply(switchId, flow, epoch)) return
+  #rerouteReply(switchId: number, flow: number, epoch: number, code = 0): void {
+    if (this.protection.rerouteReply(switchId, flow, epoch, code === 1)) return
     if (this.incoming.moves.has(flow)) this.incoming.rerouteReply(switchId, flow, epoch)
     else this.outgoing.rerouteReply(switchId, flow, epoch)
   }
@@ -524,7 +527,10 @@ export class Coordinator {
     this.#switches = config.switches
     this.#draining = new Set(config.runtimes.filter(({ isDraining }) => isDraining).map(({ id }) => id))
     const fenced = [...before].filter(([id, incarnation]) => runtimes.get(id) !== incarnation).map(([id]) => id)
+    context.inputs.forget()
+    for (const { id, incarnation } of config.switches) context.inputs.setLife(id, incarnation)
     for (const id of fenced) {
+      context.ended.set(id, before.get(id) ?? 0)
       this.#layouts.delete(id)
       this.#layoutTold.delete(id)
       this.#stopped.delete(id)
@@ -615,6 +621,7 @@ export class Coordinator {
     this.protection.tick()
     this.replicas.handingOn.tellHeld()
     this.#sayApplied()
+    context.inputs.tick(context.buffered === 0 && this.protection.isSettled, () => this.#channels())
     if (context.now >= this.#nextSweep && this.#isKnownToAll) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
@@ -624,6 +631,14 @@ export class Coordinator {
       this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
       this.#context.absent.size > 0 ? this.#nextSweep : Infinity)
+  }
+
+  /** Sessions with all that may keep replicas of our flows. */
+  *#channels(): Generator<MessageChannel> {
+    for (const id of this.#runtimes.keys()) {
+      const channel = this.#context.control(id)
+      if (channel !== null) yield channel
+    }
   }
 
   #sweepOpenings(): void {

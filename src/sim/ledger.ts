@@ -83,6 +83,10 @@ export class Ledger {
   asyncLossMax = Infinity
   /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
   mayRepeat = false
+  /** Flows of which packets may leave again: they died with all that was known of them, and links gave back what they had been sent. */
+  readonly repeating = new Set<number>()
+  /** Packets that were taken back from links whose readers had not had them. */
+  readonly #takenBack = new Set<number>()
   /** Copies of packets made by faults of links. */
   duplicated = 0
   /** By packet id: copies whose fate is not known, and the fate of the last one that had one. */
@@ -150,7 +154,7 @@ export class Ledger {
     }
     if (this.#copies[id] > 0) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
-    else if (this.mayRepeat && this.crashes > 0) {
+    else if ((this.mayRepeat || this.repeating.has(flow % ERROR_FLOWS)) && this.crashes > 0) {
       this.repeated++
       return
     }
@@ -342,6 +346,31 @@ export class Ledger {
     if (sequence <= before && this.isOrdered) {
       violate('state', `: number ${sequence} of side ${side} comes behind number ${before}`)
     }
+  }
+
+  /** A packet is taken back that the dead runtime had not received. */
+  takenBack(frame: Uint8Array): void {
+    this.#takenBack.add(trailerId(frame, frame.length))
+  }
+
+  /** The same of all packets, or of those alone that were taken back. */
+  #gone(onlyTakenBack: boolean): number[] {
+    return [...this.unaccounted()].filter((id) => !onlyTakenBack || this.#takenBack.has(id))
+  }
+
+  /**
+   * What a crash leaves in links and in the dead is not lost: whatever did not leave has been dropped, and told so.
+   *
+   * @param onlyTakenBack what the dead had received may be lost with them
+   * @param drops counts of all nodes, by reason; those for the reasons in `others` have cost no packet that counts here
+   */
+  checkNothingLost(onlyTakenBack: boolean, drops: ReadonlyMap<string, number>, others: ReadonlySet<string>): void {
+    const unaccounted = this.#gone(onlyTakenBack)
+    let dropped = 0
+    for (const [reason, count] of drops) if (!others.has(reason)) dropped += count
+    if (unaccounted.length <= dropped) return
+    this.violate('loss', `although links take back, ${unaccounted.length} packets are gone, ${dropped} of them dropped` +
+      ` (such as ${unaccounted.slice(0, 3).join(', ')})`)
   }
 
   /** The first packets that nobody accounts for, for people. */

@@ -41,6 +41,8 @@ export const EntryPhase = {
   placing: 5,
   /** This switch has come back and does not know yet whether anybody serves it. */
   learning: 6,
+  /** There is no room on the way to its owner, or the owner is gone and not yet known to be dead. */
+  stalled: 7,
 } as const
 
 export const EntryFlag = {

@@ -1,0 +1,152 @@
+/**
+ * Taken back: packets that a dead runtime had not given back, by flow, until it is known who goes on with them. PROTOCOL 20.
+ *
+ *     claimed by who has the flow now ─▶ those that its record does not cover go there, ahead of all that is held
+ *     claimed by nobody: its owner was the dead one ─▶ a new flow;  it lives elsewhere, or has ended ─▶ the dead one had consumed them
+ */
+
+import { planted } from '../base/planted-bugs.ts'
+import { prependHeld } from './held-list.ts'
+import type { SwitchContext } from './switch-context.ts'
+import { Entry } from './switch-table.ts'
+
+interface Packets {
+  readonly runtime: number
+  readonly incarnation: number
+  /** Those beyond this position were sent when the flow had come back from a target. */
+  readonly back: number
+  /** Slots and their positions, in turn. */
+  readonly slots: number[]
+}
+
+/** Notes of when flows came to a runtime that are kept: as many as a link can hold frames. */
+const NOTES_MAX = 4096
+
+export class TakenBack {
+  readonly counts = { taken: 0, covered: 0 }
+  readonly #context: SwitchContext
+  readonly #flows = new Map<number, Packets[]>()
+  /** By runtime: flows that came there lately, and how far its link was then. Two numbers each, in a ring. */
+  readonly #notes = new Map<number, { readonly words: Float64Array; next: number }>()
+
+  constructor(context: SwitchContext) {
+    this.#context = context
+  }
+
+  get isEmpty(): boolean {
+    return this.#flows.size === 0
+  }
+
+  /** Packets of a flow go to a runtime from now on: what its link has of the same key is of another flow, or of another time. */
+  cameTo(runtime: number, flow: number, position: number): void {
+    if (position === 0) return
+    let notes = this.#notes.get(runtime)
+    if (notes === undefined) this.#notes.set(runtime, notes = { words: new Float64Array(NOTES_MAX * 2), next: 0 })
+    notes.words[notes.next * 2] = flow
+    notes.words[notes.next * 2 + 1] = position
+    notes.next = (notes.next + 1) % NOTES_MAX
+  }
+
+  /** Positions are those of a new connection from now on. */
+  forgetNotes(runtime: number): void {
+    this.#notes.delete(runtime)
+  }
+
+  /** When the flow came to a runtime first, and whether, and when last, it came back there. */
+  #since(runtime: number, flow: number): { readonly first: number; readonly back: number } {
+    const notes = this.#notes.get(runtime)
+    let first = Infinity
+    let last = 0
+    for (let i = 0; notes !== undefined && i < NOTES_MAX; i++) {
+      if (notes.words[i * 2] !== flow) continue
+      first = Math.min(first, notes.words[i * 2 + 1] as number)
+      last = Math.max(last, notes.words[i * 2 + 1] as number)
+    }
+    return { first: last === 0 ? 0 : first, back: last > first ? last : Infinity }
+  }
+
+  /** A packet in a slot, from the link of a runtime that is dead. `entry` is its flow's, 0 for none. */
+  add(runtime: number, incarnation: number, entry: number, slot: number, position: number): void {
+    const { f64 } = this.#context.arena
+    const flow = entry === 0 ? 0 : f64[(entry + Entry.flow) >> 3] as number
+    const { first, back } = this.#since(runtime, flow)
+    if (flow === 0 || position <= first) {
+      this.counts.covered++
+      this.#context.giveSlot(slot)
+      return
+    }
+    this.counts.taken++
+    this.#context.held++
+    this.#context.countForwarded(-1)
+    const lists = this.#flows.get(flow) ?? []
+    let packets = lists.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    if (packets === undefined) lists.push(packets = { runtime, incarnation, back, slots: [] })
+    packets.slots.push(slot, position)
+    this.#flows.set(flow, lists)
+  }
+
+  #covered(slot: number): void {
+    this.counts.covered++
+    this.counts.taken--
+    this.#context.held--
+    this.#context.countForwarded(1)
+    this.#context.giveSlot(slot)
+  }
+
+  /**
+   * Who goes on with a flow in the place of a dead runtime: what the record does not cover is held at its entry, ahead of the rest.
+   *
+   * @param ahead takes what comes before all that a target of the flow may have buffered, and is not held then
+   */
+  claim(entry: number, runtime: number, incarnation: number, covered: number, ahead?: (slot: number) => void): void {
+    const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
+    const lists = this.#flows.get(flow)
+    const packets = lists?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    if (lists === undefined || packets === undefined) return
+    lists.splice(lists.indexOf(packets), 1)
+    if (lists.length === 0) this.#flows.delete(flow)
+    this.#hold(entry, packets, covered, ahead)
+  }
+
+  #hold(entry: number, { slots, back }: Packets, covered: number, ahead?: (slot: number) => void): void {
+    const first: number[] = []
+    for (let i = 0; i < slots.length; i += 2) {
+      if ((slots[i + 1] as number) <= covered || planted['take-back-skipped']) this.#covered(slots[i] as number)
+      else if (ahead !== undefined && (slots[i + 1] as number) <= back) {
+        this.#context.held--
+        ahead(slots[i] as number)
+      } else first.push(slots[i] as number)
+    }
+    prependHeld(this.#context, entry, first)
+  }
+
+  /** Nobody will claim a flow of the dead any more: what was taken back of it opens a new one, with what is held. */
+  orphaned(entry: number): void {
+    const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
+    const lists = this.#flows.get(flow) ?? []
+    this.#flows.delete(flow)
+    for (const packets of lists.toReversed()) this.#hold(entry, packets, 0)
+  }
+
+  /** Everything has been said of the dead: flows that nobody has claimed live on elsewhere, with what they were sent. */
+  settle(): void {
+    for (const lists of this.#flows.values()) {
+      for (const { slots } of lists) for (let i = 0; i < slots.length; i += 2) this.#covered(slots[i] as number)
+    }
+    this.#flows.clear()
+  }
+
+  /** A flow goes on anew where it was to move: what was sent to its dead source is from before. */
+  drop(entry: number, runtime: number, incarnation: number): void {
+    const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
+    const lists = this.#flows.get(flow)
+    const packets = lists?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    if (lists === undefined || packets === undefined) return
+    lists.splice(lists.indexOf(packets), 1)
+    if (lists.length === 0) this.#flows.delete(flow)
+    for (let i = 0; i < packets.slots.length; i += 2) {
+      this.#context.held--
+      this.#context.drop(packets.slots[i] as number, 'source-fenced')
+    }
+  }
+}
