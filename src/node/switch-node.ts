@@ -174,6 +174,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       const link = linkOf[runtime]
       return link === null || link === undefined || (!link.isDown && link.room > 0)
     },
+    isDown: (runtime) => linkOf[runtime]?.isDown === true,
     positionTo: (runtime) => linkOf[runtime]?.sentPosition ?? 0,
     takeBack: (runtime, life) => {
       const link = linkOf[runtime]

@@ -315,10 +315,15 @@ export class Simulation {
   /** What a runtime leaves that others keep replicas of goes on. */
   #countOrphans(one: SimNode, node: RuntimeNode): void {
     for (const { flow, key } of node.flows()) {
-      const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))?.node
-      if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow)
+      const keeps = (id: number): boolean => {
+        const keeper = this.nodes.find((other) => other.id === id)?.node
+        return keeper?.kind === 'runtime' && keeper.keepsReplica(flow)
+      }
+      if (keeps(node.replicaOf(flow))) this.ledger.orphaned(flow)
       // What went through flows that nobody has a copy of is run again: nobody knows how far it had come.
-      else if (this.options.takesBack && (keeper ?? null) === null) this.ledger.repeating.add(flowNumberOf((one.arena as Arena).i32, key))
+      else if (this.options.takesBack && !node.replicasOf(flow).some(keeps)) {
+        this.ledger.repeating.add(flowNumberOf((one.arena as Arena).i32, key))
+      }
     }
   }
 

@@ -108,7 +108,8 @@ export class ScriptedSwitch {
         return this.#parser.hashKey(this.#single)
       },
       useOwnKey: (d) => { this.#parser.useOwnKey(d) },
-      hasRoomTo: () => true, positionTo: () => 0, takeBack: () => undefined, countForwarded: () => undefined,
+      hasRoomTo: () => true, isDown: () => false, positionTo: () => 0, takeBack: () => undefined,
+      countForwarded: () => undefined,
       countTakenOver: () => {},
       countHandedOver: () => {},
     }

@@ -65,6 +65,8 @@ export interface SwitchContext {
   toExternal(d: number, entry: number): void
   /** True when a packet to a runtime would be taken now; false also while its link is down. */
   hasRoomTo(runtime: number): boolean
+  /** The other end of the link to a runtime is gone. */
+  isDown(runtime: number): boolean
   /** The last frame on the link to a runtime; 0 where positions are not known. */
   positionTo(runtime: number): number
   /** A runtime is dead, which we had not heard yet: what its link has is taken back. */

@@ -248,10 +248,24 @@ export class VirtualSwitch {
     const { arena, table } = this.#context
     const before = arena.f64[(entry + Entry.flow) >> 3]
     if (before === flow) return
+    if (before !== 0 && arena.u8[entry + Entry.phase] !== EntryPhase.closing) this.#inherit(entry)
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
     arena.u16[(entry + Entry.owner) >> 1] = 0
     if (before !== 0) this.aliases.flowEnded(before)
+  }
+
+  /**
+   * Another flow has an entry's key, and the one before was not closed: it has died with its owner. Had anybody gone on with it, what was
+   * taken back of it would have been claimed: now it is the new one's.
+   */
+  #inherit(entry: number): void {
+    const context = this.#context
+    const owner = context.arena.u16[(entry + Entry.owner) >> 1]
+    const incarnation = context.arena.u32[(entry + Entry.ownerIncarnation) >> 2]
+    // We have not heard of that death yet.
+    if (this.#isLive(owner, incarnation) && context.isDown(owner)) context.takeBack(owner, incarnation)
+    if (!this.#isLive(owner, incarnation) || context.isDown(owner)) this.takenBack.orphaned(entry)
   }
 
   /** The home places a flow. */
