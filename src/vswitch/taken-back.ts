@@ -128,12 +128,21 @@ export class TakenBack {
     for (const packets of lists.toReversed()) this.#hold(entry, packets, 0)
   }
 
-  /** Everything has been said of the dead: flows that nobody has claimed live on elsewhere, with what they were sent. */
-  settle(): void {
-    for (const lists of this.#flows.values()) {
-      for (const { slots } of lists) for (let i = 0; i < slots.length; i += 2) this.#covered(slots[i] as number)
+  /**
+   * Everything has been said of those that are fenced: flows that nobody has claimed live on elsewhere, with what they were sent. What was taken
+   * back from one of which only its heirs have told us waits.
+   */
+  settle(isFenced: (runtime: number, incarnation: number) => boolean): void {
+    for (const [flow, lists] of this.#flows) {
+      const left = lists.filter(({ runtime, incarnation }) => !isFenced(runtime, incarnation))
+      if (left.length === lists.length) continue
+      for (const packets of lists) {
+        if (left.includes(packets)) continue
+        for (let i = 0; i < packets.slots.length; i += 2) this.#covered(packets.slots[i] as number)
+      }
+      if (left.length === 0) this.#flows.delete(flow)
+      else this.#flows.set(flow, left)
     }
-    this.#flows.clear()
   }
 
   /** A flow goes on anew where it was to move: what was sent to its dead source is from before. */

@@ -773,7 +773,7 @@ export class VirtualSwitch {
       this.takenBack.orphaned(entry)
       this.#remove(entry, '')
     }
-    this.takenBack.settle()
+    this.takenBack.settle((runtime, incarnation) => this.#isFenced(runtime, incarnation))
     this.#questions.askAgain()
   }
 
