@@ -355,7 +355,8 @@ export class Ledger {
 
   /** The same of all packets, or of those alone that were taken back. */
   #gone(onlyTakenBack: boolean): number[] {
-    return [...this.unaccounted()].filter((id) => !onlyTakenBack || this.#takenBack.has(id))
+    // The rest of a datagram whose first fragment was dropped finds no flow at the far switch.
+    return [...this.unaccounted()].filter((id) => (!onlyTakenBack || this.#takenBack.has(id)) && this.#fates[id - 1] !== Fate.refused)
   }
 
   /**
