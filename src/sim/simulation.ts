@@ -107,6 +107,8 @@ const CONVERGENCE_US = 4_000_000
 const QUIET_US = 350_000
 /** Drops of network functions, and of connections that end while packets are held. */
 const ORDINARY_DROPS = new Set(['probe-unwanted', 'translating-stray', 'translating-no-port', 'hold-ended'])
+/** Those that cost no packet whose fate is not known otherwise. */
+const dropsOfOthers = new Set([...ORDINARY_DROPS, ...dropsOfCopies].filter((reason) => reason !== 'hold-ended'))
 const EVENTS_MAX = 20_000_000
 const arenas = new Map<number, Arena[]>()
 
@@ -517,7 +519,7 @@ export class Simulation {
     this.watch.checkEnd()
     // What a switch has taken back can be lost with the switch.
     if (this.#losesNothing || (this.options.takesBack && this.#diedApart && !this.options.faults.includes('restart'))) {
-      ledger.checkNothingLost(!this.#losesNothing, this.#dropReasons, new Set([...ORDINARY_DROPS, ...dropsOfCopies]))
+      ledger.checkNothingLost(!this.#losesNothing, this.#dropReasons, dropsOfOthers)
     }
     const permitted = permittedDrops(this.options.faults)
     for (const reason of this.#dropReasons.keys()) {
