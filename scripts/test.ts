@@ -1,7 +1,7 @@
 /**
- * `npm test`: all tests, in two rounds. First those that only compute, as many files at once as there are cores; then those that start
- * processes, make networks or wait for a clock, one file after the other, for they share the machine's names and mind its load.
- * A round that fails does not keep the other from running. Arguments are patterns of files instead of all: `npm test -- 'src/wire/*'`.
+ * `npm test`: all tests, in two rounds. First those that compute, or wait for ports and processes that nobody hurries, as many files at once
+ * as there are cores; then those with whole clusters, one file after the other, for they mind the machine's load. A round that fails does not
+ * keep the other from running. Arguments are patterns of files instead of all: `npm test -- 'src/wire/*'`.
  */
 
 import { globSync } from 'node:fs'
@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url'
 process.chdir(fileURLToPath(new URL('..', import.meta.url)))
 const patterns = process.argv.length > 2 ? process.argv.slice(2) : ['src/**/*.test.ts']
 const files = globSync(patterns).filter((path) => path.endsWith('.test.ts')).sort()
-const shareTheMachine = /^src\/(cli|e2e|ports|process|rpc)\//
+const mindLoad = /^src\/(cli|e2e)\//
 
 const totals = { passed: 0, failed: 0, skipped: 0 }
 const failures: string[] = []
@@ -34,8 +34,8 @@ async function runFiles(paths: readonly string[], concurrency: number): Promise<
   for await (const text of report) process.stdout.write(text as string)
 }
 
-await runFiles(files.filter((path) => !shareTheMachine.test(path)), availableParallelism())
-await runFiles(files.filter((path) => shareTheMachine.test(path)), 1)
+await runFiles(files.filter((path) => !mindLoad.test(path)), availableParallelism())
+await runFiles(files.filter((path) => mindLoad.test(path)), 1)
 for (const failure of failures) process.stdout.write(`${failure}\n`)
 process.stdout.write(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped\n`)
 if (totals.failed > 0 || totals.passed === 0) process.exitCode = 1

@@ -258,6 +258,8 @@ export class LinksBed {
   async openFlows(): Promise<void> {
     const { flows, isTcp, runtimes } = this.#options
     for (let other = 1; other < runtimes; other++) await this.ask(other, 'Drain', { on: true })
+    // It is empty when the switches have said that they place nothing there any more.
+    await this.until('the others are drained', async () => (await this.statuses()).slice(1).every(({ workload }) => workload.isEmpty), 10_000, 5)
     await this.load({ what: 'send', packetsPerSecond: OPENING_RATE, window: OPENING_WINDOW })
     // A TCP flow is past its handshake when its sides have sent a few packets each.
     const packets = flows * (isTcp ? 7 : 1)

@@ -75,6 +75,16 @@ test('machines: nodes know their network, ids go round, long segments are cut at
     [{ type: 'af-packet', interface: 'a' }, undefined, ''])
 })
 
+test('a router on one side needs one on the other', () => {
+  const problemOf = (content: object): string =>
+    clusterSchema.safeParse(content).error?.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ') ?? ''
+  const router = { addresses: ['10.1.0.1/24'] }
+  const port = { type: 'af-packet', interface: 'in' }
+  assert.match(problemOf({ ingress: { ...port, router }, egress: { ...port, interface: 'out' } }), /^egress: the other side is a router/)
+  assert.match(problemOf({ ingress: port, egress: { ...port, interface: 'out', router } }), /^ingress: the other side is a router/)
+  assert.equal(problemOf({ ingress: { ...port, router }, egress: { type: 'none' } }), '')
+})
+
 test('containers and their ports are as they can be', () => {
   const problemOf = (content: object): string =>
     clusterSchema.safeParse(content).error?.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ') ?? ''

@@ -110,6 +110,16 @@ function checkContainers({ launcher, container, ingress, egress }: Outline, cont
   }
 }
 
+/** A router sends by its own addresses: a cable on the other side would pass frames on that are for nobody there. */
+function checkRouters({ ingress, egress }: Outline, context: z.RefinementCtx): void {
+  const isRouter = (port: ExternalPortConfig | undefined): boolean => port !== undefined && 'router' in port && port.router !== undefined
+  const isCable = (port: ExternalPortConfig | undefined): boolean => port !== undefined && 'interface' in port && !isRouter(port)
+  for (const [path, own, other] of [['ingress', ingress, egress], ['egress', egress, ingress]] as const) {
+    if (!isCable(own) || !isRouter(other)) continue
+    context.addIssue({ code: 'custom', path: [path], message: 'the other side is a router, so this one needs router, too' })
+  }
+}
+
 export const clusterSchema = runConfigSchema.extend({
   name: clusterNameSchema.default(DEFAULT_CLUSTER_NAME).describe('Name of the cluster on this machine'),
   runtimes: z.int().min(1).max(RUNTIMES_MAX).default(2).describe('How many runtimes'),
@@ -151,6 +161,7 @@ export const clusterSchema = runConfigSchema.extend({
 }).superRefine((document, context) => {
   checkMachines(document, context)
   checkContainers(document, context)
+  checkRouters(document, context)
 }).describe('Configuration of nfactor up, and of nfactor run, which takes chain, limits, timeouts and policy of it')
 
 export type ClusterDocument = z.output<typeof clusterSchema>

@@ -34,12 +34,13 @@ test('events', () => {
 test('configurations and status, as those have them that know nothing of protobuf', () => {
   for (const message of bothWays(NotifyClusterConfigRequestSchema, { config })) assert.deepEqual(plainOf(message), { config })
   const status = {
-    kind: 'switch', id: 1, name: 'ingress', incarnation: 2, pid: 2 ** 22, configVersion: 1, isReady: true,
+    kind: 'switch', id: 1, name: 'ingress', incarnation: 2, pid: 2 ** 22, startTicks: 7, configVersion: 1, isReady: true,
     workload: {
-      busyUs: 1, asleepUs: 2, timeUs: 2 ** 53 - 1, received: 0, forwarded: 0, dropped: 0, buffered: 0, flows: 1, replicas: 0, isEmpty: true },
+      busyUs: 1, asleepUs: 2, timeUs: 2 ** 53 - 1, received: 0, forwarded: 0, dropped: 0, buffered: 0, flows: 1, replicas: 0, isEmpty: true,
+      emitted: 3, takenOver: 2, handedOver: 1, memoryBytes: 2 ** 31 },
     dropReasons: { 'link-full': 2 ** 40 }, anomalies: {}, openSteps: { moving: 1 },
-    links: [{ peer: 11, name: '', isUp: true, lastEnd: '', ...new PortStatistics() }],
-    external: { name: 'tap', isUp: true, lastEnd: '', ...new PortStatistics(), rxFrames: 9 },
+    links: [{ peer: 11, name: '', isUp: true, lastEnd: '', ...new PortStatistics(), router: {} }],
+    external: { name: 'tap', isUp: true, lastEnd: '', ...new PortStatistics(), rxFrames: 9, router: { in: 3 } },
     moves: structOf({ completed: 3, left: undefined, nested: { a: [1, 'x', null] } }),
   }
   for (const message of bothWays(NodeStatusSchema, status)) {
