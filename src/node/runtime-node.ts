@@ -521,7 +521,6 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     /** Runtimes that may keep replicas of flows here; the one that keeps a flow's, 0 for none; whether a replica of a flow is kept here. */
     get keepers() { return (coordinator as Coordinator).keepers },
     replicaOf: (flow: number) => (coordinator as Coordinator).protection.replicaOf(flow),
-    replicasOf: (flow: number) => (coordinator as Coordinator).protection.replicasOf(flow),
     keepsReplica: (flow: number) => (coordinator as Coordinator).replicas.has(flow),
     isPaused: (record: number) => (u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0,
   } as const

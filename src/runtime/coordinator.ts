@@ -312,7 +312,9 @@ export class Coordinator {
     }
     this.protection.opened(record)
     // The switch that has opened it knows it, unless that was a former life.
-    for (const id of switches.idsIn(switches.all)) if (id !== opener || this.#announcements.has(id)) this.#bind(record, id)
+    // And it hears that frames may leave before a replica says so.
+    const isBare = this.protection.givesBackLate && this.protection.replicaOf(flowOf(context, record)) === 0
+    for (const id of switches.idsIn(switches.all)) if (id !== opener || isBare || this.#announcements.has(id)) this.#bind(record, id)
   }
 
   #bind(record: number, switchId: number): void {
@@ -582,7 +584,7 @@ export class Coordinator {
     for (const id of context.switches.idsIn(this.#applying)) {
       if (this.incoming.isUntold(id)) continue
       this.#applying &= ~context.switches.bitOf(id)
-      sendHead(context, context.control(id), ConfigApplied, 0, context.configVersion)
+      sendHead(context, context.control(id), ConfigApplied, 0, context.configVersion, this.protection.givesBackLate ? 1 : 0)
     }
   }
 

@@ -41,7 +41,7 @@ export const dropsOfCopies = ['former-life', 'not-releaser', 'unknown-replica']
 
 /** Reasons to drop a packet that a kind of fault may cause. */
 const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
-  crash: ['former-life', 'source-fenced', 'step-incomplete', 'unknown-replica', 'secure-buffer', 'not-releaser',
+  crash: ['former-life', 'source-fenced', 'no-replica', 'step-incomplete', 'unknown-replica', 'secure-buffer', 'not-releaser',
     'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'alias-buffer', 'no-runtime', 'link-full',
     'hold-ended', 'no-home'],
   restart: ['not-releaser', 'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'alias-buffer', 'no-home', 'link-full'],

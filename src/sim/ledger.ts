@@ -83,10 +83,10 @@ export class Ledger {
   asyncLossMax = Infinity
   /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
   mayRepeat = false
-  /** Flows of which packets may leave again: they died with all that was known of them, and links gave back what they had been sent. */
-  readonly repeating = new Set<number>()
   /** Packets that were taken back from links whose readers had not had them. */
   readonly #takenBack = new Set<number>()
+  /** By packet id: the life of the flow that a dropped packet was part of, of those that were taken back from their dead reader. */
+  readonly #undone = new Map<number, number>()
   /** Copies of packets made by faults of links. */
   duplicated = 0
   /** By packet id: copies whose fate is not known, and the fate of the last one that had one. */
@@ -152,9 +152,9 @@ export class Ledger {
     const violate = (checker: Checker, how: string): void => {
       this.violate(checker, `packet ${id} of flow ${flow}, side ${side}, number ${sequence} ${how}`)
     }
-    if (this.#copies[id] > 0) this.left++
+    if (this.#copies[id] > 0 || this.#isUndone(id)) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
-    else if ((this.mayRepeat || this.repeating.has(flow % ERROR_FLOWS)) && this.crashes > 0) {
+    else if (this.mayRepeat && this.crashes > 0) {
       this.repeated++
       return
     }
@@ -348,9 +348,17 @@ export class Ledger {
     }
   }
 
-  /** A packet is taken back that the dead runtime had not received. */
-  takenBack(frame: Uint8Array): void {
-    this.#takenBack.add(trailerId(frame, frame.length))
+  /** A packet is taken back; the dead runtime had received it, or not. */
+  takenBack(frame: Uint8Array, isAgain: boolean): void {
+    const id = trailerId(frame, frame.length)
+    if (!isAgain) this.#takenBack.add(id)
+    else if (this.#fates[id] === Fate.refused) this.#undone.set(id, this.#processedBy[id] ?? 0)
+  }
+
+  /** True, once, for a packet that a network function had dropped as part of a state which died with its runtime, and that another has seen. */
+  #isUndone(id: number): boolean {
+    const life = this.#undone.get(id)
+    return life !== undefined && (!this.#commits || life !== this.#processedBy[id]) && this.#undone.delete(id)
   }
 
   /** The same of all packets, or of those alone that were taken back. */
@@ -364,10 +372,11 @@ export class Ledger {
    *
    * @param onlyTakenBack what the dead had received may be lost with them
    * @param drops counts of all nodes, by reason; those for the reasons in `others` have cost no packet that counts here
+   * @param given how many packets were lost with the targets that they were on their way to with their flows
    */
-  checkNothingLost(onlyTakenBack: boolean, drops: ReadonlyMap<string, number>, others: ReadonlySet<string>): void {
+  checkNothingLost(onlyTakenBack: boolean, drops: ReadonlyMap<string, number>, others: ReadonlySet<string>, given: number): void {
     const unaccounted = this.#gone(onlyTakenBack)
-    let dropped = 0
+    let dropped = given
     for (const [reason, count] of drops) if (!others.has(reason)) dropped += count
     if (unaccounted.length <= dropped) return
     this.violate('loss', `although links take back, ${unaccounted.length} packets are gone, ${dropped} of them dropped` +

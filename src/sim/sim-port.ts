@@ -68,12 +68,12 @@ export class SimRing {
   /** Frames of packets taken back that the reader had received. */
   again = 0
   readonly #isPacket: (frame: Uint8Array) => boolean
-  readonly #onUnreceived: (frame: Uint8Array) => void
+  readonly #onTakenBack: (frame: Uint8Array, isAgain: boolean) => void
 
-  /** @param onUnreceived sees each packet that is taken back and that the reader never had */
-  constructor(isPacket: (frame: Uint8Array) => boolean, onUnreceived: (frame: Uint8Array) => void) {
+  /** @param onTakenBack sees each packet that is taken back, and whether the reader had had it */
+  constructor(isPacket: (frame: Uint8Array) => boolean, onTakenBack: (frame: Uint8Array, isAgain: boolean) => void) {
     this.#isPacket = isPacket
-    this.#onUnreceived = onUnreceived
+    this.#onTakenBack = onTakenBack
   }
 
   get sent(): number {
@@ -116,8 +116,9 @@ export class SimRing {
     const frame = this.kept.shift()
     if (frame === undefined) return frame
     if (this.#isPacket(frame)) {
-      if (this.first <= this.received) this.again++
-      else this.#onUnreceived(frame)
+      const isAgain = this.first <= this.received
+      if (isAgain) this.again++
+      this.#onTakenBack(frame, isAgain)
     }
     this.first++
     return frame

@@ -139,7 +139,7 @@ export class Simulation {
   readonly #used: Arena[] = []
   readonly #quarantined: (readonly Int32Array[])[] = []
   /** Counts of nodes that are gone. */
-  readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0, covered: 0 }
+  readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0, covered: 0, heldLost: 0 }
   readonly #dropReasons = new Map<string, number>()
   readonly watch = new ReplicationWatch(this)
   guardedOrders = 0
@@ -309,23 +309,16 @@ export class Simulation {
     if (node === null) return
     this.ledger.crashes++
     if (!this.#isAlone(one)) this.#losesNothing = this.#diedApart = false
-    if (node.kind === 'runtime') this.#countOrphans(one, node)
+    if (node.kind === 'runtime') this.#countOrphans(node)
     this.end(one, node)
     this.network.stopped(one.id)
   }
 
   /** What a runtime leaves that others keep replicas of goes on. */
-  #countOrphans(one: SimNode, node: RuntimeNode): void {
-    for (const { flow, key } of node.flows()) {
-      const keeps = (id: number): boolean => {
-        const keeper = this.nodes.find((other) => other.id === id)?.node
-        return keeper?.kind === 'runtime' && keeper.keepsReplica(flow)
-      }
-      if (keeps(node.replicaOf(flow))) this.ledger.orphaned(flow)
-      // What went through flows that nobody has a copy of is run again: nobody knows how far it had come.
-      else if (this.options.takesBack && !node.replicasOf(flow).some(keeps)) {
-        this.ledger.repeating.add(flowNumberOf((one.arena as Arena).i32, key))
-      }
+  #countOrphans(node: RuntimeNode): void {
+    for (const { flow } of node.flows()) {
+      const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))?.node
+      if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow)
     }
   }
 
@@ -363,6 +356,7 @@ export class Simulation {
     this.#addDrops(node)
     this.#gone.inside += node.pendingFrames
     if (node.kind === 'switch') this.#gone.covered += node.takenBack.covered
+    else this.#gone.heldLost += node.moves.out.heldLost
   }
 
   #addDrops(node: RuntimeNode | SwitchNode): void {
@@ -490,7 +484,7 @@ export class Simulation {
     let handedOver = this.#gone.handedOver
     let takenOver = this.#gone.takenOver
     let emitted = 0
-    let covered = this.#gone.covered
+    let { covered, heldLost } = this.#gone
     for (const one of this.nodes) {
       const { node } = one
       if (node === null) continue
@@ -501,6 +495,7 @@ export class Simulation {
       emitted += packets.emitted
       inside += packets.buffered
       if (node.kind === 'switch') covered += node.takenBack.covered
+      else heldLost += node.moves.out.heldLost
       this.#addDrops(node)
       const left = [...node.flows()]
       if (left.length > 0) {
@@ -519,7 +514,7 @@ export class Simulation {
     this.watch.checkEnd()
     // What a switch has taken back can be lost with the switch.
     if (this.#losesNothing || (this.options.takesBack && this.#diedApart && !this.options.faults.includes('restart'))) {
-      ledger.checkNothingLost(!this.#losesNothing, this.#dropReasons, dropsOfOthers)
+      ledger.checkNothingLost(!this.#losesNothing, this.#dropReasons, dropsOfOthers, heldLost)
     }
     const permitted = permittedDrops(this.options.faults)
     for (const reason of this.#dropReasons.keys()) {

@@ -49,6 +49,8 @@ export const EntryFlag = {
   alias: 1,
   /** The releaser before has yet to send its last packet. */
   awaitsDrained: 2,
+  /** Placed here, and nobody has said yet that frames of it may leave. */
+  fresh: 4,
 } as const
 
 export class SwitchTable {

@@ -2,13 +2,14 @@
  * Taken back: packets that a dead runtime had not given back, by flow, until it is known who goes on with them. PROTOCOL 20.
  *
  *     claimed by who has the flow now ─▶ those that its record does not cover go there, ahead of all that is held
- *     claimed by nobody: its owner was the dead one ─▶ a new flow;  it lives elsewhere, or has ended ─▶ the dead one had consumed them
+ *     claimed by nobody: its owner was the dead one ─▶ a new flow, or dropped where they may have left already;
+ *                        it lives elsewhere, or has ended ─▶ the dead one had consumed them
  */
 
 import { planted } from '../base/planted-bugs.ts'
 import { prependHeld } from './held-list.ts'
 import type { SwitchContext } from './switch-context.ts'
-import { Entry } from './switch-table.ts'
+import { Entry, EntryFlag } from './switch-table.ts'
 
 interface Packets {
   readonly runtime: number
@@ -25,12 +26,15 @@ const NOTES_MAX = 4096
 export class TakenBack {
   readonly counts = { taken: 0, covered: 0 }
   readonly #context: SwitchContext
+  readonly #givesBackLate: (runtime: number) => boolean
   readonly #flows = new Map<number, Packets[]>()
   /** By runtime: flows that came there lately, and how far its link was then. Two numbers each, in a ring. */
   readonly #notes = new Map<number, { readonly words: Float64Array; next: number }>()
 
-  constructor(context: SwitchContext) {
+  /** @param givesBackLate true for runtimes that leave in their links what they have processed, until others know of it */
+  constructor(context: SwitchContext, givesBackLate: (runtime: number) => boolean) {
     this.#context = context
+    this.#givesBackLate = givesBackLate
   }
 
   get isEmpty(): boolean {
@@ -120,12 +124,27 @@ export class TakenBack {
     prependHeld(this.#context, entry, first)
   }
 
-  /** Nobody will claim a flow of the dead any more: what was taken back of it opens a new one, with what is held. */
+  /**
+   * Nobody will claim a flow of the dead any more: what was taken back of it opens a new one, with what is held. Not so when it may have
+   * left already, and nobody knows how much of it.
+   */
   orphaned(entry: number): void {
-    const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
+    const { arena } = this.#context
+    const flow = arena.f64[(entry + Entry.flow) >> 3] as number
+    const isFresh = (arena.u8[entry + Entry.flags] & EntryFlag.fresh) !== 0 || planted['take-back-unclaimed']
     const lists = this.#flows.get(flow) ?? []
     this.#flows.delete(flow)
-    for (const packets of lists.toReversed()) this.#hold(entry, packets, 0)
+    for (const packets of lists.toReversed()) {
+      if (isFresh || !this.#givesBackLate(packets.runtime)) this.#hold(entry, packets, 0)
+      else this.#dropAll(packets, 'no-replica')
+    }
+  }
+
+  #dropAll({ slots }: Packets, reason: string): void {
+    for (let i = 0; i < slots.length; i += 2) {
+      this.#context.held--
+      this.#context.drop(slots[i] as number, reason)
+    }
   }
 
   /**
@@ -153,9 +172,6 @@ export class TakenBack {
     if (lists === undefined || packets === undefined) return
     lists.splice(lists.indexOf(packets), 1)
     if (lists.length === 0) this.#flows.delete(flow)
-    for (let i = 0; i < packets.slots.length; i += 2) {
-      this.#context.held--
-      this.#context.drop(packets.slots[i] as number, 'source-fenced')
-    }
+    this.#dropAll(packets, 'source-fenced')
   }
 }

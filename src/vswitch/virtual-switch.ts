@@ -42,7 +42,7 @@ import type { PlacementPolicy } from './placement/placement-policy.ts'
 import { Questions } from './questions.ts'
 import { Releasing } from './releasing.ts'
 import { begin, sendHead, writeEntryKey, type SwitchContext } from './switch-context.ts'
-import { Entry, EntryPhase } from './switch-table.ts'
+import { Entry, EntryFlag, EntryPhase } from './switch-table.ts'
 import { TakenBack } from './taken-back.ts'
 
 /** Packets of one flow that may come back from runtimes that do not know it; every few the runtime is told of it again. */
@@ -85,6 +85,10 @@ export class VirtualSwitch {
   readonly #unopened = new Set<number>()
   /** Entries that hold packets until there is room on the way to their owner. */
   readonly #stalled = new Set<number>()
+  /** Runtimes that give link slots back only when what their frames have changed is known elsewhere: what they leave may have been processed. */
+  readonly #givesBackLate = new Set<number>()
+  /** While learning: the configuration about which every runtime is to have said its word first; what flows left by the dead go on, it claims. */
+  #learnsFrom = 0
   readonly takenBack: TakenBack
   readonly #questions: Questions
   readonly #releasing: Releasing
@@ -95,7 +99,7 @@ export class VirtualSwitch {
     assert(context.limits.heldPerFlow <= 0xffff, 'an entry counts its packets in 16 bits')
     this.#context = context
     this.#policy = policy
-    this.takenBack = new TakenBack(context)
+    this.takenBack = new TakenBack(context, (runtime) => this.#givesBackLate.has(runtime))
     this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
     const isLearning = (): boolean => this.#isLearning
     this.#questions = new Questions(context, {
@@ -251,6 +255,7 @@ export class VirtualSwitch {
     if (before !== 0 && arena.u8[entry + Entry.phase] !== EntryPhase.closing) this.#inherit(entry)
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
     arena.u16[(entry + Entry.owner) >> 1] = 0
     if (before !== 0) this.aliases.flowEnded(before)
   }
@@ -289,6 +294,7 @@ export class VirtualSwitch {
     this.#setFlow(entry, flowIdOf(context.incarnation, ++this.#counter))
     this.#own(entry, chosen.id, chosen.incarnation, 1)
     arena.u16[(entry + Entry.releaser) >> 1] = chosen.id
+    arena.u8[entry + Entry.flags] |= EntryFlag.fresh
     this.#open(entry)
   }
 
@@ -440,7 +446,7 @@ export class VirtualSwitch {
       case RerouteFlow.type: return this.#reroute(peer, at, flow, epoch)
       case AnnounceFlow.type: return this.#announced(peer, at, bytes, flow, epoch, code)
       case AnnounceDone.type: return this.#announceDone(peer)
-      case ConfigApplied.type: return this.#configApplied(peer, epoch)
+      case ConfigApplied.type: return this.#configApplied(peer, epoch, arena.u8[at + MessageField.code] === 1)
       case StopPlacing.type: return this.#stopPlacing(peer, code !== 0)
       case Workload.type: return this.#workload(peer, at)
       case ClaimAlias.type: return this.aliases.claim(peer, at, flow)
@@ -476,6 +482,7 @@ export class VirtualSwitch {
     const releaser = this.#unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const owner = arena.u16[(at + MessageField.node) >> 1]
     this.#setFlow(entry, flow)
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     arena.u16[(entry + Entry.releaser) >> 1] = releaser
@@ -591,6 +598,7 @@ export class VirtualSwitch {
     const previous = isKnown ? arena.u16[(entry + Entry.owner) >> 1] : 0
     const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     this.#setFlow(entry, flow)
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
     // The owner has it without its state, so without its aliases.
     if (arena.u8[at + MessageField.code] === 1) {
       table.removeAliases(entry)
@@ -688,6 +696,7 @@ export class VirtualSwitch {
     for (const { id, incarnation } of config.runtimes) this.#newest.set(id, Math.max(incarnation, this.#newest.get(id) ?? 0))
     const fenced = [...before.values()].filter((old) => !this.#isLive(old.id, old.incarnation))
     if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
+    if (this.#learnsFrom === 0 || fenced.length > 0) this.#learnsFrom = config.version
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
     this.#releasing.configured((runtime, incarnation) => this.#isLive(runtime, incarnation))
     this.aliases.configure()
@@ -756,10 +765,12 @@ export class VirtualSwitch {
     if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
   }
 
-  #configApplied(runtime: number, version: number): void {
+  #configApplied(runtime: number, version: number, givesBackLate: boolean): void {
     const state = this.#runtimes.get(runtime)
     if (state === undefined) return
     state.applied = Math.max(state.applied, version)
+    if (givesBackLate) this.#givesBackLate.add(runtime)
+    this.#checkLearnt()
     this.#removeOrphans()
   }
 
@@ -814,7 +825,8 @@ export class VirtualSwitch {
 
   #checkLearnt(): void {
     const context = this.#context
-    if (!this.#isLearning || this.#runtimeList.some((runtime) => !runtime.hasAnnounced) || this.#switches.length === 0) return
+    if (!this.#isLearning || this.#switches.length === 0) return
+    if (this.#runtimeList.some(({ hasAnnounced, applied }) => !hasAnnounced || applied < this.#learnsFrom)) return
     this.#isLearning = false
     context.step('relearning', -1)
     for (const entry of [...this.#waiting]) {

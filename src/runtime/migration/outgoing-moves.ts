@@ -66,6 +66,8 @@ export interface MoveCounts {
   cancelled: number
   aborted: number
   takenBack: number
+  /** Packets that flows held and that were lost with the target, which may have released them. */
+  heldLost: number
   stragglers: number
   /** Sum over completed moves, microseconds. */
   durationUs: number
@@ -84,7 +86,7 @@ const WINDOW_FIRST = 16
 export class OutgoingMoves {
   readonly moves = new Map<number, OutgoingMove>()
   readonly counts: MoveCounts = {
-    started: 0, completed: 0, refused: 0, cancelled: 0, aborted: 0, takenBack: 0, stragglers: 0, durationUs: 0,
+    started: 0, completed: 0, refused: 0, cancelled: 0, aborted: 0, takenBack: 0, heldLost: 0, stragglers: 0, durationUs: 0,
   }
   readonly refusals: Record<string, number> = {}
   readonly #context: RuntimeContext
@@ -417,7 +419,10 @@ export class OutgoingMoves {
   #takeBack(move: OutgoingMove, targetIsGone: boolean): void {
     this.counts.takenBack++
     // The target may have released what the flow held before it died: rather lost with it than sent twice.
-    if (targetIsGone) this.#context.engine.giveHeldAway(move.record)
+    const { engine } = this.#context
+    const { handedOver } = engine.statistics
+    if (targetIsGone) engine.giveHeldAway(move.record)
+    this.counts.heldLost += engine.statistics.handedOver - handedOver
     this.#become(move, 'takingBack')
     this.#goBack(move, targetIsGone)
     // The switches may still await the replica's last word of the move that failed.

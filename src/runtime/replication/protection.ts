@@ -62,6 +62,8 @@ interface Securing {
   isBetween: boolean
   /** The switches have been told. */
   isRerouted: boolean
+  /** Who has been told to forget the flow, 0 for nobody. */
+  forgetting: number
   readonly isPromotion: boolean
   isReleaser: boolean
   /** A runtime beside those of `old` that switches may take for the releaser, 0 for none. */
@@ -191,7 +193,13 @@ export class Protection {
   /** The runtime that keeps the flow's replica, 0 for none. */
   replicaOf(flow: number): number {
     const guard = this.#guards.get(flow)
-    return guard === undefined || guard.isDead ? 0 : guard.replica
+    const isGone = guard === undefined || guard.isDead || this.securing.get(flow)?.forgetting === guard.replica
+    return isGone ? 0 : guard.replica
+  }
+
+  /** True when what has come on links stays there until others know what it has changed. */
+  get givesBackLate(): boolean {
+    return this.#host.mode === 'commit'
   }
 
   /** The runtimes that keep the flow's replicas, in the order of its chain: when one of them is dead, the other. */
@@ -383,7 +391,7 @@ export class Protection {
       planted['retired-early']
     const securing: Securing = {
       flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, chain: [], asked: 0, adopted: 0, isMarked, marking: new Set(),
-      leftovers: new Set(), leftTails: new Set(), isPiped: false, isBetween: false, isRerouted: false, isPromotion, isReleaser,
+      leftovers: new Set(), leftTails: new Set(), isPiped: false, isBetween: false, isRerouted: false, forgetting: 0, isPromotion, isReleaser,
       former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
       held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead, covered,
@@ -465,7 +473,8 @@ export class Protection {
     this.#reroute(securing, context.switches.all)
     const releaser = isReleaser ? 0 : releaserOf(old)
     const isOldReleaser = releaser !== 0
-    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, chain.length === 0 && !securing.isBetween)
+    if (chain.length === 0 && !securing.isBetween) securing.forgetting = releaser
+    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, securing.forgetting !== 0)
     for (const id of [...securing.leftTails, securing.former]) {
       if (id !== 0 && id !== tailOf(securing) && id !== releaser) sendRetire(context, id, flow, epoch)
     }
