@@ -16,6 +16,8 @@ interface Packets {
   readonly incarnation: number
   /** Those beyond this position were sent when the flow had come back from a target. */
   readonly back: number
+  /** Those up to this position were sent before the flow came there last. */
+  readonly last: number
   /** Slots and their positions, in turn. */
   readonly slots: number[]
 }
@@ -57,7 +59,7 @@ export class TakenBack {
   }
 
   /** When the flow came to a runtime first, and whether, and when last, it came back there. */
-  #since(runtime: number, flow: number): { readonly first: number; readonly back: number } {
+  #since(runtime: number, flow: number): { readonly first: number; readonly back: number; readonly last: number } {
     const notes = this.#notes.get(runtime)
     let first = Infinity
     let last = 0
@@ -66,14 +68,14 @@ export class TakenBack {
       first = Math.min(first, notes.words[i * 2 + 1] as number)
       last = Math.max(last, notes.words[i * 2 + 1] as number)
     }
-    return { first: last === 0 ? 0 : first, back: last > first ? last : Infinity }
+    return { first: last === 0 ? 0 : first, back: last > first ? last : Infinity, last }
   }
 
   /** A packet in a slot, from the link of a runtime that is dead. `entry` is its flow's, 0 for none. */
   add(runtime: number, incarnation: number, entry: number, slot: number, position: number): void {
     const { f64 } = this.#context.arena
     const flow = entry === 0 ? 0 : f64[(entry + Entry.flow) >> 3] as number
-    const { first, back } = this.#since(runtime, flow)
+    const { first, back, last } = this.#since(runtime, flow)
     if (flow === 0 || position <= first) {
       this.counts.covered++
       this.#context.giveSlot(slot)
@@ -84,7 +86,7 @@ export class TakenBack {
     this.#context.countForwarded(-1)
     const lists = this.#flows.get(flow) ?? []
     let packets = lists.find((one) => one.runtime === runtime && one.incarnation === incarnation)
-    if (packets === undefined) lists.push(packets = { runtime, incarnation, back, slots: [] })
+    if (packets === undefined) lists.push(packets = { runtime, incarnation, back, last, slots: [] })
     packets.slots.push(slot, position)
     this.#flows.set(flow, lists)
   }
@@ -100,16 +102,17 @@ export class TakenBack {
   /**
    * Who goes on with a flow in the place of a dead runtime: what the record does not cover is held at its entry, ahead of the rest.
    *
+   * @param covered null: it has come back from the dead, who never had it: what was sent there before is in its record
    * @param ahead takes what comes before all that a target of the flow may have buffered, and is not held then
    */
-  claim(entry: number, runtime: number, incarnation: number, covered: number, ahead?: (slot: number) => void): void {
+  claim(entry: number, runtime: number, incarnation: number, covered: number | null, ahead?: (slot: number) => void): void {
     const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
     const lists = this.#flows.get(flow)
     const packets = lists?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
     if (lists === undefined || packets === undefined) return
     lists.splice(lists.indexOf(packets), 1)
     if (lists.length === 0) this.#flows.delete(flow)
-    this.#hold(entry, packets, covered, ahead)
+    this.#hold(entry, packets, covered ?? packets.last, ahead)
   }
 
   #hold(entry: number, { slots, back }: Packets, covered: number, ahead?: (slot: number) => void): void {

@@ -626,7 +626,8 @@ export class VirtualSwitch {
     if (dead !== 0 && arena.u8[at + MessageField.code] === 1) this.takenBack.drop(entry, dead, deadIncarnation)
     else if (dead !== 0) {
       const isMarked = arena.u32[(at + RerouteFlowMarks) >> 2] !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active
-      this.takenBack.claim(entry, dead, deadIncarnation, arena.u32[(at + RerouteFlowCovered) >> 2],
+      const covered = arena.u8[at + MessageField.code] === 0 ? null : arena.u32[(at + RerouteFlowCovered) >> 2] as number
+      this.takenBack.claim(entry, dead, deadIncarnation, covered,
         isMarked ? (slot) => { context.toRuntime(slot >> 2, owner) } : undefined)
     }
     this.#mark(sender, at, flow, epoch)
