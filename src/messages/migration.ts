@@ -38,7 +38,7 @@ export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: {
   releaserNow: u32, releaserNowIncarnation: u32, dead: u32, deadIncarnation: u32, covered: u32, marks: u32 } })
 /**
  * Whose death this is about, 0 for nobody's: what lies in its link goes to the owner, but for frames up to the position `covered`. `marks` 1:
- * a RerouteFlowReply of code 1 is to follow them.
+ * a {@link RerouteMark} is to come ahead of them, and one behind.
  */
 export const RerouteFlowDead = fieldOf(RerouteFlow, 'dead')
 export const RerouteFlowDeadIncarnation = fieldOf(RerouteFlow, 'deadIncarnation')
@@ -51,8 +51,10 @@ export const RerouteFlowBuffersAt = fieldOf(RerouteFlow, 'buffersAt')
 export const RerouteFlowReleaserIncarnation = fieldOf(RerouteFlow, 'releaserIncarnation')
 export const RerouteFlowReleaser = fieldOf(RerouteFlow, 'releaser')
 export const RerouteFlowOwnerIncarnation = fieldOf(RerouteFlow, 'ownerIncarnation')
-/** In-band, on the link to the owner before: behind the last packet that it gets. `code` 1: to the new one, behind what was taken back. */
+/** In-band, on the link to the owner before: behind the last packet that it gets. Or, by `code`, a {@link RerouteMark} to the new one. */
 export const RerouteFlowReply = message(12, 'RerouteFlowReply')
+/** Around what was taken back. */
+export const RerouteMark = { none: 0, end: 1, begin: 2 } as const
 
 /** Ids of switches, 0 behind the last. */
 const switches = array(u8, SWITCHES_MAX)

@@ -433,7 +433,7 @@ export class Coordinator {
   }
 
   #rerouteReply(switchId: number, flow: number, epoch: number, code = 0): void {
-    if (this.protection.rerouteReply(switchId, flow, epoch, code === 1)) return
+    if (this.protection.rerouteReply(switchId, flow, epoch, code)) return
     if (this.incoming.moves.has(flow)) this.incoming.rerouteReply(switchId, flow, epoch)
     else this.outgoing.rerouteReply(switchId, flow, epoch)
   }

@@ -326,8 +326,10 @@ export class Ledger {
       const left = this.#leftAs.get(flowId) ?? 0
       if (count <= left) violate('commit', `: its state has seen ${count} packets, what has left had seen ${left}`)
       this.#sees(flowId, id, count, life.crashes !== this.crashes)
+      // Copies that a link has made cannot be told apart: the first counts.
+      const isCopy = !this.isOrdered && this.#processedBy[id] === flowId && this.#processedAs[id] > 0
+      this.#processedAs[id] = isCopy ? Math.min(count, this.#processedAs[id]) : count
       this.#processedBy[id] = flowId
-      this.#processedAs[id] = count
       this.#processedSince[id] = this.#beginnings.get(flowId) ?? 0
     }
     life.owner = incarnation

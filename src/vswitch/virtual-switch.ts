@@ -28,7 +28,7 @@ import { copyMacs, isWellFormed, MACS_BYTES, MessageField } from '../messages/me
 import {
   Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowCovered, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowMarks,
   RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
-  RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
+  RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply, RerouteMark,
 } from '../messages/migration.ts'
 import {
   Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
@@ -623,6 +623,7 @@ export class VirtualSwitch {
     this.#answerReroute(before, sender, flow, epoch)
     const isNewReplica = hadNone && releaser !== 0 && this.#isLife(releaser, arena.u16[(entry + Entry.releaserLife) >> 1])
     this.#releasing.release(entry, isNewReplica)
+    if (dead !== 0) this.#mark(sender, at, flow, epoch, RerouteMark.begin)
     if (dead !== 0 && arena.u8[at + MessageField.code] === 1) this.takenBack.drop(entry, dead, deadIncarnation)
     else if (dead !== 0) {
       const isMarked = arena.u32[(at + RerouteFlowMarks) >> 2] !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active
@@ -636,10 +637,10 @@ export class VirtualSwitch {
     this.#questions.askAgain()
   }
 
-  /** In-band, behind what was taken back: the sender waits for it. */
-  #mark(sender: number, at: number, flow: number, epoch: number): void {
+  /** In-band, ahead of what was taken back or behind it: the sender waits for it. */
+  #mark(sender: number, at: number, flow: number, epoch: number, mark: number = RerouteMark.end): void {
     const context = this.#context
-    if (context.arena.u32[(at + RerouteFlowMarks) >> 2] !== 0) sendHead(context, context.inBand(sender), RerouteFlowReply, flow, epoch, 0, 1)
+    if (context.arena.u32[(at + RerouteFlowMarks) >> 2] !== 0) sendHead(context, context.inBand(sender), RerouteFlowReply, flow, epoch, 0, mark)
   }
 
   /** Who is to release the flow's frames when the one who does now has sent its last: a replica, or with 0 the owner. */

@@ -18,7 +18,7 @@
 import { planted } from '../../base/planted-bugs.ts'
 import {
   AbortFlow, AbortFlowSwitches, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowCovered, RerouteFlowDead, RerouteFlowDeadIncarnation,
-  RerouteFlowMarks, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
+  RerouteFlowMarks, RerouteMark, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
   RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation,
 } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
@@ -86,6 +86,8 @@ interface Securing {
   readonly covered: Int32Array | null
   /** Switches whose word is awaited that what they took back has come: it is in `back`, and runs ahead of what the target had buffered. */
   unmarked: number
+  /** Those of them that have begun: what comes from the others was sent before, to the target that we were. */
+  begun: number
   readonly back: PacketQueue
 }
 
@@ -395,7 +397,7 @@ export class Protection {
       former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
       held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead, covered,
-      unmarked: dead !== 0 && (target !== 0 || hasOlder) ? context.switches.all : 0, back: new PacketQueue(context.arena),
+      unmarked: dead !== 0 && (target !== 0 || hasOlder) ? context.switches.all : 0, back: new PacketQueue(context.arena), begun: 0,
     }
     this.securing.set(flow, securing)
     context.step('securing', 1)
@@ -586,11 +588,15 @@ export class Protection {
   }
 
   /** In-band: a switch had nobody to tell but us, so the target need not wait for it; or all that it took back for us has come. */
-  rerouteReply(switchId: number, flow: number, epoch: number, isMark: boolean): boolean {
+  rerouteReply(switchId: number, flow: number, epoch: number, mark: number): boolean {
     const securing = this.securing.get(flow)
-    if (securing === undefined) return isMark
+    if (securing === undefined) return mark !== RerouteMark.none
     const bit = this.#context.switches.bitOf(switchId)
-    if (isMark) {
+    if (mark === RerouteMark.begin) {
+      securing.begun |= bit
+      return true
+    }
+    if (mark === RerouteMark.end) {
       securing.unmarked &= ~bit
       this.#finish(securing)
       return true
@@ -733,7 +739,7 @@ export class Protection {
       context.drop(context.arena.i32[d + Descriptor.slot], 'secure-buffer')
     } else {
       const from = context.switches.bitOf(context.arena.i32[d + Descriptor.switch] as number)
-      const isBack = (securing.unmarked & from) !== 0 && !planted['take-back-order']
+      const isBack = (securing.unmarked & securing.begun & from) !== 0 && !planted['take-back-order']
       ;(isBack ? securing.back : securing.held).push(d)
       context.buffered++
     }
