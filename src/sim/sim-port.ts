@@ -103,7 +103,11 @@ export class SimRing {
   /** Another writer has come: what the one before had sent cannot be taken back any more. Returns what nobody has received. */
   restart(): Uint8Array[] {
     this.#since = this.sent + 1
-    return this.isDead ? this.renew() : []
+    if (!this.isDead) return []
+    const lost = this.renew()
+    // Whoever reads now is the next life, which the new writer means.
+    this.#isReaderCut = false
+    return lost
   }
 
   beginTakeBack(): number {
