@@ -85,9 +85,9 @@ export class VirtualSwitch {
   readonly #unopened = new Set<number>()
   /** Entries that hold packets until there is room on the way to their owner. */
   readonly #stalled = new Set<number>()
-  /** Runtimes that give link slots back only when what their frames have changed is known elsewhere: what they leave may have been processed. */
+  /** Runtimes that give link slots back late: what they leave there may have been processed. */
   readonly #givesBackLate = new Set<number>()
-  /** While learning: the configuration about which every runtime is to have said its word first; what flows left by the dead go on, it claims. */
+  /** While learning: the configuration about which every runtime is to have said its word first; it claims what the dead have left. */
   #learnsFrom = 0
   readonly takenBack: TakenBack
   readonly #questions: Questions
