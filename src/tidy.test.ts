@@ -63,7 +63,7 @@ const longFiles: Record<string, [number, string]> = {
   'src/runtime/replication/protection.ts': [830, 'one state machine'],
   'src/runtime/replication/replicas.ts': [590, 'one state machine'],
   'src/node/runtime-node.ts': [520, 'what a runtime is wired of, in one place'],
-  'src/node/switch-node.ts': [520, 'what a switch is wired of, in one place'],
+  'src/node/switch-node.ts': [530, 'what a switch is wired of, in one place'],
   'src/sim/simulation.ts': [560, 'one simulation: its nodes, its clock, its configuration'],
   'src/vswitch/virtual-switch.ts': [820, 'one state machine'],
   'src/memory/struct.ts': [800, 'every kind of field, each a few lines, compiled by one class'],
