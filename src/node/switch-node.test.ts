@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Arena } from '../memory/arena.ts'
-import { AnnounceDone } from '../messages/announcing.ts'
+import { AnnounceDone, ConfigApplied } from '../messages/announcing.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
+import { MessageField } from '../messages/message.ts'
 import { ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
@@ -119,8 +120,12 @@ function announceNothing(arena: Arena, id: number, to: ListPort): void {
   const plane = createControlPlane({ arena, clusterId: 1, self: id, selfIncarnation: 100 + id, port, onMessage: () => undefined })
   plane.setPeers([{ id: 1, incarnation: 101 }])
   const channel = plane.channel(1) as MessageChannel
-  arena.u8[channel.begin(AnnounceDone.bytes, true)] = AnnounceDone.type
-  channel.commit()
+  for (const { type, bytes } of [AnnounceDone, ConfigApplied]) {
+    const at = channel.begin(bytes, true)
+    arena.u8[at] = type
+    arena.u32[(at + MessageField.epoch) >> 2] = 1
+    channel.commit()
+  }
   plane.transmit(1)
   to.inbox.push(...port.outbox)
 }

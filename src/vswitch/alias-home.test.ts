@@ -4,7 +4,6 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { planted } from '../base/planted-bugs.ts'
 import { AliasRefusal, BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
-import { AnnounceDone } from '../messages/announcing.ts'
 import { FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { RerouteFlow, RerouteFlowOwnerIncarnation } from '../messages/migration.ts'
@@ -31,7 +30,7 @@ function configOf(change: Partial<ClusterConfig> = {}): ClusterConfig {
 /** The home with flow `FIRST` (key 5) and the next (key 6) at runtime 11. */
 function home(entries = 100, limits: Partial<SwitchLimits> = {}): ScriptedSwitch {
   const one = new ScriptedSwitch(configOf(), 1, roundRobin(), { entries, ...limits })
-  one.control(11, AnnounceDone)
+  one.announced(11)
   one.external(5)
   one.external(6)
   one.take()
@@ -41,7 +40,7 @@ function home(entries = 100, limits: Partial<SwitchLimits> = {}): ScriptedSwitch
 /** Switch 2, which knows the same flows. */
 function other(limits: Partial<SwitchLimits> = {}): ScriptedSwitch {
   const one = new ScriptedSwitch(configOf(), 2, roundRobin(), limits)
-  one.control(11, AnnounceDone)
+  one.announced(11)
   for (const key of [5, 6]) one.inBand(11, Bind, bindOf(key))
   one.take()
   return one
@@ -118,7 +117,7 @@ test('an alias follows its flow and ends with it', () => {
 
 test('an alias that comes before its flow waits for it, and is forgotten if that ends', () => {
   const one = new ScriptedSwitch(configOf(), 2, roundRobin())
-  one.control(11, AnnounceDone)
+  one.announced(11)
   one.control(1, BindAlias, { flow: FIRST, key: ALIAS })
   assert.deepEqual(one.take(), [])
   one.inBand(11, Bind, bindOf(5))

@@ -6,6 +6,7 @@
 
 import { assert } from '../base/assert.ts'
 import { Arena } from '../memory/arena.ts'
+import { AnnounceDone, ConfigApplied } from '../messages/announcing.ts'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
 import { MessageField, messageKind, type MessageKind } from '../messages/message.ts'
@@ -244,6 +245,12 @@ export class ScriptedSwitch {
   control(peer: number, kind: MessageKind, said: Said = {}): void {
     const bytes = this.#write(kind, said)
     this.logic.onControl(peer, this.#message, bytes)
+  }
+
+  /** A runtime has told of all its flows, and of those whose owners have died. */
+  announced(runtime: number): void {
+    this.control(runtime, AnnounceDone)
+    this.control(runtime, ConfigApplied, { epoch: this.#config.version })
   }
 
   inBand(runtime: number, kind: MessageKind, said: Said = {}): void {

@@ -44,7 +44,7 @@ const FIRST = flowIdOf(101, 1)
 
 function learnt(self: number, limits: Partial<SwitchLimits> = {}, policy = roundRobin()): ScriptedSwitch {
   const one = new ScriptedSwitch(configOf(), self, policy, limits)
-  for (const { id } of configOf().runtimes) one.control(id, AnnounceDone)
+  for (const { id } of configOf().runtimes) one.announced(id)
   one.take()
   return one
 }
@@ -376,11 +376,30 @@ test('a restarted switch holds unknown flows until every runtime has announced i
   one.control(2, PlaceFlow, { key: 7 })
   one.control(11, AnnounceFlow, { flow: 77, epoch: 4, node: 11, key: 5, words: { [AnnounceFlowOwnerIncarnation]: 111 } })
   assert.deepEqual(one.take(), ['packet 5 to 11'])
-  one.control(11, AnnounceDone)
+  one.announced(11)
   assert.deepEqual([one.take(), one.logic.isLearning, one.steps.relearning], [[], true, 1])
-  one.control(12, AnnounceDone)
+  one.announced(12)
   assert.deepEqual(one.take(), ['=FlowOpen 12', 'packet 6 to 12', '=FlowOpen 11', 'PlaceFlowReply 2'])
   assert.deepEqual([one.logic.isLearning, one.steps.relearning, one.context.held], [false, 0, 0])
+})
+
+test('a restarted switch holds them, too, until those of a runtime that has died have been claimed', () => {
+  for (const isKnown of [true, false]) {
+    const one = new ScriptedSwitch(isKnown ? configOf() : without12, 1, roundRobin())
+    one.external(5)
+    one.external(6)
+    one.control(11, AnnounceDone)
+    if (isKnown) {
+      one.control(11, ConfigApplied, { epoch: 1 })
+      one.configure(without12)
+    }
+    assert.deepEqual([one.take(), one.logic.isLearning], [[], true])
+    one.control(11, RerouteFlow, rerouteTo(11, 9, 77))
+    assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11', 'packet 5 to 11'])
+    one.control(11, ConfigApplied, { epoch: 2 })
+    assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 6 to 11'])
+    assert.equal(one.entry(5)?.flow, 77)
+  }
 })
 
 test('announced by two: the higher epoch wins; a new owner that waits gets its Go', () => {
@@ -411,8 +430,8 @@ test('what a runtime sends of a flow that is not announced yet waits for its ann
   one.fromRuntime(6, 11)
   assert.deepEqual(one.take(), [])
   one.control(11, AnnounceFlow, { flow: 77, epoch: 4, node: 11, key: 5, words: { [AnnounceFlowOwnerIncarnation]: 111 } })
-  one.control(11, AnnounceDone)
-  one.control(12, AnnounceDone)
+  one.announced(11)
+  one.announced(12)
   assert.deepEqual(one.take(), ['packet 5 out', 'drop not-releaser'])
 })
 
@@ -559,7 +578,7 @@ test('questions that wait are given up when who asked has', () => {
   const one = new ScriptedSwitch(configOf(), 1, roundRobin())
   one.control(2, PlaceFlow, { key: 5 })
   one.pass(defaultSwitchTimes.holdUs + 1)
-  for (const { id } of configOf().runtimes) one.control(id, AnnounceDone)
+  for (const { id } of configOf().runtimes) one.announced(id)
   assert.deepEqual([one.take(), one.anomalies['question-timeout'], one.logic.nextDue()], [[], 1, Infinity])
 })
 
@@ -632,8 +651,7 @@ test('fuzz: whatever the messages, packets are all accounted for and steps end a
     }
     one.configure(configOf({ version: 1e6 }))
     for (const { id } of configOf().runtimes) {
-      one.control(id, AnnounceDone)
-      one.control(id, ConfigApplied, { epoch: 1e6 })
+      one.announced(id)
     }
     for (let i = 0; i < 3; i++) one.pass(defaultSwitchTimes.holdUs + 1)
     for (const name of ['asking', 'placing', 'learning', 'relearning']) {

@@ -72,6 +72,8 @@ export class VirtualSwitch {
   /** The newest incarnation of each runtime that any configuration has named, those that are gone included. */
   readonly #newest = new Map<number, number>()
   #version = 0
+  /** The last configuration that fenced a runtime: we know all flows when each of the others has done with what that one left. */
+  #recoveredIn = 0
   /** Until every runtime has announced its flows. */
   #isLearning = true
   #counter = 0
@@ -623,6 +625,8 @@ export class VirtualSwitch {
     this.#runtimeList = [...this.#runtimes.values()]
     for (const { id, incarnation } of config.runtimes) this.#newest.set(id, Math.max(incarnation, this.#newest.get(id) ?? 0))
     const fenced = [...before.values()].filter((old) => !this.#isLive(old.id, old.incarnation))
+    // Whom the first one that we hear of lacks may have died just before.
+    if (fenced.length > 0 || before.size === 0) this.#recoveredIn = config.version
     if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
     this.#releasing.configured((runtime, incarnation) => this.#isLive(runtime, incarnation))
@@ -696,6 +700,7 @@ export class VirtualSwitch {
     const state = this.#runtimes.get(runtime)
     if (state === undefined) return
     state.applied = Math.max(state.applied, version)
+    this.#checkLearnt()
     this.#removeOrphans()
   }
 
@@ -747,7 +752,9 @@ export class VirtualSwitch {
 
   #checkLearnt(): void {
     const context = this.#context
-    if (!this.#isLearning || this.#runtimeList.some((runtime) => !runtime.hasAnnounced) || this.#switches.length === 0) return
+    if (!this.#isLearning || this.#switches.length === 0) return
+    const recoveredIn = planted['relearn-unrecovered'] ? 0 : this.#recoveredIn
+    if (this.#runtimeList.some(({ hasAnnounced, applied }) => !hasAnnounced || applied < recoveredIn)) return
     this.#isLearning = false
     context.step('relearning', -1)
     for (const entry of [...this.#waiting]) {
