@@ -7,7 +7,8 @@
  */
 
 import { planted } from '../base/planted-bugs.ts'
-import { prependHeld } from './held-list.ts'
+import { Descriptor } from '../packet/descriptor.ts'
+import { prependHeld, takeHeld } from './held-list.ts'
 import type { SwitchContext } from './switch-context.ts'
 import { Entry, EntryFlag } from './switch-table.ts'
 
@@ -124,7 +125,17 @@ export class TakenBack {
         ahead(slots[i] as number)
       } else first.push(slots[i] as number)
     }
+    if (planted['take-back-order']) first.unshift(...this.#takeHeld(entry))
     prependHeld(this.#context, entry, first)
+  }
+
+  #takeHeld(entry: number): number[] {
+    const slots: number[] = []
+    for (let slot = takeHeld(this.#context, entry); slot !== 0; slot = this.#context.arena.i32[(slot >> 2) + Descriptor.nextHeld] as number) {
+      slots.push(slot)
+    }
+    this.#context.held += slots.length
+    return slots
   }
 
   /**
