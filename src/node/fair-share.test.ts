@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { FairShare } from './fair-share.ts'
+import { FairShare, FairShares } from './fair-share.ts'
 
 const CAPACITY = 1024
 const TURN_US = 500
@@ -78,6 +78,26 @@ test('a link of a runtime that takes nothing is there for all, to its end', () =
   for (let packet = 0; packet < 20; packet++) assert.ok(fair.admits(1))
   fair.turn(20_001, 25)
   for (let packet = 0; packet < 25; packet++) assert.ok(fair.admits(1))
+})
+
+test('a link at whose other end nobody is thins out nothing, and one that comes back begins anew', () => {
+  const link = { room: CAPACITY, isDown: false }
+  const shares = new FairShares()
+  shares.attach(11, link)
+  shares.turn(0)
+  /** A window later: how many of so many packets of a flow go on. */
+  let now = 0
+  const admitted = (count: number): number => {
+    shares.turn(now += 20_000)
+    return Array.from({ length: count }, () => shares.admits(11, 5)).filter(Boolean).length
+  }
+  link.room = CAPACITY / 8
+  assert.equal(admitted(100), 100)
+  assert.equal(admitted(100), 90)
+  Object.assign(link, { room: 0, isDown: true })
+  for (let window = 0; window < 3; window++) assert.equal(admitted(100), 100)
+  Object.assign(link, { room: CAPACITY / 8, isDown: false })
+  assert.equal(admitted(100), 100)
 })
 
 test('a share is found for any counts', () => {

@@ -29,6 +29,8 @@ const STEPS_MAX = 16
 interface FillingLink {
   /** Data frames that it would take now. */
   readonly room: number
+  /** Nobody is at its other end. */
+  readonly isDown: boolean
 }
 
 interface SharedLink {
@@ -51,7 +53,9 @@ export class FairShares {
   turn(now: TimeUs): void {
     for (let i = 0; i < this.#links.length; i++) {
       const { runtime, link, fair } = this.#links[i] as SharedLink
-      fair.turn(now, link.room)
+      // Where nobody is, packets wait, or are dropped: who sends more than others is for the next one to say.
+      if (link.isDown) fair.end()
+      else fair.turn(now, link.room)
       this.#filling[runtime] = fair.isCounting ? fair : null
     }
   }
@@ -93,7 +97,7 @@ export class FairShare {
       if (isHalf) this.#begin(now)
     } else if (now >= this.#windowEnd) {
       if (this.#taken * 4 > this.#capacity) this.#next(now)
-      else this.#end()
+      else this.end()
     }
   }
 
@@ -133,8 +137,10 @@ export class FairShare {
     this.#counts.fill(0)
   }
 
-  #end(): void {
-    this.#isCounting = false
+  /** Nothing is thinned out until the link fills up again. */
+  end(): void {
+    if (!this.#isCounting) return
+    this.isTight = this.#isCounting = false
     this.#shares.fill(ALL)
     this.#left.fill(0)
   }
