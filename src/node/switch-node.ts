@@ -146,7 +146,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     })
     linkOf[runtime] = link
     links.push({ id: runtime, link })
-    shares.attach(runtime, link)
+    shares.attach(runtime, link, () => virtualSwitch.givesBackLate(runtime))
   }
 
   const context: SwitchContext = {

@@ -221,6 +221,11 @@ export class VirtualSwitch {
     this.#stalled.add(entry)
   }
 
+  /** True for a runtime that leaves slots of its link in use until others know what their frames have changed. */
+  givesBackLate(runtime: number): boolean {
+    return this.#givesBackLate.has(runtime)
+  }
+
   /** The link to the owner of a packet's flow is down: it waits, for the owner to be there again, or to be called dead. */
   unsent(d: number): void {
     const { arena, table } = this.#context
