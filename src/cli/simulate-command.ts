@@ -141,6 +141,11 @@ function report(summary: SimulationSummary, result: SimulationResult | null, fau
     console.log(`${moves.completed} moves completed, ${moves.refused} refused, ${moves.aborted} aborted, ${moves.takenBack} taken back`)
     console.log(`${result.events} events in ${result.simulatedMs} ms of simulated time; trace ${result.hash}`)
   }
+  const { seeds, flows, packets, most, repeated } = summary.async
+  if (seeds > 0) {
+    console.log(`async, ${seeds} seed${seeds === 1 ? '' : 's'}: ${flows} times a flow lost state with its owner, ${packets} packets of it, ` +
+      `${most} at most; ${repeated} packets left again`)
+  }
   if (faults.length > 0) {
     console.log('\nstrikes of faults while a step of the protocol was open:\n')
     for (const line of phaseTable(summary, faults)) console.log(line)

@@ -73,7 +73,7 @@ export class FairShares {
     return fair === null || fair.admits(hash)
   }
 
-  /** A packet that was admitted, or need not be, has found no room. */
+  /** The link had no room for a packet after all. */
   refused(runtime: number): void {
     this.#filling[runtime]?.refused()
   }
@@ -98,10 +98,10 @@ export class FairShare {
   turn(now: TimeUs, room: number, givesBackLate = false): void {
     if (room > this.#capacity) this.#capacity = room
     this.#taken = this.#capacity - room
-    const isHalf = this.#taken * 2 > this.#capacity
     this.isTight = this.#taken > (givesBackLate ? TIGHT_LATE : TIGHT) * this.#capacity
     if (!this.#isCounting) {
-      if (isHalf) this.#begin(now)
+      this.#isCounting = this.isTight
+      if (this.isTight) this.#open(now)
     } else if (now >= this.#windowEnd) {
       if (this.#taken * 4 > this.#capacity) this.#next(now)
       else this.end()
@@ -127,14 +127,9 @@ export class FairShare {
     return true
   }
 
-  /** The link had no room for a packet that was admitted. */
+  /** The link had no room for a packet after all. */
   refused(): void {
     this.#entered--
-  }
-
-  #begin(now: TimeUs): void {
-    this.#isCounting = true
-    this.#open(now)
   }
 
   #open(now: TimeUs): void {

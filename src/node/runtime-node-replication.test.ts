@@ -238,6 +238,46 @@ test('a Go of a move that was given up says nothing of what a dead replica has r
   assert.deepEqual([one.node.openSteps.securing, one.node.keptOutputs], [0, 0])
 })
 
+test('in async the record goes to the replica every few outputs; what is ahead of it is counted, and what is overdue', () => {
+  const one = among({ replication: 'async' })
+  const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
+  one.say(12, AnnounceChain, { tail }).turn(2)
+  one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 })
+  const { lead } = one.node.replication
+  const send = (packets: number): number => {
+    one.take()
+    for (let n = 0; n < packets; n++) one.packet(1, frameOf(1)).turn(2)
+    return one.take().filter((line) => line.startsWith('CommitStep 12')).length
+  }
+  assert.deepEqual([send(15), lead.ahead, lead.overdue], [0, 15, 0])
+  assert.deepEqual([send(1), lead.ahead, lead.overdue], [1, 0, 0], 'one in sixteen')
+  one.silent.add(12)
+  for (let n = 0; n < 3000 && lead.overdue === 0; n++) send(1)
+  assert.equal(lead.overdue, 1, 'the session to the replica is full')
+  assert.equal(lead.ahead, 17)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  one.turn(3)
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 2 })
+  one.turn(2)
+  assert.deepEqual([one.node.openSteps.securing, lead.ahead], [0, 0], 'nobody keeps it')
+})
+
+test('in async a flow goes on without a replica when the one that lives has heard that it is replaced', () => {
+  const one = among({ replication: 'async' })
+  const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
+  one.say(12, AnnounceChain, { tail }).turn(2)
+  one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(3)
+  one.say(12, AdoptFlowReply, { flow: idOf(1), epoch: 1 }).turn(3).take()
+  one.say(12, StopPlacing, { code: 1 })
+  assert.deepEqual(one.turn(3).take(), ['StopPlacingReply 12', 'MovingFlow 12 code 1'])
+  one.say(12, MovingFlowReply, { flow: idOf(1), epoch: 2, node: 11 })
+  const said = one.turn(3).take()
+  assert.ok(said.includes('RerouteFlow 1') && said.includes('RetireFlow 12 code 1'), said.join())
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 2 })
+  one.turn(3)
+  assert.deepEqual([one.node.openSteps.securing, one.node.unprotected], [0, 1])
+})
+
 test('in async a flow whose replica has died and that gets no other runs on, and is told as unprotected until it has one', () => {
   const one = among({ replication: 'async' })
   const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))

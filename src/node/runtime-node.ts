@@ -88,7 +88,6 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   const { arena, id, incarnation, clusterId, ports } = options
   const { i32, u8, u16 } = arena
   const replicates = (options.replication ?? 'none') !== 'none'
-  const commits = options.replication === 'commit'
   const openSteps: Record<string, number> = Object.fromEntries(STEPS.map((name) => [name, 0]))
   const anomalies: Record<string, number> = {}
   const drops: Record<string, number> = {}
@@ -108,7 +107,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       idle: (record) => { (coordinator as Coordinator).manager.idle(record) },
       paused: (d, record) => (coordinator as Coordinator).manager.paused(d, record),
       claimAlias: (record, d, flip, nf) => (coordinator as Coordinator).manager.claimAlias(record, d, flip, nf),
-      rang: (record) => { if (commits) (coordinator as Coordinator).protection.steps.changed(record) },
+      rang: (record) => { if (replicates) (coordinator as Coordinator).protection.steps.changed(record) },
     },
   })
   const { pool } = engine
@@ -123,7 +122,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   })
   const links = new Map<number, DataLink>()
   const limits = { ...defaultRuntimeLimits, ...options.runtimeLimits }
-  const inputs = new Inputs(commits, limits.unreleased)
+  const inputs = new Inputs(options.replication === 'commit', limits.unreleased)
   const linkList: { id: number; link: DataLink }[] = []
 
   function attachLink(switchId: number, port: Port): void {
@@ -242,13 +241,14 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   /** @param source number of the link that the batch comes from, -1 for none */
   function runBatch(source: number): void {
     const count = engine.batchCount
-    const { emitted } = engine.statistics
+    const { emitted, dropped } = engine.statistics
     engine.process(context.now)
     batchFirst = 0
     if (source >= 0) inputs.consumed(source)
     // What was not forwarded has changed states all the same.
-    const isSilent = commits && (engine.outputCount !== count || engine.statistics.emitted !== emitted)
-    if (isSilent) (coordinator as Coordinator).protection.steps.touch(engine.descriptor(0), count)
+    const { statistics } = engine
+    const isSilent = replicates && (engine.outputCount !== count || statistics.emitted !== emitted || statistics.dropped !== dropped)
+    if (isSilent) (coordinator as Coordinator).protection.steps.touch(engine.descriptor(0), count, engine.outputs, engine.outputCount)
     sendOutput()
     if (engine.reconsidered.length > 0) reconsider()
     takeRecords()
@@ -498,7 +498,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       return !protection.isWaiting && isHeard && context.buffered === 0
     },
     /** Counts of moves out, in and of closings. */
-    replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts },
+    replication: { guards: coordinator.protection.counts, replicas: coordinator.replicas.counts, lead: coordinator.protection.steps.lead },
     /** A flow of another runtime as its replica here has it, or null. */
     keptReplica: (flow: number) => (coordinator as Coordinator).replicas.kept(flow),
     replicates,

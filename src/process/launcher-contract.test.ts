@@ -30,7 +30,10 @@ import { engineSkip, TestEngine } from './testing/test-engine.ts'
 const PATIENCE_MS = 60_000
 const CLUSTER_ID = 7
 const home = mkdtempSync(join(tmpdir(), 'nfactor-launch-'))
-after(() => { rmSync(home, { recursive: true, force: true }) })
+after(() => {
+  for (const controller of controllers) controller.die()
+  rmSync(home, { recursive: true, force: true })
+})
 
 async function until<T>(what: string, look: () => T | undefined | false | Promise<T | undefined | false>): Promise<T> {
   for (const end = performance.now() + PATIENCE_MS; performance.now() < end;) {
@@ -38,8 +41,12 @@ async function until<T>(what: string, look: () => T | undefined | false | Promis
     if (found !== undefined && found !== false) return found
     await new Promise((next) => { setTimeout(next, 10) })
   }
-  return assert.fail(`waited in vain: ${what}`)
+  const ends = [...controllers].flatMap(({ ended }) => ended.map(({ end }) => end))
+  return assert.fail(`waited in vain: ${what}; ends so far: ${JSON.stringify(ends.slice(-3))}`)
 }
+
+/** All that there have been: a test that fails leaves one that goes on. */
+const controllers = new Set<Controller>()
 
 /** A launcher as a controller has it, and what it has told. */
 class Controller {
@@ -58,21 +65,18 @@ class Controller {
       onEnded: (entry, end) => { this.ended.push({ entry, end }) },
     })
     this.#timer = setInterval(() => { this.launcher.tick() }, 10)
+    controllers.add(this)
   }
 
   /** Has a switch started, and waits until it answers. */
   async start(folder: ClusterFolder, term: number): Promise<ProcessEntry> {
     const before = this.started.length
-    // Whoever has died young may have to wait.
-    const entry = await until('a start', () => {
+    return await until('an answer', async () => {
+      // Whoever has died young may have to wait, and is started again.
       this.launcher.startSwitches(term)
-      return this.started[before]
-    })
-    await until('an answer', async () => {
       const status = await callOnce<NodeStatus>(folder.nodeSocket(1), 'GetStatus').catch(() => undefined)
-      return status?.startTicks === entry.startTicks
+      return this.started.slice(before).find(({ startTicks }) => startTicks === status?.startTicks)
     })
-    return entry
   }
 
   async endOf({ pid }: ProcessEntry): Promise<NodeEnd | undefined> {

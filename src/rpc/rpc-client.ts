@@ -110,8 +110,9 @@ export class RpcClient {
   async #once<T>(name: string, options: CallOptions, call: (options: CallOptions) => Promise<T>): Promise<T> {
     const { timeoutMs = this.#timeoutMs } = options
     this.#checkOpen()
+    const once = (): Promise<T> => call({ ...options, timeoutMs })
     try {
-      return await call({ ...options, timeoutMs })
+      return await once().catch((error: unknown) => (isRefusedStream(error) ? once() : Promise.reject(error as Error)))
     } catch (error) {
       throw this.#errorOf(error, name, timeoutMs, options.signal)
     }
@@ -168,6 +169,11 @@ function urlOf(address: RpcAddress): string {
     throw new CodedError('NF_USAGE', `${address.url} is no URL of a server`, 'Give one like http://127.0.0.1:7700')
   }
   return url.origin
+}
+
+/** The server has ended a connection that nobody used just as the call came: it has not begun it, so it may be made again (RFC 9113 §8.7). */
+function isRefusedStream(error: unknown): boolean {
+  return ConnectError.from(error).rawMessage.includes('REFUSED_STREAM')
 }
 
 /** True if there was nobody to connect to. */

@@ -127,7 +127,7 @@ function lengthOf(bytes: Buffer): Buffer {
   return Buffer.from(digits)
 }
 
-test('those who say nothing, or say it slowly, are sent away; nobody waits for them', async () => {
+test('those who say nothing, or say it slowly, are sent away; nobody waits for them', async (context) => {
   const socket = (...parts: (string | Buffer)[]): Socket => {
     const one = connect(peer.socket)
     one.on('error', () => undefined)
@@ -140,11 +140,11 @@ test('those who say nothing, or say it slowly, are sent away; nobody waits for t
   const slow = [socket(), socket('P'), socket('PRI * HTTP/2'), socket('POST '), socket(headersOf('content-length: 9').slice(0, -2)),
     socket(headersOf('content-length: 9'), '{'), socket(preface), socket(Buffer.concat([Buffer.from(preface), settings]))]
   const drip = setInterval(() => { for (const one of slow) if (one.writable) one.write(' ') }, 50)
+  context.after(() => { clearInterval(drip) })
   assert.ok(await isAnswering())
   const began = performance.now()
   await Promise.all(slow.map(closing))
   assert.ok(performance.now() - began < 3000)
-  clearInterval(drip)
 
   // A body that does not come, over HTTP/2: the stream ends, the session is as good as before.
   const session = connectHttp2('http://x', { createConnection: () => connect(peer.socket) })
@@ -217,6 +217,21 @@ test('streams that are opened and reset at once, and paths that there are not', 
     assert.equal(await post(next, path), 404, path)
   }
   next.destroy()
+})
+
+test('a call that comes just as its unused connection is ended is made again', async () => {
+  const own = new RpcTestPeer({ limits: { ...limits, idleMs: 40 } })
+  await own.server.open()
+  const caller = new RpcClient({ socket: own.socket })
+  try {
+    for (let call = 0; call < 30; call++) {
+      await caller.service(Node).pollWorkload({})
+      await new Promise((resolve) => { setTimeout(resolve, 37 + call % 6) })
+    }
+  } finally {
+    caller.close()
+    await own.close()
+  }
 })
 
 test('the event loop goes on meanwhile', async () => {

@@ -110,7 +110,7 @@ export interface FlowManager {
    * called later if it is {@link AliasClaim.pending}.
    */
   claimAlias(record: number, d: number, flip: boolean, nf: number): number
-  /** A timer of a flow has fired. */
+  /** A timer of a flow has fired, or a claim of it has been answered: its state may have changed without a packet of a batch. */
   rang?(record: number): void
 }
 
@@ -1317,6 +1317,7 @@ export function createEngine(options: EngineOptions) {
     if (inProgress !== null) inProgress.begin(i32, record >> 2)
     try {
       member.methods.aliasClaimed(member.state, granted)
+      manager?.rang?.(record)
     } catch (error) {
       if (error instanceof AssertionError) throw error
       reportNf(nf, error)

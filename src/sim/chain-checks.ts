@@ -4,9 +4,25 @@
 
 import type { RuntimeNode } from '../node/runtime-node.ts'
 import { SNAPSHOT_RECORD_OFFSET } from '../runtime/flow-snapshot.ts'
+import type { Progress } from './ledger.ts'
 import { STATE_WORD } from './probe.ts'
 import type { SimNode, Simulation } from './simulation.ts'
 import { trailerFlow, trailerId } from './trailer.ts'
+
+/** What a runtime keeps of another's flow; null for nothing. */
+export function keptProgress({ node }: SimNode, flowId: number): Progress | null {
+  const runtime = node as RuntimeNode | null
+  const words = runtime?.keptRecord(flowId)?.words
+  if (words === undefined) return null
+  const at = SNAPSHOT_RECORD_OFFSET + (runtime?.engine.chain.nfs[1]?.stateOffset ?? 0) >> 2
+  return { state: words[at + STATE_WORD] & 0xffff, count: words[at] }
+}
+
+/** How many packets what is kept has seen of a state: none if it is of one before, -1 where nothing is kept. */
+export function seenOf(state: number, kept: Progress | null): number {
+  if (kept === null) return -1
+  return kept.state < state ? 0 : kept.state > state ? Infinity : kept.count
+}
 
 /** A runtime sends a frame of a flow to a switch: with two replicas both must have what it is part of. */
 export function checkReleased(simulation: Simulation, id: number, frame: Uint8Array): void {
@@ -20,15 +36,7 @@ export function checkReleased(simulation: Simulation, id: number, frame: Uint8Ar
   if (new Set([id, predecessor, copy.owner]).size < 3) {
     simulation.ledger.violate('commit', `flow id ${flowId} at ${copy.owner} has its replicas at ${predecessor} and ${id}`)
   }
-  /** How many packets what is kept has seen of this state: none if it is of one before. */
-  const seenAt = (one: SimNode): number => {
-    const node = one.node as RuntimeNode | null
-    const words = node?.keptRecord(flowId)?.words
-    if (words === undefined) return -1
-    const at = SNAPSHOT_RECORD_OFFSET + (node?.engine.chain.nfs[1]?.stateOffset ?? 0) >> 2
-    const kept = words[at + STATE_WORD] & 0xffff
-    return kept < state ? 0 : kept > state ? Infinity : words[at]
-  }
+  const seenAt = (one: SimNode): number => seenOf(state, keptProgress(one, flowId))
   const first = simulation.find(predecessor)
   const isThere = first.node !== null && first.incarnation === copy.place?.predecessorIncarnation
   if (seenAt(tail) < count || (isThere && seenAt(first) >= 0 && seenAt(first) < count)) {

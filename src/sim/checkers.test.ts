@@ -295,16 +295,16 @@ test('commit: a flow that its replica has survived begins anew', () => {
 
 test('async: a flow has lost more of its state with its owner than it may', () => {
   const toy = new ToyProtocol()
-  toy.ledger.asyncLossMax = 2
   for (let i = 0; i < 6; i++) toy.process()
   toy.ledger.crashes++
-  toy.ledger.orphaned(9)
+  toy.ledger.orphaned(9, 2)
   toy.process({ epoch: 9, count: 5 })
   assert.deepEqual(saw(toy), [], 'two packets are permitted')
   toy.ledger.crashes++
-  toy.ledger.orphaned(9)
+  toy.ledger.orphaned(9, 2)
   toy.process({ epoch: 18, count: 3 })
   assert.deepEqual(saw(toy), ['async'])
+  assert.deepEqual(toy.ledger.stateLost, { flows: 2, packets: 5, most: 3 })
 })
 
 /** What the checkers say of a cluster with replicas that lies from the start. */

@@ -53,6 +53,19 @@ interface FlowState {
   isLost: boolean
 }
 
+/** Which state a flow has, and how many packets that has seen. */
+export interface Progress {
+  readonly state: number
+  readonly count: number
+}
+
+/** Flows that have gone on without packets that their state had seen, those packets, and the most of one flow. */
+export interface StateLost {
+  flows: number
+  packets: number
+  most: number
+}
+
 /** What is known of one life of a flow. */
 interface FlowLife {
   /** Number of the flow whose packets it processes. */
@@ -68,6 +81,8 @@ interface FlowLife {
   crashes: number
   /** Crashes that had happened when its owner died and left a replica; 0: that was not so. */
   survives: number
+  /** In `async`: packets of its state that it may have lost then. */
+  lossMax: number
   /** Its network functions have been told that it has ended. */
   hasEnded: boolean
 }
@@ -99,8 +114,7 @@ export class Ledger {
   readonly isOrdered: boolean
   /** Packets that left again although once should have been enough, where that is permitted. */
   repeated = 0
-  /** In `async`: packets of its state that a flow may lose with its owner. */
-  asyncLossMax = Infinity
+  readonly stateLost: StateLost = { flows: 0, packets: 0, most: 0 }
   /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
   mayRepeat = false
   /** Packets that were taken back from links whose readers had not had them. */
@@ -279,10 +293,12 @@ export class Ledger {
     this.#ended.add(flowId)
   }
 
-  /** A flow's owner has died, and a replica of it lives. */
-  orphaned(flowId: number): void {
+  /** A flow's owner has died, and a replica of it lives. In `async` it may have lost so many packets of its state. */
+  orphaned(flowId: number, lossMax = Infinity): void {
     const life = this.#lives.get(flowId)
-    if (life !== undefined) life.survives = this.crashes
+    if (life === undefined) return
+    life.survives = this.crashes
+    life.lossMax = lossMax
   }
 
   /** A flow begins anew: in `commit` its state may be gone only if it has ended, or its replica has died, too; or it has killed its owner. */
@@ -349,7 +365,8 @@ export class Ledger {
     if (older !== undefined) this.#checkSurvival(older, newest)
     let life = this.#lives.get(flowId)
     if (life === undefined) {
-      life = { flow, owner: incarnation, epoch, states: [state], processed: 0, crashes: this.crashes, survives: 0, hasEnded: false }
+      life = { flow, owner: incarnation, epoch, states: [state], processed: 0, crashes: this.crashes, survives: 0, lossMax: Infinity,
+        hasEnded: false }
       this.#lives.set(flowId, life)
     }
     if (epoch < life.epoch || (epoch === life.epoch && incarnation !== life.owner)) {
@@ -377,7 +394,8 @@ export class Ledger {
       }
       const lost = last.base + life.processed - state.base - count
       this.#goBack(life, state, violate)
-      if (lost > this.asyncLossMax && life.survives === this.crashes) violate('async', `: its state has lost ${lost} packets`)
+      if (lost > 0) this.#loseState(lost)
+      if (lost > life.lossMax && life.survives === this.crashes) violate('async', `: its state has lost ${lost} packets`)
       life.processed = count
     }
     life.crashes = this.crashes
@@ -419,6 +437,20 @@ export class Ledger {
     if (unaccounted.length <= dropped) return
     this.violate('loss', `although links take back, ${unaccounted.length} packets are gone, ${dropped} of them dropped` +
       ` (such as ${unaccounted.slice(0, 3).join(', ')})`)
+  }
+
+  #loseState(packets: number): void {
+    const { stateLost } = this
+    stateLost.flows++
+    stateLost.packets += packets
+    stateLost.most = Math.max(stateLost.most, packets)
+  }
+
+  /** The state that a flow has, and how many packets it has seen; null for a flow that this life has not processed. */
+  progressOf(flowId: number, owner: number): Progress | null {
+    const life = this.#lives.get(flowId)
+    const state = life?.states.at(-1)
+    return life === undefined || state === undefined || life.owner !== owner ? null : { state: state.number, count: life.processed }
   }
 
   /** The first packets that nobody accounts for, for people. */

@@ -4,22 +4,27 @@
  *     replica   while no fault is at work, a flow without a replica gets one soon; of many flows with a replica that are ordered to
  *               move some do
  *     answer    a runtime that is asked to take a flow answers
- *     async     how many packets of its state a flow may lose with its owner (the ledger sees it)
+ *     async     while no fault is at work, a replica does not stay behind its flow by more packets than may be; so many of its state a flow may
+ *               lose with its owner (the ledger counts those), and those on their way
  */
 
 import type { Arena } from '../memory/arena.ts'
 import { PrepareFlow, PrepareFlowReplica, PrepareFlowReply } from '../messages/migration.ts'
 import type { RuntimeNode } from '../node/runtime-node.ts'
+import { keptProgress, seenOf } from './chain-checks.ts'
 import type { FaultKind } from './fault-kinds.ts'
+import type { Progress } from './ledger.ts'
 import type { SimNode, Simulation } from './simulation.ts'
 
-/** In `async`: outputs between two copies of a record. */
+/** In `async`: packets between two copies of a record. */
 export const REPLICATE_EVERY = 3
-/** Packets of its state that a flow may lose in `async`: fewer than those, and one that makes no output. */
-const ASYNC_LOSS = REPLICATE_EVERY
+/** Packets of its state that a flow may lose in `async`. */
+const ASYNC_LOSS = REPLICATE_EVERY - 1
 /** Faults under which a record is under way no longer than it takes. */
 const prompt: readonly FaultKind[] = ['crash', 'skew', 'restart', 'link-delay']
 const LOOK_US = 2000
+/** How many times of looking nothing has been wrong when all that was under way before has come. */
+const CALM_LOOKS = 5
 /** How long a flow may be without a replica while nothing is wrong. */
 const UNPROTECTED_US = 20_000
 /** Flows with a replica that are ordered to move, of which some would. */
@@ -33,14 +38,20 @@ export class ReplicationWatch {
   #ordered = 0
   #begun = 0
   #isOn = false
+  /** Times of looking since something was wrong. */
+  #calm = 0
+  /** In `async`: how far flows had come when they were looked at last, and the time before, by id and by owner's incarnation. */
+  #progress = new Map<string, Progress>()
+  #before = new Map<string, Progress>()
+  /** What a replica has yet to have, and how often it has been looked for. */
+  #behind = new Map<string, { readonly due: Progress; readonly looks: number }>()
 
   constructor(simulation: Simulation) {
     this.#simulation = simulation
   }
 
   start(): void {
-    const { options, ledger } = this.#simulation
-    if (options.replication === 'async' && options.faults.every((kind) => prompt.includes(kind))) ledger.asyncLossMax = ASYNC_LOSS
+    const { options } = this.#simulation
     if (options.replication === 'none') return
     this.#isOn = true
     this.#look(new Map())
@@ -96,10 +107,52 @@ export class ReplicationWatch {
     return found
   }
 
+  /** In `async`: the packets of its state that a flow may lose if its owner dies now. */
+  lossMax({ incarnation }: RuntimeNode, flow: number): number {
+    const { options, ledger } = this.#simulation
+    if (options.replication !== 'async') return Infinity
+    if (options.faults.every((kind) => prompt.includes(kind))) return ASYNC_LOSS
+    const now = ledger.progressOf(flow, incarnation)
+    const before = this.#before.get(`${flow} ${incarnation}`)
+    // What has been processed since may be on its way.
+    const isKnown = this.#calm >= CALM_LOOKS && this.#isCalm && before !== undefined && before.state === now?.state
+    return isKnown ? ASYNC_LOSS + now.count - before.count : Infinity
+  }
+
+  /** In `async`: replicas come to have what their flows had seen some time ago, but for the packets that may be. */
+  #lookBehind(): void {
+    const { ledger } = this.#simulation
+    const live = this.#simulation.liveRuntimes()
+    const progress = new Map<string, Progress>()
+    const behind = new Map<string, { readonly due: Progress; readonly looks: number }>()
+    for (const { id, incarnation, node } of live) {
+      const { flows, replicaOf } = node as RuntimeNode
+      for (const { flow, phase } of flows()) {
+        const now = ledger.progressOf(flow, incarnation)
+        const keeper = live.find((other) => other.id === replicaOf(flow))
+        if (now === null || keeper === undefined || phase !== 'active') continue
+        const name = `${flow} ${incarnation}`
+        progress.set(name, now)
+        const { due, looks } = this.#behind.get(name) ?? { due: now, looks: 0 }
+        const seen = seenOf(due.state, keptProgress(keeper, flow))
+        if (seen + ASYNC_LOSS >= due.count || seen < 0 || due.state !== now.state) continue
+        behind.set(name, { due, looks: looks + 1 })
+        if (looks !== CALM_LOOKS) continue
+        ledger.violate('async', `flow id ${flow} at runtime ${id} had seen ${due.count} packets some time ago, its replica at ` +
+          `runtime ${keeper.id} has seen ${seen}`)
+      }
+    }
+    this.#before = this.#progress
+    this.#progress = progress
+    this.#behind = this.#calm >= CALM_LOOKS ? behind : new Map()
+  }
+
   #look(since: ReadonlyMap<string, number>): void {
     if (!this.#isOn) return
     const { queue, ledger } = this.#simulation
     const next = new Map<string, number>()
+    this.#calm = this.#isCalm ? this.#calm + 1 : 0
+    if (this.#simulation.options.replication === 'async') this.#lookBehind()
     if (this.#isCalm) for (const flow of this.#unprotected()) next.set(flow, since.get(flow) ?? queue.now)
     for (const [flow, first] of next) {
       if (queue.now - first < UNPROTECTED_US) continue

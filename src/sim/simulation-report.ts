@@ -16,6 +16,8 @@ export interface SimulationSummary {
   seeds: number
   /** Seeds in which a fault struck an open protocol step. */
   counted: number
+  /** In seeds with `async`: flows that lost state with their owners, the packets of it, the most of one; packets that left again. */
+  readonly async: { seeds: number; flows: number; packets: number; most: number; repeated: number }
   readonly violations: { seed: number; checker: string; detail: string }[]
   readonly phases: Record<string, Partial<Record<FaultKind, number>>>
 }
@@ -24,7 +26,7 @@ export interface SimulationSummary {
 export type FailingSeed = number | readonly [seed: number, replication: ReplicationMode, replicas?: number]
 
 export function newSummary(): SimulationSummary {
-  return { seeds: 0, counted: 0, violations: [], phases: {} }
+  return { seeds: 0, counted: 0, async: { seeds: 0, flows: 0, packets: 0, most: 0, repeated: 0 }, violations: [], phases: {} }
 }
 
 /** Adds a seed's result, or another summary. */
@@ -35,6 +37,15 @@ export function addTo(summary: SimulationSummary, result: SimulationResult | Sim
   } else {
     summary.seeds++
     if (result.counted) summary.counted++
+  }
+  if (result.async !== null) {
+    const { async } = summary
+    const { flows, packets, most, repeated } = result.async
+    async.seeds += 'seeds' in result.async ? result.async.seeds : 1
+    async.flows += flows
+    async.packets += packets
+    async.most = Math.max(async.most, most)
+    async.repeated += repeated
   }
   summary.violations.push(...result.violations)
   for (const [phase, row] of Object.entries(result.phases)) {

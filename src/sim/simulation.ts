@@ -25,7 +25,7 @@ import { degraded } from './chain-checks.ts'
 import { EventQueue, type Alarm } from './event-queue.ts'
 import { FaultInjector } from './fault-injector.ts'
 import { dropsOfCopies, looseOrder, losslessFaults, permittedDrops, unsettledSteps, type FaultKind } from './fault-kinds.ts'
-import { Ledger, type Checker } from './ledger.ts'
+import { Ledger, type Checker, type StateLost } from './ledger.ts'
 import { SimNetwork } from './network.ts'
 import { REPLICATE_EVERY, ReplicationWatch } from './replication-watch.ts'
 import { Orders } from './orders.ts'
@@ -69,6 +69,8 @@ export interface SimulationResult {
   readonly hash: string
   readonly packets: { readonly sent: number; readonly left: number; readonly lost: number; readonly dropped: number }
   readonly moves: { readonly completed: number; readonly refused: number; readonly aborted: number; readonly takenBack: number }
+  /** What `async` has cost: state lost with owners, and packets that left again; null in the other modes. */
+  readonly async: StateLost & { readonly repeated: number } | null
   readonly simulatedMs: number
   readonly events: number
   /** Lines about the flow that was followed. */
@@ -318,7 +320,7 @@ export class Simulation {
   #countOrphans(node: RuntimeNode): void {
     for (const { flow } of node.flows()) {
       const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))?.node
-      if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow)
+      if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow, this.watch.lossMax(node, flow))
     }
   }
 
@@ -564,6 +566,7 @@ export class Simulation {
       seed, losesNothing, counted: this.#faults.counted, phases: this.#faults.phases, hash: this.trace.hash, moves, events: this.#events,
       violations: ledger.violations.map((violation) => ({ seed, ...violation })),
       packets: { sent: ledger.sent, left: ledger.left, lost: ledger.lost, dropped },
+      async: this.options.replication === 'async' ? { ...ledger.stateLost, repeated: ledger.repeated } : null,
       simulatedMs: Math.round(this.queue.now / 1000), story: this.trace.story,
     }
   }

@@ -64,8 +64,9 @@ export interface Guard {
   isUnsent: boolean
   /** Outputs so far, by switch. */
   readonly counts: Map<number, number>
-  /** In `async`: outputs since the record was sent. */
+  /** In `async`: outputs since the record was sent; whether it has been since the flow was adopted. */
   since: number
+  hasSent: boolean
   /** Outputs of this generation that have been acknowledged. */
   given: number
 }
@@ -75,7 +76,7 @@ export function createGuard(flow: number, record: number, replica: number, isAdo
   return {
     flow, record, replica, tail, generation, copy, incarnation, isAdopted, isDead: false, isFirstDead: false, isTailDead: false,
     isRefused: false, adopted: 0, given: 0, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
-    isUnsent: false, counts: new Map(), since: 0,
+    isUnsent: false, counts: new Map(), since: 0, hasSent: false,
   }
 }
 

@@ -430,13 +430,22 @@ export class Protection {
     }
     securing.isBetween = this.#host.replicas > 1 && this.#host.mode === 'commit' && releaser !== 0 && tailOf(securing) === releaser
     if (securing.isBetween) securing.chain = []
-    if (securing.chain.length === 0) return this.#changeReleaser(securing)
+    const isBare = securing.chain.length === 0
+    if (isBare && !this.#mayOutlive(securing)) return this.#changeReleaser(securing)
     if (!securing.isMarked) for (const id of living(old)) securing.marking.add(id)
     for (const id of securing.marking) {
-      sendHead(context, context.control(id), MovingFlow, flow, securing.epoch, this.#host.replicas > 1 ? 1 : 0, context.self)
+      sendHead(context, context.control(id), MovingFlow, flow, securing.epoch, this.#host.replicas > 1 || isBare ? 1 : 0, context.self)
     }
     if (securing.marking.size === 0) securing.isMarked = true
     this.#ask(securing)
+  }
+
+  /**
+   * True for a flow that is to have no replica while someone has a copy of it that may hear so late, when the flow has another already: all
+   * but a single replica that releases, whose last word is waited for.
+   */
+  #mayOutlive({ old, isBetween, marking }: Securing): boolean {
+    return !isBetween && (this.#host.mode === 'async' || living(old).length > 1 || marking.size > 0)
   }
 
   /** An attempt has failed at one of its runtimes; copies at others must not be promoted unasked, nor stay. */
@@ -491,6 +500,7 @@ export class Protection {
     const { chain, record, old } = securing
     // A member that is to be one again would forget what it keeps for the tail.
     if (!securing.isMarked || securing.marking.size > 0 || (old !== null && isPiped(old))) return
+    if (chain.length === 0 && !securing.isRerouted) return this.#changeReleaser(securing)
     if (planted['retired-early'] && securing.asked === 0) {
       for (const id of living(old)) if (!chain.includes(id)) sendRetire(this.#context, id, securing.flow, securing.epoch, true)
     }

@@ -78,6 +78,11 @@ export class Steps {
   sent = 0
   /** Outputs that have been sent and are kept: no packets of this node any more, but in its slots. */
   kept = 0
+  /**
+   * In `async`: outputs that have left ahead of the records behind them, which would be lost with us; and how many have left although the
+   * record was due, for it had no room.
+   */
+  readonly lead = { ahead: 0, overdue: 0 }
   readonly #context: RuntimeContext
   readonly #host: StepsHost
   readonly #copyBytes: (to: number, from: number, bytes: number) => void
@@ -128,6 +133,7 @@ export class Steps {
   forget(guard: Guard, take: (output: Output, isUnsent: boolean) => void): void {
     this.#unsent.delete(guard)
     guard.isUnsent = false
+    this.#caughtUp(guard)
     const { unsent } = guard
     let output = guard.first
     guard.first = guard.stepless = guard.unsent = guard.last = null
@@ -173,26 +179,47 @@ export class Steps {
     }
     const guard = this.#host.guardOf(record)
     if (guard === undefined || guard.isDead) return false
-    if (++guard.since >= this.#host.every) {
-      guard.since = planted['async-once'] ? -Infinity : 0
-      guard.isUnsent = true
-      this.send(guard)
-      if (guard.isUnsent) this.#unsent.add(guard)
-    }
+    const { lead } = this
+    lead.ahead++
+    if (++guard.since < this.#host.every || (planted['async-once'] && guard.hasSent)) return false
+    if (guard.since > this.#host.every) lead.overdue++
+    guard.isUnsent = true
+    this.send(guard)
+    if (guard.isUnsent) this.#unsent.add(guard)
     return false
   }
 
-  /** Packets of a batch that was not simply forwarded: the states behind those dropped or held are to be replicated, too. */
-  touch(d: number, count: number): void {
+  /** Nothing of a guard's flow has left ahead of its record any more. */
+  #caughtUp(guard: Guard): void {
+    this.lead.ahead -= guard.since
+    guard.since = 0
+  }
+
+  /**
+   * Packets of a batch that was not simply forwarded: the states behind those dropped or held are to be replicated, too.
+   *
+   * @param outputs where in the arena the descriptors of what came of the batch are listed
+   */
+  touch(d: number, count: number, outputs: number, outputCount: number): void {
     const { i32 } = this.#context.arena
+    const end = outputs + outputCount
     for (let i = 0; i < count; i++, d += DESCRIPTOR_WORDS) {
       const record = i32[d + Descriptor.record]
-      if (record !== 0) this.changed(record)
+      // In `async` outputs are counted, and what makes none is rare.
+      if (record !== 0 && (this.#host.mode === 'commit' || !this.#isListed(d, outputs, end))) this.changed(record)
     }
+  }
+
+  #isListed(d: number, from: number, end: number): boolean {
+    const { i32 } = this.#context.arena
+    let at = from
+    while (at < end && i32[at] !== d) at++
+    return at < end
   }
 
   /** A flow's state has changed: it is replicated, with outputs or without. */
   changed(record: number): void {
+    if (planted['async-outputs-alone'] && this.#host.mode === 'async') return
     const guard = this.#host.guardOf(record)
     if (guard === undefined || guard.isUnsent || guard.isDead) return
     guard.isUnsent = true
@@ -332,6 +359,8 @@ export class Steps {
     for (let output = guard.stepless; output !== null; output = output.next) output.position = position
     guard.stepless = null
     this.sent++
+    guard.hasSent = true
+    this.#caughtUp(guard)
     guard.isUnsent = false
     this.#unsent.delete(guard)
     if (hasOutputs && (copy !== null || guard.tail === guard.replica)) this.#note(guard, position)
