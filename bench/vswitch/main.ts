@@ -21,8 +21,9 @@ import { runInNewContext } from 'node:vm'
 import { CodedError } from '../../src/base/coded-error.ts'
 import { runBenchProgram } from '../../src/cli/bench-program.ts'
 import { Arena } from '../../src/memory/arena.ts'
-import { AnnounceDone } from '../../src/messages/announcing.ts'
+import { AnnounceDone, ConfigApplied } from '../../src/messages/announcing.ts'
 import type { ClusterConfig as Config } from '../../src/messages/cluster-config.ts'
+import { MessageField } from '../../src/messages/message.ts'
 import { createControlPlane } from '../../src/node/control-plane.ts'
 import { DataLink } from '../../src/node/data-link.ts'
 import { createSwitchNode } from '../../src/node/switch-node.ts'
@@ -128,8 +129,12 @@ async function compare(flows: number, chunks: number): Promise<{ rows: Row[]; ta
   plane.setPeers([{ id: SWITCH, incarnation: 1 }])
   const channel = plane.channel(SWITCH)
   if (channel === null) throw new Error('the runtime has no session to the switch')
-  arena.u8[channel.begin(AnnounceDone.bytes, true)] = AnnounceDone.type
-  channel.commit()
+  for (const { type, bytes } of [AnnounceDone, ConfigApplied]) {
+    const at = channel.begin(bytes, true)
+    arena.u8[at] = type
+    arena.u32[(at + MessageField.epoch) >> 2] = 2
+    channel.commit()
+  }
   plane.transmit(1)
   control.inbox.push(...said.outbox)
   const runtime = new DataLink({ arena, clusterId: 1, self: RUNTIME, selfIncarnation: 2, peer: SWITCH, port: runtimePort,

@@ -20,6 +20,7 @@ export const plantedBugs = {
   'release-without-go': 'a new owner releases packets before the switches say Go (9)',
   'straggler-lost': 'a packet that strays to the source is lost without a count (10)',
   'relearn-at-once': 'a restarted switch places unknown flows before every runtime has announced its own (21)',
+  'relearn-unrecovered': 'a restarted switch places unknown flows while replicas of the fenced have not claimed theirs (21)',
   'drained-early': 'a drained runtime calls itself empty before every switch has stopped placing (24)',
   'replies-dropped': 'a reply for which there is no ordinary room is lost (25)',
   'barrier-out-of-band': 'a switch answers a re-pointing on the control session, past the data (26)',
@@ -31,6 +32,7 @@ export const plantedBugs = {
   'load-for-runtime': 'the least-loaded policy returns the load for the runtime',
   'stale-epoch': 'a switch follows what is said of an epoch that is over (7, 21)',
   'released-before-stored': 'an owner releases its packets itself, its replica only learns of them (12, 13)',
+  'replicated-unbegun': 'a replica gets a flow before its network functions have begun its state (12)',
   'step-not-stored': 'a replica releases a step and does not store it (12)',
   'secured-without-go': 'a new replica releases packets before the switches say Go (9)',
   'everything-resent': 'packets that a dead replica may have released are released again (13)',
@@ -56,8 +58,8 @@ export const plantedBugs = {
   'promoted-low': 'a promoted replica takes an epoch that its owner may have gone beyond (19)',
 } as const
 
-/** Those that need flows with two replicas. */
-export const chainBugs: readonly PlantedBug[] = ['tail-releases-early', 'chain-ack-early', 'promote-skips-held']
+/** Those that need flows with two replicas, or are seen sooner with them. */
+export const chainBugs: readonly PlantedBug[] = ['tail-releases-early', 'chain-ack-early', 'promote-skips-held', 'relearn-unrecovered']
 
 export type PlantedBug = keyof typeof plantedBugs
 

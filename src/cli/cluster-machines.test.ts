@@ -6,8 +6,10 @@
  */
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test, type TestContext } from 'node:test'
 import { networkSkip, TestNetwork } from '../ports/test-network.ts'
+import type { ClusterFlow } from '../process/operator.ts'
 import { TestCluster } from './test-cluster.ts'
 import { TestMachines } from './test-machines.ts'
 
@@ -112,3 +114,46 @@ test('an agent that was killed finds its runtimes; a machine that was cut off en
     }, 60_000)
     assert.equal((await cluster.flows('udp')).length, 40)
   })
+
+const countNf = (version: number, fields: string, upgrades: string): string => `
+import { defineNf, struct, u32, Verdict } from 'nfactor'
+
+export default defineNf({
+  name: 'count',
+  version: ${version},
+  flowState: struct({ ${fields} }),${upgrades}
+  create: () => ({ processPacket(packet, state) {
+    state.packets++
+    return Verdict.Forward
+  } }),
+})
+`
+
+test('an update and more runtimes, over both machines: nothing is lost', { skip: fullSkip, timeout: 120_000 }, async (context) => {
+  const { cluster, machines, file } = makeMachines(context)
+  await machines.start(1)
+  cluster.write('count-1.ts', countNf(1, 'packets: u32', ''))
+  cluster.write('count-2.ts', countNf(2, 'packets: u32, more: u32', `
+  upgrades: [{ from: 1, flowState: struct({ packets: u32 }), upgrade(old, now) { now.packets = old.packets } }],`))
+  const configOf = (version: number): string => cluster.write(`version-${version}.yaml`,
+    readFileSync(file, 'utf8').replace('[monitor, firewall]', `[monitor, firewall, ./count-${version}.ts]`))
+  cluster.must('up', configOf(1), '--detach')
+  await cluster.until('all flows are there', async () => (await cluster.flows('udp')).length === 40, 20_000)
+  const before = (await cluster.flows('udp')).map(({ flow, packets = 0 }) => ({ flow, packets }))
+  const { status, stdout, stderr } = await cluster.callSlowly('update', configOf(2), '--name', 'machines')
+  assert.equal(status, 0, stderr)
+  assert.match(stdout, /^done: all flows are on version 2/)
+  const { flows } = await cluster.ask<{ flows: ClusterFlow[] }>('Flows', { filter: 'udp', state: true })
+  for (const { flow, packets } of before) {
+    const state = flows.find((one) => one.flow === flow)?.state?.['count'] as { packets: number, more: number } | undefined
+    assert.ok(state !== undefined && state.more === 0 && state.packets >= packets, `flow ${flow}: ${JSON.stringify(state)}, ${packets} before`)
+  }
+  cluster.must('scale', '4')
+  await cluster.until('two runtimes are on each machine', async () => {
+    const { isReady, nodes } = await cluster.status()
+    return isReady && nodes.filter(({ kind }) => kind === 'runtime').map(({ machine }) => machine).toSorted().join() === 'one,one,two,two'
+  }, 40_000)
+  assert.equal(machines.processes(1).length, 2)
+  const { traffic } = (await cluster.status()).nodes.find(({ name }) => name === 'egress')?.status as { traffic: Record<string, number> }
+  for (const what of ['lost', 'duplicated', 'reordered', 'corrupted']) assert.equal(traffic[what], 0, `${what}: ${JSON.stringify(traffic)}`)
+})

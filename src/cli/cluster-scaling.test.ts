@@ -43,8 +43,10 @@ limits: { flows: 4096 }
     const scaled = await cluster.until('the cluster has grown', async () =>
       (await cluster.events()).find(({ event, text }) => event === 'scaled' && text.includes('2')), 60_000)
     const { nodes } = await cluster.status()
-    const refused = nodes[0].status?.dropReasons['link-full'] ?? 0
-    context.diagnostic(`${scaled.text}; ${refused} packets dropped as link-full, busy ${nodes.find(({ name }) => name === 'runtime-1')?.busy}`)
+    const { 'link-full': full = 0, 'over-share': over = 0 } = nodes[0].status?.dropReasons ?? {}
+    const refused = full + over
+    const busy = nodes.find(({ name }) => name === 'runtime-1')?.busy
+    context.diagnostic(`${scaled.text}; ${refused} packets dropped for want of room, busy ${busy}`)
     assert.ok(refused > 0)
   } finally {
     isGrown = true

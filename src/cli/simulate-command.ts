@@ -69,12 +69,17 @@ function replicationOf(text: string | undefined, seed: number): ReplicationMode 
 
 /**
  * Adds seeds to a list of failing ones. They are replayed with the faults of their seed and the other options' defaults, but for the
- * replication, if it was given: then they are listed as `[seed, mode]`.
+ * replication, if it was given: then they are listed as `[seed, mode]`, and as `[seed, mode, 2]` with two replicas.
  */
-function addFailing(file: string, seeds: readonly number[], mode: string | undefined): void {
+function addFailing(file: string, seeds: readonly number[], mode: string | undefined, replicas: number): void {
   const known = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) as FailingSeed[] : []
-  const found = seeds.map((seed) => JSON.stringify(mode === undefined || mode === 'mixed' ? seed : [seed, mode]).replace(',', ', '))
-  const all = [...new Set([...known.map((one) => JSON.stringify(one).replace(',', ', ')), ...found])]
+  const isOwn = (mode === undefined || mode === 'mixed') && replicas === 1
+  const found = seeds.map((seed): FailingSeed => {
+    if (isOwn) return seed
+    const replication = replicationOf(mode, seed)
+    return replicas === 1 ? [seed, replication] : [seed, replication, replicas]
+  })
+  const all = [...new Set([...known, ...found].map((one) => JSON.stringify(one).replaceAll(',', ', ')))]
     .sort((a, b) => Number.parseInt(a.replace('[', ''), 10) - Number.parseInt(b.replace('[', ''), 10))
   writeFileSync(file, `[\n${all.map((one) => `  ${one}`).join(',\n')}\n]\n`)
 }
@@ -120,7 +125,7 @@ export function simulateCommand(options: SimulateOptions): number {
   }
   const seconds = (performance.now() - started) / 1000
   if (options.failing !== undefined && summary.violations.length > 0) {
-    addFailing(options.failing, summary.violations.map(({ seed }) => seed), options.replication)
+    addFailing(options.failing, summary.violations.map(({ seed }) => seed), options.replication, options.replicas)
   }
   if (options.json === true) console.log(JSON.stringify(summary, null, 2))
   else report(summary, result, faults === 'mixed' ? allFaultKinds : faults, seconds)

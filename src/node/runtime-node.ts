@@ -104,6 +104,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       unknown: (d) => (coordinator as Coordinator).manager.unknown(d),
       expects: (d) => (coordinator as Coordinator).manager.expects(d),
       opened: (record, d) => { (coordinator as Coordinator).manager.opened(record, d) },
+      begun: (record) => { (coordinator as Coordinator).manager.begun?.(record) },
       idle: (record) => { (coordinator as Coordinator).manager.idle(record) },
       paused: (d, record) => (coordinator as Coordinator).manager.paused(d, record),
       claimAlias: (record, d, flip, nf) => (coordinator as Coordinator).manager.claimAlias(record, d, flip, nf),

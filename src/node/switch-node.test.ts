@@ -24,6 +24,7 @@ class ListPort implements Port {
   readonly inbox: Uint8Array[] = []
   outbox: Uint8Array[] = []
   isFull = false
+  free = 1000
   isPatient = false
   readonly #arena: Arena
 
@@ -32,7 +33,7 @@ class ListPort implements Port {
   }
 
   get room(): number {
-    return this.isFull ? 0 : 1000
+    return this.isFull ? 0 : this.free
   }
 
   receive(pool: PacketPool, descriptors: number, max: number): number {
@@ -78,6 +79,7 @@ interface Setup {
   /** Runtime 12 says something in-band. */
   say(message: Uint8Array): void
   run(): void
+  wait(us: number): void
 }
 
 function setUp(options: { wasm?: boolean; bypass?: boolean; limits?: object } = {}): Setup {
@@ -103,7 +105,8 @@ function setUp(options: { wasm?: boolean; bypass?: boolean; limits?: object } = 
     peer.transmit(now)
     second.inbox.push(...port.outbox.splice(0))
   }
-  return { node, external, links: [first, second], bypass, say, run: () => {
+  const wait = (us: number): void => { now += us }
+  return { node, external, links: [first, second], bypass, say, wait, run: () => {
     while (node.poll(now += 10));
     const { received, emitted, takenOver, forwarded, dropped, buffered, handedOver } = node.packets
     assert.equal(received + emitted + takenOver, forwarded + dropped + buffered + handedOver, 'every packet is counted once')
@@ -117,9 +120,9 @@ function announceNothing(arena: Arena, id: number, to: ListPort): void {
   const plane = createControlPlane({ arena, clusterId: 1, self: id, selfIncarnation: 100 + id, port, onMessage: () => undefined })
   plane.setPeers([{ id: 1, incarnation: 101 }])
   const channel = plane.channel(1) as MessageChannel
-  for (const kind of [AnnounceDone, ConfigApplied]) {
-    const at = channel.begin(kind.bytes, true)
-    arena.u8[at] = kind.type
+  for (const { type, bytes } of [AnnounceDone, ConfigApplied]) {
+    const at = channel.begin(bytes, true)
+    arena.u8[at] = type
     arena.u32[(at + MessageField.epoch) >> 2] = 1
     channel.commit()
   }
@@ -204,6 +207,33 @@ test('full links and ports cost the packet, and nobody waits', () => {
   links[1].inbox.push(frame)
   run()
   assert.deepEqual(node.dropReasons(), { 'link-full': 1, 'port-full': 1 })
+})
+
+test('while a link fills up, a flow that sends more than its share loses packets, and no other', () => {
+  const { node, external, links, run, wait } = setUp()
+  const [{ udp }] = [request]
+  const other = buildFrame({ ...request, udp: { ...udp, sourcePort: 1002, destinationPort: 53 } })
+  for (const sourcePort of [1000, 1001, 1002]) {
+    external.inbox.push(buildFrame({ ...request, udp: { ...udp, sourcePort, destinationPort: 53 } }))
+    run()
+  }
+  links[1].take()
+  const send = (): Uint8Array[] => {
+    for (let i = 0; i < 100; i++) external.inbox.push(buildFrame(request), ...i % 10 === 0 ? [other] : [])
+    run()
+    return links[1].take()
+  }
+  links[1].free = 450
+  assert.equal(send().length, 110, 'nobody knows yet who sends how much')
+  wait(20_000)
+  links[1].free = 400
+  const count = (frames: readonly Uint8Array[], port: number): number => frames.filter((frame) => frame[34] * 256 + frame[35] === port).length
+  // Of the 110 that had come 50 are still there.
+  const frames = send()
+  assert.deepEqual([count(frames, 1000), count(frames, 1002)], [50, 10])
+  assert.deepEqual([node.dropReasons(), node.refusedTo[12], node.refusedTo[11]], [{ 'over-share': 50 }, 50, 0])
+  links[1].free = 600
+  assert.equal(send().length, 110, 'there is room')
 })
 
 test('what can wait in its port is taken when all links have room, and when no packet waits for who serves its flow', () => {

@@ -2,11 +2,9 @@
  * Switch node: a virtual switch with its external port, a link to every runtime and a control port, in one `poll`. Paper §5.2,
  * §6.1.
  *
- * The data path is that of a runtime without the chain: receive a batch, parse, hash and find all entries (one kernel call),
- * then per
- * packet: from outside to its owner's link, from a runtime out, Ethernet addresses rewritten or restored. Later fragments and
- * ICMP
- * errors go with their flow. What is not that simple goes to the VirtualSwitch. A full link or port is a counted drop.
+ * The data path is that of a runtime without the chain: receive a batch, parse, hash and find all entries (one kernel call), then per
+ * packet: from outside to its owner's link, from a runtime out, Ethernet addresses rewritten or restored. Later fragments and ICMP errors go
+ * with their flow. What is not that simple goes to the VirtualSwitch. A full link or port is a counted drop.
  */
 
 import type { TimeUs } from '../base/clock.ts'
@@ -36,6 +34,7 @@ import { VirtualSwitch } from '../vswitch/virtual-switch.ts'
 import type { ClusterNode, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
 import { DataLink } from './data-link.ts'
+import { FairShares } from './fair-share.ts'
 import { TakingBack } from './taking-back.ts'
 
 export interface SwitchNodeOptions {
@@ -127,6 +126,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   /** By runtime id. PERF: an array, looked up per packet. */
   const linkOf: (DataLink | null)[] = new Array<DataLink | null>(256).fill(null)
   const refusedTo = new Float64Array(256)
+  const shares = new FairShares()
 
   function attachLink(runtime: number, port: Port): void {
     const link = new DataLink({
@@ -146,6 +146,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     })
     linkOf[runtime] = link
     links.push({ id: runtime, link })
+    shares.attach(runtime, link)
   }
 
   const context: SwitchContext = {
@@ -231,8 +232,16 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       virtualSwitch.unsent(d)
     } else {
       refusedTo[runtime]++
+      shares.refused(runtime)
       drop(i32[d + SLOT], 'link-full')
     }
+  }
+
+  /** A packet from outside for the owner of its flow, unless that flow has had more than its share of a link that is filling up. */
+  function toOwner(d: number, runtime: number): void {
+    if (shares.admits(runtime, i32[d + HASH])) return toRuntime(d, runtime)
+    refusedTo[runtime]++
+    drop(i32[d + SLOT], 'over-share')
   }
 
   /** Sends a packet out with the flow's addresses: as they are from endpoint a to b, exchanged from b to a. */
@@ -303,7 +312,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     }
     const entry = (u8[shown + Entry.flags] & EntryFlag.alias) === 0 ? shown : table.mainOf(shown)
     if (from === OUTSIDE) {
-      if (u8[entry + E_PHASE] === ACTIVE) toRuntime(d, u16[(entry + E_OWNER) >> 1])
+      if (u8[entry + E_PHASE] === ACTIVE) toOwner(d, u16[(entry + E_OWNER) >> 1])
       else virtualSwitch.packet(entry, d)
     } else if (u16[(entry + E_RELEASER) >> 1] === from) {
       u32[(entry + Entry.released) >> 2]++
@@ -458,6 +467,8 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     context.now = now
     let isMore = control.receive(CONTROL_FRAMES, now)
     if (receiveLinks()) isMore = true
+    // What comes from a port that can wait is never more than the links take.
+    if (ports.external.isPatient !== true) shares.turn(now)
     if (receivePort(ports.external)) isMore = true
     if (ports.bypass !== undefined && receivePort(ports.bypass)) isMore = true
     expireFragments()

@@ -16,7 +16,8 @@ import type { PortStatistics } from '../ports/link-port.ts'
 import type { ExecutorStatistics } from './executor.ts'
 
 /** Reasons of drops that mean that a runtime had no room or time. */
-const OVERLOAD = ['link-full', 'no-room', 'no-room-to-open', 'no-slot', 'hold-limit', 'move-buffer', 'replica-behind', 'flow-table-full']
+const OVERLOAD = ['link-full', 'over-share', 'no-room', 'no-room-to-open', 'no-slot', 'hold-limit', 'move-buffer', 'replica-behind',
+  'flow-table-full']
 const NF_ERROR = 'nf-error'
 /** Controllers that are remembered; each is one that asks. */
 const ASKERS_MAX = 16

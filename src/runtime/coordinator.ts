@@ -245,6 +245,7 @@ export class Coordinator {
     unknown: (d) => this.#unknown(d),
     expects: (d) => this.#context.absent.find(d + Descriptor.key, this.#context.arena.i32[d + Descriptor.hash]) !== 0,
     opened: (record, d) => { this.#opened(record, d) },
+    begun: (record) => { this.#begun(record) },
     idle: (record) => { this.#idle(record) },
     paused: (d, record) => this.#paused(d, record),
     claimAlias: (record, d, flip, nf) => {
@@ -286,7 +287,10 @@ export class Coordinator {
     return -1
   }
 
-  /** The first packet of an opening has made its actor: every other switch hears of it ahead of what leaves. */
+  /** The switch that has opened the flow that is being opened. */
+  #opener = 0
+
+  /** The first packet of an opening has made its actor. */
   #opened(record: number, d: number): void {
     const context = this.#context
     const { arena, switches } = context
@@ -299,22 +303,28 @@ export class Coordinator {
     arena.u8[record + FlowRecord.outputs] = forward
     arena.u8[record + FlowRecord.outputs + 1] = from
     arena.u8.fill(0, companion, end)
-    let opener = from
+    this.#opener = from
     if (block === 0) {
       assert(planted['ghost-actor'], 'an actor is made for an opening')
       setFlow(context, record, 0, 0)
     } else {
       setFlow(context, record, arena.f64[(block + KeyBlock.flow) >> 3], arena.u32[(block + KeyBlock.epoch) >> 2])
       copyMacs(arena, block + AbsentBlock.macs, companion)
-      opener = arena.i32[(block + AbsentBlock.switch) >> 2]
+      this.#opener = arena.i32[(block + AbsentBlock.switch) >> 2]
       context.absent.remove(block)
       context.step('opening', -1)
     }
-    this.protection.opened(record)
+    if (planted['replicated-unbegun']) this.protection.opened(record)
+  }
+
+  /** Its replica gets the state as it begins. Every other switch hears of the flow ahead of what leaves. */
+  #begun(record: number): void {
+    const { switches } = this.#context
+    if (!planted['replicated-unbegun']) this.protection.opened(record)
     // The switch that has opened it knows it, unless that was a former life.
     // And it hears that frames may leave before a replica says so.
-    const isBare = this.protection.givesBackLate && this.protection.replicaOf(flowOf(context, record)) === 0
-    for (const id of switches.idsIn(switches.all)) if (id !== opener || isBare || this.#announcements.has(id)) this.#bind(record, id)
+    const isBare = this.protection.givesBackLate && this.protection.replicaOf(flowOf(this.#context, record)) === 0
+    for (const id of switches.idsIn(switches.all)) if (id !== this.#opener || isBare || this.#announcements.has(id)) this.#bind(record, id)
   }
 
   #bind(record: number, switchId: number): void {

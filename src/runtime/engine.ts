@@ -97,8 +97,10 @@ export interface FlowManager {
   unknown(d: number): number
   /** True if the flow that an ICMP error quotes is to be here, although it is not. */
   expects(d: number): boolean
-  /** A flow has been opened for a packet. */
+  /** A flow has been opened for a packet: it is to get its identity. */
   opened(record: number, d: number): void
+  /** The network functions have begun the state of the flow that was opened. */
+  begun?(record: number): void
   /** Nothing has come for the flow's idle timeout, or room is wanted. It stays until `endFlow`; called again while it is idle. */
   idle(record: number): void
   /** A packet of a paused flow. True: taken, slot and all; false: it is to run. */
@@ -688,6 +690,7 @@ export function createEngine(options: EngineOptions) {
         takeOffFastPath(record, i)
       }
     }
+    if (inherited === null) manager?.begun?.(record)
     return record
   }
 

@@ -4,6 +4,7 @@
 
 import type { RuntimeNode } from '../node/runtime-node.ts'
 import { SNAPSHOT_RECORD_OFFSET } from '../runtime/flow-snapshot.ts'
+import { STATE_WORD } from './probe.ts'
 import type { SimNode, Simulation } from './simulation.ts'
 import { trailerFlow, trailerId } from './trailer.ts'
 
@@ -11,7 +12,7 @@ import { trailerFlow, trailerId } from './trailer.ts'
 export function checkReleased(simulation: Simulation, id: number, frame: Uint8Array): void {
   const effect = simulation.options.replicas > 1 ? simulation.ledger.effectOf(frame) : null
   if (effect === null) return
-  const { flowId, count } = effect
+  const { flowId, state, count } = effect
   const tail = simulation.find(id)
   const copy = (tail.node as RuntimeNode | null)?.keptRecord(flowId)
   const predecessor = copy?.place?.predecessor ?? 0
@@ -19,11 +20,14 @@ export function checkReleased(simulation: Simulation, id: number, frame: Uint8Ar
   if (new Set([id, predecessor, copy.owner]).size < 3) {
     simulation.ledger.violate('commit', `flow id ${flowId} at ${copy.owner} has its replicas at ${predecessor} and ${id}`)
   }
+  /** How many packets what is kept has seen of this state: none if it is of one before. */
   const seenAt = (one: SimNode): number => {
     const node = one.node as RuntimeNode | null
     const words = node?.keptRecord(flowId)?.words
-    const offset = SNAPSHOT_RECORD_OFFSET + (node?.engine.chain.nfs[1]?.stateOffset ?? 0)
-    return words?.[offset >> 2] ?? -1
+    if (words === undefined) return -1
+    const at = SNAPSHOT_RECORD_OFFSET + (node?.engine.chain.nfs[1]?.stateOffset ?? 0) >> 2
+    const kept = words[at + STATE_WORD] & 0xffff
+    return kept < state ? 0 : kept > state ? Infinity : words[at]
   }
   const first = simulation.find(predecessor)
   const isThere = first.node !== null && first.incarnation === copy.place?.predecessorIncarnation

@@ -20,6 +20,7 @@ class ToyProtocol {
   readonly ledger: Ledger
   #id = 0
   #count = 0
+  #state = 0
   readonly #sequences = [0, 0]
 
   constructor(isOrdered = true, commits = false) {
@@ -34,8 +35,15 @@ class ToyProtocol {
   }
 
   process(lie: Partial<ProcessedPacket> = {}, flow = 5, sequence = this.#count + 1): void {
-    this.ledger.processed(flow, 0, sequence,
-      { id: this.#id, runtime: 11, incarnation: 3, flowId: 9, epoch: 1, count: ++this.#count, before: this.#count - 1, ...lie })
+    if (this.#state === 0) this.begin()
+    this.ledger.processed(flow, 0, sequence, { id: this.#id, runtime: 11, incarnation: 3, flowId: 9, epoch: 1, state: this.#state,
+      count: ++this.#count, before: this.#count - 1, ...lie })
+  }
+
+  /** Its state begins, under this id. */
+  begin(flowId = 9): number {
+    this.#count = 0
+    return this.#state = this.ledger.began(flowId)
   }
 
   get id(): number {
@@ -105,8 +113,8 @@ test('one-owner: two owners in an epoch, an epoch that goes back, a flow that wa
   }
 })
 
-test('state: it has regressed, or forked, or sees packets out of order', () => {
-  const lies: Partial<ProcessedPacket>[] = [{ count: 1 }, { count: 3 }, { before: 9 }]
+test('state: it has regressed, or forked, or sees packets out of order, or never began', () => {
+  const lies: Partial<ProcessedPacket>[] = [{ count: 1 }, { count: 3 }, { before: 9 }, { state: 0 }]
   for (const lie of lies) {
     const toy = new ToyProtocol()
     toy.process()
@@ -138,16 +146,36 @@ test('commit: a state is lost where none may be, under its id or another; not wh
   for (const [flowId, isEnded] of [[9, false], [9, true], [10, false], [10, true]] as const) {
     const toy = new ToyProtocol(true, true)
     toy.ledger.survives = true
-    toy.ledger.began(9)
+    toy.begin()
     const frame = toy.packet(0)
     toy.process()
     toy.ledger.leave(frame)
     toy.ledger.crashes++
     if (isEnded) toy.ledger.ended(9)
-    toy.ledger.began(flowId)
+    toy.begin(flowId)
     toy.packet(0)
     toy.process({ flowId, count: 1, before: 0, incarnation: 4, epoch: 2 })
     assert.deepEqual(saw(toy), isEnded ? [] : ['commit'], `${flowId}, ${isEnded}`)
+  }
+})
+
+test('commit: a connection that began on the ports of another is lost with its owner; not when a packet of it has left', () => {
+  for (const leaves of ['none', 'before', 'behind'] as const) {
+    const toy = new ToyProtocol(true, true)
+    const older = toy.begin()
+    toy.ledger.leave(toy.packet(0))
+    toy.process()
+    toy.ledger.ended(9)
+    toy.begin()
+    const frame = toy.packet(0)
+    toy.process()
+    if (leaves === 'before') toy.ledger.leave(frame)
+    toy.ledger.crashes++
+    toy.packet(0)
+    toy.process({ state: older, count: 2, before: 1, incarnation: 4, epoch: 2 }, 5, 2)
+    if (leaves === 'behind') toy.ledger.leave(frame)
+    assert.deepEqual(saw(toy), leaves === 'none' ? [] : ['commit'], leaves)
+    assert.deepEqual([...toy.ledger.broken()], [])
   }
 })
 
@@ -256,6 +284,7 @@ test('commit: a flow that its replica has survived begins anew', () => {
     toy.ledger.crashes++
     toy.ledger.orphaned(9)
     lie(toy)
+    toy.begin(10)
     toy.process({ flowId: 10, epoch: 1, count: 1, before: 0 })
     return saw(toy)
   }

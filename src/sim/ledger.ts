@@ -23,6 +23,7 @@
  *     convergence    when all is healed, everything that was begun ends in time
  */
 
+import { AssertionError } from '../base/assert.ts'
 import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
 export type Checker = 'exactly-once' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
@@ -33,8 +34,24 @@ export interface Violation {
   readonly detail: string
 }
 
+/** States of flows in a run: what a network function notes of its own. */
+const STATES_MAX = 0xffff
+
 /** What has become of the last copy of a packet. */
 const Fate = { none: 0, left: 1, lost: 2, refused: 3 } as const
+
+/** A state of a flow, from its beginning on. A connection on the ports of one that ends begins another in the same flow. */
+interface FlowState {
+  readonly number: number
+  /** Packets that the flow's states before had seen. */
+  readonly base: number
+  /** How many packets it had seen with the last of those that have left. */
+  left: number
+  /** The packets that it has seen, by their count. */
+  readonly seen: number[]
+  /** An older one goes on in its place, after a crash. */
+  isLost: boolean
+}
 
 /** What is known of one life of a flow. */
 interface FlowLife {
@@ -43,6 +60,8 @@ interface FlowLife {
   /** Incarnation of the runtime that processed it last, and at which epoch. */
   owner: number
   epoch: number
+  /** Its states, the one that it has now last. */
+  readonly states: FlowState[]
   /** Packets processed since its state was new. */
   processed: number
   /** Crashes that had happened when it was processed last. */
@@ -59,7 +78,8 @@ export interface ProcessedPacket {
   readonly incarnation: number
   readonly flowId: number
   readonly epoch: number
-  /** What the flow's state says after this packet. */
+  /** What the flow's state says after this packet: which one it is, and how many packets it has seen. */
+  readonly state: number
   readonly count: number
   /** The last sequence number of this side before this packet, by the flow's state. */
   readonly before: number
@@ -104,16 +124,12 @@ export class Ledger {
 
   /** True when nothing may leave whose effect a crash can undo. */
   readonly #commits: boolean
-  /** By packet id: the life that processed it, and how many packets that had seen with it. */
+  /** By packet id: the life that processed it, the state that has seen it, and how many packets that had seen with it. */
   readonly #processedBy: Float64Array
+  readonly #processedIn: Uint16Array
   readonly #processedAs: Uint32Array
-  readonly #processedSince: Uint32Array
-  /** How often the state of a flow has begun, by flow id. */
-  readonly #beginnings = new Map<number, number>()
-  /** By flow id: how many packets its state had seen with the last of those that have left. */
-  readonly #leftAs = new Map<number, number>()
-  /** By flow id: the packets that its state has seen, by their count. */
-  readonly #seen = new Map<number, number[]>()
+  /** All states, by number. 0 is none: what network functions have in a flow that they have not begun. */
+  readonly #states: FlowState[] = [{ number: 0, base: 0, left: 0, seen: [], isLost: false }]
   /** By packet id: 1 for those that a state has seen which has gone on after a crash, so that they must leave; 2 for held ones. */
   readonly #promised: Uint8Array
   /** Flows that ended in order. */
@@ -126,7 +142,7 @@ export class Ledger {
     this.#promised = new Uint8Array(commits ? packets + 1 : 0)
     this.#processedBy = new Float64Array(commits ? packets + 1 : 0)
     this.#processedAs = new Uint32Array(commits ? packets + 1 : 0)
-    this.#processedSince = new Uint32Array(commits ? packets + 1 : 0)
+    this.#processedIn = new Uint16Array(commits ? packets + 1 : 0)
     this.#copies = new Uint8Array(packets + 1)
     this.#fates = new Uint8Array(packets + 1)
     this.isOrdered = isOrdered
@@ -161,11 +177,10 @@ export class Ledger {
     else if (this.#fates[id] === Fate.refused) violate('verdict', 'was dropped by a network function and has left')
     else violate('exactly-once', this.#fates[id] === Fate.lost ? 'was lost and has left' : 'has left twice')
     this.#settle(id, Fate.left)
-    if (this.#commits) {
-      const life = this.#processedBy[id]
-      // A state that has begun anew since has not seen it.
-      const isSame = this.#processedSince[id] === (this.#beginnings.get(life) ?? 0)
-      if (isSame) this.#leftAs.set(life, Math.max(this.#leftAs.get(life) ?? 0, this.#processedAs[id]))
+    const state = this.#commits ? this.#states[this.#processedIn[id]] : undefined
+    if (state !== undefined) {
+      state.left = Math.max(state.left, this.#processedAs[id])
+      if (state.isLost && this.isOrdered) violate('commit', 'has left, and the state that goes on has not seen it')
     }
     const key = flow * 2 + side
     const last = this.#lastLeft.get(key) ?? 0
@@ -229,22 +244,32 @@ export class Ledger {
     this.refuse(id)
   }
 
-  /** A flow's state is new. */
-  began(flowId: number): void {
+  /** A flow's state is new. Returns the number that it is to know itself by. */
+  began(flowId: number): number {
     const life = this.#lives.get(flowId)
+    const before = life?.states.at(-1)
+    // One that is opened again on the ports of one that lingers has ended before.
+    const isOpenedAnew = life !== undefined && !this.#ended.has(flowId) && life.crashes !== this.crashes
+    if (this.survives && isOpenedAnew && this.#hasLeft(flowId)) {
+      this.violate('commit', `flow ${life.flow} (id ${flowId}) begins anew after a crash`)
+    }
+    const base = (before?.base ?? 0) + (life?.processed ?? 0)
+    const state: FlowState = { number: this.#states.length, base, left: 0, seen: [], isLost: false }
+    if (state.number > STATES_MAX) throw new AssertionError(`a run has more than ${STATES_MAX} states of flows`)
+    this.#states.push(state)
+    this.#ended.delete(flowId)
     if (life !== undefined) {
       this.#checkSurvival(life, flowId)
+      life.states.push(state)
       life.processed = 0
       life.hasEnded = false
     }
-    // One that is opened again on the ports of one that lingers has ended before.
-    if (this.survives && life !== undefined && !this.#ended.has(flowId) && life.crashes !== this.crashes && this.#leftAs.has(flowId)) {
-      this.violate('commit', `flow ${life.flow} (id ${flowId}) begins anew after a crash`)
-    }
-    this.#seen.delete(flowId)
-    this.#ended.delete(flowId)
-    this.#leftAs.delete(flowId)
-    this.#beginnings.set(flowId, (this.#beginnings.get(flowId) ?? 0) + 1)
+    return state.number
+  }
+
+  /** A packet has left that the state which a flow has now has seen. */
+  #hasLeft(flowId: number): boolean {
+    return (this.#lives.get(flowId)?.states.at(-1)?.left ?? 0) > 0
   }
 
   /** A flow's state is let go: it has ended. */
@@ -262,7 +287,7 @@ export class Ledger {
 
   /** A flow begins anew: in `commit` its state may be gone only if it has ended, or its replica has died, too; or it has killed its owner. */
   #checkSurvival(life: FlowLife, flowId: number): void {
-    const mustSurvive = life.survives === this.crashes && this.#leftAs.has(flowId)
+    const mustSurvive = life.survives === this.crashes && this.#hasLeft(flowId)
     if (!this.#commits || life.hasEnded || !mustSurvive || this.#killed.has(life.flow)) return
     this.violate('commit', `flow ${life.flow} begins anew although a replica of it as id ${flowId}, epoch ${life.epoch}, lived`)
   }
@@ -272,22 +297,29 @@ export class Ledger {
     if (this.#commits) this.#promised[id] = 2
   }
 
-  /** The flow whose state a packet is part of, and how many packets that has seen with it; null for none. */
-  effectOf(frame: Uint8Array): { readonly flowId: number; readonly count: number } | null {
+  /** The flow whose state a packet is part of, which state that is, and how many packets it has seen with this one; null for none. */
+  effectOf(frame: Uint8Array): { readonly flowId: number; readonly state: number; readonly count: number } | null {
     if (!this.#commits || !this.isOrdered || !hasTrailer(frame)) return null
     const id = trailerId(frame, frame.length)
     const flowId = this.#processedBy[id]
-    if (flowId === 0 || this.#processedSince[id] !== (this.#beginnings.get(flowId) ?? 0)) return null
-    return { flowId, count: this.#processedAs[id] }
+    return flowId === 0 ? null : { flowId, state: this.#processedIn[id], count: this.#processedAs[id] }
   }
 
   /** A packet is in the state that its flow has now. */
-  #sees(flowId: number, id: number, count: number, isAfterCrash: boolean): void {
-    let seen = this.#seen.get(flowId)
-    if (seen === undefined) this.#seen.set(flowId, seen = [])
+  #sees({ seen }: FlowState, id: number, count: number, isAfterCrash: boolean): void {
     if (isAfterCrash) for (const one of seen.slice(0, count)) if (one !== undefined && this.#promised[one] === 0) this.#promised[one] = 1
     seen.length = count
     seen[count] = id
+  }
+
+  /** An older state of a flow goes on: those that began behind it are gone. */
+  #goBack({ states }: FlowLife, to: FlowState, violate: (checker: Checker, how: string) => void): void {
+    for (let last = states.at(-1); last !== undefined && last.number > to.number; last = states.at(-1)) {
+      last.isLost = true
+      if (last.left > 0 && this.#commits && this.isOrdered) violate('commit', ': its state began before one that has seen what has left')
+      states.pop()
+    }
+    if (states.at(-1) !== to) states.push(to)
   }
 
   /** Packets that must have left and have not, with their flows. */
@@ -302,11 +334,13 @@ export class Ledger {
   /** A network function has processed a packet. */
   processed(flow: number, side: number, sequence: number, packet: ProcessedPacket): void {
     const { flowId, incarnation, epoch, count, before, runtime, id } = packet
+    const state = this.#states[packet.state]
     const violate = (checker: Checker, how: string): void => {
       this.violate(checker, `flow ${flow} (id ${flowId}) at runtime ${runtime}.${incarnation}, epoch ${epoch}${how}`)
     }
+    if (state.number === 0) return violate('state', ' has a state that its network functions have not begun')
     const newest = this.#newest.get(flow) ?? 0
-    if (this.survives && newest !== 0 && flowId > newest && this.#leftAs.has(newest) && !this.#ended.has(newest)) {
+    if (this.survives && newest !== 0 && flowId > newest && this.#hasLeft(newest) && !this.#ended.has(newest)) {
       violate('commit', ` begins although it has not ended as id ${newest}`)
     }
     if (flowId < newest) violate('one-owner', ` processes a packet although it lives as id ${newest}`)
@@ -315,7 +349,7 @@ export class Ledger {
     if (older !== undefined) this.#checkSurvival(older, newest)
     let life = this.#lives.get(flowId)
     if (life === undefined) {
-      life = { flow, owner: incarnation, epoch, processed: 0, crashes: this.crashes, survives: 0, hasEnded: false }
+      life = { flow, owner: incarnation, epoch, states: [state], processed: 0, crashes: this.crashes, survives: 0, hasEnded: false }
       this.#lives.set(flowId, life)
     }
     if (epoch < life.epoch || (epoch === life.epoch && incarnation !== life.owner)) {
@@ -323,24 +357,26 @@ export class Ledger {
     }
     if (life.flow !== flow) violate('alias', ` processes a packet although it is flow ${life.flow}`)
     if (this.#commits) {
-      const left = this.#leftAs.get(flowId) ?? 0
+      const { left } = state
       if (count <= left) violate('commit', `: its state has seen ${count} packets, what has left had seen ${left}`)
-      this.#sees(flowId, id, count, life.crashes !== this.crashes)
+      this.#sees(state, id, count, life.crashes !== this.crashes)
       // Copies that a link has made cannot be told apart: the first counts.
-      const isCopy = !this.isOrdered && this.#processedBy[id] === flowId && this.#processedAs[id] > 0
+      const isCopy = !this.isOrdered && this.#processedIn[id] === state.number && this.#processedAs[id] > 0
       this.#processedAs[id] = isCopy ? Math.min(count, this.#processedAs[id]) : count
       this.#processedBy[id] = flowId
-      this.#processedSince[id] = this.#beginnings.get(flowId) ?? 0
+      this.#processedIn[id] = state.number
     }
     life.owner = incarnation
     life.epoch = epoch
     life.processed++
-    if (count !== life.processed) {
+    const last = life.states.at(-1) ?? state
+    if (count !== life.processed || state !== last) {
       // After a crash an older state may go on.
       if (life.crashes === this.crashes) {
         violate('state', `: its state has seen ${count} packets, ${life.processed} were processed`)
       }
-      const lost = life.processed - count
+      const lost = last.base + life.processed - state.base - count
+      this.#goBack(life, state, violate)
       if (lost > this.asyncLossMax && life.survives === this.crashes) violate('async', `: its state has lost ${lost} packets`)
       life.processed = count
     }

@@ -3,7 +3,7 @@
  * dies of those that are poison, drops some, holds some until the next, and asks now and then to live elsewhere.
  */
 
-import { defineNf, struct, u32, Verdict } from '../nf/index.ts'
+import { defineNf, struct, u16, u32, Verdict } from '../nf/index.ts'
 import type { AnyNfDefinition } from '../nf/definition.ts'
 import type { Ledger, ProcessedPacket } from './ledger.ts'
 import { AssertionError } from '../base/assert.ts'
@@ -31,7 +31,10 @@ export interface ProbeOptions {
   readonly reconsiderOneIn: number
 }
 
-const flowState = struct({ count: u32, client: u32, server: u32, held: u32 })
+/** How many packets it has seen, and the last number of each side; which state it is, for the ledger; and whether it holds a packet. */
+const flowState = struct({ count: u32, client: u32, server: u32, number: u16, held: u16 })
+/** Where in it the number is, in words. */
+export const STATE_WORD = 3
 
 export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: ProbeOptions): AnyNfDefinition {
   return defineNf({
@@ -43,7 +46,7 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
       return {
         allocateFlowState(state) {
           // The record's address in memory stands for the flow: its state lies in it.
-          ledger.began(place(state.o).flowId)
+          state.number = ledger.began(place(state.o).flowId)
         },
         deallocateFlowState(state) {
           ledger.ended(place(state.o).flowId)
@@ -66,7 +69,8 @@ export function probe({ ledger, place, dropOneIn, holdOneIn, reconsiderOneIn }: 
           }
           state.count++
           const { runtime, incarnation, flowId, epoch } = place(state.o)
-          ledger.processed(flow % ERROR_FLOWS, side, sequence, { id, runtime, incarnation, flowId, epoch, count: state.count, before })
+          ledger.processed(flow % ERROR_FLOWS, side, sequence,
+            { id, runtime, incarnation, flowId, epoch, state: state.number, count: state.count, before })
           if (reconsiderOneIn > 0 && state.count % reconsiderOneIn === 0) context.reconsider()
           if (state.held > 0) {
             context.held.release()

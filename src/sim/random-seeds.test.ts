@@ -57,8 +57,8 @@ test('random seeds with two replicas, which two runtimes that die at once are no
 test('seeds that failed once', () => {
   const seeds = JSON.parse(readFileSync(join(root, 'testdata/failing-seeds.json'), 'utf8')) as FailingSeed[]
   const run = (one: FailingSeed) => {
-    const [seed, replication] = typeof one === 'number' ? [one, replicationOfSeed(one)] : one
-    return simulate({ seed, faults: faultsOfSeed(seed), replication })
+    const [seed, replication, replicas = 1] = typeof one === 'number' ? [one, replicationOfSeed(one)] : one
+    return simulate({ seed, faults: faultsOfSeed(seed, replicas), replication, replicas })
   }
-  assert.deepEqual(seeds.flatMap((seed) => told(run(seed)).slice(0, 1)), [])
+  assert.deepEqual(seeds.flatMap((seed) => told(run(seed)).slice(0, 1).map((line) => `${JSON.stringify(seed)}: ${line}`)), [])
 })

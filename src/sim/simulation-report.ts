@@ -20,8 +20,8 @@ export interface SimulationSummary {
   readonly phases: Record<string, Partial<Record<FaultKind, number>>>
 }
 
-/** A seed of testdata/failing-seeds.json, with the mode of its replication where that is not the seed's own. */
-export type FailingSeed = number | readonly [number, ReplicationMode]
+/** A seed of testdata/failing-seeds.json, with the mode of its replication where that is not the seed's own, and 2 where it has two replicas. */
+export type FailingSeed = number | readonly [seed: number, replication: ReplicationMode, replicas?: number]
 
 export function newSummary(): SimulationSummary {
   return { seeds: 0, counted: 0, violations: [], phases: {} }

@@ -249,10 +249,10 @@ export class ScriptedSwitch {
     this.logic.onControl(peer, this.#message, bytes)
   }
 
-  /** A runtime has announced its flows, and has said all that there is to be said about others'. */
+  /** A runtime has told of all its flows, and of those whose owners have died. */
   announced(runtime: number): void {
     this.control(runtime, AnnounceDone)
-    this.control(runtime, ConfigApplied, { epoch: 1 })
+    this.control(runtime, ConfigApplied, { epoch: this.#config.version })
   }
 
   inBand(runtime: number, kind: MessageKind, said: Said = {}): void {

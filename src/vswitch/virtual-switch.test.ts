@@ -5,7 +5,7 @@ import { afterEach, test } from 'node:test'
 import { planted } from '../base/planted-bugs.ts'
 import { Random } from '../base/random.ts'
 import {
-  AnnouncedPhase, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, Workload, WorkloadBusy,
+  AnnounceDone, AnnouncedPhase, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, Workload, WorkloadBusy,
   WorkloadFlows,
 } from '../messages/announcing.ts'
 import { CloseFlow, FlowClosed } from '../messages/closing.ts'
@@ -383,16 +383,23 @@ test('a restarted switch holds unknown flows until every runtime has announced i
   assert.deepEqual([one.logic.isLearning, one.steps.relearning, one.context.held], [false, 0, 0])
 })
 
-test('a restarted switch waits for the heirs of a runtime that is fenced while it learns', () => {
-  const one = new ScriptedSwitch(configOf(), 1, roundRobin())
-  one.external(5)
-  one.announced(12)
-  one.configure(configOf({ version: 2, runtimes: configOf().runtimes.slice(1) }))
-  assert.deepEqual([one.take(), one.logic.isLearning], [[], true])
-  one.control(12, RerouteFlow, { flow: 77, epoch: 4, node: 12, key: 5, code: 2, words: { [RerouteFlowOwnerIncarnation]: 112 } })
-  assert.ok(one.take().includes('packet 5 to 12'))
-  one.control(12, ConfigApplied, { epoch: 2 })
-  assert.equal(one.logic.isLearning, false)
+test('a restarted switch holds them, too, until those of a runtime that has died have been claimed', () => {
+  for (const isKnown of [true, false]) {
+    const one = new ScriptedSwitch(isKnown ? configOf() : without12, 1, roundRobin())
+    one.external(5)
+    one.external(6)
+    one.control(11, AnnounceDone)
+    if (isKnown) {
+      one.control(11, ConfigApplied, { epoch: 1 })
+      one.configure(without12)
+    }
+    assert.deepEqual([one.take(), one.logic.isLearning], [[], true])
+    one.control(11, RerouteFlow, rerouteTo(11, 9, 77))
+    assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11', 'packet 5 to 11'])
+    one.control(11, ConfigApplied, { epoch: 2 })
+    assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 6 to 11'])
+    assert.equal(one.entry(5)?.flow, 77)
+  }
 })
 
 test('announced by two: the higher epoch wins; a new owner that waits gets its Go', () => {
@@ -645,7 +652,6 @@ test('fuzz: whatever the messages, packets are all accounted for and steps end a
     one.configure(configOf({ version: 1e6 }))
     for (const { id } of configOf().runtimes) {
       one.announced(id)
-      one.control(id, ConfigApplied, { epoch: 1e6 })
     }
     for (let i = 0; i < 3; i++) one.pass(defaultSwitchTimes.holdUs + 1)
     for (const name of ['asking', 'placing', 'learning', 'relearning']) {

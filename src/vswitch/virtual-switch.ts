@@ -76,6 +76,8 @@ export class VirtualSwitch {
   /** The newest incarnation of each runtime that any configuration has named, those that are gone included. */
   readonly #newest = new Map<number, number>()
   #version = 0
+  /** The last configuration that fenced a runtime: we know all flows when each of the others has done with what that one left. */
+  #recoveredIn = 0
   /** Until every runtime has announced its flows. */
   #isLearning = true
   #counter = 0
@@ -87,8 +89,6 @@ export class VirtualSwitch {
   readonly #stalled = new Set<number>()
   /** Runtimes that give link slots back late: what they leave there may have been processed. */
   readonly #givesBackLate = new Set<number>()
-  /** While learning: the configuration about which every runtime is to have said its word first; it claims what the dead have left. */
-  #learnsFrom = 0
   readonly takenBack: TakenBack
   readonly #questions: Questions
   readonly #releasing: Releasing
@@ -697,8 +697,9 @@ export class VirtualSwitch {
     this.#runtimeList = [...this.#runtimes.values()]
     for (const { id, incarnation } of config.runtimes) this.#newest.set(id, Math.max(incarnation, this.#newest.get(id) ?? 0))
     const fenced = [...before.values()].filter((old) => !this.#isLive(old.id, old.incarnation))
+    // Whom the first one that we hear of lacks may have died just before.
+    if (fenced.length > 0 || before.size === 0) this.#recoveredIn = config.version
     if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
-    if (this.#learnsFrom === 0 || fenced.length > 0) this.#learnsFrom = config.version
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
     this.#releasing.configured((runtime, incarnation) => this.#isLive(runtime, incarnation))
     this.aliases.configure()
@@ -828,7 +829,8 @@ export class VirtualSwitch {
   #checkLearnt(): void {
     const context = this.#context
     if (!this.#isLearning || this.#switches.length === 0) return
-    if (this.#runtimeList.some(({ hasAnnounced, applied }) => !hasAnnounced || applied < this.#learnsFrom)) return
+    const recoveredIn = planted['relearn-unrecovered'] ? 0 : this.#recoveredIn
+    if (this.#runtimeList.some(({ hasAnnounced, applied }) => !hasAnnounced || applied < recoveredIn)) return
     this.#isLearning = false
     context.step('relearning', -1)
     for (const entry of [...this.#waiting]) {

@@ -1,0 +1,100 @@
+/** Fair share: flows that send little lose nothing beside those that send much, and nothing is lost that could have been taken. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { FairShare } from './fair-share.ts'
+
+const CAPACITY = 1024
+const TURN_US = 500
+/** A runtime takes so many packets in a turn. */
+const TAKEN = 10
+
+/** Sends each flow's packets per turn through a link for so many turns, and returns what of the second half of them went on. */
+function run(perTurn: readonly number[], turns: number): { passed: number[], all: number, refused: number } {
+  const fair = new FairShare()
+  const sent = perTurn.map(() => 0)
+  const passed = perTurn.map(() => 0)
+  let queue = 0
+  let all = 0
+  let refused = 0
+  for (let turn = 0; turn < turns; turn++) {
+    fair.turn(turn * TURN_US, CAPACITY - queue)
+    const isCounted = turn >= turns / 2
+    for (const [flow, count] of perTurn.entries()) {
+      for (sent[flow] += count; sent[flow] >= 1; sent[flow]--) {
+        const isAdmitted = !fair.isCounting || fair.admits(flow * 7919)
+        if (!isAdmitted) continue
+        if (queue === CAPACITY) {
+          if (fair.isCounting) fair.refused()
+          if (isCounted) refused++
+          continue
+        }
+        queue++
+        if (isCounted) passed[flow]++
+      }
+    }
+    const taken = Math.min(queue, TAKEN)
+    queue -= taken
+    if (isCounted) all += taken
+  }
+  return { passed, all, refused }
+}
+
+test('flows that send less than a share lose nothing, the others have equal shares, and the link is never empty', () => {
+  const small = new Array<number>(20).fill(0.1)
+  const { passed, all, refused } = run([12, 6, ...small], 8000)
+  assert.equal(all, TAKEN * 4000, 'the runtime has always had packets')
+  assert.equal(refused, 0, 'the link was never full')
+  for (const count of passed.slice(2)) assert.ok(Math.abs(count - 400) <= 1, `${count} of 400`)
+  const share = (TAKEN - 2) / 2 * 4000
+  for (const count of passed.slice(0, 2)) assert.ok(Math.abs(count - share) < share * 0.06, `${count}, the share is ${share}`)
+})
+
+test('who sends little more than the share loses that alone', () => {
+  const { passed } = run([20, 4, 2], 8000)
+  assert.ok(passed[2] === 2 * 4000 && passed[1] >= 3.9 * 4000 * 0.97, String(passed))
+})
+
+test('nothing is lost while the runtime takes all, nor after it has been slow', () => {
+  const { passed, refused } = run([8, 1, 0.5], 4000)
+  assert.deepEqual([passed, refused], [[16_000, 2000, 1000], 0])
+  const fair = new FairShare()
+  fair.turn(0, 100)
+  fair.turn(1, 40)
+  assert.ok(fair.isTight && fair.isCounting)
+  for (let packet = 0; packet < 60; packet++) assert.ok(fair.admits(packet % 2 === 0 ? 1 : packet), 'nobody is known yet')
+  fair.turn(20_002, 25)
+  assert.ok(!fair.admits(1) && fair.admits(3), 'who has sent most is thinned out')
+  fair.turn(20_003, 60)
+  for (let packet = 0; packet < 60; packet++) assert.ok(fair.admits(1), 'not below half')
+  fair.turn(50_000, 90)
+  assert.ok(!fair.isCounting)
+})
+
+test('a link of a runtime that takes nothing is there for all, to its end', () => {
+  const fair = new FairShare()
+  fair.turn(0, 100)
+  fair.turn(1, 45)
+  for (let packet = 0; packet < 20; packet++) assert.ok(fair.admits(1))
+  fair.turn(20_001, 25)
+  for (let packet = 0; packet < 25; packet++) assert.ok(fair.admits(1))
+})
+
+test('a share is found for any counts', () => {
+  let state = 1
+  const random = (max: number): number => (state = Math.imul(state, 1103515245) + 12345 >>> 0) % max
+  for (let round = 0; round < 200; round++) {
+    const flows = 1 + random(60)
+    const counts = Array.from({ length: flows }, () => 1 + random(random(2) === 0 ? 5 : 200))
+    const fair = new FairShare()
+    fair.turn(0, 10_000)
+    fair.turn(1, 2000)
+    for (const [flow, count] of counts.entries()) for (let packet = 0; packet < count; packet++) fair.admits(flow)
+    const sum = counts.reduce((all, count) => all + count, 0)
+    const left = 1 + random(sum)
+    fair.turn(20_001, 2000 - sum + left)
+    const passed = counts.map((count, flow) => Array.from({ length: count }, () => fair.admits(flow)).filter(Boolean).length)
+    const total = passed.reduce((all, count) => all + count, 0)
+    assert.ok(total <= left + flows && total >= 0.9 * left - 2 * flows, `${total} of ${left} with ${flows} flows`)
+  }
+})

@@ -1,0 +1,170 @@
+/**
+ * Fair share: who loses packets while a runtime gets more of them than it takes. A full link refuses whatever comes next, and a flow that
+ * sends ten times as much as the others takes ten times as much of the room, until those stand still. So while a link fills up, flows that
+ * send more than an equal share of what the runtime takes are thinned out evenly to that share, and the others lose nothing: max-min
+ * fairness by approximate fair dropping (Pan, Breslau, Prabhakar, Shenker 2003). No flow is thinned out while less than half of the link is
+ * taken, so that nothing is lost that the runtime could have had.
+ *
+ *     window of 20 ms:   count packets of each flow ─▶ share: so much of each that all together are what has left the link meanwhile
+ *     the next one:      a flow that sent four shares has every fourth packet sent on
+ *
+ * Flows are counted in buckets by their hash: those that fall into one bucket share a share. A runtime that takes nothing at all stands
+ * still or is dead, which says nothing of shares: they stay as they are, and who has not been thinned out may fill the link.
+ */
+
+import type { TimeUs } from '../base/clock.ts'
+
+/** A power of two. */
+const BUCKETS = 2048
+const WINDOW_US = 20_000
+/** What stands for the whole of a flow's packets. */
+const ALL = 1 << 14
+const COUNT_MAX = 0xffff
+/** More than so much of a link is taken: then a little less than what leaves is let in. */
+const FULL = 0.75
+const RELIEF = 0.9
+const STEPS_MAX = 16
+
+/** What is read of a link. */
+interface FillingLink {
+  /** Data frames that it would take now. */
+  readonly room: number
+}
+
+interface SharedLink {
+  readonly runtime: number
+  readonly link: FillingLink
+  readonly fair: FairShare
+}
+
+/** The links of a switch, by the runtime behind each. */
+export class FairShares {
+  readonly #links: SharedLink[] = []
+  /** Null while there is room. PERF: looked up per packet. */
+  readonly #filling = new Array<FairShare | null>(256).fill(null)
+
+  attach(runtime: number, link: FillingLink): void {
+    this.#links.push({ runtime, link, fair: new FairShare() })
+  }
+
+  /** Once in a turn. */
+  turn(now: TimeUs): void {
+    for (let i = 0; i < this.#links.length; i++) {
+      const { runtime, link, fair } = this.#links[i] as SharedLink
+      fair.turn(now, link.room)
+      this.#filling[runtime] = fair.isCounting ? fair : null
+    }
+  }
+
+  /** True if a packet of a flow with that hash may be sent to a runtime. Hot. */
+  admits(runtime: number, hash: number): boolean {
+    const fair = this.#filling[runtime]
+    return fair === null || fair.admits(hash)
+  }
+
+  /** A packet that was admitted, or need not be, has found no room. */
+  refused(runtime: number): void {
+    this.#filling[runtime]?.refused()
+  }
+}
+
+export class FairShare {
+  /** True while the link is so full that packets of flows that send more than their share are refused. */
+  isTight = false
+  /** True since the link has been half full, until it is nearly empty. */
+  #isCounting = false
+  #capacity = 0
+  #taken = 0
+  #takenBefore = 0
+  #entered = 0
+  #windowEnd: TimeUs = 0
+  readonly #counts = new Uint16Array(BUCKETS)
+  /** Of `ALL` packets of a bucket so many go on, and what is left over of them so far. */
+  readonly #shares = new Uint16Array(BUCKETS).fill(ALL)
+  readonly #left = new Uint16Array(BUCKETS)
+
+  /** Once in a turn, with the data frames that the link would take now. */
+  turn(now: TimeUs, room: number): void {
+    if (room > this.#capacity) this.#capacity = room
+    this.#taken = this.#capacity - room
+    const isHalf = this.#taken * 2 > this.#capacity
+    this.isTight = isHalf
+    if (!this.#isCounting) {
+      if (isHalf) this.#begin(now)
+    } else if (now >= this.#windowEnd) {
+      if (this.#taken * 4 > this.#capacity) this.#next(now)
+      else this.#end()
+    }
+  }
+
+  /** True while packets are to be shown to `admits`. */
+  get isCounting(): boolean {
+    return this.#isCounting
+  }
+
+  /** A packet of a flow with that hash is to be sent: true if it may be. Hot while the link is full. */
+  admits(hash: number): boolean {
+    const bucket = hash & (BUCKETS - 1)
+    if (this.#counts[bucket] < COUNT_MAX) this.#counts[bucket]++
+    const left = this.#left[bucket] + this.#shares[bucket]
+    if (left < ALL && this.isTight) {
+      this.#left[bucket] = left
+      return false
+    }
+    this.#left[bucket] = left < ALL ? 0 : left - ALL
+    this.#entered++
+    return true
+  }
+
+  /** The link had no room for a packet that was admitted. */
+  refused(): void {
+    this.#entered--
+  }
+
+  #begin(now: TimeUs): void {
+    this.#isCounting = true
+    this.#open(now)
+  }
+
+  #open(now: TimeUs): void {
+    this.#windowEnd = now + WINDOW_US
+    this.#takenBefore = this.#taken
+    this.#entered = 0
+    this.#counts.fill(0)
+  }
+
+  #end(): void {
+    this.#isCounting = false
+    this.#shares.fill(ALL)
+    this.#left.fill(0)
+  }
+
+  #next(now: TimeUs): void {
+    const hasLeft = this.#entered - (this.#taken - this.#takenBefore)
+    if (hasLeft <= 0) return this.#open(now)
+    const share = shareOf(this.#counts, this.#taken > FULL * this.#capacity ? RELIEF * hasLeft : hasLeft)
+    for (let bucket = 0; bucket < BUCKETS; bucket++) {
+      const count = this.#counts[bucket]
+      this.#shares[bucket] = count <= share ? ALL : Math.max(1, Math.round(ALL * share / count))
+    }
+    this.#open(now)
+  }
+}
+
+/** The largest share so that the sum of what each has, but not more than the share, is at most `total`. */
+function shareOf(counts: Uint16Array, total: number): number {
+  let share = 0
+  for (let step = 0; step < STEPS_MAX; step++) {
+    let below = 0
+    let above = 0
+    for (const count of counts) {
+      if (count > share) above++
+      else below += count
+    }
+    if (above === 0) return Infinity
+    const next = (total - below) / above
+    if (next <= share + 1e-9) break
+    share = next
+  }
+  return share
+}
