@@ -378,7 +378,7 @@ export class Ledger {
       if (count <= left) violate('commit', `: its state has seen ${count} packets, what has left had seen ${left}`)
       this.#sees(state, id, count, life.crashes !== this.crashes)
       // Copies that a link has made cannot be told apart: the first counts.
-      const isCopy = !this.isOrdered && this.#processedIn[id] === state.number
+      const isCopy = !this.isOrdered && this.#processedIn[id] === state.number && this.#processedAs[id] > 0
       this.#processedAs[id] = isCopy ? Math.min(count, this.#processedAs[id]) : count
       this.#processedBy[id] = flowId
       this.#processedIn[id] = state.number
