@@ -26,7 +26,7 @@ export const AnnounceDone = message(21, 'AnnounceDone')
 
 /**
  * The sender has taken the configuration with version `epoch`, and has said all that it has to say about flows of those fenced by it:
- * what nobody has claimed by then is nobody's.
+ * what nobody has claimed by then is nobody's. `code` 1: it gives link slots back only when what their frames have changed is known elsewhere.
  */
 export const ConfigApplied = message(30, 'ConfigApplied')
 

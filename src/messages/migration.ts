@@ -35,7 +35,15 @@ export const PrepareFlowReply = message(10, 'PrepareFlowReply')
  */
 export const RerouteFlow = message(11, 'RerouteFlow', { withKey: true, fields: { ownerIncarnation: u32, releaser: u32,
   releaserIncarnation: u32, buffersAt: u32,
-  releaserNow: u32, releaserNowIncarnation: u32 } })
+  releaserNow: u32, releaserNowIncarnation: u32, dead: u32, deadIncarnation: u32, covered: u32, marks: u32 } })
+/**
+ * Whose death this is about, 0 for nobody's: what lies in its link goes to the owner, but for frames up to the position `covered`. `marks` 1:
+ * a {@link RerouteMark} is to come ahead of them, and one behind.
+ */
+export const RerouteFlowDead = fieldOf(RerouteFlow, 'dead')
+export const RerouteFlowDeadIncarnation = fieldOf(RerouteFlow, 'deadIncarnation')
+export const RerouteFlowCovered = fieldOf(RerouteFlow, 'covered')
+export const RerouteFlowMarks = fieldOf(RerouteFlow, 'marks')
 export const RerouteFlowReleaserNowIncarnation = fieldOf(RerouteFlow, 'releaserNowIncarnation')
 /** Who has released its frames so far, although the switch may not have heard so; 0: the owner. */
 export const RerouteFlowReleaserNow = fieldOf(RerouteFlow, 'releaserNow')
@@ -43,8 +51,10 @@ export const RerouteFlowBuffersAt = fieldOf(RerouteFlow, 'buffersAt')
 export const RerouteFlowReleaserIncarnation = fieldOf(RerouteFlow, 'releaserIncarnation')
 export const RerouteFlowReleaser = fieldOf(RerouteFlow, 'releaser')
 export const RerouteFlowOwnerIncarnation = fieldOf(RerouteFlow, 'ownerIncarnation')
-/** In-band, on the link to the owner before: behind the last packet that it gets. */
+/** In-band, on the link to the owner before: behind the last packet that it gets. Or, by `code`, a {@link RerouteMark} to the new one. */
 export const RerouteFlowReply = message(12, 'RerouteFlowReply')
+/** Around what was taken back. */
+export const RerouteMark = { none: 0, end: 1, begin: 2 } as const
 
 /** Ids of switches, 0 behind the last. */
 const switches = array(u8, SWITCHES_MAX)

@@ -32,5 +32,5 @@ export const Bind = message(4, 'Bind', { withKey: true, fields: { releaser: u16,
 export const BindReleaserIncarnation = fieldOf(Bind, 'releaserIncarnation')
 export const BindReleaser = fieldOf(Bind, 'releaser')
 
-/** In-band: a data packet without a flow goes back to its switch. The tail is the frame. */
+/** In-band: a data packet without a flow goes back to its switch. `epoch` is its position on the link, 0 if not known. The tail is the frame. */
 export const ReturnPacket = message(5, 'ReturnPacket', { hasTail: true })

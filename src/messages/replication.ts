@@ -36,11 +36,13 @@ export const AdoptKind = {
 } as const
 
 /**
- * Keep this flow's record. `code` is an {@link AdoptKind}. `node` 1: you release its frames. The tail is `aliases` alias keys of 12 words,
- * then the snapshot. `former` is the runtime whose replica yours replaces, 0 for none: should the owner die, it is to release no more.
+ * Keep this flow's record. `code` is an {@link AdoptKind}. `node` 1: you release its frames. The tail is `inputs` bytes that say how far links
+ * had been consumed (as in {@link CommitStep}), `aliases` alias keys of 12 words, then the snapshot. `former`
+ * is the runtime whose replica yours replaces, 0 for none: should the owner die, it is to release no more.
  */
-export const AdoptFlow = message(31, 'AdoptFlow', { withKey: true, fields: { layout: u32, aliases: u32, former: u32, formerIncarnation: u32 },
-  hasTail: true })
+export const AdoptFlow = message(31, 'AdoptFlow', { withKey: true, fields: { layout: u32, aliases: u32, former: u32,
+  formerIncarnation: u32, inputs: u32 }, hasTail: true })
+export const AdoptFlowInputs = fieldOf(AdoptFlow, 'inputs')
 export const AdoptFlowFormer = fieldOf(AdoptFlow, 'former')
 export const AdoptFlowFormerIncarnation = fieldOf(AdoptFlow, 'formerIncarnation')
 export const AdoptFlowLayout = fieldOf(AdoptFlow, 'layout')
@@ -50,7 +52,8 @@ export const AdoptFlowAliases = fieldOf(AdoptFlow, 'aliases')
  * in the life meant. The epoch is the chain's generation: what a member says of another is refused.
  */
 export const AdoptMember = message(48, 'AdoptMember', { withKey: true, fields: { layout: u32, aliases: u32, former: u32,
-  formerIncarnation: u32, successor: u32, successorIncarnation: u32, predecessor: u32, predecessorIncarnation: u32 }, hasTail: true })
+  formerIncarnation: u32, inputs: u32, successor: u32, successorIncarnation: u32, predecessor: u32, predecessorIncarnation: u32 },
+  hasTail: true })
 export const AdoptMemberSuccessor = fieldOf(AdoptMember, 'successor')
 export const AdoptMemberSuccessorIncarnation = fieldOf(AdoptMember, 'successorIncarnation')
 export const AdoptMemberPredecessor = fieldOf(AdoptMember, 'predecessor')
@@ -63,11 +66,13 @@ export const AdoptFlowReply = message(32, 'AdoptFlowReply')
 export const AdoptRefusal = { none: 0, noRoom: 1, otherChain: 2, itself: 3, stale: 4 } as const
 
 /**
- * A step: the flow's record behind it, `snapshotBytes` of the tail, padded to 8, and `frames` outputs, each as bytes u32, switch u32, the
+ * A step: `inputs` bytes, for each link from a switch its id u16, the lower half of its incarnation u16, and the position u32 up to which the
+ * owner had consumed it; the flow's record behind it, `snapshotBytes`, padded to 8; and `frames` outputs, each as bytes u32, switch u32, the
  * frame, padded to 8. Outputs that found no room came ahead as {@link ReleasePacket}.
  */
-export const CommitStep = message(33, 'CommitStep', { fields: { snapshotBytes: u32, frames: u32 }, hasTail: true })
+export const CommitStep = message(33, 'CommitStep', { fields: { snapshotBytes: u32, frames: u32, inputs: u32 }, hasTail: true })
 export const CommitStepSnapshotBytes = fieldOf(CommitStep, 'snapshotBytes')
+export const CommitStepInputs = fieldOf(CommitStep, 'inputs')
 export const CommitStepFrames = fieldOf(CommitStep, 'frames')
 /** Bytes of a part of that tail. */
 export const padded = (bytes: number): number => (bytes + 7) & ~7

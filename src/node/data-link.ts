@@ -17,7 +17,7 @@ import { BATCH_PACKETS } from '../base/limits.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
-import type { Port } from '../packet/port.ts'
+import type { Port, TakeBackPort } from '../packet/port.ts'
 import { ETHERNET_BYTES, ETHERNET_SOURCE, ETHERNET_TYPE, NFACTOR_TYPE_WORD } from '../wire/ethernet.ts'
 import { nodeMac, Stream } from '../transport/frame-header.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -25,6 +25,8 @@ import { Session, type SessionSizes } from '../transport/session.ts'
 
 const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
+/** How long a link whose other end has gone waits to hear that it is dead, microseconds. */
+const LET_GO_US = 10_000_000
 /** Where the incarnation is in an Ethernet address, and how it stands there, read as one little-endian number. */
 const MAC_LIFE = 2
 const lifeOf = (incarnation: number): number => ((incarnation >> 8) & 255) | ((incarnation & 255) << 8)
@@ -49,10 +51,16 @@ export class DataLink {
   readonly session: Session
   readonly #arena: Arena
   readonly #port: Port
+  /** The port, where its frames can be taken back. */
+  readonly #back: TakeBackPort | null
+  /** Position of the first frame that the last `receive` gave; 0 when it is not known. */
+  firstPosition = 0
   /** Frames from an in-band one on that came together with others: descriptors `first` to `end`. */
   readonly #descriptors: number
   #first = 0
   #end = 0
+  /** None of the frames that came together was refused: their positions are known. */
+  #isWhole = true
   #pool: PacketPool | null = null
   #now: TimeUs = 0
   readonly #options: DataLinkOptions
@@ -73,6 +81,7 @@ export class DataLink {
     this.peer = peer
     this.#arena = arena
     this.#port = options.port
+    this.#back = 'beginTakeBack' in options.port ? options.port as TakeBackPort : null
     this.#descriptors = arena.allocate('link: frames pending', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
     this.session = new Session({ arena, clusterId, self, selfIncarnation, peer, stream: Stream.inBand, sizes: sessions,
       onMessage: (offset, bytes) => { options.onMessage(offset, bytes) } })
@@ -87,6 +96,7 @@ export class DataLink {
     const { self, selfIncarnation, isSwitch } = this.#options
     const before = this.session.peerIncarnation
     if (isSwitch && before !== 0 && before !== incarnation) this.#life = lifeOf(before)
+    if (before !== incarnation) this.isCut = false
     this.session.setPeer(incarnation)
     this.#arena.u8.set([...nodeMac(this.peer, self, incarnation), ...nodeMac(self, this.peer, selfIncarnation)], this.#macs << 1)
   }
@@ -98,6 +108,7 @@ export class DataLink {
    * them or for it. Hot.
    */
   send(frame: number, length: number): boolean {
+    if (this.isCut) return false
     const { u16 } = this.#arena
     const to = frame >> 1
     const macs = this.#macs
@@ -138,10 +149,17 @@ export class DataLink {
    */
   receive(pool: PacketPool, target: number, max: number): number {
     assert(max <= BATCH_PACKETS, 'a link is read by the batch')
-    if (this.#first < this.#end) return this.#receivePending(target, max)
+    if (this.#first < this.#end) {
+      this.firstPosition = this.#isWhole ? this.position + 1 : 0
+      return this.#receivePending(target, max)
+    }
     const { i32, u16 } = this.#arena
     this.#pool = pool
     const count = this.#port.receive(pool, target, max)
+    if (this.#back !== null) {
+      this.#isWhole = true
+      this.firstPosition = this.#back.receivedPosition - count + 1
+    }
     const lifeAt = this.#lifeAt
     const life = this.#life
     const refusesOthers = this.#refusesOthers
@@ -166,6 +184,8 @@ export class DataLink {
       } else if ((u16[(frame + this.#lifeAt) >> 1] === this.#life) !== this.#refusesOthers && i32[d + LENGTH] >= ETHERNET_BYTES) {
         ;(this.#pool as PacketPool).give(i32[d + Descriptor.slot])
         this.#options.onRefused()
+        this.#isWhole = false
+        this.firstPosition = 0
         continue
       }
       const to = target + end++ * DESCRIPTOR_WORDS
@@ -208,6 +228,68 @@ export class DataLink {
       isAny = true
     }
     return isAny
+  }
+
+  // -- Giving back, taking back --------------------------------------------------------------------------------------------
+
+  /** True when frames stay in the link until they are given back. */
+  get canRelease(): boolean {
+    return this.#back !== null
+  }
+
+  /** The last frame that has been handed over. */
+  get position(): number {
+    return this.#back === null ? 0 : this.#back.receivedPosition - (this.#end - this.#first)
+  }
+
+  get connection(): number {
+    return this.#back?.connection ?? 0
+  }
+
+  get isCrowded(): boolean {
+    return this.#back?.isCrowded === true
+  }
+
+  release(position: number): void {
+    this.#back?.release(position)
+  }
+
+  /** The last frame sent. */
+  get sentPosition(): number {
+    return this.#back?.sentPosition ?? 0
+  }
+
+  /** What the peer has not given back was taken back before the configuration said that it is dead: nothing goes there any more. */
+  isCut = false
+  /** When the other end was seen to be gone, 0 while it is not. */
+  #gone = 0
+
+  /** True while the other end is gone, and its next life is not there yet. */
+  get isDown(): boolean {
+    return this.#back !== null && (this.isCut || !this.#back.isUp)
+  }
+
+  /**
+   * Gives up what was sent to an end that has gone and is not the life which is meant: that one has never been heard on this link. And to
+   * one that nobody calls dead for so long that the link alone has failed.
+   */
+  letGo(now: TimeUs): void {
+    const back = this.#back
+    if (back === null || !back.canTakeBack) {
+      this.#gone = 0
+      return
+    }
+    if (this.#gone === 0) this.#gone = now
+    if (this.session.peerIncarnation !== 0 && this.session.lastHeard !== 0 && now - this.#gone < LET_GO_US) return
+    back.endTakeBack()
+  }
+
+  /** Cuts the link to a peer that is dead, and begins to take back what it has not given back: the port, and its first position. */
+  beginTakeBack(): { readonly port: TakeBackPort; readonly first: number } | null {
+    const back = this.#back
+    if (back === null) return null
+    back.sever()
+    return back.canTakeBack ? { port: back, first: back.beginTakeBack() } : null
   }
 
   /** True for a received data frame of the life of the peer that is meant now. */

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { FairShare } from './fair-share.ts'
+import { FairShare, FairShares } from './fair-share.ts'
 
 const CAPACITY = 1024
 const TURN_US = 500
@@ -10,21 +10,24 @@ const TURN_US = 500
 const TAKEN = 10
 
 /** Sends each flow's packets per turn through a link for so many turns, and returns what of the second half of them went on. */
-function run(perTurn: readonly number[], turns: number): { passed: number[], all: number, refused: number } {
+function run(perTurn: readonly number[], turns: number, late = 0): { passed: number[], all: number, refused: number } {
   const fair = new FairShare()
   const sent = perTurn.map(() => 0)
   const passed = perTurn.map(() => 0)
   let queue = 0
   let all = 0
+  /** Packets taken in the last turns, whose slots are not given back. */
+  const kept: number[] = []
   let refused = 0
   for (let turn = 0; turn < turns; turn++) {
-    fair.turn(turn * TURN_US, CAPACITY - queue)
+    const inUse = (): number => queue + kept.reduce((sum, count) => sum + count, 0)
+    fair.turn(turn * TURN_US, CAPACITY - inUse(), late > 0)
     const isCounted = turn >= turns / 2
     for (const [flow, count] of perTurn.entries()) {
       for (sent[flow] += count; sent[flow] >= 1; sent[flow]--) {
         const isAdmitted = !fair.isCounting || fair.admits(flow * 7919)
         if (!isAdmitted) continue
-        if (queue === CAPACITY) {
+        if (inUse() === CAPACITY) {
           if (fair.isCounting) fair.refused()
           if (isCounted) refused++
           continue
@@ -35,6 +38,8 @@ function run(perTurn: readonly number[], turns: number): { passed: number[], all
     }
     const taken = Math.min(queue, TAKEN)
     queue -= taken
+    kept.push(taken)
+    while (kept.length > late) kept.shift()
     if (isCounted) all += taken
   }
   return { passed, all, refused }
@@ -48,6 +53,13 @@ test('flows that send less than a share lose nothing, the others have equal shar
   for (const count of passed.slice(2)) assert.ok(Math.abs(count - 400) <= 1, `${count} of 400`)
   const share = (TAKEN - 2) / 2 * 4000
   for (const count of passed.slice(0, 2)) assert.ok(Math.abs(count - share) < share * 0.06, `${count}, the share is ${share}`)
+})
+
+test('where slots are given back late, nothing is lost while the runtime takes all, and flows are told apart when it does not', () => {
+  const { passed, refused } = run([4, 3, 2], 1000, 70)
+  assert.deepEqual([passed, refused], [[2000, 1500, 1000], 0])
+  const overload = run([20, 1], 1000, 70)
+  assert.equal(overload.passed[1], 500)
 })
 
 test('who sends little more than the share loses that alone', () => {
@@ -78,6 +90,26 @@ test('a link of a runtime that takes nothing is there for all, to its end', () =
   for (let packet = 0; packet < 20; packet++) assert.ok(fair.admits(1))
   fair.turn(20_001, 25)
   for (let packet = 0; packet < 25; packet++) assert.ok(fair.admits(1))
+})
+
+test('a link at whose other end nobody is thins out nothing, and one that comes back begins anew', () => {
+  const link = { room: CAPACITY, isDown: false }
+  const shares = new FairShares()
+  shares.attach(11, link)
+  shares.turn(0)
+  /** A window later: how many of so many packets of a flow go on. */
+  let now = 0
+  const admitted = (count: number): number => {
+    shares.turn(now += 20_000)
+    return Array.from({ length: count }, () => shares.admits(11, 5)).filter(Boolean).length
+  }
+  link.room = CAPACITY / 8
+  assert.equal(admitted(100), 100)
+  assert.equal(admitted(100), 90)
+  Object.assign(link, { room: 0, isDown: true })
+  for (let window = 0; window < 3; window++) assert.equal(admitted(100), 100)
+  Object.assign(link, { room: CAPACITY / 8, isDown: false })
+  assert.equal(admitted(100), 100)
 })
 
 test('a share is found for any counts', () => {

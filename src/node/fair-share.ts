@@ -10,6 +10,9 @@
  *
  * Flows are counted in buckets by their hash: those that fall into one bucket share a share. A runtime that takes nothing at all stands
  * still or is dead, which says nothing of shares: they stay as they are, and who has not been thinned out may fill the link.
+ *
+ * A runtime that gives slots back late (docs/protocol.md, taking back) has most of a link in use while it takes everything, and gives them back
+ * early beyond three quarters: there only the last eighth says that it takes too little.
  */
 
 import type { TimeUs } from '../base/clock.ts'
@@ -23,18 +26,24 @@ const COUNT_MAX = 0xffff
 /** More than so much of a link is taken: then a little less than what leaves is let in. */
 const FULL = 0.75
 const RELIEF = 0.9
+/** Flows are thinned out while more than so much is taken, and so much where slots are given back late. */
+const TIGHT = 0.5
+const TIGHT_LATE = 0.875
 const STEPS_MAX = 16
 
 /** What is read of a link. */
 interface FillingLink {
   /** Data frames that it would take now. */
   readonly room: number
+  /** Nobody is at its other end. */
+  readonly isDown: boolean
 }
 
 interface SharedLink {
   readonly runtime: number
   readonly link: FillingLink
   readonly fair: FairShare
+  readonly givesBackLate: (() => boolean) | undefined
 }
 
 /** The links of a switch, by the runtime behind each. */
@@ -43,15 +52,17 @@ export class FairShares {
   /** Null while there is room. PERF: looked up per packet. */
   readonly #filling = new Array<FairShare | null>(256).fill(null)
 
-  attach(runtime: number, link: FillingLink): void {
-    this.#links.push({ runtime, link, fair: new FairShare() })
+  attach(runtime: number, link: FillingLink, givesBackLate?: () => boolean): void {
+    this.#links.push({ runtime, link, fair: new FairShare(), givesBackLate })
   }
 
   /** Once in a turn. */
   turn(now: TimeUs): void {
     for (let i = 0; i < this.#links.length; i++) {
-      const { runtime, link, fair } = this.#links[i] as SharedLink
-      fair.turn(now, link.room)
+      const { runtime, link, fair, givesBackLate } = this.#links[i] as SharedLink
+      // Where nobody is, packets wait, or are dropped: who sends more than others is for the next one to say.
+      if (link.isDown) fair.end()
+      else fair.turn(now, link.room, givesBackLate?.() === true)
       this.#filling[runtime] = fair.isCounting ? fair : null
     }
   }
@@ -84,16 +95,16 @@ export class FairShare {
   readonly #left = new Uint16Array(BUCKETS)
 
   /** Once in a turn, with the data frames that the link would take now. */
-  turn(now: TimeUs, room: number): void {
+  turn(now: TimeUs, room: number, givesBackLate = false): void {
     if (room > this.#capacity) this.#capacity = room
     this.#taken = this.#capacity - room
-    this.isTight = this.#taken * 2 > this.#capacity
+    this.isTight = this.#taken > (givesBackLate ? TIGHT_LATE : TIGHT) * this.#capacity
     if (!this.#isCounting) {
       this.#isCounting = this.isTight
       if (this.isTight) this.#open(now)
     } else if (now >= this.#windowEnd) {
       if (this.#taken * 4 > this.#capacity) this.#next(now)
-      else this.#end()
+      else this.end()
     }
   }
 
@@ -128,8 +139,10 @@ export class FairShare {
     this.#counts.fill(0)
   }
 
-  #end(): void {
-    this.#isCounting = false
+  /** Nothing is thinned out until the link fills up again. */
+  end(): void {
+    if (!this.#isCounting) return
+    this.isTight = this.#isCounting = false
     this.#shares.fill(ALL)
     this.#left.fill(0)
   }

@@ -309,6 +309,7 @@ test('a replica that another has taken over from hears so, and does not ask and 
   assert.ok(one.turn(2).take().includes('AskFlow 13'))
   // Which has gone on with the flow, and given it away since.
   one.say(13, RetireFlow, { flow: idOf(1), epoch: 10 }).say(13, AskFlowReply, { flow: idOf(1), epoch: 2 })
-  assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 1', '=Drained 2', '=Drained 2', 'ConfigApplied 1', 'ConfigApplied 2'])
+  assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 1', '=Drained 2', '=Drained 2',
+    'ConfigApplied 1 code 1', 'ConfigApplied 2 code 1'])
   assert.deepEqual([one.node.replicas, one.node.replication.replicas.promoted, one.node.openSteps.askingOwner], [0, 0, 0])
 })

@@ -28,6 +28,7 @@ import {
   ABSENT_OWN_BYTES, AbsentKind, COMPANION_BYTES, COMPANION_REPLICA, companionOf, defaultRuntimeLimits, defaultRuntimeTimes, epochOf, flowOf,
   type RuntimeContext, type RuntimeLimits, type RuntimeTimes,
 } from '../runtime/runtime-context.ts'
+import { Inputs } from '../runtime/replication/inputs.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import type { ClusterNode, CommandResult, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
@@ -93,6 +94,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   /** What the node itself counts; the engine counts the rest. */
   const own = { received: 0, forwarded: 0, dropped: 0, takenOver: 0, handedOver: 0 }
   let coordinator: Coordinator | null = null
+  let config: ClusterConfig | null = null
 
   const engine = createEngine({
     arena, chain: options.chain, limits: options.limits, timeouts: options.timeouts, policy: options.policy ?? defaultPolicy,
@@ -119,6 +121,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     },
   })
   const links = new Map<number, DataLink>()
+  const limits = { ...defaultRuntimeLimits, ...options.runtimeLimits }
+  const inputs = new Inputs(options.replication === 'commit', limits.unreleased)
   const linkList: { id: number; link: DataLink }[] = []
 
   function attachLink(switchId: number, port: Port): void {
@@ -136,14 +140,16 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     })
     links.set(switchId, link)
     linkList.push({ id: switchId, link })
+    inputs.add(switchId, link)
+    if (config !== null) inputs.setLife(switchId, config.switches.find((entry) => entry.id === switchId)?.incarnation ?? 0)
   }
   for (const [switchId, port] of ports.links) attachLink(switchId, port)
 
-  const limits = { ...defaultRuntimeLimits, ...options.runtimeLimits }
   const context: RuntimeContext = {
     arena, engine, self: id, incarnation, limits,
     times: { ...defaultRuntimeTimes, ...options.runtimeTimes },
     switches: new PeerSwitches(),
+    inputs, ended: new Map(),
     absent: new KeyTable(arena, 'absent flows', limits.absentFlows, ABSENT_OWN_BYTES),
     companions: arena.allocate('flow companions', options.limits.flows * COMPANION_BYTES),
     configVersion: 0,
@@ -156,6 +162,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     },
     hasHeard: (peer) => control.lastHeard(peer) !== 0,
     isOfPresentSwitch: (d) => links.get(i32[d + Descriptor.switch])?.isOfPeer(i32[d + Descriptor.frame]) === true,
+    positionOf: (d) => {
+      const index = (d - engine.descriptor(0)) / DESCRIPTOR_WORDS
+      return batchFirst !== 0 && index >= 0 && index < BATCH_PACKETS ? batchFirst + index : 0
+    },
     run,
     flush: () => {
       sendOutput()
@@ -171,11 +181,12 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   coordinator = new Coordinator(context, { replication: options.replication ?? 'none', every: options.replicateEvery ?? 16,
     isApart: options.isApart, replicas: options.replicas ?? 1, release: sendTo })
   const { outgoing } = coordinator
-  let config: ClusterConfig | null = null
   let view: ClusterView = { version: 0, runtimes: [], self: id }
   /** Slab index of the next flow to be asked where it wants to live; -1 when none is. */
   let reconsiderHand = -1
   let watch: PacketWatch | null = null
+  /** Position of the first packet of the batch on its link; 0 for a batch that comes from elsewhere. */
+  let batchFirst = 0
   let turns = 0
   let busyTurns = 0
   /** Something has come in this turn. */
@@ -227,10 +238,13 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     drop(0, 'no-link')
   }
 
-  function runBatch(): void {
+  /** @param source number of the link that the batch comes from, -1 for none */
+  function runBatch(source: number): void {
     const count = engine.batchCount
     const { emitted, dropped } = engine.statistics
     engine.process(context.now)
+    batchFirst = 0
+    if (source >= 0) inputs.consumed(source)
     // What was not forwarded has changed states all the same.
     const { statistics } = engine
     const isSilent = replicates && (engine.outputCount !== count || statistics.emitted !== emitted || statistics.dropped !== dropped)
@@ -255,11 +269,11 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       if (count < BATCH_PACKETS) continue
       engine.batchCount = count
       count = 0
-      runBatch()
+      runBatch(-1)
     }
     if (count === 0) return
     engine.batchCount = count
-    runBatch()
+    runBatch(-1)
   }
 
   /** True while every link has room for all that a batch may send there. */
@@ -305,7 +319,8 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
         }
         own.received += count
         engine.batchCount = count
-        runBatch()
+        batchFirst = link.firstPosition
+        runBatch(i)
       }
       if (link.deliver(context.now)) hasWorked = true
       if (!isEmpty || link.hasPending) isMore = true

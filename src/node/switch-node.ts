@@ -15,6 +15,7 @@ import { KEY_WORDS } from '../flow/flow-record.ts'
 import { flowKeysEqual } from '../flow/flow-key.ts'
 import type { Arena } from '../memory/arena.ts'
 import { isClusterConfig, type ClusterConfig } from '../messages/cluster-config.ts'
+import { MessageField } from '../messages/message.ts'
 import { ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import { DropReason, engineDropReasons } from '../packet/drop-reason.ts'
@@ -34,6 +35,7 @@ import type { ClusterNode, MessageObserver, NodeFlow, PacketCounts } from './clu
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
 import { DataLink } from './data-link.ts'
 import { FairShares } from './fair-share.ts'
+import { TakingBack } from './taking-back.ts'
 
 export interface SwitchNodeOptions {
   readonly arena: Arena
@@ -136,13 +138,15 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       },
       onMessage: (at, bytes) => {
         options.onMessage?.(runtime, true, at, bytes)
-        if (virtualSwitch.isReturnedPacket(at, bytes)) takeReturned(at, bytes)
-        else virtualSwitch.onInBand(runtime, at, bytes)
+        if (virtualSwitch.isReturnedPacket(at, bytes)) {
+          takingBack.returned(runtime, u32[(at + MessageField.epoch) >> 2])
+          takeReturned(at, bytes)
+        } else virtualSwitch.onInBand(runtime, at, bytes)
       },
     })
     linkOf[runtime] = link
     links.push({ id: runtime, link })
-    shares.attach(runtime, link)
+    shares.attach(runtime, link, () => virtualSwitch.givesBackLate(runtime))
   }
 
   const context: SwitchContext = {
@@ -167,10 +171,24 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       return parser.hashKey(single)
     },
     useOwnKey: (d) => { parser.useOwnKey(d) },
+    hasRoomTo: (runtime) => {
+      const link = linkOf[runtime]
+      return link === null || link === undefined || (!link.isDown && link.room > 0)
+    },
+    isDown: (runtime) => linkOf[runtime]?.isDown === true,
+    positionTo: (runtime) => linkOf[runtime]?.sentPosition ?? 0,
+    takeBack: (runtime, life) => {
+      const link = linkOf[runtime]
+      if (link === null || link === undefined || link.isCut || !link.canRelease) return
+      takingBack.takeBack(runtime, link, life)
+      link.isCut = true
+    },
+    countForwarded: (packets) => { own.forwarded += packets },
     countTakenOver: (packets) => { own.takenOver += packets },
     countHandedOver: (packets) => { own.handedOver += packets },
   }
   const virtualSwitch = new VirtualSwitch(context, options.policy)
+  const takingBack = new TakingBack({ context, virtualSwitch, pool, parser, fragments, descriptors, find })
   let config: ClusterConfig | null = null
   for (const [runtime, port] of ports.links) attachLink(runtime, port)
 
@@ -210,6 +228,8 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     if (link !== null && link.send(i32[d + FRAME], i32[d + LENGTH])) {
       own.forwarded++
       pool.give(i32[d + SLOT])
+    } else if (link?.isDown === true) {
+      virtualSwitch.unsent(d)
     } else {
       refusedTo[runtime]++
       shares.refused(runtime)
@@ -453,7 +473,11 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     if (ports.bypass !== undefined && receivePort(ports.bypass)) isMore = true
     expireFragments()
     virtualSwitch.tick()
-    for (let i = 0; i < links.length; i++) (links[i] as (typeof links)[number]).link.transmit(now)
+    for (let i = 0; i < links.length; i++) {
+      const { link } = links[i] as (typeof links)[number]
+      link.transmit(now)
+      link.letGo(now)
+    }
     control.transmit(now)
     return isMore
   }
@@ -475,7 +499,9 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       // What a runtime has published before it is fenced counts: whose replica it was has been told that it is out (PROTOCOL 13, 18).
       const before = link.session.peerIncarnation
       if (before !== 0 && life !== before && !planted['published-refused']) receiveLink(runtime, link, FENCED_FRAMES_MAX, FENCED_FRAMES_MAX)
+      const { isCut } = link
       link.setPeer(life)
+      if (before !== 0 && life !== before && !isCut) takingBack.takeBack(runtime, link, before)
     }
     virtualSwitch.configure(next)
     return true
@@ -512,12 +538,14 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     /** Entries in the table, aliases included. */
     get entries() { return table.size },
     get pendingFrames() { return links.reduce((sum, { link }) => sum + link.pending, 0) },
+    /** Packets that were taken back from links of the dead and sent on, and that had been consumed. */
+    takenBack: virtualSwitch.takenBack.counts,
     get slotsUsed() { return pool.used },
   } as const
   return node satisfies ClusterNode
 }
 
-const PHASE_NAMES = ['', 'active', 'asking', 'closing', 'orphaned', 'placing', 'learning']
+const PHASE_NAMES = ['', 'active', 'asking', 'closing', 'orphaned', 'placing', 'learning', 'stalled']
 
 const reasonNames = Object.keys(engineDropReasons)
 function reasonName(reason: number): string {

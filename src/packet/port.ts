@@ -8,6 +8,34 @@
 
 import type { PacketPool } from './packet-pool.ts'
 
+/**
+ * A port whose memory outlives the other end: what that one has not given back can be taken back by its sender. Positions count the frames
+ * of a connection from 1, the same on both sides.
+ */
+export interface TakeBackPort extends Port {
+  readonly isUp: boolean
+  /** How many connections there have been. */
+  readonly connection: number
+  /** The last frame received, and the last one sent, on this connection. */
+  readonly receivedPosition: number
+  readonly sentPosition: number
+  /** True when so much has been received and not given back that the link is nearly full. */
+  readonly isCrowded: boolean
+  /** Gives back all frames up to a position. */
+  release(position: number): void
+  /** Cuts the link for good: for an end that has been declared dead and may not be. */
+  sever(): void
+  /** True when the link has ended and what was sent has not been taken back, nor given up. */
+  readonly canTakeBack: boolean
+  /** Returns the position of the first frame that `takeBack` will give. */
+  beginTakeBack(): number
+  readonly takeBackLeft: number
+  /** Like `receive`; 0 when there are no more, or no slots. */
+  takeBack(pool: PacketPool, descriptors: number, max: number): number
+  /** What has not been taken back by now is given up, and the link can come up again. */
+  endTakeBack(): void
+}
+
 export interface Port {
   /**
    * Takes at most `max` frames, oldest first. Each lies in a slot of `pool` afterwards, and its descriptor (at word index

@@ -20,6 +20,7 @@ import type { TimeUs } from '../base/clock.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { Arena } from '../memory/arena.ts'
 import { FRAME_BYTES_MAX, type PacketPool } from '../packet/packet-pool.ts'
+import type { TakeBackPort } from '../packet/port.ts'
 import { PortStatistics, type LinkPort } from './link-port.ts'
 import { clientRegionBytes, MemifConnection } from './memif-connection.ts'
 import { LOG2_RING_SIZE_MAX, REGIONS_MAX } from './memif-protocol.ts'
@@ -65,7 +66,7 @@ const RESERVED = 64
 const AGREE_US = 3_000_000
 const RETRY_US = 20_000
 
-export class MemifPort implements LinkPort {
+export class MemifPort implements LinkPort, TakeBackPort {
   readonly name: string
   readonly statistics = new PortStatistics()
   readonly frameBytesMax: number
@@ -163,6 +164,16 @@ export class MemifPort implements LinkPort {
 
   flush(): void {
     if (this.#state === 'up') (this.#sender as MemifSender).publish()
+  }
+
+  /** How many connections there have been. */
+  get connection(): number {
+    return this.statistics.connections
+  }
+
+  /** With manual release: true when what has not been given back nearly fills the ring. */
+  get isCrowded(): boolean {
+    return this.#receiver?.isCrowded === true
   }
 
   /** With manual release: position of the last frame received on this connection. The first one is 1. */

@@ -100,6 +100,11 @@ export class MemifReceiver {
     return 0
   }
 
+  /** True when buffers that have been copied and not given back are most of the ring. */
+  get isCrowded(): boolean {
+    return ((this.#taken - this.#consumed) & 0xffff) > this.#size * 0.75
+  }
+
   /** True while frames wait. */
   get hasFrames(): boolean {
     return !this.isBroken && this.#countWaiting() > 0

@@ -333,7 +333,8 @@ export class NodeProcess {
       const socket = isSwitch ? this.#folder.linkSocket(id, peer) : this.#folder.linkSocket(peer, id)
       const name = `link ${id}-${peer}`
       const link = this.#isFar(peer) ? this.#machineLink(name, peer)
-        : new NodeLink({ arena: this.#arena, name, socket, role: isSwitch ? 'server' : 'client' })
+        : new NodeLink({ arena: this.#arena, name, socket, role: isSwitch ? 'server' : 'client', keepsUnconsumed: isSwitch,
+          isReleaseManual: this.#config.kind === 'runtime' && this.#config.replication === 'commit' })
       link.open()
       this.#links.set(peer, link)
       this.#node?.attachLink(peer, link)

@@ -136,6 +136,7 @@ export class Coordinator {
       candidates: () => this.#keepers,
       isApart: options.isApart ?? (() => false),
       isLeaving: (id) => this.#isLeaving(id),
+      isGoingBack: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting',
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
@@ -234,7 +235,8 @@ export class Coordinator {
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
     const former = this.#runtimes.get(replica.former) === replica.formerIncarnation ? replica.former : 0
-    this.protection.secure(record, this.incoming.takeOver(replica.flow), { target, isPromotion: true, former, kept })
+    this.protection.secure(record, this.incoming.takeOver(replica.flow),
+      { target, isPromotion: true, former, kept, dead: replica.owner, covered: replica.inputs })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -275,7 +277,8 @@ export class Coordinator {
     const slot = i32[d + Descriptor.slot]
     // The present life of a restarted switch may have sent newer packets of the flow elsewhere.
     if (context.isOfPresentSwitch(d) &&
-        sendFrame(context, context.inBand(from), ReturnPacket, 0, 0, i32[d + Descriptor.frame], i32[d + Descriptor.length], true)) {
+        sendFrame(context, context.inBand(from), ReturnPacket, 0, context.positionOf(d), i32[d + Descriptor.frame],
+          i32[d + Descriptor.length], true)) {
       context.countHandedOver(1)
       context.engine.pool.give(slot)
     } else {
@@ -316,10 +319,13 @@ export class Coordinator {
 
   /** Its replica gets the state as it begins. Every other switch hears of the flow ahead of what leaves. */
   #begun(record: number): void {
-    const { switches } = this.#context
+    const context = this.#context
+    const { switches } = context
     if (!planted['replicated-unbegun']) this.protection.opened(record)
     // The switch that has opened it knows it, unless that was a former life.
-    for (const id of switches.idsIn(switches.all)) if (id !== this.#opener || this.#announcements.has(id)) this.#bind(record, id)
+    // And it hears that frames may leave before a replica says so.
+    const isBare = this.protection.givesBackLate && this.protection.replicaOf(flowOf(context, record)) === 0
+    for (const id of switches.idsIn(switches.all)) if (id !== this.#opener || isBare || this.#announcements.has(id)) this.#bind(record, id)
   }
 
   #bind(record: number, switchId: number): void {
@@ -425,7 +431,7 @@ export class Coordinator {
     switch (arena.u8[at]) {
       case FlowOpen.type: return this.#flowOpen(switchId, at)
       case CloseFlowReply.type: return this.closings.reply(switchId, flow, arena.u8[at + MessageField.code] !== 0)
-      case RerouteFlowReply.type: return this.#rerouteReply(switchId, flow, epoch)
+      case RerouteFlowReply.type: return this.#rerouteReply(switchId, flow, epoch, arena.u8[at + MessageField.code])
       case StopPlacingReply.type: return this.draining.stopped(context.switches.bitOf(switchId))
     }
     context.anomaly('unexpected-message')
@@ -437,8 +443,8 @@ export class Coordinator {
     sendHead(this.#context, this.#context.control(target), AbortFlow, flow, epoch)
   }
 
-  #rerouteReply(switchId: number, flow: number, epoch: number): void {
-    if (this.protection.rerouteReply(switchId, flow, epoch)) return
+  #rerouteReply(switchId: number, flow: number, epoch: number, code = 0): void {
+    if (this.protection.rerouteReply(switchId, flow, epoch, code)) return
     if (this.incoming.moves.has(flow)) this.incoming.rerouteReply(switchId, flow, epoch)
     else this.outgoing.rerouteReply(switchId, flow, epoch)
   }
@@ -534,7 +540,10 @@ export class Coordinator {
     this.#switches = config.switches
     this.#draining = new Set(config.runtimes.filter(({ isDraining }) => isDraining).map(({ id }) => id))
     const fenced = [...before].filter(([id, incarnation]) => runtimes.get(id) !== incarnation).map(([id]) => id)
+    context.inputs.forget()
+    for (const { id, incarnation } of config.switches) context.inputs.setLife(id, incarnation)
     for (const id of fenced) {
+      context.ended.set(id, before.get(id) ?? 0)
       this.#layouts.delete(id)
       this.#layoutTold.delete(id)
       this.#stopped.delete(id)
@@ -586,7 +595,7 @@ export class Coordinator {
     for (const id of context.switches.idsIn(this.#applying)) {
       if (this.incoming.isUntold(id)) continue
       this.#applying &= ~context.switches.bitOf(id)
-      sendHead(context, context.control(id), ConfigApplied, 0, context.configVersion)
+      sendHead(context, context.control(id), ConfigApplied, 0, context.configVersion, this.protection.givesBackLate ? 1 : 0)
     }
   }
 
@@ -625,6 +634,7 @@ export class Coordinator {
     this.protection.tick()
     this.replicas.handingOn.tellHeld()
     this.#sayApplied()
+    context.inputs.tick(context.buffered === 0 && this.protection.isSettled, () => this.#channels())
     if (context.now >= this.#nextSweep && this.#isKnownToAll) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
@@ -634,6 +644,14 @@ export class Coordinator {
       this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
       this.#context.absent.size > 0 ? this.#nextSweep : Infinity)
+  }
+
+  /** Sessions with all that may keep replicas of our flows. */
+  *#channels(): Generator<MessageChannel> {
+    for (const id of this.#runtimes.keys()) {
+      const channel = this.#context.control(id)
+      if (channel !== null) yield channel
+    }
   }
 
   #sweepOpenings(): void {

@@ -58,6 +58,11 @@ export class PeerSwitches {
     return this.#bits[id] ?? 0
   }
 
+  /** The present life of a switch; 0 for one that is not up. */
+  incarnationOf(id: number): number {
+    return this.#entries.find((entry) => entry?.id === id)?.incarnation ?? 0
+  }
+
   /** True when a switch came, in its present life, with a configuration newer than `version`. */
   isNewerThan(version: number, id: number): boolean {
     return (this.#cameWith[this.#entries.findIndex((entry) => entry?.id === id)] ?? 0) > version

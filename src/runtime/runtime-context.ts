@@ -17,6 +17,7 @@ import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import type { Engine } from './engine.ts'
 import type { PeerSwitches } from './peer-switches.ts'
+import type { Inputs } from './replication/inputs.ts'
 
 /** Kinds of blocks in the table of absent flows. */
 export const AbsentKind = {
@@ -57,11 +58,13 @@ export interface RuntimeLimits {
   readonly bufferedPerFlow: number
   /** The same, of all flows. */
   readonly buffered: number
+  /** Frames of a link that are kept for their sender at most while something is set aside here. */
+  readonly unreleased: number
 }
 
 export const defaultRuntimeLimits: RuntimeLimits = {
   absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, aliasesPerFlow: 64, orders: 64, replicas: 1_000_000,
-  bufferedPerFlow: 256, buffered: 8192,
+  bufferedPerFlow: 256, buffered: 8192, unreleased: 2048,
 }
 
 export interface RuntimeTimes {
@@ -87,6 +90,9 @@ export interface RuntimeContext {
   readonly limits: RuntimeLimits
   readonly times: RuntimeTimes
   readonly switches: PeerSwitches
+  readonly inputs: Inputs
+  /** The last life of each runtime that is over. */
+  readonly ended: Map<number, number>
   readonly absent: KeyTable
   /** Arena offset of the companion bytes of flow record 0. */
   readonly companions: number
@@ -102,6 +108,8 @@ export interface RuntimeContext {
   hasHeard(peer: number): boolean
   /** True when the packet in descriptor `d` was sent by the present life of its switch. */
   isOfPresentSwitch(d: number): boolean
+  /** The number of a packet of this batch among the frames of its link; 0 when that is not known. */
+  positionOf(d: number): number
   /** Runs the packets of a queue, in order, and sends what comes of them. Not within a batch. */
   run(queue: PacketQueue): void
   /** Sends what network functions have put out without a packet. Not within a batch. */

@@ -31,9 +31,17 @@ export const allFaultKinds = (Object.keys(faultKinds) as FaultKind[]).filter((ki
 /** Faults after which packets of a flow may leave in another order than they came. */
 export const looseOrder: readonly FaultKind[] = ['link-loss', 'link-duplication', 'link-reordering']
 
+/** Faults that cost no packet, where links can take back and flows have replicas that release. */
+export const losslessFaults = new Set<FaultKind>(['loss', 'duplication', 'reordering', 'delay', 'corruption', 'skew', 'crash'])
+/** Steps in which another failure may cost packets all the same. */
+export const unsettledSteps = ['securing', 'askingOwner', 'aborting', 'takingBack', 'returning', 'inheriting', 'claiming', 'orphaned',
+  'relearning']
+/** Reasons that drop copies of packets that others have. */
+export const dropsOfCopies = ['former-life', 'not-releaser', 'unknown-replica']
+
 /** Reasons to drop a packet that a kind of fault may cause. */
 const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
-  crash: ['former-life', 'source-fenced', 'step-incomplete', 'unknown-replica', 'secure-buffer', 'not-releaser',
+  crash: ['former-life', 'source-fenced', 'no-replica', 'step-incomplete', 'unknown-replica', 'secure-buffer', 'not-releaser',
     'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'alias-buffer', 'no-runtime', 'link-full', 'over-share',
     'hold-ended', 'no-home'],
   restart: ['not-releaser', 'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'alias-buffer', 'no-home', 'link-full',

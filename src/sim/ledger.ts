@@ -117,6 +117,10 @@ export class Ledger {
   readonly stateLost: StateLost = { flows: 0, packets: 0, most: 0 }
   /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
   mayRepeat = false
+  /** Packets that were taken back from links whose readers had not had them. */
+  readonly #takenBack = new Set<number>()
+  /** By packet id: the state that a dropped packet was part of, of those that were taken back from their dead reader. */
+  readonly #undone = new Map<number, number>()
   /** Copies of packets made by faults of links. */
   duplicated = 0
   /** By packet id: copies whose fate is not known, and the fate of the last one that had one. */
@@ -178,7 +182,7 @@ export class Ledger {
     const violate = (checker: Checker, how: string): void => {
       this.violate(checker, `packet ${id} of flow ${flow}, side ${side}, number ${sequence} ${how}`)
     }
-    if (this.#copies[id] > 0) this.left++
+    if (this.#copies[id] > 0 || this.#isUndone(id)) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
     else if (this.mayRepeat && this.crashes > 0) {
       this.repeated++
@@ -373,9 +377,11 @@ export class Ledger {
       const { left } = state
       if (count <= left) violate('commit', `: its state has seen ${count} packets, what has left had seen ${left}`)
       this.#sees(state, id, count, life.crashes !== this.crashes)
+      // Copies that a link has made cannot be told apart: the first counts.
+      const isCopy = !this.isOrdered && this.#processedIn[id] === state.number && this.#processedAs[id] > 0
+      this.#processedAs[id] = isCopy ? Math.min(count, this.#processedAs[id]) : count
       this.#processedBy[id] = flowId
       this.#processedIn[id] = state.number
-      this.#processedAs[id] = count
     }
     life.owner = incarnation
     life.epoch = epoch
@@ -396,6 +402,41 @@ export class Ledger {
     if (sequence <= before && this.isOrdered) {
       violate('state', `: number ${sequence} of side ${side} comes behind number ${before}`)
     }
+  }
+
+  /** A packet is taken back; the dead runtime had received it, or not. */
+  takenBack(frame: Uint8Array, isAgain: boolean): void {
+    const id = trailerId(frame, frame.length)
+    if (!isAgain) this.#takenBack.add(id)
+    else if (this.#fates[id] === Fate.refused) this.#undone.set(id, this.#processedIn[id] ?? 0)
+  }
+
+  /** True, once, for a packet that a network function had dropped as part of a state which died with its runtime, and that another has seen. */
+  #isUndone(id: number): boolean {
+    const state = this.#undone.get(id)
+    return state !== undefined && (!this.#commits || state !== this.#processedIn[id]) && this.#undone.delete(id)
+  }
+
+  /** The same of all packets, or of those alone that were taken back. */
+  #gone(onlyTakenBack: boolean): number[] {
+    // The rest of a datagram whose first fragment was dropped finds no flow at the far switch.
+    return [...this.unaccounted()].filter((id) => (!onlyTakenBack || this.#takenBack.has(id)) && this.#fates[id - 1] !== Fate.refused)
+  }
+
+  /**
+   * What a crash leaves in links and in the dead is not lost: whatever did not leave has been dropped, and told so.
+   *
+   * @param onlyTakenBack what the dead had received may be lost with them
+   * @param drops counts of all nodes, by reason; those for the reasons in `others` have cost no packet that counts here
+   * @param given how many packets were lost with the targets that they were on their way to with their flows
+   */
+  checkNothingLost(onlyTakenBack: boolean, drops: ReadonlyMap<string, number>, others: ReadonlySet<string>, given: number): void {
+    const unaccounted = this.#gone(onlyTakenBack)
+    let dropped = given
+    for (const [reason, count] of drops) if (!others.has(reason)) dropped += count
+    if (unaccounted.length <= dropped) return
+    this.violate('loss', `although links take back, ${unaccounted.length} packets are gone, ${dropped} of them dropped` +
+      ` (such as ${unaccounted.slice(0, 3).join(', ')})`)
   }
 
   #loseState(packets: number): void {

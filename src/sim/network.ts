@@ -3,10 +3,11 @@
  * are on is set by the fault injector; each frame that one strikes is reported to it.
  */
 
+import type { Arena } from '../memory/arena.ts'
 import { checkReleased } from './chain-checks.ts'
 import type { FaultKind } from './fault-kinds.ts'
 import { hasTrailer } from './trailer.ts'
-import type { Outlet } from './sim-port.ts'
+import { SimPort, SimRing, SimRingReader, SimRingWriter, type Outlet } from './sim-port.ts'
 import type { Simulation } from './simulation.ts'
 
 /** Chances, per frame, of faults that are on. */
@@ -26,6 +27,8 @@ const LINK_CAPACITY = 1024
 /** Room of a link under the fault `full`: just above what a runtime wants to see before it reads. */
 const LINK_CAPACITY_FULL = 340
 const CONTROL_CAPACITY = 4096
+/** How long a switch may not see that a runtime has gone. */
+const DOWN_US = 3000
 
 /** A data link in one direction. */
 interface Link extends Outlet {
@@ -36,6 +39,8 @@ interface Link extends Outlet {
   life: number
   /** A frame that was sent in a life arrives. */
   readonly arrive: (frame: Uint8Array, life: number) => void
+  /** Where what the reader has not given back can be taken back. */
+  readonly ring: SimRing | null
 }
 
 interface Control extends Outlet {
@@ -79,20 +84,48 @@ export class SimNetwork {
   }
 
   /** The link from one node to another. */
-  link(from: number, to: number): Outlet {
+  link(from: number, to: number): Link {
     let link = this.#links.get(pairOf(from, to))
     if (link === undefined) {
-      const made: Link = { from, to, load: 0, capacity: this.#capacity, lastAt: 0, life: 0,
+      const ring = this.#simulation.options.takesBack && from < to
+        ? new SimRing(SimNetwork.isPacket, (frame, isAgain) => { this.#simulation.ledger.takenBack(frame, isAgain) }) : null
+      const made: Link = { from, to, load: 0, capacity: this.#capacity, lastAt: 0, life: 0, ring,
         send: (frame) => { this.#sendOnLink(made, frame) }, arrive: (frame, life) => { this.#arriveOnLink(made, frame, life) } }
+      // What is kept takes room.
+      if (ring !== null) Object.defineProperty(made, 'load', { get: () => ring.kept.length, set: () => undefined })
       link = made
       this.#links.set(pairOf(from, to), link)
     }
     return link
   }
 
+  /** The port of a node to another one. */
+  port(arena: Arena, from: number, to: number): SimPort {
+    const outlet = this.link(from, to)
+    const { ring } = from < to ? outlet : this.link(to, from)
+    if (ring === null) return new SimPort(arena, outlet)
+    return from > to ? new SimRingReader(arena, outlet, ring)
+      : new SimRingWriter(arena, outlet, ring, (frame) => { this.#simulation.ledger.lose(frame) })
+  }
+
+  /** A switch begins: what its former life has sent cannot be taken back any more. */
+  restarted(id: number): void {
+    for (const { from, ring } of this.#links.values()) {
+      if (ring === null || from !== id) continue
+      for (const frame of ring.restart()) this.#simulation.ledger.lose(frame)
+    }
+  }
+
+  /** Packets that were taken back although a runtime that is dead had received them. */
+  get again(): number {
+    return this.#links.values().reduce((sum, { ring }) => sum + (ring?.again ?? 0), 0)
+  }
+
   #sendOnLink(link: Link, frame: Uint8Array): void {
     const { random, queue, ledger } = this.#simulation
     if (link.from >= 10) checkReleased(this.#simulation, link.from, frame)
+    link.ring?.push(frame)
+    if (link.ring?.isDead === true) return
     if (this.faults['link-loss'] > 0 && random.chance(this.faults['link-loss'])) {
       ledger.lose(frame)
       this.onStrike('link-loss')
@@ -131,6 +164,7 @@ export class SimNetwork {
     const one = simulation.find(to)
     const port = one.links.get(from)
     if (link.life !== life || one.node === null || port === undefined) {
+      if (link.ring !== null) return
       if (link.life === life) link.load--
       simulation.lose(one, frame)
       return
@@ -212,7 +246,9 @@ export class SimNetwork {
 
   /** True while frames that a node has sent on data links have not been read at the other end. */
   isBusyFrom(id: number): boolean {
-    for (const link of this.#links.values()) if (link.from === id && link.load > 0) return true
+    for (const { from, ring, load } of this.#links.values()) {
+      if (from === id && (ring === null ? load > 0 : ring.sent > ring.received)) return true
+    }
     return false
   }
 
@@ -222,6 +258,13 @@ export class SimNetwork {
       if (link.to !== id) continue
       link.life++
       link.load = 0
+      const { ring } = link
+      if (ring === null) continue
+      ring.hasReader = false
+      if (!ring.isDead) continue
+      const { connection } = ring
+      // Then the switch sees that nobody is there.
+      this.#simulation.queue.after(this.#simulation.random.below(DOWN_US), () => { if (ring.connection === connection) ring.isDown = true })
     }
   }
 

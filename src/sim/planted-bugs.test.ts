@@ -24,8 +24,11 @@ const isClean = (seed: number, replicas: number): boolean => simulate({
   seed, replicas, faults: faultsOfSeed(seed, replicas), replication: replicas === 1 ? replicationOfSeed(seed) : 'commit',
 }).violations.length === 0
 
+/** Seen by another test, where runtimes die right behind what they have published. */
+const seenElsewhere: Partial<Record<PlantedBug, string>> = { 'published-refused': 'failure-equivalence.test.ts' }
+
 for (const name of Object.keys(plantedBugs) as PlantedBug[]) {
-  test(`planted: ${name}, ${plantedBugs[name]}`, (t) => {
+  test(`planted: ${name}, ${plantedBugs[name]}`, { skip: seenElsewhere[name] }, (t) => {
     const replicas = chainBugs.includes(name) ? 2 : 1
     for (const [tried, seed] of seedsFor(name).entries()) {
       planted[name] = true

@@ -11,7 +11,7 @@
 import type { Arena } from '../memory/arena.ts'
 import { DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { describeFrame, type PacketPool, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
-import type { Port } from '../packet/port.ts'
+import type { Port, TakeBackPort } from '../packet/port.ts'
 
 /** Where a port's frames go. */
 export interface Outlet {
@@ -24,6 +24,8 @@ export interface Outlet {
 
 /** Slots that are kept for NFactor's own frames. */
 const RESERVE = 64
+/** Frames that have been received and not given back with which a ring is nearly full. */
+const CROWDED = 200
 
 /** Room for frames on their way: a new piece when one is full; the old one lives as long as a frame in it. */
 const CHUNK_BYTES = 65_536
@@ -45,6 +47,99 @@ function copyOut(words: Int32Array, frame: number, length: number): Uint8Array {
   const start = chunkNext + (frame & 3)
   chunkNext += count * 4
   return chunk.subarray(start, start + length)
+}
+
+/** A link whose memory outlives the node that reads it, like a ring in shared memory: frames stay until they are given back. */
+export class SimRing {
+  /** Frames that have not been given back, and the position of the first of them. */
+  kept: Uint8Array[] = []
+  first = 1
+  /** Position of the last frame that the reader has received. */
+  received = 0
+  /** The first frame of the present writer. */
+  #since = 1
+  connection = 1
+  /** The reader is gone; what is sent is kept until that is known, too. */
+  isDead = false
+  isDown = false
+  #hasReader = true
+  /** The reader lives and is not meant any more. */
+  #isReaderCut = false
+  /** Frames of packets taken back that the reader had received. */
+  again = 0
+  readonly #isPacket: (frame: Uint8Array) => boolean
+  readonly #onTakenBack: (frame: Uint8Array, isAgain: boolean) => void
+
+  /** @param onTakenBack sees each packet that is taken back, and whether the reader had had it */
+  constructor(isPacket: (frame: Uint8Array) => boolean, onTakenBack: (frame: Uint8Array, isAgain: boolean) => void) {
+    this.#isPacket = isPacket
+    this.#onTakenBack = onTakenBack
+  }
+
+  get sent(): number {
+    return this.first + this.kept.length - 1
+  }
+
+  /** The reader has gone, or its next life has come. */
+  set hasReader(isThere: boolean) {
+    this.#hasReader = isThere
+    if (!isThere && this.#isReaderCut) this.renew()
+    else if (!isThere) this.isDead = true
+    else if (!this.isDead) this.isDown = false
+    this.#isReaderCut = false
+  }
+
+  push(frame: Uint8Array): void {
+    this.kept.push(frame)
+  }
+
+  release(position: number): void {
+    const count = Math.min(position, this.received) + 1 - this.first
+    if (count <= 0 || this.isDead) return
+    this.kept.splice(0, count)
+    this.first += count
+  }
+
+  /** Another writer has come: what the one before had sent cannot be taken back any more. Returns what nobody has received. */
+  restart(): Uint8Array[] {
+    this.#since = this.sent + 1
+    if (!this.isDead) return []
+    const lost = this.renew()
+    // Whoever reads now is the next life, which the new writer means.
+    this.#isReaderCut = false
+    return lost
+  }
+
+  beginTakeBack(): number {
+    const from = Math.max(this.first, this.#since)
+    this.kept.splice(0, from - this.first)
+    return this.first = from
+  }
+
+  takeBack(): Uint8Array | undefined {
+    const frame = this.kept.shift()
+    if (frame === undefined) return frame
+    if (this.#isPacket(frame)) {
+      const isAgain = this.first <= this.received
+      if (isAgain) this.again++
+      this.#onTakenBack(frame, isAgain)
+    }
+    this.first++
+    return frame
+  }
+
+  /** A new connection. Returns what nobody has received of the one before. */
+  renew(): Uint8Array[] {
+    const lost = this.kept.slice(Math.max(0, this.received + 1 - this.first))
+    this.kept = []
+    this.first = this.#since = 1
+    this.received = 0
+    this.isDead = false
+    this.isDown = !this.#hasReader
+    this.#isReaderCut = this.#hasReader
+    this.connection++
+    return lost
+  }
 }
 
 export class SimPort implements Port {
@@ -120,5 +215,139 @@ export class SimPort implements Port {
 
   get room(): number {
     return typeof this.#outlet === 'function' ? 1000 : Math.max(0, this.#outlet.capacity - this.#outlet.load)
+  }
+}
+
+/** The writing end of a ring. */
+export class SimRingWriter extends SimPort implements TakeBackPort {
+  readonly #ring: SimRing
+  readonly #lose: (frame: Uint8Array) => void
+  readonly #words: Arena
+
+  constructor(arena: Arena, outlet: Outlet, ring: SimRing, lose: (frame: Uint8Array) => void) {
+    super(arena, outlet)
+    this.#ring = ring
+    this.#lose = lose
+    this.#words = arena
+  }
+
+  get isUp(): boolean {
+    return !this.#ring.isDown
+  }
+
+  override send(frame: number, length: number): boolean {
+    return !this.#ring.isDown && super.send(frame, length)
+  }
+
+  override sendReserved(frame: number, length: number): boolean {
+    return !this.#ring.isDown && super.sendReserved(frame, length)
+  }
+
+  get connection(): number {
+    return this.#ring.connection
+  }
+
+  readonly receivedPosition = 0
+  readonly isCrowded = false
+
+  get sentPosition(): number {
+    return this.#ring.sent
+  }
+
+  release(): void {
+    // What is received on this port is of another link.
+  }
+
+  sever(): void {
+    this.#ring.isDead = this.#ring.isDown = true
+  }
+
+  get canTakeBack(): boolean {
+    return this.#ring.isDead
+  }
+
+  beginTakeBack(): number {
+    return this.#ring.beginTakeBack()
+  }
+
+  get takeBackLeft(): number {
+    return this.#ring.kept.length
+  }
+
+  takeBack(pool: PacketPool, descriptors: number, max: number): number {
+    const { i32, u8 } = this.#words
+    let count = 0
+    for (; count < max && this.#ring.kept.length > 0; count++) {
+      const length = (this.#ring.kept[0] as Uint8Array).length
+      const slot = pool.take(length)
+      if (slot === 0) break
+      u8.set(this.#ring.takeBack() as Uint8Array, slot + SLOT_FRAME_OFFSET)
+      describeFrame(i32, descriptors + count * DESCRIPTOR_WORDS, slot, length)
+    }
+    return count
+  }
+
+  endTakeBack(): void {
+    for (const frame of this.#ring.renew()) this.#lose(frame)
+  }
+}
+
+/** The reading end of a ring: what it receives stays there until it is given back. */
+export class SimRingReader extends SimPort implements TakeBackPort {
+  readonly #ring: SimRing
+
+  constructor(arena: Arena, outlet: Outlet, ring: SimRing) {
+    super(arena, outlet)
+    this.#ring = ring
+    ring.hasReader = true
+  }
+
+  override receive(pool: PacketPool, descriptors: number, max: number): number {
+    const count = super.receive(pool, descriptors, max)
+    this.#ring.received += count
+    return count
+  }
+
+  /** It stays in the ring. */
+  override lose(): Uint8Array[] {
+    super.lose()
+    return []
+  }
+
+  readonly isUp = true
+  readonly sentPosition = 0
+  readonly canTakeBack = false
+  readonly takeBackLeft = 0
+
+  get isCrowded(): boolean {
+    return this.#ring.received + 1 - this.#ring.first > CROWDED
+  }
+
+  get connection(): number {
+    return this.#ring.connection
+  }
+
+  get receivedPosition(): number {
+    return this.#ring.received
+  }
+
+  release(position: number): void {
+    this.#ring.release(position)
+  }
+
+  sever(): void {
+    // Switches do.
+  }
+
+  beginTakeBack(): number {
+    return 0
+  }
+
+  takeBack(): number {
+    return 0
+  }
+
+  endTakeBack(): void {
+    // Nothing is taken back here.
   }
 }

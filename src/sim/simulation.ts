@@ -24,7 +24,7 @@ import { placementPolicies, type PlacementPolicyName } from '../vswitch/placemen
 import { degraded } from './chain-checks.ts'
 import { EventQueue, type Alarm } from './event-queue.ts'
 import { FaultInjector } from './fault-injector.ts'
-import { looseOrder, permittedDrops, type FaultKind } from './fault-kinds.ts'
+import { dropsOfCopies, looseOrder, losslessFaults, permittedDrops, unsettledSteps, type FaultKind } from './fault-kinds.ts'
 import { Ledger, type Checker, type StateLost } from './ledger.ts'
 import { SimNetwork } from './network.ts'
 import { REPLICATE_EVERY, ReplicationWatch } from './replication-watch.ts'
@@ -50,6 +50,8 @@ export interface SimulationOptions {
   readonly replicas?: number
   /** Packets per flow, at most. */
   readonly packets?: number
+  /** Whether switches can take back what a dead runtime had not given back; where links keep their order unless told. */
+  readonly takesBack?: boolean
   /** Number of a flow whose life is recorded message by message. */
   readonly follow?: number
 }
@@ -59,6 +61,8 @@ export interface SimulationResult {
   /** True when a fault struck an open protocol step. */
   readonly counted: boolean
   readonly violations: readonly { readonly seed: number; readonly checker: Checker; readonly detail: string }[]
+  /** True when runtimes died, and no packet might be lost for that. */
+  readonly losesNothing: boolean
   /** How often a fault struck while a step of that phase was open: phase, fault, strikes. */
   readonly phases: Readonly<Record<string, Readonly<Partial<Record<FaultKind, number>>>>>
   /** Hash of everything that happened. */
@@ -105,6 +109,8 @@ const CONVERGENCE_US = 4_000_000
 const QUIET_US = 350_000
 /** Drops of network functions, and of connections that end while packets are held. */
 const ORDINARY_DROPS = new Set(['probe-unwanted', 'translating-stray', 'translating-no-port', 'hold-ended'])
+/** Those that cost no packet whose fate is not known otherwise. */
+const dropsOfOthers = new Set([...ORDINARY_DROPS, ...dropsOfCopies].filter((reason) => reason !== 'hold-ended'))
 const EVENTS_MAX = 20_000_000
 const arenas = new Map<number, Arena[]>()
 
@@ -135,16 +141,21 @@ export class Simulation {
   readonly #used: Arena[] = []
   readonly #quarantined: (readonly Int32Array[])[] = []
   /** Counts of nodes that are gone. */
-  readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0 }
-  readonly #dropReasons = new Set<string>()
+  readonly #gone = { dropped: 0, inside: 0, handedOver: 0, takenOver: 0, covered: 0, heldLost: 0 }
+  readonly #dropReasons = new Map<string, number>()
   readonly watch = new ReplicationWatch(this)
   guardedOrders = 0
+  /** Nothing has happened that may cost a packet without a word: links can take back, and runtimes have died one after the other. */
+  #losesNothing: boolean
+  /** No node has died while another was out of order. */
+  #diedApart = true
 
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
     const { seed, runtimes = 4, flows = 50, faults = [], policy = random.pick(['round-robin', 'least-loaded', 'rendezvous'] as const),
-      packets = 16, replication = 'none', machines = 1, replicas = 1 } = options
-    this.options = { seed, runtimes, flows, faults, policy, packets, replication, machines, replicas }
+      packets = 16, replication = 'none', machines = 1, replicas = 1, takesBack = seed % 4 !== 3 } = options
+    const isOrdered = !faults.some((kind) => looseOrder.includes(kind))
+    this.options = { seed, runtimes, flows, faults, policy, packets, replication, machines, replicas, takesBack: takesBack && isOrdered }
     this.random = random
     this.#turnUs = random.pick([6, 40, 160])
     this.#sessions = { ...SESSIONS, frameBytes: random.pick([1514, 1514, 256]) }
@@ -161,6 +172,7 @@ export class Simulation {
       !faults.some((kind) => kind === 'crash' || kind === 'poison' || kind === 'restart')
     this.ledger.mayRepeat = replication === 'async' ||
       (replication === 'commit' && faults.some((kind) => kind === 'restart' || looseOrder.includes(kind)))
+    this.#losesNothing = this.options.takesBack && replication === 'commit' && faults.every((kind) => losslessFaults.has(kind))
     this.network = new SimNetwork(this)
     for (const { id } of [...switches, ...entries]) {
       const one: SimNode = { id, isSwitch: id < 10, incarnation: 0, node: null, arena: null, control: null, external: null, links: new Map(),
@@ -190,7 +202,8 @@ export class Simulation {
     one.config = config
     const { flows } = this.options
     one.links = new Map(this.nodes.filter((other) => other.isSwitch !== one.isSwitch)
-      .map((other) => [other.id, new SimPort(arena, this.network.link(one.id, other.id))]))
+      .map((other) => [other.id, this.network.port(arena, one.id, other.id)]))
+    if (one.isSwitch) this.network.restarted(one.id)
     const { links } = one
     const seed = this.random.int32()
     const onMessage = (peer: number, inBand: boolean, at: number): void => {
@@ -225,7 +238,7 @@ export class Simulation {
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
           fragment: 0.05 },
-        runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 160, bufferedPerFlow: 64, closings: 64, movesOut: 64 },
+        runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 160, bufferedPerFlow: 64, closings: 64, movesOut: 64, unreleased: 128 },
         runtimeTimes: { moveTimeoutUs: 4000, residenceUs: 500, openingTimeoutUs: 20_000, workloadUs: 40_000 },
         ports: { control: one.control, links },
       })
@@ -297,6 +310,7 @@ export class Simulation {
     const { node } = one
     if (node === null) return
     this.ledger.crashes++
+    if (!this.#isAlone(one)) this.#losesNothing = this.#diedApart = false
     if (node.kind === 'runtime') this.#countOrphans(node)
     this.end(one, node)
     this.network.stopped(one.id)
@@ -308,6 +322,12 @@ export class Simulation {
       const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))?.node
       if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow, this.watch.lossMax(node, flow))
     }
+  }
+
+  /** True when nothing else is out of order as a node dies: every other is there, and has no recovery or failing move under way. */
+  #isAlone(one: SimNode): boolean {
+    const areThere = this.config.runtimes.length === this.#first.runtimes.length && this.nodes.every(({ node }) => node !== null)
+    return areThere && this.nodes.every(({ node }) => unsettledSteps.every((phase) => (node?.openSteps[phase] ?? 0) === 0)) && one.node !== null
   }
 
   /** A node is here no more. */
@@ -335,8 +355,16 @@ export class Simulation {
     this.#gone.inside += received + emitted + takenOver - forwarded - dropped - handedOver
     this.#gone.handedOver += handedOver
     this.#gone.takenOver += takenOver
-    for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
+    this.#addDrops(node)
     this.#gone.inside += node.pendingFrames
+    if (node.kind === 'switch') this.#gone.covered += node.takenBack.covered
+    else this.#gone.heldLost += node.moves.out.heldLost
+  }
+
+  #addDrops(node: RuntimeNode | SwitchNode): void {
+    for (const [reason, count] of Object.entries(node.dropReasons())) {
+      this.#dropReasons.set(reason, (this.#dropReasons.get(reason) ?? 0) + count)
+    }
   }
 
   // -- The controller's part: perfect, but for delays ----------------------------------------------------------------
@@ -458,6 +486,7 @@ export class Simulation {
     let handedOver = this.#gone.handedOver
     let takenOver = this.#gone.takenOver
     let emitted = 0
+    let { covered, heldLost } = this.#gone
     for (const one of this.nodes) {
       const { node } = one
       if (node === null) continue
@@ -467,7 +496,9 @@ export class Simulation {
       takenOver += packets.takenOver
       emitted += packets.emitted
       inside += packets.buffered
-      for (const reason of Object.keys(node.dropReasons())) this.#dropReasons.add(reason)
+      if (node.kind === 'switch') covered += node.takenBack.covered
+      else heldLost += node.moves.out.heldLost
+      this.#addDrops(node)
       const left = [...node.flows()]
       if (left.length > 0) {
         const some = left.slice(0, 3).map(({ flow, epoch, phase, owner, key }) =>
@@ -483,20 +514,26 @@ export class Simulation {
       if (open.length > 0) ledger.violate('convergence', `node ${one.id} at the end: ${JSON.stringify(Object.fromEntries(open))}`)
     }
     this.watch.checkEnd()
+    // What a switch has taken back can be lost with the switch.
+    if (this.#losesNothing || (this.options.takesBack && this.#diedApart && !this.options.faults.includes('restart'))) {
+      ledger.checkNothingLost(!this.#losesNothing, this.#dropReasons, dropsOfOthers, heldLost)
+    }
     const permitted = permittedDrops(this.options.faults)
-    for (const reason of this.#dropReasons) {
+    for (const reason of this.#dropReasons.keys()) {
       // A new connection on the ports of one that lingers ends that one, with what it holds.
       if (!permitted.has(reason) && !ORDINARY_DROPS.has(reason)) ledger.violate('drops', `packets were dropped as ${reason}`)
     }
     const broken = [...ledger.broken()]
     // Of packets that were dropped nobody knows which; what was for a switch that is down is lost with it.
-    const hasDropped = this.options.faults.includes('restart') || [...this.#dropReasons].some((reason) => !ORDINARY_DROPS.has(reason))
+    const hasDropped = this.options.faults.includes('restart') || [...this.#dropReasons.keys()].some((reason) => !ORDINARY_DROPS.has(reason))
     if (broken.length > 0 && ledger.isOrdered && !hasDropped) {
       ledger.violate('commit', `the state that goes on has seen packets that have not left: ${broken.slice(0, 3).join(', ')}`)
     }
     // Packets in messages are lost only with a node.
     const inMessages = handedOver - takenOver
-    const missing = ledger.sent + ledger.duplicated + emitted - ledger.left - ledger.lost - dropped - inside
+    // Of packets that were taken back and had been processed, those that are not covered by a record are here again.
+    const again = this.network.again - covered
+    const missing = ledger.sent + ledger.duplicated + again + emitted - ledger.left - ledger.lost - dropped - inside
     if ((missing !== inMessages && ledger.repeated === 0) || (ledger.crashes === 0 && inMessages !== 0)) {
       ledger.violate('loss', `${ledger.sent} packets came, ${ledger.left} left, ${ledger.lost} were lost by faults, ${dropped} dropped, ` +
         `${inside} were in crashed nodes, ${inMessages} in their messages: ${missing - inMessages} are not accounted for` +
@@ -518,6 +555,7 @@ export class Simulation {
       moves.takenBack += out.takenBack
     }
     const { ledger } = this
+    const losesNothing = this.#losesNothing && ledger.crashes > 0
     for (const arena of this.#used) {
       arena.reset()
       const pool = arenas.get(this.#arenaBytes)
@@ -525,7 +563,7 @@ export class Simulation {
       else pool.push(arena)
     }
     return {
-      seed, counted: this.#faults.counted, phases: this.#faults.phases, hash: this.trace.hash, moves, events: this.#events,
+      seed, losesNothing, counted: this.#faults.counted, phases: this.#faults.phases, hash: this.trace.hash, moves, events: this.#events,
       violations: ledger.violations.map((violation) => ({ seed, ...violation })),
       packets: { sent: ledger.sent, left: ledger.left, lost: ledger.lost, dropped },
       async: this.options.replication === 'async' ? { ...ledger.stateLost, repeated: ledger.repeated } : null,

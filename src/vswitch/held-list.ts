@@ -27,6 +27,18 @@ export function hold(context: SwitchContext, entry: number, d: number): void {
   context.watch?.held(slot, context.arena.u8[entry + Entry.phase])
 }
 
+/** Holds packets ahead of those that an entry holds: slots with their descriptors, counted as held already. No bound but their own. */
+export function prependHeld({ arena }: SwitchContext, entry: number, slots: readonly number[]): void {
+  const { i32, u16 } = arena
+  for (const slot of slots.toReversed()) {
+    const first = i32[(entry + Entry.heldFirst) >> 2]
+    i32[(slot >> 2) + Descriptor.nextHeld] = first
+    i32[(entry + Entry.heldFirst) >> 2] = slot
+    if (first === 0) i32[(entry + Entry.heldLast) >> 2] = slot
+    u16[(entry + Entry.heldCount) >> 1]++
+  }
+}
+
 /** Takes all packets from an entry: their first slot, linked by `nextHeld`; 0 if there are none. */
 export function takeHeld(context: SwitchContext, entry: number): number {
   const { i32, u16 } = context.arena

@@ -109,6 +109,8 @@ export class ScriptedSwitch {
         return this.#parser.hashKey(this.#single)
       },
       useOwnKey: (d) => { this.#parser.useOwnKey(d) },
+      hasRoomTo: () => true, isDown: () => false, positionTo: () => 0, takeBack: () => undefined,
+      countForwarded: () => undefined,
       countTakenOver: () => {},
       countHandedOver: () => {},
     }

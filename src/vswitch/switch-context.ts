@@ -63,6 +63,16 @@ export interface SwitchContext {
   /** Sends the packet of a descriptor to a runtime, or out of the external port; counts it, drops it when there is no room. */
   toRuntime(d: number, runtime: number): void
   toExternal(d: number, entry: number): void
+  /** True when a packet to a runtime would be taken now; false also while its link is down. */
+  hasRoomTo(runtime: number): boolean
+  /** The other end of the link to a runtime is gone. */
+  isDown(runtime: number): boolean
+  /** The last frame on the link to a runtime; 0 where positions are not known. */
+  positionTo(runtime: number): number
+  /** A runtime is dead, which we had not heard yet: what its link has is taken back. */
+  takeBack(runtime: number, incarnation: number): void
+  /** Packets that have not gone where they were sent, or have after all. */
+  countForwarded(packets: number): void
   drop(slot: number, reason: string): void
   giveSlot(slot: number): void
   anomaly(what: string): void

@@ -41,12 +41,16 @@ export const EntryPhase = {
   placing: 5,
   /** This switch has come back and does not know yet whether anybody serves it. */
   learning: 6,
+  /** There is no room on the way to its owner, or the owner is gone and not yet known to be dead. */
+  stalled: 7,
 } as const
 
 export const EntryFlag = {
   alias: 1,
   /** The releaser before has yet to send its last packet. */
   awaitsDrained: 2,
+  /** Placed here, and nobody has said yet that frames of it may leave. */
+  fresh: 4,
 } as const
 
 export class SwitchTable {

@@ -26,8 +26,9 @@ import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
 import { copyMacs, isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
 import {
-  Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
-  RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
+  Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowCovered, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowMarks,
+  RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
+  RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply, RerouteMark,
 } from '../messages/migration.ts'
 import {
   Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
@@ -41,11 +42,14 @@ import type { PlacementPolicy } from './placement/placement-policy.ts'
 import { Questions } from './questions.ts'
 import { Releasing } from './releasing.ts'
 import { begin, sendHead, writeEntryKey, type SwitchContext } from './switch-context.ts'
-import { Entry, EntryPhase } from './switch-table.ts'
+import { Entry, EntryFlag, EntryPhase } from './switch-table.ts'
+import { TakenBack } from './taken-back.ts'
 
 /** Packets of one flow that may come back from runtimes that do not know it; every few the runtime is told of it again. */
 const RETURNS_MAX = 64
 const RETURNS_TO_OPEN = 8
+/** Between looks whether there is room for what waits for it. */
+const STALLED_US = 100
 
 interface RuntimeState {
   readonly id: number
@@ -81,6 +85,11 @@ export class VirtualSwitch {
   readonly #waiting = new Set<number>()
   /** Entries whose owner is to be told of them when it can be. */
   readonly #unopened = new Set<number>()
+  /** Entries that hold packets until there is room on the way to their owner. */
+  readonly #stalled = new Set<number>()
+  /** Runtimes that give link slots back late: what they leave there may have been processed. */
+  readonly #givesBackLate = new Set<number>()
+  readonly takenBack: TakenBack
   readonly #questions: Questions
   readonly #releasing: Releasing
   #lastQuestion = 0
@@ -90,6 +99,7 @@ export class VirtualSwitch {
     assert(context.limits.heldPerFlow <= 0xffff, 'an entry counts its packets in 16 bits')
     this.#context = context
     this.#policy = policy
+    this.takenBack = new TakenBack(context, (runtime) => this.#givesBackLate.has(runtime))
     this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
     const isLearning = (): boolean => this.#isLearning
     this.#questions = new Questions(context, {
@@ -189,17 +199,40 @@ export class VirtualSwitch {
     for (let byte = 0; byte < MACS_BYTES; byte++) u8[at + byte] = u8[frame + (fromB ? (byte + 6) % MACS_BYTES : byte)]
   }
 
-  /** Sends on what an entry has held: from outside to the owner, from a runtime out. */
+  /** Sends on what an entry has held: from outside to the owner, from a runtime out. What finds no room to its owner waits for it. */
   #flush(entry: number): void {
     const context = this.#context
-    const { i32 } = context.arena
+    const { i32, u8, u16 } = context.arena
     for (let slot = takeHeld(context, entry); slot !== 0;) {
       const d = slot >> 2
       slot = i32[d + Descriptor.nextHeld]
       const from = i32[d + Descriptor.switch]
-      if (from === 0) this.packet(entry, d)
-      else this.fromRuntime(entry, entry, d, from)
+      if (from !== 0) {
+        this.fromRuntime(entry, entry, d, from)
+        continue
+      }
+      if (u8[entry + Entry.phase] === EntryPhase.active && !context.hasRoomTo(u16[(entry + Entry.owner) >> 1])) this.#stall(entry)
+      this.packet(entry, d)
     }
+  }
+
+  #stall(entry: number): void {
+    this.#setPhase(entry, EntryPhase.stalled)
+    this.#stalled.add(entry)
+  }
+
+  /** True for a runtime that leaves slots of its link in use until others know what their frames have changed. */
+  givesBackLate(runtime: number): boolean {
+    return this.#givesBackLate.has(runtime)
+  }
+
+  /** The link to the owner of a packet's flow is down: it waits, for the owner to be there again, or to be called dead. */
+  unsent(d: number): void {
+    const { arena, table } = this.#context
+    const entry = table.mainOf(table.find(d + Descriptor.key, this.#context.hashOf(d + Descriptor.key)))
+    if (entry === 0) return this.#context.drop(arena.i32[d + Descriptor.slot], 'link-full')
+    if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#stall(entry)
+    hold(this.#context, entry, d)
   }
 
   // -- Who serves ----------------------------------------------------------------------------------------------------
@@ -211,6 +244,7 @@ export class VirtualSwitch {
 
   #setPhase(entry: number, phase: number): void {
     const { arena, step } = this.#context
+    if (arena.u8[entry + Entry.phase] === EntryPhase.stalled) this.#stalled.delete(entry)
     const before = STEP_OF[arena.u8[entry + Entry.phase]]
     const after = STEP_OF[phase]
     if (before !== undefined) step(before, -1)
@@ -223,9 +257,25 @@ export class VirtualSwitch {
     const { arena, table } = this.#context
     const before = arena.f64[(entry + Entry.flow) >> 3]
     if (before === flow) return
+    if (before !== 0 && arena.u8[entry + Entry.phase] !== EntryPhase.closing) this.#inherit(entry)
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
+    arena.u16[(entry + Entry.owner) >> 1] = 0
     if (before !== 0) this.aliases.flowEnded(before)
+  }
+
+  /**
+   * Another flow has an entry's key, and the one before was not closed: it has died with its owner. Had anybody gone on with it, what was
+   * taken back of it would have been claimed: now it is the new one's.
+   */
+  #inherit(entry: number): void {
+    const context = this.#context
+    const owner = context.arena.u16[(entry + Entry.owner) >> 1]
+    const incarnation = context.arena.u32[(entry + Entry.ownerIncarnation) >> 2]
+    // We have not heard of that death yet.
+    if (this.#isLive(owner, incarnation) && context.isDown(owner)) context.takeBack(owner, incarnation)
+    if (!this.#isLive(owner, incarnation) || context.isDown(owner)) this.takenBack.orphaned(entry)
   }
 
   /** The home places a flow. */
@@ -249,6 +299,7 @@ export class VirtualSwitch {
     this.#setFlow(entry, flowIdOf(context.incarnation, ++this.#counter))
     this.#own(entry, chosen.id, chosen.incarnation, 1)
     arena.u16[(entry + Entry.releaser) >> 1] = chosen.id
+    arena.u8[entry + Entry.flags] |= EntryFlag.fresh
     this.#open(entry)
   }
 
@@ -273,6 +324,8 @@ export class VirtualSwitch {
   /** The flow has an owner: its packets go there, unless that one is not there (yet, or any more). */
   #own(entry: number, owner: number, incarnation: number, epoch: number): void {
     const { arena } = this.#context
+    const isSame = arena.u16[(entry + Entry.owner) >> 1] === owner && arena.u32[(entry + Entry.ownerIncarnation) >> 2] === incarnation
+    if (!isSame) this.takenBack.cameTo(owner, arena.f64[(entry + Entry.flow) >> 3], this.#context.positionTo(owner))
     arena.u16[(entry + Entry.owner) >> 1] = owner
     arena.u32[(entry + Entry.ownerIncarnation) >> 2] = incarnation
     arena.u32[(entry + Entry.epoch) >> 2] = epoch
@@ -398,7 +451,7 @@ export class VirtualSwitch {
       case RerouteFlow.type: return this.#reroute(peer, at, flow, epoch)
       case AnnounceFlow.type: return this.#announced(peer, at, bytes, flow, epoch, code)
       case AnnounceDone.type: return this.#announceDone(peer)
-      case ConfigApplied.type: return this.#configApplied(peer, epoch)
+      case ConfigApplied.type: return this.#configApplied(peer, epoch, arena.u8[at + MessageField.code] === 1)
       case StopPlacing.type: return this.#stopPlacing(peer, code !== 0)
       case Workload.type: return this.#workload(peer, at)
       case ClaimAlias.type: return this.aliases.claim(peer, at, flow)
@@ -434,6 +487,7 @@ export class VirtualSwitch {
     const releaser = this.#unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const owner = arena.u16[(at + MessageField.node) >> 1]
     this.#setFlow(entry, flow)
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     arena.u16[(entry + Entry.releaser) >> 1] = releaser
@@ -483,7 +537,8 @@ export class VirtualSwitch {
     let isBusy = false
     if (entry !== 0) {
       const isSame = arena.f64[(entry + Entry.flow) >> 3] === flow && arena.u32[(entry + Entry.epoch) >> 2] === epoch
-      if (isSame && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#setPhase(entry, EntryPhase.closing)
+      const phase = arena.u8[entry + Entry.phase]
+      if (isSame && (phase === EntryPhase.active || phase === EntryPhase.stalled)) this.#setPhase(entry, EntryPhase.closing)
       isBusy = heldCount(context, entry) > 0
     }
     sendHead(context, context.inBand(runtime), CloseFlowReply, flow, epoch, 0, isBusy ? 1 : 0)
@@ -523,6 +578,7 @@ export class VirtualSwitch {
       // Said again, after our restart: what was to be learnt has been announced.
       this.#answerReroute(sender, sender, flow, epoch)
       if (!this.#releasing.awaitsDrained(found)) this.#releasing.go(found)
+      this.#mark(sender, at, flow, epoch)
       return
     }
     const entry = this.#entryFor(at, key, flow, epoch)
@@ -533,15 +589,21 @@ export class VirtualSwitch {
       if (!isKnown && !hasEnded) {
         this.#answerReroute(sender, sender, flow, epoch)
         this.#releasing.goWithout(owner, incarnation, flow, epoch)
+        this.#mark(sender, at, flow, epoch)
       } else if (arena.u8[at + MessageField.code] !== 0) {
         // Who takes it over from the dead comes too late: it lives on elsewhere, or has ended.
         sendHead(context, context.control(owner), Go, flow, epoch, 0, hasEnded ? 2 : 1)
       }
       return
     }
+    const dead = arena.u32[(at + RerouteFlowDead) >> 2]
+    const deadIncarnation = arena.u32[(at + RerouteFlowDeadIncarnation) >> 2]
+    // We have not heard of that death yet: what is in the link of the dead comes ahead of what is to come.
+    if (dead !== 0 && this.#isLive(dead, deadIncarnation)) context.takeBack(dead, deadIncarnation)
     const previous = isKnown ? arena.u16[(entry + Entry.owner) >> 1] : 0
     const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     this.#setFlow(entry, flow)
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
     // The owner has it without its state, so without its aliases.
     if (arena.u8[at + MessageField.code] === 1) {
       table.removeAliases(entry)
@@ -566,9 +628,24 @@ export class VirtualSwitch {
     this.#answerReroute(before, sender, flow, epoch)
     const isNewReplica = hadNone && releaser !== 0 && this.#isLife(releaser, arena.u16[(entry + Entry.releaserLife) >> 1])
     this.#releasing.release(entry, isNewReplica)
+    if (dead !== 0) this.#mark(sender, at, flow, epoch, RerouteMark.begin)
+    if (dead !== 0 && arena.u8[at + MessageField.code] === 1) this.takenBack.drop(entry, dead, deadIncarnation)
+    else if (dead !== 0) {
+      const isMarked = arena.u32[(at + RerouteFlowMarks) >> 2] !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active
+      const covered = arena.u8[at + MessageField.code] === 0 ? null : arena.u32[(at + RerouteFlowCovered) >> 2] as number
+      this.takenBack.claim(entry, dead, deadIncarnation, covered,
+        isMarked ? (slot) => { context.toRuntime(slot >> 2, owner) } : undefined)
+    }
+    this.#mark(sender, at, flow, epoch)
     this.#flush(entry)
     if (!isKnown) this.aliases.flowKnown(flow, entry)
     this.#questions.askAgain()
+  }
+
+  /** In-band, ahead of what was taken back or behind it: the sender waits for it. */
+  #mark(sender: number, at: number, flow: number, epoch: number, mark: number = RerouteMark.end): void {
+    const context = this.#context
+    if (context.arena.u32[(at + RerouteFlowMarks) >> 2] !== 0) sendHead(context, context.inBand(sender), RerouteFlowReply, flow, epoch, 0, mark)
   }
 
   /** Who is to release the flow's frames when the one who does now has sent its last: a replica, or with 0 the owner. */
@@ -652,7 +729,7 @@ export class VirtualSwitch {
     for (const entry of table.entries()) {
       const owner = arena.u16[(entry + Entry.owner) >> 1]
       const phase = arena.u8[entry + Entry.phase]
-      if ((phase === EntryPhase.active || phase === EntryPhase.closing) &&
+      if ((phase === EntryPhase.active || phase === EntryPhase.closing || phase === EntryPhase.stalled) &&
           !this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#wait(entry, EntryPhase.orphaned)
       const releaser = arena.u16[(entry + Entry.releaser) >> 1]
       // A newer life of it may be known here already.
@@ -696,10 +773,11 @@ export class VirtualSwitch {
     if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
   }
 
-  #configApplied(runtime: number, version: number): void {
+  #configApplied(runtime: number, version: number, givesBackLate: boolean): void {
     const state = this.#runtimes.get(runtime)
     if (state === undefined) return
     state.applied = Math.max(state.applied, version)
+    if (givesBackLate) this.#givesBackLate.add(runtime)
     this.#checkLearnt()
     this.#removeOrphans()
   }
@@ -710,8 +788,11 @@ export class VirtualSwitch {
     if (this.#runtimeList.some((runtime) => runtime.applied < this.#version)) return
     for (const entry of [...this.#waiting]) {
       if (arena.u8[entry + Entry.phase] !== EntryPhase.orphaned) continue
-      if (this.#isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#remove(entry, '')
+      if (!this.#isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) continue
+      this.takenBack.orphaned(entry)
+      this.#remove(entry, '')
     }
+    this.takenBack.settle((runtime, incarnation) => this.#isFenced(runtime, incarnation))
     this.#questions.askAgain()
   }
 
@@ -782,12 +863,18 @@ export class VirtualSwitch {
   // -- Time ----------------------------------------------------------------------------------------------------------
 
   nextDue(): number {
+    if (this.#stalled.size > 0) return this.#context.now + STALLED_US
     return this.#waiting.size > 0 || this.#unopened.size > 0 || this.#questions.size > 0 ? this.#nextSweep : Infinity
   }
 
   /** Gives up on what has been held too long; places what could not be placed. */
   tick(): void {
     const { now, times, arena } = this.#context
+    for (const entry of this.#stalled) {
+      if (!this.#context.hasRoomTo(arena.u16[(entry + Entry.owner) >> 1])) continue
+      this.#setPhase(entry, EntryPhase.active)
+      this.#flush(entry)
+    }
     if (now < this.#nextSweep) return
     this.#nextSweep = now + times.sweepUs
     this.#questions.expire()
@@ -814,5 +901,5 @@ export class VirtualSwitch {
 
 /** The name under which an entry in this phase counts as an open step. */
 const STEP_OF: readonly (string | undefined)[] = [
-  undefined, undefined, 'asking', 'closing', 'orphaned', 'placing', 'learning',
+  undefined, undefined, 'asking', 'closing', 'orphaned', 'placing', 'learning', undefined,
 ]

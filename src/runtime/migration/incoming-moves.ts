@@ -19,7 +19,8 @@ import { YieldFlow } from '../../messages/replication.ts'
 import { copyMacs, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
-  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow, RerouteFlowOwnerIncarnation,
+  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow, RerouteFlowDead,
+  RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -66,6 +67,8 @@ export interface IncomingMove {
   /** When inheriting: switches that are to be told when their sessions have room. */
   untold: number
   readonly since: number
+  /** How far links had been consumed before the first packet that is buffered. */
+  readonly inputs: Int32Array
   readonly queue: PacketQueue
   /** Its alias keys, as they came, and their blocks in the table of absent flows. */
   readonly aliases: Int32Array
@@ -150,7 +153,8 @@ export class IncomingMoves {
       this.moves.set(flow, {
         flow, epoch, source, replicas: replicasIn(arena.u32[(at + PrepareFlowReplica) >> 2]), heir: 0, yields: false,
         layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
-        named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now, queue: new PacketQueue(arena), aliases, aliasBlocks,
+        named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now,
+        inputs: context.inputs.words.slice(), queue: new PacketQueue(arena), aliases, aliasBlocks,
       })
       context.step('prepared', 1)
       this.counts.prepared++
@@ -250,7 +254,7 @@ export class IncomingMoves {
       if (!move.named.includes(id) || context.switches.isNewerThan(move.version, id)) this.#host.announce(record, id)
     }
     this.#unconfirmed.add(flow, source)
-    this.#protection.adoptEarly(record, source, () => { this.#confirm(source, flow, epoch) })
+    this.#protection.adoptEarly(record, source, move.inputs, () => { this.#confirm(source, flow, epoch) })
     this.#begin(move)
   }
 
@@ -358,7 +362,7 @@ export class IncomingMoves {
     this.moves.delete(move.flow)
     if (move.state === 'waiting') this.#waiting--
     if (move.state === 'waiting' && this.#protection.isOn && !planted['bare-after-move']) {
-      return this.#protection.secure(move.record, move.queue)
+      return this.#protection.secure(move.record, move.queue, { inputs: move.inputs })
     }
     if (move.state === 'inheriting') this.#open(move)
     else context.engine.resumeFlow(move.record)
@@ -532,6 +536,8 @@ export class IncomingMoves {
       arena.u8[at + MessageField.code] = 1
       arena.u16[(at + MessageField.node) >> 1] = context.self
       arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
+      arena.u32[(at + RerouteFlowDead) >> 2] = move.source
+      arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = context.ended.get(move.source) ?? 0
       writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
       ;(channel as MessageChannel).commit()
     }

@@ -16,7 +16,8 @@ import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
   AbortFlow, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal,
-  PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowOwnerIncarnation,
+  PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowDead,
+  RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
   RerouteFlowReleaser, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
 import { MovingFlow } from '../../messages/replication.ts'
@@ -52,6 +53,8 @@ export interface OutgoingMove {
   markers: number
   /** The target has given everything back, or is fenced. */
   targetDone: boolean
+  /** The target is fenced, in which life; 0 while it lives. */
+  deadIncarnation: number
   readonly returned: PacketQueue
   readonly held: PacketQueue
 }
@@ -63,6 +66,8 @@ export interface MoveCounts {
   cancelled: number
   aborted: number
   takenBack: number
+  /** Packets that flows held and that were lost with the target, which may have released them. */
+  heldLost: number
   stragglers: number
   /** Sum over completed moves, microseconds. */
   durationUs: number
@@ -81,7 +86,7 @@ const WINDOW_FIRST = 16
 export class OutgoingMoves {
   readonly moves = new Map<number, OutgoingMove>()
   readonly counts: MoveCounts = {
-    started: 0, completed: 0, refused: 0, cancelled: 0, aborted: 0, takenBack: 0, stragglers: 0, durationUs: 0,
+    started: 0, completed: 0, refused: 0, cancelled: 0, aborted: 0, takenBack: 0, heldLost: 0, stragglers: 0, durationUs: 0,
   }
   readonly refusals: Record<string, number> = {}
   readonly #context: RuntimeContext
@@ -161,7 +166,7 @@ export class OutgoingMoves {
     this.#markMoved(record)
     const move: OutgoingMove = {
       flow, record, before: epoch, target, startedAt: now, isMarking: false, state: 'preparing', deadline: 0, pending: 0, passed: 0, markers: 0,
-      targetDone: false, returned: new PacketQueue(arena), held: new PacketQueue(arena),
+      targetDone: false, deadIncarnation: 0, returned: new PacketQueue(arena), held: new PacketQueue(arena),
     }
     this.moves.set(flow, move)
     context.step('preparing', 1)
@@ -283,6 +288,8 @@ export class OutgoingMoves {
       if (at === 0) continue
       context.arena.u16[(at + MessageField.node) >> 1] = owner
       context.arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = back ? context.incarnation : this.#incarnationOf(owner)
+      context.arena.u32[(at + RerouteFlowDead) >> 2] = back && move.deadIncarnation !== 0 ? move.target : 0
+      context.arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = move.deadIncarnation
       context.arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
       context.arena.u32[(at + RerouteFlowReleaserNow) >> 2] = back ? 0 : now
       context.arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2] = back || now === 0 ? 0 : this.#incarnationOf(now)
@@ -412,7 +419,10 @@ export class OutgoingMoves {
   #takeBack(move: OutgoingMove, targetIsGone: boolean): void {
     this.counts.takenBack++
     // The target may have released what the flow held before it died: rather lost with it than sent twice.
-    if (targetIsGone) this.#context.engine.giveHeldAway(move.record)
+    const { engine } = this.#context
+    const { handedOver } = engine.statistics
+    if (targetIsGone) engine.giveHeldAway(move.record)
+    this.counts.heldLost += engine.statistics.handedOver - handedOver
     this.#become(move, 'takingBack')
     this.#goBack(move, targetIsGone)
     // The switches may still await the replica's last word of the move that failed.
@@ -425,6 +435,7 @@ export class OutgoingMoves {
     move.pending = context.switches.all
     move.markers = context.switches.all
     move.targetDone = targetIsGone
+    if (targetIsGone) move.deadIncarnation = context.ended.get(move.target) ?? 0
     this.#reroute(move, context.switches.all)
     if (!targetIsGone) this.#sendAbort(move)
     if (planted['abort-without-buffer']) move.targetDone = true

@@ -5,8 +5,8 @@
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout, AdoptMember, AdoptMemberPredecessor,
-  AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptMember,
+  AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
 } from '../../messages/replication.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS, aliasCount } from '../alias-claims.ts'
@@ -22,6 +22,8 @@ export interface Adoption {
   readonly formerIncarnation: number
   /** Its neighbours in a chain of two; null where it is the only replica. */
   readonly place: ChainPlace | null
+  /** How far links had been consumed when the record was what it is. */
+  readonly inputs: Int32Array
 }
 
 /** A replica's neighbours in its chain, 0 for none. The first replica has a successor, the tail a predecessor. */
@@ -35,7 +37,8 @@ export interface ChainPlace {
 /** True for a flow that is larger than a message to a runtime may be: it can have no replica there while it is. */
 export function isTooLargeToAdopt(context: RuntimeContext, record: number, replica: number, isMember = false): boolean {
   const kind = isMember ? AdoptMember : AdoptFlow
-  return isTooLong(context.control(replica), kind, aliasCount(context, record) * ALIAS_BYTES + context.engine.exportBytes(record))
+  return isTooLong(context.control(replica), kind, context.inputs.words.length * 4 + aliasCount(context, record) * ALIAS_BYTES +
+    context.engine.exportBytes(record))
 }
 
 /** Sends the whole flow to a runtime; false when there is no room, or the flow is larger than any. */
@@ -53,7 +56,8 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
       aliases.push(alias)
     }
   }
-  const bytes = aliases.length * ALIAS_BYTES + engine.exportBytes(record)
+  const { inputs } = adoption
+  const bytes = inputs.length * 4 + aliases.length * ALIAS_BYTES + engine.exportBytes(record)
   if (isTooLong(channel, kind, bytes)) return false
   const at = begin(context, channel, kind, flowOf(context, record), epochOf(context, record), false, bytes)
   if (at === 0) return false
@@ -70,7 +74,10 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
     arena.u32[(at + AdoptMemberPredecessorIncarnation) >> 2] = place.predecessorIncarnation
   }
   writeKey(context, at, record)
+  arena.u32[(at + AdoptFlowInputs) >> 2] = inputs.length * 4
   let to = at + kind.bytes
+  arena.i32.set(inputs, to >> 2)
+  to += inputs.length * 4
   for (const alias of aliases) {
     arena.i32.set(alias, to >> 2)
     to += ALIAS_WORDS * 4

@@ -24,6 +24,8 @@ export interface StoredRecord {
   /** Its snapshot, padded. */
   readonly words: Int32Array
   readonly snapshotBytes: number
+  /** How far its owner had consumed links with that. */
+  readonly inputs: Int32Array
 }
 
 /** A flow and its replica, or the first and the second of a chain. */

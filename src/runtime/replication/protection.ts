@@ -17,7 +17,8 @@
 
 import { planted } from '../../base/planted-bugs.ts'
 import {
-  AbortFlow, AbortFlowSwitches, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
+  AbortFlow, AbortFlowSwitches, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowCovered, RerouteFlowDead, RerouteFlowDeadIncarnation,
+  RerouteFlowMarks, RerouteMark, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
   RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation,
 } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
@@ -30,6 +31,7 @@ import {
   type RuntimeContext,
 } from '../runtime-context.ts'
 import { createGuard, isPiped, living, releaserOf, strike, type Guard } from './guard.ts'
+import { coveredBy } from './inputs.ts'
 import { Steps } from './steps.ts'
 import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
 import { sendRetire } from './replicas.ts'
@@ -60,6 +62,8 @@ interface Securing {
   isBetween: boolean
   /** The switches have been told. */
   isRerouted: boolean
+  /** Who has been told to forget the flow, 0 for nobody. */
+  forgetting: number
   readonly isPromotion: boolean
   isReleaser: boolean
   /** A runtime beside those of `old` that switches may take for the releaser, 0 for none. */
@@ -75,6 +79,16 @@ interface Securing {
   markers: number
   readonly returned: PacketQueue
   readonly held: PacketQueue
+  /** How far links had been consumed when the flow was paused. */
+  readonly inputs: Int32Array
+  /** Whose death has brought the flow here, 0 for nobody's, and how far that one had consumed its links by the record. */
+  readonly dead: number
+  readonly covered: Int32Array | null
+  /** Switches whose word is awaited that what they took back has come: it is in `back`, and runs ahead of what the target had buffered. */
+  unmarked: number
+  /** Those of them that have begun: what comes from the others was sent before, to the target that we were. */
+  begun: number
+  readonly back: PacketQueue
 }
 
 export interface ProtectionHost {
@@ -94,6 +108,8 @@ export interface ProtectionHost {
   held(guard: Guard): void
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
+  /** True for a flow whose move is called off, while packets of it wait for others. */
+  isGoingBack(flow: number): boolean
   /** True for flows that move, close or claim. */
   isBusy(flow: number): boolean
 }
@@ -128,7 +144,8 @@ export class Protection {
     this.steps = new Steps(context, {
       mode: host.mode, every: host.every,
       guardOf: (record) => this.#guardAt[context.engine.slab.indexOf(record)],
-      isSecuring: (flow) => this.securing.has(flow),
+      // What has come and waits is not in the record, and is behind what the step would say to be covered.
+      isSecuring: (flow) => this.securing.has(flow) || host.isGoingBack(flow),
       incarnationOf: (runtime) => host.incarnationOf(runtime),
       held: (guard) => { host.held(guard) },
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },
@@ -158,6 +175,11 @@ export class Protection {
     return count
   }
 
+  /** True when what has changed is on its way to replicas, and every flow that can has one. */
+  get isSettled(): boolean {
+    return this.securing.size === 0 && !this.steps.hasUnsent && (this.#bare.size === 0 || this.#host.candidates().length === 0)
+  }
+
   /** True while a switch has yet to hear of a flow whose owner has died that it is ours. */
   get isClaiming(): boolean {
     for (const { isPromotion, isRerouted } of this.securing.values()) if (isPromotion && !isRerouted) return true
@@ -173,7 +195,13 @@ export class Protection {
   /** The runtime that keeps the flow's replica, 0 for none. */
   replicaOf(flow: number): number {
     const guard = this.#guards.get(flow)
-    return guard === undefined || guard.isDead ? 0 : guard.replica
+    const isGone = guard === undefined || guard.isDead || this.securing.get(flow)?.forgetting === guard.replica
+    return isGone ? 0 : guard.replica
+  }
+
+  /** True when what has come on links stays there until others know what it has changed. */
+  get givesBackLate(): boolean {
+    return this.#host.mode === 'commit'
   }
 
   /** The runtimes that keep the flow's replicas, in the order of its chain: when one of them is dead, the other. */
@@ -266,7 +294,7 @@ export class Protection {
   }
 
   /** Sends the whole flow to a runtime that is to be a member of a chain; false when there is no room. */
-  #adopt(record: number, chain: readonly number[], index: number, kind: number, former = 0): boolean {
+  #adopt(record: number, chain: readonly number[], index: number, kind: number, former = 0, inputs = this.#context.inputs.words): boolean {
     const host = this.#host
     const formerIncarnation = former === 0 ? 0 : host.incarnationOf(former)
     const at = (id: number | undefined): readonly [number, number] => (id === undefined ? [0, 0] : [id, host.incarnationOf(id)])
@@ -274,13 +302,13 @@ export class Protection {
     const [predecessor, predecessorIncarnation] = at(chain[index - 1])
     const place = chain.length === 1 ? null : { successor, successorIncarnation, predecessor, predecessorIncarnation }
     const releases = host.mode === 'commit' && successor === 0
-    return sendAdoption(this.#context, record, chain[index], { kind, releases, former, formerIncarnation, place })
+    return sendAdoption(this.#context, record, chain[index], { kind, releases, former, formerIncarnation, place, inputs })
   }
 
   /** The same to all of a chain. */
-  #adoptAll(record: number, chain: readonly number[], kind: number): boolean {
+  #adoptAll(record: number, chain: readonly number[], kind: number, inputs = this.#context.inputs.words): boolean {
     for (const index of chain.keys()) {
-      if (this.#adopt(record, chain, index, kind)) continue
+      if (this.#adopt(record, chain, index, kind, 0, inputs)) continue
       this.#forgetAt(chain.slice(0, index), flowOf(this.#context, record))
       return false
     }
@@ -303,9 +331,9 @@ export class Protection {
   }
 
   /** A flow that has just come here: a replica has it before its source forgets it. */
-  adoptEarly(record: number, source: number, done: () => void): void {
+  adoptEarly(record: number, source: number, inputs: Int32Array, done: () => void): void {
     const chain = this.isOn ? this.#choose(source) : []
-    if (chain.length === 0 || !this.#adoptAll(record, chain, AdoptKind.tentative)) return done()
+    if (chain.length === 0 || !this.#adoptAll(record, chain, AdoptKind.tentative, inputs)) return done()
     const flow = flowOf(this.#context, record)
     this.#adoptions.set(flow, { replicas: new Set(chain), done })
     this.#early.set(flow, chain)
@@ -343,11 +371,14 @@ export class Protection {
    * @param options target: a runtime that buffers packets of the flow and is to hand them over; isPromotion: its owner has died, and no
    *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives, which knows of
    *   the move that failed; former: who kept the replica before us, when its owner died in the middle of the change; kept: what the first of
-   *   a chain, which we were, keeps for the tail
+   *   a chain, which we were, keeps for the tail; dead: the owner that has died, and covered: how far it had consumed its links; inputs: how
+   *   far ours had been when the first of the held packets came
    */
   secure(record: number, held: PacketQueue | null = null,
-      { target = 0, isPromotion = false, isReleaser = false, former = 0, kept = null as Guard | null } = {}): void {
+      { target = 0, isPromotion = false, isReleaser = false, former = 0, kept = null as Guard | null, dead = 0,
+        covered = null as Int32Array | null, inputs = this.#context.inputs.words } = {}): void {
     const context = this.#context
+    const hasOlder = isPromotion && held !== null && held.count > 0
     const flow = flowOf(context, record)
     this.#bare.delete(flow)
     this.#thin.delete(flow)
@@ -362,9 +393,11 @@ export class Protection {
       planted['retired-early']
     const securing: Securing = {
       flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, chain: [], asked: 0, adopted: 0, isMarked, marking: new Set(),
-      leftovers: new Set(), leftTails: new Set(), isPiped: false, isBetween: false, isRerouted: false, isPromotion, isReleaser,
+      leftovers: new Set(), leftTails: new Set(), isPiped: false, isBetween: false, isRerouted: false, forgetting: 0, isPromotion, isReleaser,
       former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
-      targetDone: target === 0, markers: 0, returned: new PacketQueue(context.arena), held: held ?? new PacketQueue(context.arena),
+      targetDone: target === 0, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
+      held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead, covered,
+      unmarked: dead !== 0 && (target !== 0 || hasOlder) ? context.switches.all : 0, back: new PacketQueue(context.arena), begun: 0,
     }
     this.securing.set(flow, securing)
     context.step('securing', 1)
@@ -451,7 +484,8 @@ export class Protection {
     this.#reroute(securing, context.switches.all)
     const releaser = isReleaser ? 0 : releaserOf(old)
     const isOldReleaser = releaser !== 0
-    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, chain.length === 0 && !securing.isBetween)
+    if (chain.length === 0 && !securing.isBetween) securing.forgetting = releaser
+    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, securing.forgetting !== 0)
     for (const id of [...securing.leftTails, securing.former]) {
       if (id !== 0 && id !== tailOf(securing) && id !== releaser) sendRetire(context, id, flow, epoch)
     }
@@ -473,12 +507,12 @@ export class Protection {
     for (; securing.asked < chain.length; securing.asked++) {
       const former = releaserOf(old)
       const isFormer = former === chain[securing.asked]
-      if (!this.#adopt(record, chain, securing.asked, AdoptKind.settled, isFormer ? 0 : former)) return
+      if (!this.#adopt(record, chain, securing.asked, AdoptKind.settled, isFormer ? 0 : former, securing.inputs)) return
     }
   }
 
   #reroute(securing: Securing, mask: number): void {
-    const { record, flow, epoch, isPromotion, target } = securing
+    const { record, flow, epoch, isPromotion, target, dead, covered, unmarked } = securing
     const context = this.#context
     const { arena } = context
     const releaser = this.#host.mode === 'commit' ? tailOf(securing) : 0
@@ -491,6 +525,10 @@ export class Protection {
       if (isPromotion) arena.u8[at + MessageField.code] = 2
       arena.u32[(at + RerouteFlowBuffersAt) >> 2] = target
       arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
+      arena.u32[(at + RerouteFlowDead) >> 2] = dead
+      arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = context.ended.get(dead) ?? 0
+      arena.u32[(at + RerouteFlowCovered) >> 2] = planted['take-back-repeats'] ? 0 : coveredBy(covered, id, context.switches.incarnationOf(id))
+      arena.u32[(at + RerouteFlowMarks) >> 2] = (unmarked & context.switches.bitOf(id)) === 0 ? 0 : 1
       arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
       arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#host.incarnationOf(releaser)
       arena.u32[(at + RerouteFlowReleaserNow) >> 2] = now
@@ -546,7 +584,7 @@ export class Protection {
     this.securing.delete(flow)
     context.step('securing', -1)
     this.ended(flow)
-    for (const queue of [securing.returned, securing.held]) {
+    for (const queue of [securing.back, securing.returned, securing.held]) {
       for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
         context.buffered--
         context.drop(slot, 'source-fenced')
@@ -559,11 +597,20 @@ export class Protection {
     return true
   }
 
-  /** In-band: a switch had nobody to tell but us, so the target need not wait for it. */
-  rerouteReply(switchId: number, flow: number, epoch: number): boolean {
+  /** In-band: a switch had nobody to tell but us, so the target need not wait for it; or all that it took back for us has come. */
+  rerouteReply(switchId: number, flow: number, epoch: number, mark: number): boolean {
     const securing = this.securing.get(flow)
-    if (securing === undefined) return false
+    if (securing === undefined) return mark !== RerouteMark.none
     const bit = this.#context.switches.bitOf(switchId)
+    if (mark === RerouteMark.begin) {
+      securing.begun |= bit
+      return true
+    }
+    if (mark === RerouteMark.end) {
+      securing.unmarked &= ~bit
+      this.#finish(securing)
+      return true
+    }
     if (epoch === securing.epoch && securing.isRerouted && !securing.targetDone && (securing.markers & bit) !== 0) {
       securing.markers &= ~bit
       this.#sendAbort(securing)
@@ -650,8 +697,9 @@ export class Protection {
 
   #finish(securing: Securing): void {
     const context = this.#context
-    const { flow, record, chain, old, released, returned, held } = securing
-    if (!securing.isRerouted || securing.pending !== 0 || !securing.targetDone || !isAdopted(securing)) return
+    const { flow, record, chain, old, released, returned, held, back } = securing
+    if (!securing.isRerouted || securing.pending !== 0 || securing.unmarked !== 0) return
+    if (!securing.targetDone || !isAdopted(securing)) return
     if (securing.isBetween) {
       securing.isReleaser = true
       return this.#begin(securing, 0)
@@ -669,7 +717,8 @@ export class Protection {
     context.engine.resumeFlow(record)
     this.counts.secured++
     if (old !== null) this.#resend(old, guard, released)
-    context.buffered -= returned.count + held.count
+    context.buffered -= back.count + returned.count + held.count
+    context.run(back)
     context.run(returned)
     context.run(held)
     if (guard !== null && this.#guards.get(flow) === guard) this.steps.send(guard)
@@ -699,7 +748,9 @@ export class Protection {
     if (securing.held.count >= context.limits.bufferedPerFlow || context.buffered >= context.limits.buffered) {
       context.drop(context.arena.i32[d + Descriptor.slot], 'secure-buffer')
     } else {
-      securing.held.push(d)
+      const from = context.switches.bitOf(context.arena.i32[d + Descriptor.switch] as number)
+      const isBack = (securing.unmarked & securing.begun & from) !== 0 && !planted['take-back-order']
+      ;(isBack ? securing.back : securing.held).push(d)
       context.buffered++
     }
     return true
@@ -743,6 +794,7 @@ export class Protection {
     for (const securing of [...this.securing.values()]) {
       securing.pending &= ~mask
       securing.markers &= ~mask
+      securing.unmarked &= ~mask
       if (securing.isRerouted && !securing.targetDone) this.#sendAbort(securing)
       this.#finish(securing)
     }

@@ -21,14 +21,16 @@ import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import { AbortFlow } from '../../messages/migration.ts'
 import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowLayout, AdoptKind, AdoptFlowReply, AdoptRefusal,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
+  AdoptFlowReply, AdoptRefusal,
   AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   AdoptMember, AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
-  CommitStepFrames, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
+  CommitStepFrames, CommitStepInputs, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
+import { INPUT_WORDS } from './inputs.ts'
 import { ALIAS_BYTES } from '../alias-claims.ts'
 import { begin, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
 import type { ChainPlace } from './adoption.ts'
@@ -62,6 +64,8 @@ export interface Replica {
   /** The flow's snapshot, padded. */
   words: Int32Array
   snapshotBytes: number
+  /** How far its owner had consumed links with that. */
+  inputs: Int32Array
   /** True when its frames leave from here. */
   readonly releases: boolean
   /** Outputs of the next step. */
@@ -170,11 +174,13 @@ export class Replicas {
     const { arena } = context
     const message = arena.u8[at] === AdoptMember.type ? AdoptMember : AdoptFlow
     const aliasBytes = arena.u32[(at + AdoptFlowAliases) >> 2] * ALIAS_BYTES
-    if (message.bytes + aliasBytes > bytes) return context.anomaly('malformed-message')
+    const inputBytes = arena.u32[(at + AdoptFlowInputs) >> 2]
+    if (message.bytes + inputBytes + aliasBytes > bytes || inputBytes % (INPUT_WORDS * 4) !== 0) return context.anomaly('malformed-message')
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const refusal = this.#refusal(owner, at, flow, epoch)
-    const tail = at + message.bytes
+    const inputs = at + message.bytes
+    const tail = inputs + inputBytes
     if (arena.u8[at + MessageField.code] === AdoptKind.aliases) {
       const known = this.#replicas.get(flow)
       if (known?.owner === owner && refusal === AdoptRefusal.none) known.aliases = arena.i32.slice(tail >> 2, (tail + aliasBytes) >> 2)
@@ -192,6 +198,7 @@ export class Replicas {
       const replica: Replica = {
         flow, epoch, owner, key: arena.i32.slice(key, key + KEY_WORDS),
         macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
+        inputs: arena.i32.slice(inputs >> 2, tail >> 2),
         aliases: arena.i32.slice(tail >> 2, (tail + aliasBytes) >> 2),
         words: arena.i32.slice((tail + aliasBytes) >> 2, (at + bytes + 7 & ~7) >> 2), snapshotBytes: at + bytes - tail - aliasBytes,
         releases: arena.u16[(at + MessageField.node) >> 1] !== 0,
@@ -272,7 +279,9 @@ export class Replicas {
     const { i32, u32 } = arena
     const frames = u32[(at + CommitStepFrames) >> 2]
     const snapshotBytes = u32[(at + CommitStepSnapshotBytes) >> 2]
-    const tail = at + CommitStep.bytes
+    const inputBytes = u32[(at + CommitStepInputs) >> 2]
+    const tail = at + CommitStep.bytes + inputBytes
+    if (inputBytes % (INPUT_WORDS * 4) !== 0) return context.anomaly('malformed-message')
     if (!this.#isWhole(tail + padded(snapshotBytes), frames, at + bytes)) return context.anomaly('malformed-message')
     const replica = this.#find(owner, flow, epoch)
     // Its owner keeps the step, and is to find another chain.
@@ -293,6 +302,9 @@ export class Replicas {
     if (words.length << 2 !== padded(snapshotBytes)) replica.words = i32.slice(from, from + (padded(snapshotBytes) >> 2))
     else if (!planted['step-not-stored']) for (let word = 0; word < words.length; word++) words[word] = i32[from + word]
     replica.snapshotBytes = snapshotBytes
+    const { inputs } = replica
+    if (inputs.length << 2 !== inputBytes) replica.inputs = i32.slice((tail - inputBytes) >> 2, from)
+    else for (let word = 0, first = from - inputs.length; word < inputs.length; word++) inputs[word] = i32[first + word]
     this.counts.steps++
     if (replica.guard !== null) {
       this.handingOn.handOn(replica, replica.guard, tail + padded(snapshotBytes), frames)

@@ -12,7 +12,7 @@
 
 import { planted } from '../../base/planted-bugs.ts'
 import { loadFrameBytes } from '../../memory/kernels/frame-bytes.ts'
-import { CommitStep, CommitStepFrames, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
+import { CommitStep, CommitStepFrames, CommitStepInputs, CommitStepSnapshotBytes, padded, ReleasePacket } from '../../messages/replication.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
 import { SLOT_FRAME_OFFSET } from '../../packet/packet-pool.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
@@ -113,6 +113,11 @@ export class Steps {
     const { packets, largePackets } = this.#context.engine.limits
     return this.#behind < BEHIND_MAX && this.#behindBytes < BEHIND_BYTES_MAX && this.kept * 2 <= packets &&
       this.#keptLarge * 2 <= largePackets
+  }
+
+  /** True while a state has changed and is not on its way to its replica. */
+  get hasUnsent(): boolean {
+    return this.#unsent.size > 0 || this.#batch.length > 0
   }
 
   /** True while something waits for room, or for an acknowledgement. */
@@ -318,7 +323,8 @@ export class Steps {
     const channel = context.control(guard.replica)
     const epoch = copy === null ? epochOf(context, record) : copy.epoch
     const snapshotBytes = copy === null ? engine.exportBytes(record) : copy.snapshotBytes
-    const headBytes = CommitStep.bytes + padded(snapshotBytes)
+    const inputs = copy === null ? context.inputs.words : copy.inputs
+    const headBytes = CommitStep.bytes + inputs.length * 4 + padded(snapshotBytes)
     const limit = channel?.messageBytesMax ?? Infinity
     while (headBytes + guard.unsentBytes > limit && guard.unsent !== null) {
       const output: Output = guard.unsent
@@ -333,7 +339,10 @@ export class Steps {
     }
     arena.u32[(at + CommitStepSnapshotBytes) >> 2] = snapshotBytes
     arena.u32[(at + CommitStepFrames) >> 2] = guard.unsentCount
+    arena.u32[(at + CommitStepInputs) >> 2] = inputs.length * 4
     let to = at + CommitStep.bytes
+    for (let word = 0; word < inputs.length; word++) arena.i32[(to >> 2) + word] = inputs[word]
+    to += inputs.length * 4
     if (copy === null) engine.exportFlowTo(record, to)
     else arena.i32.set(copy.words, to >> 2)
     to += padded(snapshotBytes)

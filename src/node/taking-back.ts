@@ -1,0 +1,89 @@
+/**
+ * Taking back, at a switch: what a dead runtime had not given back on its link becomes packets again. PROTOCOL 20; vswitch/taken-back.ts
+ * keeps them until it is known who goes on.
+ */
+
+import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { FragmentOutcome, type FragmentTracker } from '../packet/fragment-tracker.ts'
+import type { PacketPool } from '../packet/packet-pool.ts'
+import { ParseResult, type Parser } from '../packet/parse.ts'
+import type { SwitchContext } from '../vswitch/switch-context.ts'
+import type { VirtualSwitch } from '../vswitch/virtual-switch.ts'
+import { ETHERNET_TYPE, NFACTOR_TYPE_WORD } from '../wire/ethernet.ts'
+import type { DataLink } from './data-link.ts'
+
+export interface TakingBackHost {
+  readonly context: SwitchContext
+  readonly virtualSwitch: VirtualSwitch
+  readonly pool: PacketPool
+  readonly parser: Parser
+  readonly fragments: FragmentTracker
+  /** Word index of a batch of descriptors. Between batches it is free. */
+  readonly descriptors: number
+  /** The entry of a packet's key, an alias's too; 0 if there is none. */
+  find(d: number): number
+}
+
+const BATCH = 32
+/** Positions of packets that have come back which are kept of a link: of as many frames as it holds. */
+const RETURNED_MAX = 4096
+/** What the parser says of packets that have a flow's key, or that a fragment before them gives it. */
+const FLOW_RESULTS = new Set<number>([ParseResult.flow, ParseResult.related, ParseResult.firstFragment, ParseResult.laterFragment])
+
+export class TakingBack {
+  readonly #host: TakingBackHost
+  /** By runtime: positions of packets on its link that have come back in messages. */
+  readonly #returned = new Map<number, Set<number>>()
+
+  constructor(host: TakingBackHost) {
+    this.#host = host
+  }
+
+  /** A packet of a link has come back in a message. */
+  returned(runtime: number, position: number): void {
+    if (position === 0) return
+    const positions = this.#returned.get(runtime) ?? new Set()
+    this.#returned.set(runtime, positions)
+    if (positions.size >= RETURNED_MAX) positions.delete(positions.values().next().value as number)
+    positions.add(position)
+  }
+
+  /** What a dead runtime has not given back is ours again: by flow, until it is known who goes on with it. */
+  takeBack(runtime: number, link: DataLink, life: number): void {
+    const begun = link.beginTakeBack()
+    if (begun === null) return
+    const { pool, descriptors, virtualSwitch } = this.#host
+    const { port } = begun
+    for (let position = begun.first; port.takeBackLeft > 0;) {
+      const count = port.takeBack(pool, descriptors, BATCH)
+      if (count === 0) break
+      for (let i = 0, d = descriptors; i < count; i++, d += DESCRIPTOR_WORDS, position++) this.#packet(d, runtime, life, position)
+    }
+    port.endTakeBack()
+    this.#returned.delete(runtime)
+    virtualSwitch.takenBack.forgetNotes(runtime)
+  }
+
+  #packet(d: number, runtime: number, life: number, position: number): void {
+    const { context, virtualSwitch, pool, parser, fragments } = this.#host
+    const { i32, u16, f64 } = context.arena
+    const slot = i32[d + Descriptor.slot] as number
+    if (u16[((i32[d + Descriptor.frame] as number) + ETHERNET_TYPE) >> 1] === NFACTOR_TYPE_WORD) {
+      pool.give(slot)
+      return
+    }
+    f64[(d + Descriptor.time) >> 1] = context.now
+    i32[d + Descriptor.wireLength] = i32[d + Descriptor.length] as number
+    i32[d + Descriptor.switch] = 0
+    i32[d + Descriptor.record] = 0
+    const result = parser.parse(d)
+    if (result === ParseResult.laterFragment && fragments.later(d) === FragmentOutcome.held) {
+      context.countForwarded(-1)
+      return
+    }
+    const isOurs = FLOW_RESULTS.has(result) && this.#returned.get(runtime)?.has(position) !== true
+    const entry = isOurs ? this.#host.find(d) : 0
+    i32.copyWithin(slot >> 2, d, d + DESCRIPTOR_WORDS)
+    virtualSwitch.takenBack.add(runtime, life, entry === 0 ? 0 : context.table.mainOf(entry), slot, position)
+  }
+}

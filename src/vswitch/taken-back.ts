@@ -1,0 +1,191 @@
+/**
+ * Taken back: packets that a dead runtime had not given back, by flow, until it is known who goes on with them. PROTOCOL 20.
+ *
+ *     claimed by who has the flow now ─▶ those that its record does not cover go there, ahead of all that is held
+ *     claimed by nobody: its owner was the dead one ─▶ a new flow, or dropped where they may have left already;
+ *                        it lives elsewhere, or has ended ─▶ the dead one had consumed them
+ */
+
+import { planted } from '../base/planted-bugs.ts'
+import { Descriptor } from '../packet/descriptor.ts'
+import { prependHeld, takeHeld } from './held-list.ts'
+import type { SwitchContext } from './switch-context.ts'
+import { Entry, EntryFlag } from './switch-table.ts'
+
+interface Packets {
+  readonly runtime: number
+  readonly incarnation: number
+  /** Those beyond this position were sent when the flow had come back from a target. */
+  readonly back: number
+  /** Those up to this position were sent before the flow came there last. */
+  readonly last: number
+  /** Slots and their positions, in turn. */
+  readonly slots: number[]
+}
+
+/** Notes of when flows came to a runtime that are kept: as many as a link can hold frames. */
+const NOTES_MAX = 4096
+
+export class TakenBack {
+  readonly counts = { taken: 0, covered: 0 }
+  readonly #context: SwitchContext
+  readonly #givesBackLate: (runtime: number) => boolean
+  readonly #flows = new Map<number, Packets[]>()
+  /** By runtime: flows that came there lately, and how far its link was then. Two numbers each, in a ring. */
+  readonly #notes = new Map<number, { readonly words: Float64Array; next: number }>()
+
+  /** @param givesBackLate true for runtimes that leave in their links what they have processed, until others know of it */
+  constructor(context: SwitchContext, givesBackLate: (runtime: number) => boolean) {
+    this.#context = context
+    this.#givesBackLate = givesBackLate
+  }
+
+  get isEmpty(): boolean {
+    return this.#flows.size === 0
+  }
+
+  /** Packets of a flow go to a runtime from now on: what its link has of the same key is of another flow, or of another time. */
+  cameTo(runtime: number, flow: number, position: number): void {
+    if (position === 0) return
+    let notes = this.#notes.get(runtime)
+    if (notes === undefined) this.#notes.set(runtime, notes = { words: new Float64Array(NOTES_MAX * 2), next: 0 })
+    notes.words[notes.next * 2] = flow
+    notes.words[notes.next * 2 + 1] = position
+    notes.next = (notes.next + 1) % NOTES_MAX
+  }
+
+  /** Positions are those of a new connection from now on. */
+  forgetNotes(runtime: number): void {
+    this.#notes.delete(runtime)
+  }
+
+  /** When the flow came to a runtime first, and whether, and when last, it came back there. */
+  #since(runtime: number, flow: number): { readonly first: number; readonly back: number; readonly last: number } {
+    const notes = this.#notes.get(runtime)
+    let first = Infinity
+    let last = 0
+    for (let i = 0; notes !== undefined && i < NOTES_MAX; i++) {
+      if (notes.words[i * 2] !== flow) continue
+      first = Math.min(first, notes.words[i * 2 + 1] as number)
+      last = Math.max(last, notes.words[i * 2 + 1] as number)
+    }
+    return { first: last === 0 ? 0 : first, back: last > first ? last : Infinity, last }
+  }
+
+  /** A packet in a slot, from the link of a runtime that is dead. `entry` is its flow's, 0 for none. */
+  add(runtime: number, incarnation: number, entry: number, slot: number, position: number): void {
+    const { f64 } = this.#context.arena
+    const flow = entry === 0 ? 0 : f64[(entry + Entry.flow) >> 3] as number
+    const { first, back, last } = this.#since(runtime, flow)
+    if (flow === 0 || position <= first) {
+      this.counts.covered++
+      this.#context.giveSlot(slot)
+      return
+    }
+    this.counts.taken++
+    this.#context.held++
+    this.#context.countForwarded(-1)
+    const lists = this.#flows.get(flow) ?? []
+    let packets = lists.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    if (packets === undefined) lists.push(packets = { runtime, incarnation, back, last, slots: [] })
+    packets.slots.push(slot, position)
+    this.#flows.set(flow, lists)
+  }
+
+  #covered(slot: number): void {
+    this.counts.covered++
+    this.counts.taken--
+    this.#context.held--
+    this.#context.countForwarded(1)
+    this.#context.giveSlot(slot)
+  }
+
+  /**
+   * Who goes on with a flow in the place of a dead runtime: what the record does not cover is held at its entry, ahead of the rest.
+   *
+   * @param covered null: it has come back from the dead, who never had it: what was sent there before is in its record
+   * @param ahead takes what comes before all that a target of the flow may have buffered, and is not held then
+   */
+  claim(entry: number, runtime: number, incarnation: number, covered: number | null, ahead?: (slot: number) => void): void {
+    const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
+    const lists = this.#flows.get(flow)
+    const packets = lists?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    if (lists === undefined || packets === undefined) return
+    lists.splice(lists.indexOf(packets), 1)
+    if (lists.length === 0) this.#flows.delete(flow)
+    this.#hold(entry, packets, covered ?? packets.last, ahead)
+  }
+
+  #hold(entry: number, { slots, back }: Packets, covered: number, ahead?: (slot: number) => void): void {
+    const first: number[] = []
+    for (let i = 0; i < slots.length; i += 2) {
+      if ((slots[i + 1] as number) <= covered || planted['take-back-skipped']) this.#covered(slots[i] as number)
+      else if (ahead !== undefined && (slots[i + 1] as number) <= back) {
+        this.#context.held--
+        ahead(slots[i] as number)
+      } else first.push(slots[i] as number)
+    }
+    if (planted['take-back-order']) first.unshift(...this.#takeHeld(entry))
+    prependHeld(this.#context, entry, first)
+  }
+
+  #takeHeld(entry: number): number[] {
+    const slots: number[] = []
+    for (let slot = takeHeld(this.#context, entry); slot !== 0; slot = this.#context.arena.i32[(slot >> 2) + Descriptor.nextHeld] as number) {
+      slots.push(slot)
+    }
+    this.#context.held += slots.length
+    return slots
+  }
+
+  /**
+   * Nobody will claim a flow of the dead any more: what was taken back of it opens a new one, with what is held. Not so when it may have
+   * left already, and nobody knows how much of it.
+   */
+  orphaned(entry: number): void {
+    const { arena } = this.#context
+    const flow = arena.f64[(entry + Entry.flow) >> 3] as number
+    const isFresh = (arena.u8[entry + Entry.flags] & EntryFlag.fresh) !== 0 || planted['take-back-unclaimed']
+    const lists = this.#flows.get(flow) ?? []
+    this.#flows.delete(flow)
+    for (const packets of lists.toReversed()) {
+      if (isFresh || !this.#givesBackLate(packets.runtime)) this.#hold(entry, packets, 0)
+      else this.#dropAll(packets, 'no-replica')
+    }
+  }
+
+  #dropAll({ slots }: Packets, reason: string): void {
+    for (let i = 0; i < slots.length; i += 2) {
+      this.#context.held--
+      this.#context.drop(slots[i] as number, reason)
+    }
+  }
+
+  /**
+   * Everything has been said of those that are fenced: flows that nobody has claimed live on elsewhere, with what they were sent. What was taken
+   * back from one of which only its heirs have told us waits.
+   */
+  settle(isFenced: (runtime: number, incarnation: number) => boolean): void {
+    for (const [flow, lists] of this.#flows) {
+      const left = lists.filter(({ runtime, incarnation }) => !isFenced(runtime, incarnation))
+      if (left.length === lists.length) continue
+      for (const packets of lists) {
+        if (left.includes(packets)) continue
+        for (let i = 0; i < packets.slots.length; i += 2) this.#covered(packets.slots[i] as number)
+      }
+      if (left.length === 0) this.#flows.delete(flow)
+      else this.#flows.set(flow, left)
+    }
+  }
+
+  /** A flow goes on anew where it was to move: what was sent to its dead source is from before. */
+  drop(entry: number, runtime: number, incarnation: number): void {
+    const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
+    const lists = this.#flows.get(flow)
+    const packets = lists?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    if (lists === undefined || packets === undefined) return
+    lists.splice(lists.indexOf(packets), 1)
+    if (lists.length === 0) this.#flows.delete(flow)
+    this.#dropAll(packets, 'source-fenced')
+  }
+}
