@@ -160,6 +160,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       const link = links.get(switchId)
       return link !== undefined && context.switches.bitOf(switchId) !== 0 ? link.channel : null
     },
+    publish: (switchId) => links.get(switchId)?.transmit(context.now),
     hasHeard: (peer) => control.lastHeard(peer) !== 0,
     isOfPresentSwitch: (d) => links.get(i32[d + Descriptor.switch])?.isOfPeer(i32[d + Descriptor.frame]) === true,
     positionOf: (d) => {
@@ -522,6 +523,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     /** Runtimes that may keep replicas of flows here; the one that keeps a flow's, 0 for none; whether a replica of a flow is kept here. */
     get keepers() { return (coordinator as Coordinator).keepers },
     replicaOf: (flow: number) => (coordinator as Coordinator).protection.replicaOf(flow),
+    isExposed: (flow: number) => (coordinator as Coordinator).protection.isExposed(flow),
     keepsReplica: (flow: number) => (coordinator as Coordinator).replicas.has(flow),
     isPaused: (record: number) => (u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0,
   } as const

@@ -162,7 +162,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       return link === null || link === undefined || link.session.peerIncarnation === 0 || control.lastHeard(runtime) === 0 ? null
         : link.channel
     },
-    toRuntime, toExternal, drop,
+    toRuntime, toExternal, restoreAddresses, drop,
     giveSlot: (slot) => { pool.give(slot) },
     anomaly: (what) => { anomalies[what] = (anomalies[what] ?? 0) + 1 },
     step: (phase, by) => { openSteps[phase] += by },
@@ -244,10 +244,10 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     drop(i32[d + SLOT], 'over-share')
   }
 
-  /** Sends a packet out with the flow's addresses: as they are from endpoint a to b, exchanged from b to a. */
-  function toExternal(d: number, entry: number): void {
+  /** Gives a packet the addresses of its flow: as they are from endpoint a to b, exchanged from b to a. */
+  function restoreAddresses(d: number, at: number): void {
     const frame = i32[d + FRAME] >> 1
-    const macs = (entry + E_MACS) >> 1
+    const macs = at >> 1
     const turn = (i32[d + META] & Meta.fromB) === 0 ? 0 : 3
     u16[frame] = u16[macs + turn]
     u16[frame + 1] = u16[macs + turn + 1]
@@ -255,6 +255,11 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     u16[frame + 3] = u16[macs + 3 - turn]
     u16[frame + 4] = u16[macs + 4 - turn]
     u16[frame + 5] = u16[macs + 5 - turn]
+  }
+
+  /** Sends a packet out with the flow's addresses. */
+  function toExternal(d: number, entry: number): void {
+    restoreAddresses(d, entry + E_MACS)
     send(ports.external, d, 'port-full')
   }
 
@@ -399,8 +404,8 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       if (outcome === FragmentOutcome.held) return
       if (outcome === FragmentOutcome.flow) result = ParseResult.flow
     }
-    if (result === ParseResult.flow || result === ParseResult.related) virtualSwitch.returned(d)
-    else drop(slot, 'no-owner')
+    if (result !== ParseResult.flow && result !== ParseResult.related) return drop(slot, 'no-owner')
+    virtualSwitch.returned(d)
   }
 
   function expireFragments(): void {

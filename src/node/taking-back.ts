@@ -83,6 +83,8 @@ export class TakingBack {
     }
     const isOurs = FLOW_RESULTS.has(result) && this.#returned.get(runtime)?.has(position) !== true
     const entry = isOurs ? this.#host.find(d) : 0
+    // It may open a flow anew, which learns them from it.
+    if (entry !== 0) virtualSwitch.addresses.restore(d, entry)
     i32.copyWithin(slot >> 2, d, d + DESCRIPTOR_WORDS)
     virtualSwitch.takenBack.add(runtime, life, entry === 0 ? 0 : context.table.mainOf(entry), slot, position)
   }

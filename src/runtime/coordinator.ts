@@ -16,8 +16,7 @@ import { KeyBlock } from '../flow/key-table.ts'
 import { copyFlowKey, flowKeysEqual } from '../flow/flow-key.ts'
 import {
   AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, AnnounceFlowReleaserIncarnation,
-  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops, WorkloadFlows, WorkloadPackets,
-  WorkloadQueue,
+  ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops, WorkloadFlows, WorkloadPackets, WorkloadQueue,
 } from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
 import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
@@ -125,6 +124,10 @@ export class Coordinator {
       // What is being taken back, or may yet be, lives here too.
       owns: (key, flow, epoch) => this.outgoing.mayTakeBack(flow) || this.#owns(key, flow, epoch),
       yields: (flow, replica) => this.incoming.yields(flow, replica),
+      isContested: (key) => {
+        const here = this.#findKept(key)
+        return here !== 0 && this.protection.securing.get(flowOf(context, here))?.isPromotion === true
+      },
       promote: (replica, kept) => { this.#promote(replica, kept) },
       steps: () => this.protection.steps,
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
@@ -212,11 +215,14 @@ export class Coordinator {
     if (isStopped) sendHead(this.#context, this.#context.control(runtime), StopPlacingReply, 0, 0)
   }
 
+  #findKept(key: Int32Array): number {
+    this.#context.arena.i32.set(key, this.#scratch + Descriptor.key)
+    return this.#context.engine.findFlow(this.#scratch)
+  }
+
   #owns(key: Int32Array, flow: number, epoch: number): boolean {
-    const context = this.#context
-    context.arena.i32.set(key, this.#scratch + Descriptor.key)
-    const record = context.engine.findFlow(this.#scratch)
-    return record !== 0 && flowOf(context, record) === flow && epochOf(context, record) >= epoch
+    const record = this.#findKept(key)
+    return record !== 0 && flowOf(this.#context, record) === flow && epochOf(this.#context, record) >= epoch
   }
 
   /** A flow whose owner is dead is ours now. */
@@ -235,8 +241,8 @@ export class Coordinator {
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
     const former = this.#runtimes.get(replica.former) === replica.formerIncarnation ? replica.former : 0
-    this.protection.secure(record, this.incoming.takeOver(replica.flow),
-      { target, isPromotion: true, former, kept, dead: replica.owner, covered: replica.inputs })
+    const held = this.incoming.takeOver(replica.flow)
+    this.protection.secure(record, held, { target, isPromotion: true, former, kept, dead: replica.owner, covered: replica.inputs })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -322,10 +328,10 @@ export class Coordinator {
     const context = this.#context
     const { switches } = context
     if (!planted['replicated-unbegun']) this.protection.opened(record)
-    // The switch that has opened it knows it, unless that was a former life.
-    // And it hears that frames may leave before a replica says so.
+    // The opener knows it, unless that was a former life; where no replica says so, it hears that frames may leave before they do.
     const isBare = this.protection.givesBackLate && this.protection.replicaOf(flowOf(context, record)) === 0
     for (const id of switches.idsIn(switches.all)) if (id !== this.#opener || isBare || this.#announcements.has(id)) this.#bind(record, id)
+    if (isBare) context.publish(this.#opener)
   }
 
   #bind(record: number, switchId: number): void {

@@ -104,6 +104,8 @@ export interface RuntimeContext {
   buffered: number
   control(peer: number): MessageChannel | null
   inBand(switchId: number): MessageChannel | null
+  /** Sends now what there is to say in-band, not at the end of the turn: that we may die in it is not to undo it. */
+  publish(switchId: number): void
   /** True when a node has been heard from in its present life, so that it knows ours. */
   hasHeard(peer: number): boolean
   /** True when the packet in descriptor `d` was sent by the present life of its switch. */

@@ -89,6 +89,17 @@ test('exactly-once: copies that a link made may leave, no others', () => {
   assert.deepEqual(saw(toy), ['exactly-once'])
 })
 
+test('addresses: a packet leaves with those of a link, or of another flow', () => {
+  const toy = new ToyProtocol()
+  toy.ledger.leave(toy.packet(0))
+  const [ofLink, ofOther] = [toy.packet(0), toy.packet(0)]
+  ofLink.set([0x02, 0x4e, 0, 1, 12, 1], 0)
+  toy.ledger.leave(ofLink)
+  ofOther[4] ^= 1
+  toy.ledger.leave(ofOther)
+  assert.deepEqual(saw(toy), ['addresses', 'addresses'])
+})
+
 test('order: a packet overtakes another of its flow and side', () => {
   const toy = new ToyProtocol()
   const [first, second, answer] = [toy.packet(0), toy.packet(0), toy.packet(1)]

@@ -3,6 +3,7 @@
  * they should. PROTOCOL, "Checked in every simulation step".
  *
  *     exactly-once   a packet leaves once at the far side
+ *     addresses      a packet leaves with the Ethernet addresses that it came with
  *     order          packets of one side of a flow leave in the order they came
  *     one-owner      one runtime processes a flow in an epoch; epochs and flow ids do not go back
  *     state          a flow's state has seen exactly the packets that were processed, in order, also after moves
@@ -24,9 +25,9 @@
  */
 
 import { AssertionError } from '../base/assert.ts'
-import { ERROR_FLOWS, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
+import { ERROR_FLOWS, hasOwnAddresses, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
-export type Checker = 'exactly-once' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
+export type Checker = 'exactly-once' | 'addresses' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
   'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit' | 'async' | 'replica' | 'answer' | 'poison'
 
 export interface Violation {
@@ -81,6 +82,8 @@ interface FlowLife {
   crashes: number
   /** Crashes that had happened when its owner died and left a replica; 0: that was not so. */
   survives: number
+  /** Its owner has died while it had no replica but one that was yet to hear what had left. */
+  isExposed: boolean
   /** In `async`: packets of its state that it may have lost then. */
   lossMax: number
   /** Its network functions have been told that it has ended. */
@@ -181,6 +184,10 @@ export class Ledger {
     const sequence = trailerSequence(frame, end)
     const violate = (checker: Checker, how: string): void => {
       this.violate(checker, `packet ${id} of flow ${flow}, side ${side}, number ${sequence} ${how}`)
+    }
+    // An ICMP error may be part of a flow of all errors between its hosts, with the addresses of the first.
+    if (flow < ERROR_FLOWS && !hasOwnAddresses(frame, flow, side)) {
+      violate('addresses', `has left with addresses ${Buffer.from(frame.subarray(0, 12)).toString('hex')}`)
     }
     if (this.#copies[id] > 0 || this.#isUndone(id)) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
@@ -301,6 +308,12 @@ export class Ledger {
     life.lossMax = lossMax
   }
 
+  /** A flow's owner has died when all who had kept the flow before were dead: what has left of that state nobody knows. */
+  exposed(flowId: number): void {
+    const life = this.#lives.get(flowId)
+    if (life !== undefined) life.isExposed = true
+  }
+
   /** A flow begins anew: in `commit` its state may be gone only if it has ended, or its replica has died, too; or it has killed its owner. */
   #checkSurvival(life: FlowLife, flowId: number): void {
     const mustSurvive = life.survives === this.crashes && this.#hasLeft(flowId)
@@ -322,8 +335,11 @@ export class Ledger {
   }
 
   /** A packet is in the state that its flow has now. */
-  #sees({ seen }: FlowState, id: number, count: number, isAfterCrash: boolean): void {
-    if (isAfterCrash) for (const one of seen.slice(0, count)) if (one !== undefined && this.#promised[one] === 0) this.#promised[one] = 1
+  #sees({ seen }: FlowState, id: number, count: number, life: FlowLife): void {
+    if (life.crashes !== this.crashes) {
+      for (const one of seen.slice(0, count)) if (one !== undefined && this.#promised[one] === 0) this.#promised[one] = life.isExposed ? 2 : 1
+      life.isExposed = false
+    }
     seen.length = count
     seen[count] = id
   }
@@ -365,8 +381,8 @@ export class Ledger {
     if (older !== undefined) this.#checkSurvival(older, newest)
     let life = this.#lives.get(flowId)
     if (life === undefined) {
-      life = { flow, owner: incarnation, epoch, states: [state], processed: 0, crashes: this.crashes, survives: 0, lossMax: Infinity,
-        hasEnded: false }
+      life = { flow, owner: incarnation, epoch, states: [state], processed: 0, crashes: this.crashes, survives: 0, isExposed: false,
+        lossMax: Infinity, hasEnded: false }
       this.#lives.set(flowId, life)
     }
     if (epoch < life.epoch || (epoch === life.epoch && incarnation !== life.owner)) {
@@ -376,7 +392,7 @@ export class Ledger {
     if (this.#commits) {
       const { left } = state
       if (count <= left) violate('commit', `: its state has seen ${count} packets, what has left had seen ${left}`)
-      this.#sees(state, id, count, life.crashes !== this.crashes)
+      this.#sees(state, id, count, life)
       // Copies that a link has made cannot be told apart: the first counts.
       const isCopy = !this.isOrdered && this.#processedIn[id] === state.number && this.#processedAs[id] > 0
       this.#processedAs[id] = isCopy ? Math.min(count, this.#processedAs[id]) : count

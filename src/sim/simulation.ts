@@ -319,6 +319,7 @@ export class Simulation {
   /** What a runtime leaves that others keep replicas of goes on. */
   #countOrphans(node: RuntimeNode): void {
     for (const { flow } of node.flows()) {
+      if (node.isExposed(flow)) this.ledger.exposed(flow)
       const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))?.node
       if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow, this.watch.lossMax(node, flow))
     }

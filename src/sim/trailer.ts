@@ -3,6 +3,8 @@
  * network function has done to its headers.
  *
  *     magic u32 │ packet id u32 │ flow u24, side u8 (bit 7: poison) │ sequence number within the flow's side u32        big-endian
+ *
+ * Its Ethernet addresses are those of its flow's ends: 02, 00, flow u24, side u8. Switches are to restore them.
  */
 
 export const TRAILER_BYTES = 16
@@ -30,6 +32,17 @@ export function writeTrailer(frame: Uint8Array, { id, flow, side, sequence, isPo
   view.setUint32(4, id)
   view.setUint32(8, flow << 8 | side | (isPoison ? POISON : 0))
   view.setUint32(12, sequence)
+  const ends = flow % ERROR_FLOWS
+  frame.set([0x02, 0, ends >> 16, ends >> 8, ends, 1 - side, 0x02, 0, ends >> 16, ends >> 8, ends, side])
+}
+
+/** True for a packet with the Ethernet addresses that it came with. */
+export function hasOwnAddresses(bytes: Uint8Array, flow: number, side: number): boolean {
+  const ends = flow % ERROR_FLOWS
+  const high = 0x0200 << 16 | ends >> 8
+  const low = (ends & 255) << 8
+  return be32(bytes, 0) === high && (bytes[4] << 8 | bytes[5]) === (low | 1 - side) && be32(bytes, 6) === high &&
+    (bytes[10] << 8 | bytes[11]) === (low | side)
 }
 
 const be32 = (bytes: Uint8Array, at: number): number =>

@@ -93,6 +93,7 @@ export class ScriptedSwitch {
       inBand: (runtime) => this.#config.runtimes.some(({ id }) => id === runtime) ? this.#channel(runtime, '=') : null,
       toRuntime: (d, runtime) => this.#left(d, `to ${runtime}`),
       toExternal: (d) => this.#left(d, 'out'),
+      restoreAddresses: () => {},
       drop: (slot, reason) => {
         this.drops[reason] = (this.drops[reason] ?? 0) + 1
         this.log.push(`drop ${reason}`)

@@ -63,6 +63,8 @@ export interface SwitchContext {
   /** Sends the packet of a descriptor to a runtime, or out of the external port; counts it, drops it when there is no room. */
   toRuntime(d: number, runtime: number): void
   toExternal(d: number, entry: number): void
+  /** Gives a packet that was sent on a link, or was to be, its flow's Ethernet addresses again, which are at this offset. */
+  restoreAddresses(d: number, macs: number): void
   /** True when a packet to a runtime would be taken now; false also while its link is down. */
   hasRoomTo(runtime: number): boolean
   /** The other end of the link to a runtime is gone. */

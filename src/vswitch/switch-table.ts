@@ -19,6 +19,7 @@ import type { Arena } from '../memory/arena.ts'
 import { Slab } from '../memory/slab.ts'
 import { copyFlowKey, flowKeysEqual } from '../flow/flow-key.ts'
 import { FlowTable } from '../flow/flow-table.ts'
+import { Departed } from './departed.ts'
 
 export const Entry = {
   key: 0, phase: 44, flags: 45, since: 48, hash: 56, owner: 60, releaser: 62, flow: 64, epoch: 72, macs: 76, heldFirst: 88,
@@ -51,11 +52,14 @@ export const EntryFlag = {
   awaitsDrained: 2,
   /** Placed here, and nobody has said yet that frames of it may leave. */
   fresh: 4,
+  /** What came first of its flow came from a runtime: its Ethernet addresses are not known yet. */
+  unaddressed: 8,
 } as const
 
 export class SwitchTable {
   readonly table: FlowTable
   readonly slab: Slab
+  readonly departed: Departed
   readonly #byId: FlowTable
   readonly #i32: Int32Array
   readonly #u8: Uint8Array
@@ -67,6 +71,7 @@ export class SwitchTable {
     this.#f64 = arena.f64
     this.table = new FlowTable(arena, 'switch table', limit)
     this.#byId = new FlowTable(arena, 'switch table by flow', limit)
+    this.departed = new Departed(arena)
     this.slab = new Slab(arena, 'switch entries', limit, ENTRY_BYTES)
   }
 
@@ -150,6 +155,7 @@ export class SwitchTable {
   }
 
   #removeOne(entry: number): void {
+    this.departed.note(entry, entry + Entry.macs)
     this.table.remove(this.#i32[(entry + Entry.hash) >> 2], entry)
     // A batch that has been classified may still point here: no packet has this key.
     this.#i32[entry >> 2] = -1

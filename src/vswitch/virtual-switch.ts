@@ -24,7 +24,7 @@ import {
 import { BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
 import { CloseFlow, CloseFlowReply, FlowClosed } from '../messages/closing.ts'
 import { homeSwitchOf, sharedKeyHash } from '../messages/home-switch.ts'
-import { copyMacs, isWellFormed, MACS_BYTES, MessageField } from '../messages/message.ts'
+import { isWellFormed, MessageField } from '../messages/message.ts'
 import {
   Drained, Go, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowCovered, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowMarks,
   RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation,
@@ -36,6 +36,7 @@ import {
 } from '../messages/placement.ts'
 import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
+import { Addresses } from './addresses.ts'
 import { AliasHome } from './alias-home.ts'
 import { heldCount, hold, takeHeld } from './held-list.ts'
 import type { PlacementPolicy } from './placement/placement-policy.ts'
@@ -90,6 +91,7 @@ export class VirtualSwitch {
   /** Runtimes that give link slots back late: what they leave there may have been processed. */
   readonly #givesBackLate = new Set<number>()
   readonly takenBack: TakenBack
+  readonly addresses: Addresses
   readonly #questions: Questions
   readonly #releasing: Releasing
   #lastQuestion = 0
@@ -99,6 +101,7 @@ export class VirtualSwitch {
     assert(context.limits.heldPerFlow <= 0xffff, 'an entry counts its packets in 16 bits')
     this.#context = context
     this.#policy = policy
+    this.addresses = new Addresses(context)
     this.takenBack = new TakenBack(context, (runtime) => this.#givesBackLate.has(runtime))
     this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
     const isLearning = (): boolean => this.#isLearning
@@ -132,7 +135,7 @@ export class VirtualSwitch {
     }
     const entry = table.add(key, arena.i32[d + Descriptor.hash])
     if (entry === 0) return context.drop(arena.i32[d + Descriptor.slot], 'flow-table-full')
-    this.#writeMacs(entry + Entry.macs, d)
+    this.addresses.learn(entry, d)
     arena.f64[(entry + Entry.since) >> 3] = context.now
     if (this.#isLearning && !planted['relearn-at-once']) {
       this.#wait(entry, EntryPhase.learning)
@@ -149,7 +152,7 @@ export class VirtualSwitch {
     const { arena, table } = context
     const entry = this.#isLearning ? table.add(d + Descriptor.key, arena.i32[d + Descriptor.hash]) : 0
     if (entry === 0) return context.drop(arena.i32[d + Descriptor.slot], 'not-releaser')
-    this.#writeMacs(entry + Entry.macs, d)
+    this.addresses.expect(entry)
     arena.f64[(entry + Entry.since) >> 3] = context.now
     this.#wait(entry, EntryPhase.learning)
     hold(context, entry, d)
@@ -175,8 +178,9 @@ export class VirtualSwitch {
   /** A packet of an entry, from outside or held before: to the owner, or held. */
   packet(entry: number, d: number): void {
     const { arena } = this.#context
-    if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#context.toRuntime(d, arena.u16[(entry + Entry.owner) >> 1])
-    else hold(this.#context, entry, d)
+    if (arena.u8[entry + Entry.phase] === EntryPhase.active) return this.#context.toRuntime(d, arena.u16[(entry + Entry.owner) >> 1])
+    if (this.addresses.isExpected(entry)) this.addresses.learn(entry, d)
+    hold(this.#context, entry, d)
   }
 
   /** A packet that a runtime sends: out, if it is the one that may. */
@@ -189,14 +193,6 @@ export class VirtualSwitch {
       context.toExternal(d, shown)
     } else if (arena.u8[entry + Entry.phase] === EntryPhase.learning) hold(context, entry, d)
     else context.drop(arena.i32[d + Descriptor.slot], 'not-releaser')
-  }
-
-  /** Notes the Ethernet addresses of a packet as those of a frame from endpoint a to endpoint b. */
-  #writeMacs(at: number, d: number): void {
-    const { i32, u8 } = this.#context.arena
-    const frame = i32[d + Descriptor.frame]
-    const fromB = (i32[d + Descriptor.meta] & Meta.fromB) !== 0
-    for (let byte = 0; byte < MACS_BYTES; byte++) u8[at + byte] = u8[frame + (fromB ? (byte + 6) % MACS_BYTES : byte)]
   }
 
   /** Sends on what an entry has held: from outside to the owner, from a runtime out. What finds no room to its owner waits for it. */
@@ -229,8 +225,10 @@ export class VirtualSwitch {
   /** The link to the owner of a packet's flow is down: it waits, for the owner to be there again, or to be called dead. */
   unsent(d: number): void {
     const { arena, table } = this.#context
-    const entry = table.mainOf(table.find(d + Descriptor.key, this.#context.hashOf(d + Descriptor.key)))
+    const found = table.find(d + Descriptor.key, this.#context.hashOf(d + Descriptor.key))
+    const entry = table.mainOf(found)
     if (entry === 0) return this.#context.drop(arena.i32[d + Descriptor.slot], 'link-full')
+    this.addresses.restore(d, found)
     if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#stall(entry)
     hold(this.#context, entry, d)
   }
@@ -517,6 +515,7 @@ export class VirtualSwitch {
         context.anomaly('stale-epoch')
         return 0
       }
+      if (this.addresses.isExpected(entry)) this.addresses.hear(entry, at)
       return entry
     }
     const made = table.add(key, hash)
@@ -524,7 +523,7 @@ export class VirtualSwitch {
       context.anomaly('flow-table-full')
       return 0
     }
-    copyMacs(arena, at + MessageField.macs, made + Entry.macs)
+    this.addresses.hear(made, at)
     arena.f64[(made + Entry.since) >> 3] = context.now
     return made
   }
@@ -679,7 +678,9 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena, table } = context
     const hash = context.hashOf(d + Descriptor.key)
-    const entry = table.mainOf(table.find(d + Descriptor.key, hash))
+    const found = table.find(d + Descriptor.key, hash)
+    if (!this.addresses.restore(d, found)) return context.drop(arena.i32[d + Descriptor.slot], 'no-owner')
+    const entry = table.mainOf(found)
     if (entry !== 0) {
       const returns = Math.min(arena.u16[(entry + Entry.returns) >> 1] + 1, 0xffff)
       arena.u16[(entry + Entry.returns) >> 1] = returns
@@ -805,8 +806,7 @@ export class VirtualSwitch {
     const owner = arena.u16[(at + MessageField.node) >> 1]
     const isNew = arena.f64[(entry + Entry.flow) >> 3] !== flow || arena.u32[(entry + Entry.epoch) >> 2] !== epoch
     if (isNew) {
-      // The addresses of a frame that a runtime sent are not those of the flow.
-      copyMacs(arena, at + MessageField.macs, entry + Entry.macs)
+      this.addresses.hear(entry, at)
       this.#setFlow(entry, flow)
       const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
       const releaser = this.#unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)

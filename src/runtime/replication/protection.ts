@@ -186,6 +186,11 @@ export class Protection {
     return false
   }
 
+  /** True for a flow that is being secured because no replica of it is left: the new one may have the state, and not yet what is to leave. */
+  isExposed(flow: number): boolean {
+    return living(this.securing.get(flow)?.old ?? null).length === 0 && this.securing.has(flow)
+  }
+
   /** True for a flow that has just come here and has as many replicas as it is to have. */
   isCovered(flow: number): boolean {
     const early = this.#early.get(flow) ?? []

@@ -106,6 +106,8 @@ export interface ReplicasHost {
   owns(key: Int32Array, flow: number, epoch: number): boolean
   /** True when packets of a flow on its way here are buffered, and its record is refused from now on: whose replica is elsewhere. */
   yields(flow: number, replica: number): boolean
+  /** True while it is not known whether a flow that was promoted here on the same key lives, or ended before its owner could say so. */
+  isContested(key: Int32Array): boolean
   /** Makes a replica the flow itself, with what the first of a chain keeps. */
   promote(replica: Replica, guard: Guard | null): void
   /** The other runtimes that there are. */
@@ -538,6 +540,7 @@ export class Replicas {
     }
     for (const replica of this.#orphans) {
       if (context.isStrained()) return
+      if (this.#host.isContested(replica.key)) continue
       const { guard } = replica
       // What is kept for the tail goes with the flow.
       replica.guard = planted['promote-skips-held'] ? guard : null
