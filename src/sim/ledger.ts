@@ -4,7 +4,7 @@
  *
  *     exactly-once   a packet leaves once at the far side
  *     addresses      a packet leaves with the Ethernet addresses that it came with
- *     order          packets of one side of a flow leave in the order they came
+ *     order          packets of one side of a flow leave in the order they came; in `async` those since its owner died last
  *     one-owner      one runtime processes a flow in an epoch; epochs and flow ids do not go back
  *     state          a flow's state has seen exactly the packets that were processed, in order, also after moves
  *     alias          a translated packet finds its flow while that lives; no tuple belongs to two flows
@@ -306,6 +306,12 @@ export class Ledger {
     if (life === undefined) return
     life.survives = this.crashes
     life.lossMax = lossMax
+  }
+
+  /** In `async` the state that goes on may hold packets from before some that have left already: order begins anew with it. */
+  setBack(flowId: number): void {
+    const flow = this.#lives.get(flowId)?.flow ?? 0
+    for (const side of [0, 1]) this.#lastLeft.delete(flow * 2 + side)
   }
 
   /** A flow's owner has died when all who had kept the flow before were dead: what has left of that state nobody knows. */

@@ -320,6 +320,7 @@ export class Simulation {
   #countOrphans(node: RuntimeNode): void {
     for (const { flow } of node.flows()) {
       if (node.isExposed(flow)) this.ledger.exposed(flow)
+      if (this.options.replication === 'async') this.ledger.setBack(flow)
       const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))?.node
       if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow, this.watch.lossMax(node, flow))
     }
