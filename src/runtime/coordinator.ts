@@ -717,10 +717,9 @@ export class Coordinator {
         if (next.done === true) break
         announcement.record = next.value
       }
-      const { record } = announcement
-      const phase = context.arena.u8[record + FlowRecord.phase]
+      const phase = context.arena.u8[announcement.record + FlowRecord.phase]
       const isFlow = phase === FlowPhase.active || phase === FlowPhase.lingering
-      if (isFlow && !this.#announceFlow(switchId, record)) return
+      if (isFlow && !this.#announceFlow(switchId, announcement.record)) return
       announcement.record = 0
     }
     while (!announcement.isTold) {
@@ -756,6 +755,7 @@ export class Coordinator {
     const flow = flowOf(context, record)
     const move = this.outgoing.moves.get(flow)
     const { epoch, owner, phase } = this.#standing(record, flow, move)
+    if (move?.state === 'rerouting') this.outgoing.rerouteAgain(move, switchId)
     const channel = context.control(switchId)
     const at = begin(context, channel, AnnounceFlow, flow, epoch, reserved, aliasCount(context, record) * ALIAS_BYTES)
     if (at === 0) return false
@@ -774,13 +774,13 @@ export class Coordinator {
   }
 
   #standing(record: number, flow: number, move: OutgoingMove | undefined): { epoch: number; owner: number; phase: number } {
-    const { self } = this.#context
-    if (move?.state === 'handing') return { epoch: move.before + 1, owner: move.target, phase: AnnouncedPhase.handedOver }
+    const isGiven = move?.state === 'handing' || move?.state === 'rerouting'
+    if (isGiven) return { epoch: move.before + 1, owner: move.target, phase: AnnouncedPhase.handedOver }
     const securing = this.protection.securing.get(flow)
     // No switch has been told of the change yet.
-    if (securing?.isRerouted === false) return { epoch: securing.epoch - 1, owner: self, phase: AnnouncedPhase.owned }
+    if (securing?.isRerouted === false) return { epoch: securing.epoch - 1, owner: this.#context.self, phase: AnnouncedPhase.owned }
     const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack' || securing !== undefined
-    return { epoch: epochOf(this.#context, record), owner: self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
+    return { epoch: epochOf(this.#context, record), owner: this.#context.self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
   }
 
   #announceOpening(switchId: number, block: number): boolean {

@@ -686,15 +686,20 @@ export class OutgoingMoves {
     for (const move of this.moves.values()) if (move.state === 'aborting') move.passed |= mask
   }
 
+  /** A switch has come back. Its life before may have sent the target packets already: those to come go behind them, not here. */
+  rerouteAgain(move: OutgoingMove, switchId: number): void {
+    const bit = this.#context.switches.bitOf(switchId)
+    move.pending |= bit
+    this.#ready = this.#ready.filter((ready) => ready !== move)
+    this.#reroute(move, bit)
+  }
+
   /** A switch has come back knowing nothing: what it was to do is said again. */
   repeatTo(switchId: number): void {
     const bit = this.#context.switches.bitOf(switchId)
     for (const move of this.moves.values()) {
-      if (move.state === 'rerouting') {
-        move.pending |= bit
-        this.#ready = this.#ready.filter((ready) => ready !== move)
-        this.#reroute(move, bit)
-      } else if (move.state === 'aborting' || move.state === 'takingBack') {
+      if (move.state === 'rerouting') this.rerouteAgain(move, switchId)
+      else if (move.state === 'aborting' || move.state === 'takingBack') {
         if (move.state === 'takingBack') move.pending |= bit
         else move.passed |= bit
         this.#reroute(move, bit)
