@@ -3,11 +3,12 @@
  * keeps them until it is known who goes on.
  */
 
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { Descriptor, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import { FragmentOutcome, type FragmentTracker } from '../packet/fragment-tracker.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
 import { ParseResult, type Parser } from '../packet/parse.ts'
 import type { SwitchContext } from '../vswitch/switch-context.ts'
+import { Entry } from '../vswitch/switch-table.ts'
 import type { VirtualSwitch } from '../vswitch/virtual-switch.ts'
 import { ETHERNET_TYPE, NFACTOR_TYPE_WORD } from '../wire/ethernet.ts'
 import type { DataLink } from './data-link.ts'
@@ -64,6 +65,24 @@ export class TakingBack {
     virtualSwitch.takenBack.forgetNotes(runtime)
   }
 
+  /** An ICMP error went with the flow that it is about, or by its own key if nobody knew that one then. */
+  #entryOf(d: number, runtime: number, life: number): number {
+    const { context: { arena: { i32 } }, parser } = this.#host
+    const entry = this.#host.find(d)
+    if (((i32[d + Descriptor.meta] as number) & Meta.related) === 0 || entry === 0 || this.#isOf(entry, runtime, life)) return entry
+    parser.useOwnKey(d)
+    const own = this.#host.find(d)
+    if (own !== 0 && this.#isOf(own, runtime, life)) return own
+    parser.parse(d)
+    return entry
+  }
+
+  #isOf(entry: number, runtime: number, life: number): boolean {
+    const { arena: { u16, u32 }, table } = this.#host.context
+    const main = table.mainOf(entry)
+    return u16[(main + Entry.owner) >> 1] === runtime && u32[(main + Entry.ownerIncarnation) >> 2] === life
+  }
+
   #packet(d: number, runtime: number, life: number, position: number): void {
     const { context, virtualSwitch, pool, parser, fragments } = this.#host
     const { i32, u16, f64 } = context.arena
@@ -82,7 +101,7 @@ export class TakingBack {
       return
     }
     const isOurs = FLOW_RESULTS.has(result) && this.#returned.get(runtime)?.has(position) !== true
-    const entry = isOurs ? this.#host.find(d) : 0
+    const entry = isOurs ? this.#entryOf(d, runtime, life) : 0
     // It may open a flow anew, which learns them from it.
     if (entry !== 0) virtualSwitch.addresses.restore(d, entry)
     i32.copyWithin(slot >> 2, d, d + DESCRIPTOR_WORDS)
