@@ -29,6 +29,9 @@ export class Releasing {
   /** Owners that are not known yet and wait for our word about flows that have no entry here. */
   #later: { readonly owner: number; readonly incarnation: number; readonly flow: number; readonly epoch: number }[] = []
 
+  /** By flow: the epoch at which an owner was told so. The opener's in-band word of before may come later. */
+  readonly #without = new Map<number, number>()
+
   constructor(context: SwitchContext, host: ReleasingHost) {
     this.#context = context
     this.#host = host
@@ -113,12 +116,19 @@ export class Releasing {
   goWithout(owner: number, incarnation: number, flow: number, epoch: number): void {
     const context = this.#context
     const channel = context.control(owner)
+    if (this.#without.size >= EARLY_MAX) this.#without.delete(this.#without.keys().next().value as number)
+    this.#without.set(flow, epoch)
     if (channel !== null) return sendHead(context, channel, Go, flow, epoch)
     if (this.#later.length >= EARLY_MAX) {
       this.#later.shift()
       context.anomaly('late-go-limit')
     }
     this.#later.push({ owner, incarnation, flow, epoch })
+  }
+
+  /** True for word of a flow that is older than what was answered when it could have no entry here. */
+  isOld(flow: number, epoch: number): boolean {
+    return epoch < (this.#without.get(flow) ?? 0)
   }
 
   configured(isLive: (runtime: number, incarnation: number) => boolean): void {

@@ -479,8 +479,8 @@ export class VirtualSwitch {
   #bind(at: number, flow: number, epoch: number): void {
     const context = this.#context
     const { arena } = context
-    const key = (at + MessageField.key) >> 2
-    const entry = this.#entryFor(at, key, flow, epoch)
+    if (this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
+    const entry = this.#entryFor(at, (at + MessageField.key) >> 2, flow, epoch)
     if (entry === 0) return
     const releaser = this.#unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const owner = arena.u16[(at + MessageField.node) >> 1]
