@@ -49,6 +49,8 @@ export interface OutgoingMove {
   pending: number
   /** Switches that have sent their last packet before the move: behind it their packets wait. */
   passed: number
+  /** Switches, in their present life, that have been sent RerouteFlow. */
+  told: number
   /** Switches that the target is to hear from while the move is aborted. */
   markers: number
   /** The target has given everything back, or is fenced. */
@@ -165,8 +167,8 @@ export class OutgoingMoves {
     ;(channel as MessageChannel).commit()
     this.#markMoved(record)
     const move: OutgoingMove = {
-      flow, record, before: epoch, target, startedAt: now, isMarking: false, state: 'preparing', deadline: 0, pending: 0, passed: 0, markers: 0,
-      targetDone: false, deadIncarnation: 0, returned: new PacketQueue(arena), held: new PacketQueue(arena),
+      flow, record, before: epoch, target, startedAt: now, isMarking: false, state: 'preparing', deadline: 0, pending: 0, passed: 0, told: 0,
+      markers: 0, targetDone: false, deadIncarnation: 0, returned: new PacketQueue(arena), held: new PacketQueue(arena),
     }
     this.moves.set(flow, move)
     context.step('preparing', 1)
@@ -296,6 +298,7 @@ export class OutgoingMoves {
       context.arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#incarnationOf(releaser)
       writeKey(context, at, move.record)
       ;(channel as MessageChannel).commit()
+      move.told |= context.switches.bitOf(id)
     }
   }
 
@@ -686,12 +689,16 @@ export class OutgoingMoves {
 
   /** Switches in a new life: they have sent nothing before a move that goes back, and their packets go behind those of the life before. */
   switchesCame(mask: number): void {
-    for (const move of this.moves.values()) if (move.state === 'aborting') move.passed |= mask
+    for (const move of this.moves.values()) {
+      move.told &= ~mask
+      if (move.state === 'aborting') move.passed |= mask
+    }
   }
 
   /** A switch has come back. Its life before may have sent the target packets already: those to come go behind them, not here. */
   rerouteAgain(move: OutgoingMove, switchId: number): void {
     const bit = this.#context.switches.bitOf(switchId)
+    if ((move.told & bit) !== 0) return
     move.pending |= bit
     this.#ready = this.#ready.filter((ready) => ready !== move)
     this.#reroute(move, bit)
