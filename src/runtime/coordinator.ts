@@ -41,7 +41,8 @@ import { Draining } from './draining.ts'
 import type { FlowManager } from './engine.ts'
 import { isChainLayout, layoutHash, type ChainLayout } from './flow-snapshot.ts'
 import { IncomingMoves } from './migration/incoming-moves.ts'
-import { OutgoingMoves, type OutgoingMove } from './migration/outgoing-moves.ts'
+import { OutgoingMoves } from './migration/outgoing-moves.ts'
+import type { OutgoingMove } from './migration/outgoing-move.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
 import { Replicas, type Replica } from './replication/replicas.ts'
 import type { Guard } from './replication/guard.ts'
@@ -575,8 +576,8 @@ export class Coordinator {
     this.outgoing.switchesCame(come.reduce((mask, id) => mask | context.switches.bitOf(id), 0))
     for (const id of come) {
       if (!this.#announcements.has(id)) context.step('announcing', 1)
-      this.#announcements.set(id, { flows: context.engine.flows(), record: 0, openings: context.absent.blocks(), block: 0, since: context.now,
-        isTold: false })
+      const [flows, openings] = [context.engine.flows(), context.absent.blocks()]
+      this.#announcements.set(id, { flows, record: 0, openings, block: 0, since: context.now, isTold: false })
     }
     for (const id of [...this.#announcements.keys()]) {
       if (context.switches.bitOf(id) !== 0) continue
@@ -787,8 +788,7 @@ export class Coordinator {
     const context = this.#context
     const { arena } = context
     const channel = context.control(switchId)
-    const at = begin(context, channel, AnnounceFlow, arena.f64[(block + KeyBlock.flow) >> 3],
-      arena.u32[(block + KeyBlock.epoch) >> 2], false)
+    const at = begin(context, channel, AnnounceFlow, arena.f64[(block + KeyBlock.flow) >> 3], arena.u32[(block + KeyBlock.epoch) >> 2], false)
     if (at === 0) return false
     arena.u8[at + MessageField.code] = AnnouncedPhase.owned
     arena.u16[(at + MessageField.node) >> 1] = context.self
