@@ -434,10 +434,7 @@ export class OutgoingMoves {
   }
 
   #finishGoingBack(move: OutgoingMove): void {
-    if (!move.targetDone) return
-    // Where its replica is dead, switches took the target for the releaser at once: its last word comes before the next change.
-    const waitsForGo = move.state === 'takingBack' || (this.#protection.givesBackLate && this.#protection.replicaOf(move.flow) === 0)
-    if (waitsForGo && move.pending !== 0) return
+    if (!move.targetDone || (move.state === 'takingBack' && move.pending !== 0)) return
     const context = this.#context
     // What a switch sent here before the move comes ahead of what it sent to the target.
     const isLate = move.returned.count > 0 && (context.switches.all & ~move.passed) !== 0
