@@ -23,7 +23,7 @@ interface Packets {
   readonly slots: number[]
 }
 
-/** Notes of when flows came to a runtime that are kept: as many as a link can hold frames. */
+/** Notes of when flows came to a runtime, and left, that are kept: as many as a link can hold frames. */
 const NOTES_MAX = 4096
 
 export class TakenBack {
@@ -31,7 +31,7 @@ export class TakenBack {
   readonly #context: SwitchContext
   readonly #givesBackLate: (runtime: number) => boolean
   readonly #flows = new Map<number, Packets[]>()
-  /** By runtime: flows that came there lately, and how far its link was then. Two numbers each, in a ring. */
+  /** By runtime: flows that came there lately, and how far its link was then; negative: came back, 0: left. Two numbers each, in a ring. */
   readonly #notes = new Map<number, { readonly words: Float64Array; next: number }>()
 
   /** @param givesBackLate true for runtimes that leave in their links what they have processed, until others know of it */
@@ -44,9 +44,21 @@ export class TakenBack {
     return this.#flows.size === 0
   }
 
-  /** Packets of a flow go to a runtime from now on: what its link has of the same key is of another flow, or of another time. */
-  cameTo(runtime: number, flow: number, position: number): void {
-    if (position === 0) return
+  /**
+   * Packets of a flow go to a runtime from now on: what its link has of the same key is of another flow, or of another time.
+   *
+   * @param isBack it was on its way to a target, which may have some packets of it that come between
+   */
+  cameTo(runtime: number, flow: number, position: number, isBack: boolean): void {
+    if (position !== 0) this.#note(runtime, flow, isBack ? -position : position)
+  }
+
+  /** They go elsewhere. */
+  left(runtime: number, flow: number): void {
+    if (runtime !== 0) this.#note(runtime, flow, 0)
+  }
+
+  #note(runtime: number, flow: number, position: number): void {
     let notes = this.#notes.get(runtime)
     if (notes === undefined) this.#notes.set(runtime, notes = { words: new Float64Array(NOTES_MAX * 2), next: 0 })
     notes.words[notes.next * 2] = flow
@@ -59,17 +71,20 @@ export class TakenBack {
     this.#notes.delete(runtime)
   }
 
-  /** When the flow came to a runtime first, and whether, and when last, it came back there. */
+  /** When a flow came to live at a runtime; when it came back there from a target that it did not move to; the last of both. */
   #since(runtime: number, flow: number): { readonly first: number; readonly back: number; readonly last: number } {
     const notes = this.#notes.get(runtime)
-    let first = Infinity
+    let first = 0
+    let back = Infinity
     let last = 0
-    for (let i = 0; notes !== undefined && i < NOTES_MAX; i++) {
-      if (notes.words[i * 2] !== flow) continue
-      first = Math.min(first, notes.words[i * 2 + 1] as number)
-      last = Math.max(last, notes.words[i * 2 + 1] as number)
+    for (let i = 0, at = notes?.next ?? 0; notes !== undefined && i < NOTES_MAX; i++, at = (at + 1) % NOTES_MAX) {
+      if (notes.words[at * 2] !== flow) continue
+      const position = notes.words[at * 2 + 1] as number
+      back = position < 0 ? -position : Infinity
+      if (position > 0) first = position
+      if (position !== 0) last = Math.abs(position)
     }
-    return { first: last === 0 ? 0 : first, back: last > first ? last : Infinity, last }
+    return { first, back, last }
   }
 
   /** A packet in a slot, from the link of a runtime that is dead. `entry` is its flow's, 0 for none. */

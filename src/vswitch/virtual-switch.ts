@@ -320,10 +320,14 @@ export class VirtualSwitch {
   }
 
   /** The flow has an owner: its packets go there, unless that one is not there (yet, or any more). */
-  #own(entry: number, owner: number, incarnation: number, epoch: number): void {
+  #own(entry: number, owner: number, incarnation: number, epoch: number, isBack = false): void {
     const { arena } = this.#context
-    const isSame = arena.u16[(entry + Entry.owner) >> 1] === owner && arena.u32[(entry + Entry.ownerIncarnation) >> 2] === incarnation
-    if (!isSame) this.takenBack.cameTo(owner, arena.f64[(entry + Entry.flow) >> 3], this.#context.positionTo(owner))
+    const before = arena.u16[(entry + Entry.owner) >> 1]
+    if (before !== owner || arena.u32[(entry + Entry.ownerIncarnation) >> 2] !== incarnation) {
+      const flow = arena.f64[(entry + Entry.flow) >> 3]
+      this.takenBack.left(before, flow)
+      this.takenBack.cameTo(owner, flow, this.#context.positionTo(owner), isBack)
+    }
     arena.u16[(entry + Entry.owner) >> 1] = owner
     arena.u32[(entry + Entry.ownerIncarnation) >> 2] = incarnation
     arena.u32[(entry + Entry.epoch) >> 2] = epoch
@@ -621,7 +625,8 @@ export class VirtualSwitch {
       // Whoever releases its frames until the change may have some on their way here, before which it was to have been heard of.
       arena.u16[(entry + Entry.releaser) >> 1] = now || (owner === sender || isReplicaDead ? releaser || owner : sender)
     }
-    this.#own(entry, owner, incarnation, epoch)
+    // A source that takes back what it was giving away; who goes on for the dead says so.
+    this.#own(entry, owner, incarnation, epoch, owner === sender && arena.u8[at + MessageField.code] === 0)
     const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]
     const before = previous !== 0 && !isDead && this.#isLive(previous, previousIncarnation) ? previous : sender
     this.#answerReroute(before, sender, flow, epoch)
