@@ -439,7 +439,7 @@ export class Ledger {
     return state !== undefined && (!this.#commits || state !== this.#processedIn[id]) && this.#undone.delete(id)
   }
 
-  /** The same of all packets, or of those alone that were taken back. */
+  /** Packets that nobody accounts for: all, or those alone that were taken back. */
   #gone(onlyTakenBack: boolean): number[] {
     // The rest of a datagram whose first fragment was dropped finds no flow at the far switch.
     return [...this.unaccounted()].filter((id) => (!onlyTakenBack || this.#takenBack.has(id)) && this.#fates[id - 1] !== Fate.refused)

@@ -122,13 +122,19 @@ export class TakenBack {
    * @param ahead takes what comes before all that a target of the flow may have buffered, and is not held then
    */
   claim(entry: number, runtime: number, incarnation: number, covered: number | null, ahead?: (slot: number) => void): void {
+    const packets = this.#take(entry, runtime, incarnation)
+    if (packets !== undefined) this.#hold(entry, packets, covered ?? packets.last, ahead)
+  }
+
+  /** What was taken back of an entry's flow from one life of a runtime, which is not kept here any more. */
+  #take(entry: number, runtime: number, incarnation: number): Packets | undefined {
     const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
-    const lists = this.#flows.get(flow)
-    const packets = lists?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
-    if (lists === undefined || packets === undefined) return
-    lists.splice(lists.indexOf(packets), 1)
+    const lists = this.#flows.get(flow) ?? []
+    const index = lists.findIndex((one) => one.runtime === runtime && one.incarnation === incarnation)
+    if (index < 0) return undefined
+    const [packets] = lists.splice(index, 1)
     if (lists.length === 0) this.#flows.delete(flow)
-    this.#hold(entry, packets, covered ?? packets.last, ahead)
+    return packets
   }
 
   #hold(entry: number, { slots, back }: Packets, covered: number, ahead?: (slot: number) => void): void {
@@ -195,12 +201,7 @@ export class TakenBack {
 
   /** A flow goes on anew where it was to move: what was sent to its dead source is from before. */
   drop(entry: number, runtime: number, incarnation: number): void {
-    const flow = this.#context.arena.f64[(entry + Entry.flow) >> 3] as number
-    const lists = this.#flows.get(flow)
-    const packets = lists?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
-    if (lists === undefined || packets === undefined) return
-    lists.splice(lists.indexOf(packets), 1)
-    if (lists.length === 0) this.#flows.delete(flow)
-    this.#dropAll(packets, 'source-fenced')
+    const packets = this.#take(entry, runtime, incarnation)
+    if (packets !== undefined) this.#dropAll(packets, 'source-fenced')
   }
 }
