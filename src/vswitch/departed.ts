@@ -8,7 +8,7 @@ import type { Arena } from '../memory/arena.ts'
 import { MACS_BYTES } from '../messages/message.ts'
 
 /** About as many as may end while a packet goes to a runtime and comes back. */
-const DEPARTED_MAX = 1024
+export const DEPARTED_MAX = 1024
 /** A key and the addresses. */
 const WORDS = KEY_WORDS + MACS_BYTES / 4
 
