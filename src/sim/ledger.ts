@@ -120,7 +120,7 @@ export class Ledger {
   readonly stateLost: StateLost = { flows: 0, packets: 0, most: 0 }
   /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
   mayRepeat = false
-  /** Packets that were taken back from links whose readers had not had them. */
+  /** Packets that were taken back from links whose readers had not had them, and that nobody has had since. */
   readonly #takenBack = new Set<number>()
   /** By packet id: the state that a dropped packet was part of, of those that were taken back from their dead reader. */
   readonly #undone = new Map<number, number>()
@@ -431,6 +431,12 @@ export class Ledger {
     const id = trailerId(frame, frame.length)
     if (!isAgain) this.#takenBack.add(id)
     else if (this.#fates[id] === Fate.refused) this.#undone.set(id, this.#processedIn[id] ?? 0)
+  }
+
+  /** Whoever was given packets after they had been taken back has them now, and may lose them by its own death. */
+  givenBack(frames: readonly Uint8Array[], isPacket: (frame: Uint8Array) => boolean): void {
+    if (this.#takenBack.size === 0) return
+    for (const frame of frames) if (isPacket(frame)) this.#takenBack.delete(trailerId(frame, frame.length))
   }
 
   /** True, once, for a packet that a network function had dropped as part of a state which died with its runtime, and that another has seen. */

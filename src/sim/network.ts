@@ -88,7 +88,8 @@ export class SimNetwork {
     let link = this.#links.get(pairOf(from, to))
     if (link === undefined) {
       const ring = this.#simulation.options.takesBack && from < to
-        ? new SimRing(SimNetwork.isPacket, (frame, isAgain) => { this.#simulation.ledger.takenBack(frame, isAgain) }) : null
+        ? new SimRing(SimNetwork.isPacket, (frame, isAgain) => { this.#simulation.ledger.takenBack(frame, isAgain) },
+          (frames) => { this.#simulation.ledger.givenBack(frames, SimNetwork.isPacket) }) : null
       const made: Link = { from, to, load: 0, capacity: this.#capacity, lastAt: 0, life: 0, ring,
         send: (frame) => { this.#sendOnLink(made, frame) }, arrive: (frame, life) => { this.#arriveOnLink(made, frame, life) } }
       // What is kept takes room.

@@ -69,11 +69,17 @@ export class SimRing {
   again = 0
   readonly #isPacket: (frame: Uint8Array) => boolean
   readonly #onTakenBack: (frame: Uint8Array, isAgain: boolean) => void
+  readonly #onGivenBack: (frames: readonly Uint8Array[]) => void
 
-  /** @param onTakenBack sees each packet that is taken back, and whether the reader had had it */
-  constructor(isPacket: (frame: Uint8Array) => boolean, onTakenBack: (frame: Uint8Array, isAgain: boolean) => void) {
+  /**
+   * @param onTakenBack sees each packet that is taken back, and whether the reader had had it
+   * @param onGivenBack sees the frames that the reader has given back: they cannot be taken back any more
+   */
+  constructor(isPacket: (frame: Uint8Array) => boolean, onTakenBack: (frame: Uint8Array, isAgain: boolean) => void,
+    onGivenBack: (frames: readonly Uint8Array[]) => void) {
     this.#isPacket = isPacket
     this.#onTakenBack = onTakenBack
+    this.#onGivenBack = onGivenBack
   }
 
   get sent(): number {
@@ -96,7 +102,7 @@ export class SimRing {
   release(position: number): void {
     const count = Math.min(position, this.received) + 1 - this.first
     if (count <= 0 || this.isDead) return
-    this.kept.splice(0, count)
+    this.#onGivenBack(this.kept.splice(0, count))
     this.first += count
   }
 

@@ -56,10 +56,28 @@ export class Releasing {
 
   #hasDrained(entry: number, releaser: number): boolean {
     const { u16, u32, f64 } = this.#context.arena
-    const epoch = u32[(entry + Entry.epoch) >> 2]
-    if (u16[(entry + Entry.drainedBy) >> 1] === releaser && u32[(entry + Entry.drainedEpoch) >> 2] === epoch) return true
+    if (u16[(entry + Entry.drainedBy) >> 1] === releaser && this.#isLast(entry, u32[(entry + Entry.drainedEpoch) >> 2])) return true
     const early = this.#early.size === 0 ? undefined : this.#early.get(f64[(entry + Entry.flow) >> 3])
-    return early?.get(releaser) === epoch
+    return this.#isLast(entry, early?.get(releaser))
+  }
+
+  /**
+   * True for the epoch of a last word that ends what the releaser began. It may be that of a change which was never carried out, for the
+   * next one was heard of ahead of that word: who was to release in between never did.
+   */
+  #isLast(entry: number, epoch: number | undefined): boolean {
+    const { u16, u32 } = this.#context.arena
+    const now = u32[(entry + Entry.epoch) >> 2]
+    if (epoch === undefined || epoch > now) return false
+    const later = (epoch - u16[(entry + Entry.releaserSince) >> 1]) & 0xffff
+    return later > 0 && later < 0x8000
+  }
+
+  /** @param since the epoch at which it has become the releaser: a last word of it is of a later one */
+  set(entry: number, releaser: number, since: number): void {
+    const { u16 } = this.#context.arena
+    u16[(entry + Entry.releaser) >> 1] = releaser
+    u16[(entry + Entry.releaserSince) >> 1] = since
   }
 
   /** True while the releaser of an entry's flow is to send its last packet. */
@@ -78,14 +96,15 @@ export class Releasing {
    * Lets the owner release packets, now or when the releaser before has sent its last.
    *
    * @param isNew the releaser is another than the dead one before, whose frames have been counted so far
+   * @param hasDrained its releaser has just sent its last
    */
-  release(entry: number, isNew = false): void {
+  release(entry: number, isNew = false, hasDrained = false): void {
     const context = this.#context
     const { arena } = context
     const owner = arena.u16[(entry + Entry.owner) >> 1]
     const releaser = arena.u16[(entry + Entry.releaser) >> 1]
     const next = arena.u16[(entry + Entry.nextReleaser) >> 1] || owner
-    const awaits = !(releaser === next || this.#hasDrained(entry, releaser) || !this.#host.isThere(releaser))
+    const awaits = !(releaser === next || hasDrained || this.#hasDrained(entry, releaser) || !this.#host.isThere(releaser))
     const awaited = this.awaitsDrained(entry)
     if (awaits !== awaited) context.step('drained', awaits ? 1 : -1)
     if (awaits) {
@@ -96,7 +115,7 @@ export class Releasing {
     const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     const isOver = this.#host.isFenced(owner, incarnation) ||
       (next !== owner && !this.#host.isLife(next, arena.u16[(entry + Entry.releaserLife) >> 1]))
-    arena.u16[(entry + Entry.releaser) >> 1] = isOver ? 0 : next
+    this.set(entry, isOver ? 0 : next, arena.u32[(entry + Entry.epoch) >> 2])
     this.go(entry)
     // What a replica had released is still to be told to an owner that takes the flow back before it is released by another replica.
     if ((next !== releaser || isNew) && next !== owner) arena.u32[(entry + Entry.released) >> 2] = 0
@@ -143,27 +162,17 @@ export class Releasing {
     const { arena } = context
     const entry = context.table.findFlow(flow)
     if (entry === 0) return this.#keepEarly(runtime, flow, epoch)
-    const awaits = this.awaitsDrained(entry)
     const note = arena.u32[(entry + Entry.drainedEpoch) >> 2]
-    if (awaits && arena.u16[(entry + Entry.releaser) >> 1] === runtime && epoch === arena.u32[(entry + Entry.epoch) >> 2] && epoch < note) {
-      // What is awaited has come, while a later word, of the owner, is noted already: that one is still needed.
-      const by = arena.u16[(entry + Entry.drainedBy) >> 1]
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
-      arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
-      this.release(entry)
-      arena.u32[(entry + Entry.drainedEpoch) >> 2] = note
-      arena.u16[(entry + Entry.drainedBy) >> 1] = by
-      return
-    }
+    const isOfOne = arena.u16[(entry + Entry.releaser) >> 1] === runtime
+    if (this.awaitsDrained(entry) && isOfOne && this.#isLast(entry, epoch)) return this.release(entry, false, true)
     // Of two at one epoch, the releaser's is the one that may be needed.
     const isOfReleaser = arena.u16[(entry + Entry.drainedBy) >> 1] === arena.u16[(entry + Entry.releaser) >> 1]
-    if (epoch < note) return
-    if (epoch === note && isOfReleaser && runtime !== arena.u16[(entry + Entry.releaser) >> 1]) return this.#keep(runtime, flow, epoch)
+    if (epoch < note) return isOfOne ? this.#keep(runtime, flow, epoch) : undefined
+    if (epoch === note && isOfReleaser && !isOfOne) return this.#keep(runtime, flow, epoch)
     // While nobody is known to release, it may be either's that is waited for in the end.
     const by = arena.u16[(entry + Entry.drainedBy) >> 1]
     if (epoch === note && by !== 0 && by !== runtime) this.#keep(by, flow, epoch)
     arena.u32[(entry + Entry.drainedEpoch) >> 2] = epoch
     arena.u16[(entry + Entry.drainedBy) >> 1] = runtime
-    if (this.awaitsDrained(entry)) this.release(entry)
   }
 }

@@ -5,7 +5,8 @@
  *      0 flow key, 11 words │ 44 phase u8, flags u8 │ 48 since f64 │ 56 hash i32 │ 60 owner u16, releaser u16
  *     64 flow id f64 │ 72 epoch u32 │ 76 Ethernet addresses, 12 bytes │ 88 held: first, 92 last, 96 count u16,
  *     98 packets returned u16
- *     100 main entry (of an alias), 104 next alias │ 108 drained: epoch u32, 112 by u16 │ 116 owner's incarnation u32,
+ *     100 main entry (of an alias), 104 next alias │ 108 drained: epoch u32, 112 by u16, 114 epoch since when the
+ *     releaser is it, lower half u16 │ 116 owner's incarnation u32,
  *     while asking the number of the question
  *     120 next releaser u16, its life u16 │
  *     124 frames accepted from this releaser u32
@@ -23,7 +24,7 @@ import { Departed } from './departed.ts'
 
 export const Entry = {
   key: 0, phase: 44, flags: 45, since: 48, hash: 56, owner: 60, releaser: 62, flow: 64, epoch: 72, macs: 76, heldFirst: 88,
-  heldLast: 92, heldCount: 96, returns: 98, main: 100, nextAlias: 104, drainedEpoch: 108, drainedBy: 112, ownerIncarnation: 116, question: 116,
+  heldLast: 92, heldCount: 96, returns: 98, main: 100, nextAlias: 104, drainedEpoch: 108, drainedBy: 112, releaserSince: 114, ownerIncarnation: 116, question: 116,
   nextReleaser: 120, releaserLife: 122, released: 124,
 } as const
 

@@ -296,7 +296,7 @@ export class VirtualSwitch {
     chosen.placed++
     this.#setFlow(entry, flowIdOf(context.incarnation, ++this.#counter))
     this.#own(entry, chosen.id, chosen.incarnation, 1)
-    arena.u16[(entry + Entry.releaser) >> 1] = chosen.id
+    this.#releasing.set(entry, chosen.id, 1)
     arena.u8[entry + Entry.flags] |= EntryFlag.fresh
     this.#open(entry)
   }
@@ -391,8 +391,8 @@ export class VirtualSwitch {
     if (context.inBand(owner)?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
     this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const incarnation = arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2]
-    arena.u16[(entry + Entry.releaser) >> 1] = this.#unlessFenced(owner, incarnation)
     this.#own(entry, owner, incarnation, arena.u32[(at + MessageField.epoch) >> 2])
+    this.#releasing.set(entry, this.#unlessFenced(owner, incarnation), arena.u32[(at + MessageField.epoch) >> 2])
     if (arena.u8[entry + Entry.phase] !== EntryPhase.active) return
     this.#open(entry)
     this.#flush(entry)
@@ -492,7 +492,7 @@ export class VirtualSwitch {
     arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
-    arena.u16[(entry + Entry.releaser) >> 1] = releaser
+    this.#releasing.set(entry, releaser, epoch)
     this.#own(entry, owner, this.#incarnationOf(owner), epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
@@ -615,7 +615,7 @@ export class VirtualSwitch {
     // The replica's own word may be on its way here: it has released what there was, and its owner nothing.
     const now = this.#unlessFenced(arena.u32[(at + RerouteFlowReleaserNow) >> 2], arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2])
     const isOfOwner = isKnown && arena.u8[at + MessageField.code] !== 2 && arena.u16[(entry + Entry.releaser) >> 1] === previous
-    if (now !== 0 && isOfOwner) arena.u16[(entry + Entry.releaser) >> 1] = now
+    if (now !== 0 && isOfOwner) this.#releasing.set(entry, now, epoch - 1)
     // A replica that is dead has nothing more to send, and the owner never had.
     const isReplicaDead = now === 0 && arena.u32[(at + RerouteFlowReleaserNow) >> 2] !== 0
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
@@ -623,7 +623,7 @@ export class VirtualSwitch {
     const hadNone = arena.u16[(entry + Entry.releaser) >> 1] === 0
     if (!isKnown || hadNone) {
       // Whoever releases its frames until the change may have some on their way here, before which it was to have been heard of.
-      arena.u16[(entry + Entry.releaser) >> 1] = now || (owner === sender || isReplicaDead ? releaser || owner : sender)
+      this.#releasing.set(entry, now || (owner === sender || isReplicaDead ? releaser || owner : sender), epoch - 1)
     }
     // A source that takes back what it was giving away; who goes on for the dead says so.
     this.#own(entry, owner, incarnation, epoch, owner === sender && arena.u8[at + MessageField.code] === 0)
@@ -817,7 +817,7 @@ export class VirtualSwitch {
       const releaser = this.#unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)
       const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
       this.#setNextReleaser(entry, releaser, life)
-      arena.u16[(entry + Entry.releaser) >> 1] = releaser || this.#unlessFenced(owner, incarnation)
+      this.#releasing.set(entry, releaser || this.#unlessFenced(owner, incarnation), epoch)
       this.#own(entry, owner, incarnation, epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)

@@ -13,6 +13,7 @@
 import { CodedError } from '../../base/coded-error.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { FlowRecord, KEY_WORDS } from '../../flow/flow-record.ts'
+import { flowKeysEqual } from '../../flow/flow-key.ts'
 import { KeyBlock } from '../../flow/key-table.ts'
 import { SWITCHES_MAX } from '../../messages/cluster-config.ts'
 import { YieldFlow } from '../../messages/replication.ts'
@@ -364,16 +365,22 @@ export class IncomingMoves {
     if (move.state === 'waiting' && this.#protection.isOn && !planted['bare-after-move']) {
       return this.#protection.secure(move.record, move.queue, { inputs: move.inputs })
     }
+    context.buffered -= move.queue.count
     if (move.state === 'inheriting') this.#open(move)
     else context.engine.resumeFlow(move.record)
-    context.buffered -= move.queue.count
     context.run(move.queue)
   }
 
-  /** Its first packet makes the actor, as for any opening. */
+  /** Its first packet makes the actor, as for any opening. To its translated tuples there is no translation any more. */
   #open(move: IncomingMove): void {
     const { arena, now, step } = this.#context
-    const { block } = move
+    const { block, queue } = move
+    const own = new PacketQueue(arena)
+    for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
+      if (flowKeysEqual(arena.i32, (slot >> 2) + Descriptor.key, block >> 2)) own.push(slot >> 2)
+      else this.#context.drop(slot, 'source-fenced')
+    }
+    queue.takeAll(own)
     arena.u8[block + KeyBlock.kind] = AbsentKind.opening
     arena.u32[(block + KeyBlock.epoch) >> 2] = move.epoch
     arena.i32[(block + AbsentBlock.switch) >> 2] = 0
