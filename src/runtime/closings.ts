@@ -91,7 +91,8 @@ export class Closings {
     const context = this.#context
     const { record, block } = closing
     for (const id of context.switches.idsIn(mask)) {
-      const channel = context.control(id)
+      // The end comes behind what the flow has sent.
+      const channel = code === 1 && record !== 0 ? context.inBand(id) ?? context.control(id) : context.control(id)
       const at = begin(context, channel, kind, closing.flow, closing.epoch, true)
       if (at === 0) continue
       context.arena.u8[at + MessageField.code] = code

@@ -343,7 +343,8 @@ export class Ledger {
   /** A packet is in the state that its flow has now. */
   #sees({ seen }: FlowState, id: number, count: number, life: FlowLife): void {
     if (life.crashes !== this.crashes) {
-      for (const one of seen.slice(0, count)) if (one !== undefined && this.#promised[one] === 0) this.#promised[one] = life.isExposed ? 2 : 1
+      const promise = life.isExposed ? 2 : 1
+      for (const one of seen.slice(0, count)) if (one !== undefined && this.#promised[one] < promise) this.#promised[one] = promise
       life.isExposed = false
     }
     seen.length = count

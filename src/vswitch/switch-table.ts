@@ -55,6 +55,8 @@ export const EntryFlag = {
   fresh: 4,
   /** What came first of its flow came from a runtime: its Ethernet addresses are not known yet. */
   unaddressed: 8,
+  /** Known from its home alone, which may have heard of a move ahead of us: who has released its frames so far says so in-band. */
+  hearsay: 16,
 } as const
 
 export class SwitchTable {

@@ -391,8 +391,10 @@ export class VirtualSwitch {
     if (context.inBand(owner)?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
     this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const incarnation = arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2]
-    this.#own(entry, owner, incarnation, arena.u32[(at + MessageField.epoch) >> 2])
-    this.#releasing.set(entry, this.#unlessFenced(owner, incarnation), arena.u32[(at + MessageField.epoch) >> 2])
+    const epoch: number = arena.u32[(at + MessageField.epoch) >> 2]
+    this.#own(entry, owner, incarnation, epoch)
+    this.#releasing.set(entry, this.#unlessFenced(owner, incarnation), epoch)
+    if (epoch > 1) arena.u8[entry + Entry.flags] |= EntryFlag.hearsay
     if (arena.u8[entry + Entry.phase] !== EntryPhase.active) return
     this.#open(entry)
     this.#flush(entry)
@@ -475,6 +477,7 @@ export class VirtualSwitch {
     switch (arena.u8[at]) {
       case Bind.type: return this.#bind(at, flow, epoch)
       case Drained.type: return this.#releasing.drained(runtime, flow, epoch)
+      case FlowClosed.type: return this.#flowClosed(at, flow, true)
     }
     context.anomaly('unexpected-message')
   }
@@ -484,12 +487,15 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena } = context
     if (this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
+    const releaser = this.#unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
+    const heard = context.table.findFlow(flow)
+    // A move is on its way here, ahead of which our home has told us of the flow.
+    if (heard !== 0 && this.#isHearsay(heard) && epoch < arena.u32[(heard + Entry.epoch) >> 2]) return this.#releasing.set(heard, releaser, epoch)
     const entry = this.#entryFor(at, (at + MessageField.key) >> 2, flow, epoch)
     if (entry === 0) return
-    const releaser = this.#unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const owner = arena.u16[(at + MessageField.node) >> 1]
     this.#setFlow(entry, flow)
-    arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
+    arena.u8[entry + Entry.flags] &= ~(EntryFlag.fresh | EntryFlag.hearsay)
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     this.#releasing.set(entry, releaser, epoch)
@@ -498,11 +504,11 @@ export class VirtualSwitch {
     this.aliases.flowKnown(flow, entry)
   }
 
-  /**
-   * The entry for what a message says of a flow, made if need be; 0 if something newer is known of the key or of the flow, or
-   * there
-   * is no room.
-   */
+  #isHearsay(entry: number): boolean {
+    return (this.#context.arena.u8[entry + Entry.flags] & EntryFlag.hearsay) !== 0
+  }
+
+  /** The entry for what a message says of a flow, made if need be; 0 if something newer is known of the key or of the flow, or without room. */
   #entryFor(at: number, key: number, flow: number, epoch: number): number {
     const context = this.#context
     const { arena, table } = context
@@ -577,7 +583,8 @@ export class VirtualSwitch {
     const owner = arena.u16[(at + MessageField.node) >> 1]
     const incarnation = arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2]
     const isKnown = found !== 0 && arena.f64[(found + Entry.flow) >> 3] === flow
-    if (isKnown && arena.u32[(found + Entry.epoch) >> 2] === epoch && arena.u16[(found + Entry.owner) >> 1] === owner) {
+    const isHearsay = isKnown && this.#isHearsay(found)
+    if (isKnown && !isHearsay && arena.u32[(found + Entry.epoch) >> 2] === epoch && arena.u16[(found + Entry.owner) >> 1] === owner) {
       // Said again, after our restart: what was to be learnt has been announced.
       this.#answerReroute(sender, sender, flow, epoch)
       if (!this.#releasing.awaitsDrained(found)) this.#releasing.go(found)
@@ -603,10 +610,11 @@ export class VirtualSwitch {
     const deadIncarnation = arena.u32[(at + RerouteFlowDeadIncarnation) >> 2]
     // We have not heard of that death yet: what is in the link of the dead comes ahead of what is to come.
     if (dead !== 0 && this.#isLive(dead, deadIncarnation)) context.takeBack(dead, deadIncarnation)
-    const previous = isKnown ? arena.u16[(entry + Entry.owner) >> 1] : 0
+    const previous = isKnown && !isHearsay ? arena.u16[(entry + Entry.owner) >> 1] : 0
     const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
+    if (isHearsay && arena.u16[(entry + Entry.releaser) >> 1] === owner) this.#releasing.set(entry, 0, epoch - 1)
     this.#setFlow(entry, flow)
-    arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
+    arena.u8[entry + Entry.flags] &= ~(EntryFlag.fresh | EntryFlag.hearsay)
     // The owner has it without its state, so without its aliases.
     if (arena.u8[at + MessageField.code] === 1) {
       table.removeAliases(entry)
@@ -813,6 +821,7 @@ export class VirtualSwitch {
     if (isNew) {
       this.addresses.hear(entry, at)
       this.#setFlow(entry, flow)
+      arena.u8[entry + Entry.flags] &= ~EntryFlag.hearsay
       const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
       const releaser = this.#unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)
       const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
