@@ -501,6 +501,7 @@ export class IncomingMoves {
     move.aliasBlocks.length = 0
     // Above what the source may have told any switch.
     move.epoch += 2
+    move.gone = 0
     move.named = [...switches.idsIn(switches.all)]
     move.version = configVersion
     this.#mustTell(move, switches.all)
