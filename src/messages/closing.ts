@@ -1,7 +1,7 @@
 /**
  * Closing messages: a flow ends everywhere, behind its last packet. PROTOCOL 3.
  *
- *     runtime ── CloseFlow ─▶ every switch ══ CloseFlowReply ═▶ runtime ── FlowClosed ─▶ every switch
+ *     runtime ── CloseFlow ─▶ every switch ══ CloseFlowReply ═▶ runtime ══ FlowClosed ═▶ every switch
  *
  * A switch that has answered holds the key's packets until FlowClosed says that the flow has ended (they open another one), or
  * goes on after all.

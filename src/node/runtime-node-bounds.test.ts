@@ -208,7 +208,7 @@ test('closings at once are bounded; the next flow waits for its turn', () => {
   assert.deepEqual(close(), ['CloseFlow 1', 'CloseFlow 2'])
   const [first = 0] = [...one.node.flows()].filter(({ phase }) => phase === 'closing').map(({ flow }) => flow)
   for (const id of [1, 2]) one.sayInBand(id, CloseFlowReply, { flow: first, epoch: 1 })
-  assert.deepEqual(close().sort(), ['CloseFlow 1', 'CloseFlow 2', 'FlowClosed 1 code 1', 'FlowClosed 2 code 1'])
+  assert.deepEqual(close().sort(), ['=FlowClosed 1 code 1', '=FlowClosed 2 code 1', 'CloseFlow 1', 'CloseFlow 2'])
   assert.equal(phases(one).length, 1)
 })
 

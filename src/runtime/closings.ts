@@ -92,7 +92,7 @@ export class Closings {
     const { record, block } = closing
     for (const id of context.switches.idsIn(mask)) {
       // The end comes behind what the flow has sent.
-      const channel = context.control(id)
+      const channel = code === 1 && record !== 0 ? context.inBand(id) ?? context.control(id) : context.control(id)
       const at = begin(context, channel, kind, closing.flow, closing.epoch, true)
       if (at === 0) continue
       context.arena.u8[at + MessageField.code] = code

@@ -5,24 +5,16 @@
 
 import { Go, GoReleased } from '../messages/migration.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
+import type { RuntimeLives } from './runtime-lives.ts'
 import { begin, sendHead, type SwitchContext } from './switch-context.ts'
 import { Entry, EntryFlag } from './switch-table.ts'
-
-export interface ReleasingHost {
-  /** True for a runtime of the configuration, in whatever life. */
-  isThere(runtime: number): boolean
-  /** True for a life of a runtime that is over. */
-  isFenced(runtime: number, incarnation: number): boolean
-  /** True for a life of a runtime, by the lower 16 bits of its incarnation, that is not over as far as is known here. */
-  isLife(runtime: number, life: number): boolean
-}
 
 /** Last words about unknown flows that are kept; the oldest goes first. */
 const EARLY_MAX = 1024
 
 export class Releasing {
   readonly #context: SwitchContext
-  readonly #host: ReleasingHost
+  readonly #lives: RuntimeLives
   /** Last words about flows that are not known here, or beside the one that an entry notes: the last of each runtime. */
   readonly #early = new Map<number, Map<number, number>>()
 
@@ -32,9 +24,9 @@ export class Releasing {
   /** By flow: the epoch at which an owner was told so. The opener's in-band word of before may come later. */
   readonly #without = new Map<number, number>()
 
-  constructor(context: SwitchContext, host: ReleasingHost) {
+  constructor(context: SwitchContext, lives: RuntimeLives) {
     this.#context = context
-    this.#host = host
+    this.#lives = lives
   }
 
   /** A last word about a flow that is not known here: after a restart it may come ahead of who announces the flow. */
@@ -104,7 +96,7 @@ export class Releasing {
     const owner = arena.u16[(entry + Entry.owner) >> 1]
     const releaser = arena.u16[(entry + Entry.releaser) >> 1]
     const next = arena.u16[(entry + Entry.nextReleaser) >> 1] || owner
-    const awaits = !(releaser === next || hasDrained || this.#hasDrained(entry, releaser) || !this.#host.isThere(releaser))
+    const awaits = !(releaser === next || hasDrained || this.#hasDrained(entry, releaser) || !this.#lives.has(releaser))
     const awaited = this.awaitsDrained(entry)
     if (awaits !== awaited) context.step('drained', awaits ? 1 : -1)
     if (awaits) {
@@ -113,8 +105,8 @@ export class Releasing {
     }
     arena.u8[entry + Entry.flags] &= ~EntryFlag.awaitsDrained
     const incarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
-    const isOver = this.#host.isFenced(owner, incarnation) ||
-      (next !== owner && !this.#host.isLife(next, arena.u16[(entry + Entry.releaserLife) >> 1]))
+    const isOver = this.#lives.isFenced(owner, incarnation) ||
+      (next !== owner && !this.#lives.isLife(next, arena.u16[(entry + Entry.releaserLife) >> 1]))
     this.set(entry, isOver ? 0 : next, arena.u32[(entry + Entry.epoch) >> 2])
     this.go(entry)
     // What a replica had released is still to be told to an owner that takes the flow back before it is released by another replica.
@@ -150,9 +142,9 @@ export class Releasing {
     return epoch < (this.#without.get(flow) ?? 0)
   }
 
-  configured(isLive: (runtime: number, incarnation: number) => boolean): void {
-    const ready = this.#later.filter(({ owner, incarnation }) => isLive(owner, incarnation))
-    this.#later = this.#later.filter((one) => !ready.includes(one) && !this.#host.isFenced(one.owner, one.incarnation))
+  configured(): void {
+    const ready = this.#later.filter(({ owner, incarnation }) => this.#lives.isLive(owner, incarnation))
+    this.#later = this.#later.filter((one) => !ready.includes(one) && !this.#lives.isFenced(one.owner, one.incarnation))
     for (const { owner, flow, epoch } of ready) sendHead(this.#context, this.#context.control(owner), Go, flow, epoch)
   }
 

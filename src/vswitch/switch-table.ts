@@ -24,7 +24,8 @@ import { Departed } from './departed.ts'
 
 export const Entry = {
   key: 0, phase: 44, flags: 45, since: 48, hash: 56, owner: 60, releaser: 62, flow: 64, epoch: 72, macs: 76, heldFirst: 88,
-  heldLast: 92, heldCount: 96, returns: 98, main: 100, nextAlias: 104, drainedEpoch: 108, drainedBy: 112, releaserSince: 114, ownerIncarnation: 116, question: 116,
+  heldLast: 92, heldCount: 96, returns: 98, main: 100, nextAlias: 104, drainedEpoch: 108, drainedBy: 112, releaserSince: 114,
+  ownerIncarnation: 116, question: 116,
   nextReleaser: 120, releaserLife: 122, released: 124,
 } as const
 

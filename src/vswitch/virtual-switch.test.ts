@@ -172,8 +172,9 @@ test('closing: the reply in-band, packets held, and a new flow for them when it 
   assert.deepEqual(one.take(), ['=CloseFlowReply 12'])
   one.control(2, PlaceFlow, { key: 5 })
   assert.deepEqual(one.take(), [], 'the question waits while it closes')
-  one.control(12, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
-  assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11', 'PlaceFlowReply 2'])
+  one.fromRuntime(5, 12)
+  one.inBand(12, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
+  assert.deepEqual(one.take(), ['packet 5 out', '=FlowOpen 11', 'packet 5 to 11', 'PlaceFlowReply 2'])
   assert.equal(one.entry(5)?.flow, FIRST + 1)
   assert.equal(one.steps.closing, 0)
 })
@@ -227,6 +228,39 @@ test('Drained that overtakes its RerouteFlow counts', () => {
   one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
   one.control(12, RerouteFlow, rerouteTo(11, 2))
   assert.deepEqual(one.take(), ['=RerouteFlowReply 12', 'Go 11'])
+})
+
+test('a change that overtakes another waits for the last word of whoever has released, at whatever epoch it was said since', () => {
+  const one = opened()
+  one.control(12, RerouteFlow, rerouteTo(11, 2))
+  one.inBand(11, Drained, { flow: FIRST, epoch: 3 })
+  one.control(11, RerouteFlow, rerouteTo(11, 3))
+  assert.deepEqual(one.take(), ['=RerouteFlowReply 12', '=RerouteFlowReply 11'], 'runtime 11 was never the releaser')
+  one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
+  assert.deepEqual(one.take(), ['Go 11'])
+  one.control(11, RerouteFlow, rerouteTo(12, 4))
+  assert.deepEqual([one.take(), one.entry(5)?.awaits], [['=RerouteFlowReply 11'], true], 'that word is from before 11 released')
+  one.inBand(11, Drained, { flow: FIRST, epoch: 4 })
+  assert.deepEqual(one.take(), ['Go 12'])
+})
+
+test('a flow that its home tells of in the middle of a move: who has released it may go on until its last word', () => {
+  for (const hasBind of [true, false]) {
+    const one = learnt(2)
+    one.external(5)
+    one.control(1, PlaceFlowReply, { ...replyTo(1), epoch: 2 })
+    assert.deepEqual(one.take(), ['PlaceFlow 1', '=FlowOpen 11', 'packet 5 to 11'])
+    if (hasBind) {
+      one.inBand(12, Bind,
+        { flow: FIRST, epoch: 1, node: 12, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
+    }
+    one.control(12, RerouteFlow, rerouteTo(11, 2))
+    one.fromRuntime(5, 12)
+    assert.deepEqual(one.take(), ['=RerouteFlowReply 12', 'packet 5 out'])
+    one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
+    assert.deepEqual(one.take(), ['Go 11'])
+    assert.deepEqual(one.entry(5), { owner: 11, releaser: 11, epoch: 2, flow: FIRST, phase: EntryPhase.active, awaits: false })
+  }
 })
 
 /** The owner 11 of a flow gets a replica at 12, and has released its frames itself so far. */

@@ -15,7 +15,7 @@
 
 import { assert } from '../base/assert.ts'
 import { planted } from '../base/planted-bugs.ts'
-import type { ClusterConfig, RuntimeEntry, SwitchEntry } from '../messages/cluster-config.ts'
+import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import {
   AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, AnnounceFlowReleaserIncarnation,
@@ -42,6 +42,7 @@ import { heldCount, hold, takeHeld } from './held-list.ts'
 import type { PlacementPolicy } from './placement/placement-policy.ts'
 import { Questions } from './questions.ts'
 import { Releasing } from './releasing.ts'
+import { RuntimeLives } from './runtime-lives.ts'
 import { begin, sendHead, writeEntryKey, type SwitchContext } from './switch-context.ts'
 import { Entry, EntryFlag, EntryPhase } from './switch-table.ts'
 import { TakenBack } from './taken-back.ts'
@@ -52,30 +53,12 @@ const RETURNS_TO_OPEN = 8
 /** Between looks whether there is room for what waits for it. */
 const STALLED_US = 100
 
-interface RuntimeState {
-  readonly id: number
-  readonly incarnation: number
-  isDraining: boolean
-  /** It has asked not to get new flows. */
-  isStopped: boolean
-  busyPerMille: number
-  flows: number
-  placed: number
-  /** It has announced all its flows to us. */
-  hasAnnounced: boolean
-  /** The newest configuration that it has taken. */
-  applied: number
-}
-
 export class VirtualSwitch {
   readonly aliases: AliasHome
   readonly #context: SwitchContext
   readonly #policy: PlacementPolicy
-  #runtimes = new Map<number, RuntimeState>()
-  #runtimeList: RuntimeState[] = []
+  readonly #lives = new RuntimeLives()
   #switches: readonly SwitchEntry[] = []
-  /** The newest incarnation of each runtime that any configuration has named, those that are gone included. */
-  readonly #newest = new Map<number, number>()
   #version = 0
   /** The last configuration that fenced a runtime: we know all flows when each of the others has done with what that one left. */
   #recoveredIn = 0
@@ -110,11 +93,7 @@ export class VirtualSwitch {
       place: (entry) => { this.#place(entry) },
       remind: (switchId, alias) => { this.aliases.remind(switchId, alias) },
     })
-    this.#releasing = new Releasing(context, {
-      isThere: (runtime) => this.#runtimes.has(runtime),
-      isFenced: (runtime, incarnation) => this.#isFenced(runtime, incarnation),
-      isLife: (runtime, life) => this.#isLife(runtime, life),
-    })
+    this.#releasing = new Releasing(context, this.#lives)
     context.step('relearning', 1)
   }
 
@@ -272,15 +251,15 @@ export class VirtualSwitch {
     const owner = context.arena.u16[(entry + Entry.owner) >> 1]
     const incarnation = context.arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     // We have not heard of that death yet.
-    if (this.#isLive(owner, incarnation) && context.isDown(owner)) context.takeBack(owner, incarnation)
-    if (!this.#isLive(owner, incarnation) || context.isDown(owner)) this.takenBack.orphaned(entry)
+    if (this.#lives.isLive(owner, incarnation) && context.isDown(owner)) context.takeBack(owner, incarnation)
+    if (!this.#lives.isLive(owner, incarnation) || context.isDown(owner)) this.takenBack.orphaned(entry)
   }
 
   /** The home places a flow. */
   #place(entry: number): void {
     const context = this.#context
     const { arena } = context
-    const candidates = this.#runtimeList.filter((runtime) => !runtime.isDraining && !runtime.isStopped &&
+    const candidates = this.#lives.list.filter((runtime) => !runtime.isDraining && !runtime.isStopped &&
       (runtime.hasAnnounced || planted['relearn-at-once']) && this.#canOpenAt(runtime.id))
     if (candidates.length === 0) return this.#wait(entry, EntryPhase.placing)
     if (this.#counter >= context.limits.flowIds) {
@@ -333,31 +312,8 @@ export class VirtualSwitch {
     arena.u32[(entry + Entry.epoch) >> 2] = epoch
     arena.u16[(entry + Entry.returns) >> 1] = 0
     this.#waiting.delete(entry)
-    if (this.#isLive(owner, incarnation)) this.#setPhase(entry, EntryPhase.active)
+    if (this.#lives.isLive(owner, incarnation)) this.#setPhase(entry, EntryPhase.active)
     else this.#wait(entry, EntryPhase.orphaned)
-  }
-
-  #isLive(runtime: number, incarnation: number): boolean {
-    return this.#runtimes.get(runtime)?.incarnation === incarnation
-  }
-
-  /** True for a life that is over; one that we have not heard of yet is not. */
-  #isFenced(runtime: number, incarnation: number): boolean {
-    return !this.#isLive(runtime, incarnation) && incarnation <= (this.#newest.get(runtime) ?? 0)
-  }
-
-  #isLife(runtime: number, life: number): boolean {
-    const newer = (life - (this.#newest.get(runtime) ?? 0)) & 0xffff
-    return newer === 0 ? this.#runtimes.has(runtime) : newer < 0x8000
-  }
-
-  /** A runtime, unless this life of it is over, though its next may be here: then 0. */
-  #unlessFenced(runtime: number, incarnation: number): number {
-    return runtime !== 0 && this.#isFenced(runtime, incarnation) ? 0 : runtime
-  }
-
-  #incarnationOf(runtime: number): number {
-    return this.#runtimes.get(runtime)?.incarnation ?? 0
   }
 
   #ask(entry: number, home: number): void {
@@ -393,7 +349,7 @@ export class VirtualSwitch {
     const incarnation = arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2]
     const epoch: number = arena.u32[(at + MessageField.epoch) >> 2]
     this.#own(entry, owner, incarnation, epoch)
-    this.#releasing.set(entry, this.#unlessFenced(owner, incarnation), epoch)
+    this.#releasing.set(entry, this.#lives.unlessFenced(owner, incarnation), epoch)
     if (epoch > 1) arena.u8[entry + Entry.flags] |= EntryFlag.hearsay
     if (arena.u8[entry + Entry.phase] !== EntryPhase.active) return
     this.#open(entry)
@@ -487,10 +443,12 @@ export class VirtualSwitch {
     const context = this.#context
     const { arena } = context
     if (this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
-    const releaser = this.#unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
+    const releaser = this.#lives.unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const heard = context.table.findFlow(flow)
     // A move is on its way here, ahead of which our home has told us of the flow.
-    if (heard !== 0 && this.#isHearsay(heard) && epoch < arena.u32[(heard + Entry.epoch) >> 2]) return this.#releasing.set(heard, releaser, epoch)
+    if (heard !== 0 && this.#isHearsay(heard) && epoch < arena.u32[(heard + Entry.epoch) >> 2]) {
+      return this.#releasing.set(heard, releaser, epoch)
+    }
     const entry = this.#entryFor(at, (at + MessageField.key) >> 2, flow, epoch)
     if (entry === 0) return
     const owner = arena.u16[(at + MessageField.node) >> 1]
@@ -499,7 +457,7 @@ export class VirtualSwitch {
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     this.#releasing.set(entry, releaser, epoch)
-    this.#own(entry, owner, this.#incarnationOf(owner), epoch)
+    this.#own(entry, owner, this.#lives.incarnationOf(owner), epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
   }
@@ -508,7 +466,7 @@ export class VirtualSwitch {
     return (this.#context.arena.u8[entry + Entry.flags] & EntryFlag.hearsay) !== 0
   }
 
-  /** The entry for what a message says of a flow, made if need be; 0 if something newer is known of the key or of the flow, or without room. */
+  /** The entry for what a message says of a flow, made if need be; 0 if something newer is known of its key or of it, or without room. */
   #entryFor(at: number, key: number, flow: number, epoch: number): number {
     const context = this.#context
     const { arena, table } = context
@@ -609,7 +567,7 @@ export class VirtualSwitch {
     const dead = arena.u32[(at + RerouteFlowDead) >> 2]
     const deadIncarnation = arena.u32[(at + RerouteFlowDeadIncarnation) >> 2]
     // We have not heard of that death yet: what is in the link of the dead comes ahead of what is to come.
-    if (dead !== 0 && this.#isLive(dead, deadIncarnation)) context.takeBack(dead, deadIncarnation)
+    if (dead !== 0 && this.#lives.isLive(dead, deadIncarnation)) context.takeBack(dead, deadIncarnation)
     const previous = isKnown && !isHearsay ? arena.u16[(entry + Entry.owner) >> 1] : 0
     const previousIncarnation = arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     if (isHearsay && arena.u16[(entry + Entry.releaser) >> 1] === owner) this.#releasing.set(entry, 0, epoch - 1)
@@ -621,7 +579,7 @@ export class VirtualSwitch {
       this.aliases.flowEnded(flow)
     }
     // The replica's own word may be on its way here: it has released what there was, and its owner nothing.
-    const now = this.#unlessFenced(arena.u32[(at + RerouteFlowReleaserNow) >> 2], arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2])
+    const now = this.#lives.unlessFenced(arena.u32[(at + RerouteFlowReleaserNow) >> 2], arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2])
     const isOfOwner = isKnown && arena.u8[at + MessageField.code] !== 2 && arena.u16[(entry + Entry.releaser) >> 1] === previous
     if (now !== 0 && isOfOwner) this.#releasing.set(entry, now, epoch - 1)
     // A replica that is dead has nothing more to send, and the owner never had.
@@ -636,9 +594,9 @@ export class VirtualSwitch {
     // A source that takes back what it was giving away; who goes on for the dead says so.
     this.#own(entry, owner, incarnation, epoch, owner === sender && arena.u8[at + MessageField.code] === 0)
     const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]
-    const before = previous !== 0 && !isDead && this.#isLive(previous, previousIncarnation) ? previous : sender
+    const before = previous !== 0 && !isDead && this.#lives.isLive(previous, previousIncarnation) ? previous : sender
     this.#answerReroute(before, sender, flow, epoch)
-    const isNewReplica = hadNone && releaser !== 0 && this.#isLife(releaser, arena.u16[(entry + Entry.releaserLife) >> 1])
+    const isNewReplica = hadNone && releaser !== 0 && this.#lives.isLife(releaser, arena.u16[(entry + Entry.releaserLife) >> 1])
     this.#releasing.release(entry, isNewReplica)
     if (dead !== 0) this.#mark(sender, at, flow, epoch, RerouteMark.begin)
     if (dead !== 0 && arena.u8[at + MessageField.code] === 1) this.takenBack.drop(entry, dead, deadIncarnation)
@@ -667,7 +625,7 @@ export class VirtualSwitch {
     const releaser = u16[(entry + Entry.releaser) >> 1]
     const isOfEntry = releaser !== 0 && releaser === u16[(entry + Entry.nextReleaser) >> 1]
     // Who has released so far, in a life that is over, has nothing more to say.
-    if (isOfEntry && !this.#isLife(releaser, u16[(entry + Entry.releaserLife) >> 1])) u16[(entry + Entry.releaser) >> 1] = 0
+    if (isOfEntry && !this.#lives.isLife(releaser, u16[(entry + Entry.releaserLife) >> 1])) u16[(entry + Entry.releaser) >> 1] = 0
     u16[(entry + Entry.nextReleaser) >> 1] = replica
     u16[(entry + Entry.releaserLife) >> 1] = life
   }
@@ -708,33 +666,21 @@ export class VirtualSwitch {
 
   configure(config: ClusterConfig): void {
     const context = this.#context
-    const before = this.#runtimes
     const switchesBefore = this.#switches
     this.#version = config.version
     this.#switches = config.switches
-    this.#runtimes = new Map(config.runtimes.map((entry) => [entry.id, this.#runtimeState(entry, before.get(entry.id))]))
-    this.#runtimeList = [...this.#runtimes.values()]
-    for (const { id, incarnation } of config.runtimes) this.#newest.set(id, Math.max(incarnation, this.#newest.get(id) ?? 0))
-    const fenced = [...before.values()].filter((old) => !this.#isLive(old.id, old.incarnation))
+    const isFirst = this.#lives.list.length === 0
+    const fenced = this.#lives.configure(config.runtimes)
     // Whom the first one that we hear of lacks may have died just before.
-    if (fenced.length > 0 || before.size === 0) this.#recoveredIn = config.version
+    if (fenced.length > 0 || isFirst) this.#recoveredIn = config.version
     if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
-    this.#releasing.configured((runtime, incarnation) => this.#isLive(runtime, incarnation))
+    this.#releasing.configured()
     this.aliases.configure()
     this.#checkLearnt()
     this.#removeOrphans()
     this.#questions.askAgain()
     context.now = Math.max(context.now, 0)
-  }
-
-  #runtimeState({ id, incarnation, isDraining }: RuntimeEntry, old: RuntimeState | undefined): RuntimeState {
-    if (old?.incarnation === incarnation) {
-      old.isDraining = isDraining
-      return old
-    }
-    return { id, incarnation, isDraining, isStopped: false, busyPerMille: 0, flows: 0, placed: 0, hasAnnounced: false,
-      applied: 0 }
   }
 
   /** Flows of fenced runtimes wait for whoever claims them. */
@@ -744,11 +690,11 @@ export class VirtualSwitch {
       const owner = arena.u16[(entry + Entry.owner) >> 1]
       const phase = arena.u8[entry + Entry.phase]
       if ((phase === EntryPhase.active || phase === EntryPhase.closing || phase === EntryPhase.stalled) &&
-          !this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#wait(entry, EntryPhase.orphaned)
+          !this.#lives.isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])) this.#wait(entry, EntryPhase.orphaned)
       const releaser = arena.u16[(entry + Entry.releaser) >> 1]
       // A newer life of it may be known here already.
-      const isNewer = releaser === owner ? this.#isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])
-        : arena.u16[(entry + Entry.releaserLife) >> 1] === (this.#incarnationOf(releaser) & 0xffff) && this.#runtimes.has(releaser)
+      const isNewer = releaser === owner ? this.#lives.isLive(owner, arena.u32[(entry + Entry.ownerIncarnation) >> 2])
+        : arena.u16[(entry + Entry.releaserLife) >> 1] === (this.#lives.incarnationOf(releaser) & 0xffff) && this.#lives.has(releaser)
       if (!fenced.has(releaser) || isNewer) continue
       if (this.#releasing.awaitsDrained(entry)) {
         arena.u16[(entry + Entry.releaser) >> 1] = 0
@@ -777,7 +723,7 @@ export class VirtualSwitch {
         break
       }
       case EntryPhase.orphaned:
-        if (!this.#isLive(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) return
+        if (!this.#lives.isLive(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) return
         this.#waiting.delete(entry)
         this.#setPhase(entry, EntryPhase.active)
         // What was to be said to an owner that we had not heard of.
@@ -788,7 +734,7 @@ export class VirtualSwitch {
   }
 
   #configApplied(runtime: number, version: number, givesBackLate: boolean): void {
-    const state = this.#runtimes.get(runtime)
+    const state = this.#lives.get(runtime)
     if (state === undefined) return
     state.applied = Math.max(state.applied, version)
     if (givesBackLate) this.#givesBackLate.add(runtime)
@@ -799,14 +745,14 @@ export class VirtualSwitch {
   /** When every runtime has said its word about the fenced, flows that nobody has claimed are gone. */
   #removeOrphans(): void {
     const { arena } = this.#context
-    if (this.#runtimeList.some((runtime) => runtime.applied < this.#version)) return
+    if (this.#lives.list.some((runtime) => runtime.applied < this.#version)) return
     for (const entry of [...this.#waiting]) {
       if (arena.u8[entry + Entry.phase] !== EntryPhase.orphaned) continue
-      if (!this.#isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) continue
+      if (!this.#lives.isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) continue
       this.takenBack.orphaned(entry)
       this.#remove(entry, '')
     }
-    this.takenBack.settle((runtime, incarnation) => this.#isFenced(runtime, incarnation))
+    this.takenBack.settle((runtime, incarnation) => this.#lives.isFenced(runtime, incarnation))
     this.#questions.askAgain()
   }
 
@@ -823,10 +769,10 @@ export class VirtualSwitch {
       this.#setFlow(entry, flow)
       arena.u8[entry + Entry.flags] &= ~EntryFlag.hearsay
       const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
-      const releaser = this.#unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)
+      const releaser = this.#lives.unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)
       const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
       this.#setNextReleaser(entry, releaser, life)
-      this.#releasing.set(entry, releaser || this.#unlessFenced(owner, incarnation), epoch)
+      this.#releasing.set(entry, releaser || this.#lives.unlessFenced(owner, incarnation), epoch)
       this.#own(entry, owner, incarnation, epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
@@ -839,7 +785,7 @@ export class VirtualSwitch {
   }
 
   #announceDone(runtime: number): void {
-    const state = this.#runtimes.get(runtime)
+    const state = this.#lives.get(runtime)
     if (state === undefined) return
     state.hasAnnounced = true
     this.#checkLearnt()
@@ -849,7 +795,7 @@ export class VirtualSwitch {
     const context = this.#context
     if (!this.#isLearning || this.#switches.length === 0) return
     const recoveredIn = planted['relearn-unrecovered'] ? 0 : this.#recoveredIn
-    if (this.#runtimeList.some(({ hasAnnounced, applied }) => !hasAnnounced || applied < recoveredIn)) return
+    if (this.#lives.list.some(({ hasAnnounced, applied }) => !hasAnnounced || applied < recoveredIn)) return
     this.#isLearning = false
     context.step('relearning', -1)
     for (const entry of [...this.#waiting]) {
@@ -859,7 +805,7 @@ export class VirtualSwitch {
   }
 
   #stopPlacing(runtime: number, isStopped: boolean): void {
-    const state = this.#runtimes.get(runtime)
+    const state = this.#lives.get(runtime)
     if (state === undefined) return
     state.isStopped = isStopped
     if (isStopped) sendHead(this.#context, this.#context.inBand(runtime), StopPlacingReply, 0, 0)
@@ -867,7 +813,7 @@ export class VirtualSwitch {
 
   #workload(runtime: number, at: number): void {
     const { u32 } = this.#context.arena
-    const state = this.#runtimes.get(runtime)
+    const state = this.#lives.get(runtime)
     if (state === undefined) return
     state.busyPerMille = u32[(at + WorkloadBusy) >> 2]
     state.flows = u32[(at + WorkloadFlows) >> 2]
