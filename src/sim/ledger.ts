@@ -84,6 +84,8 @@ interface FlowLife {
   survives: number
   /** Its owner has died while it had no replica but one that was yet to hear what had left. */
   isExposed: boolean
+  /** Its owner and the replica have died: whatever copy is left of before a move may go on, or none. */
+  isAbandoned: boolean
   /** In `async`: packets of its state that it may have lost then. */
   lossMax: number
   /** Its network functions have been told that it has ended. */
@@ -320,6 +322,12 @@ export class Ledger {
     if (life !== undefined) life.isExposed = true
   }
 
+  /** A flow's replica has died before it could go on for its owner, which is dead, too. */
+  abandoned(flowId: number): void {
+    const life = this.#lives.get(flowId)
+    if (life !== undefined) life.isExposed = life.isAbandoned = true
+  }
+
   /** A flow begins anew: in `commit` its state may be gone only if it has ended, or its replica has died, too; or it has killed its owner. */
   #checkSurvival(life: FlowLife, flowId: number): void {
     const mustSurvive = life.survives === this.crashes && this.#hasLeft(flowId)
@@ -352,10 +360,12 @@ export class Ledger {
   }
 
   /** An older state of a flow goes on: those that began behind it are gone. */
-  #goBack({ states }: FlowLife, to: FlowState, violate: (checker: Checker, how: string) => void): void {
+  #goBack(life: FlowLife, to: FlowState, violate: (checker: Checker, how: string) => void): void {
+    const { states } = life
     for (let last = states.at(-1); last !== undefined && last.number > to.number; last = states.at(-1)) {
       last.isLost = true
-      if (last.left > 0 && this.#commits && this.isOrdered) violate('commit', ': its state began before one that has seen what has left')
+      const isKept = last.left > 0 && this.#commits && this.isOrdered && !life.isAbandoned
+      if (isKept) violate('commit', ': its state began before one that has seen what has left')
       states.pop()
     }
     if (states.at(-1) !== to) states.push(to)
@@ -389,7 +399,7 @@ export class Ledger {
     let life = this.#lives.get(flowId)
     if (life === undefined) {
       life = { flow, owner: incarnation, epoch, states: [state], processed: 0, crashes: this.crashes, survives: 0, isExposed: false,
-        lossMax: Infinity, hasEnded: false }
+        isAbandoned: false, lossMax: Infinity, hasEnded: false }
       this.#lives.set(flowId, life)
     }
     if (epoch < life.epoch || (epoch === life.epoch && incarnation !== life.owner)) {
@@ -397,6 +407,7 @@ export class Ledger {
     }
     if (life.flow !== flow) violate('alias', ` processes a packet although it is flow ${life.flow}`)
     if (this.#commits) {
+      if (life.isAbandoned) state.left = Math.min(state.left, count - 1)
       const { left } = state
       if (count <= left) violate('commit', `: its state has seen ${count} packets, what has left had seen ${left}`)
       this.#sees(state, id, count, life)
@@ -422,6 +433,7 @@ export class Ledger {
       life.processed = count
     }
     life.crashes = this.crashes
+    life.isAbandoned = false
     if (sequence <= before && this.isOrdered) {
       violate('state', `: number ${sequence} of side ${side} comes behind number ${before}`)
     }

@@ -147,6 +147,8 @@ export class Simulation {
   guardedOrders = 0
   /** Nothing has happened that may cost a packet without a word: links can take back, and runtimes have died one after the other. */
   #losesNothing: boolean
+  /** By flow: who had its replica when its owner died last. */
+  readonly #keepers = new Map<number, SimNode>()
   /** No node has died while another was out of order. */
   #diedApart = true
 
@@ -311,9 +313,19 @@ export class Simulation {
     if (node === null) return
     this.ledger.crashes++
     if (!this.#isAlone(one)) this.#losesNothing = this.#diedApart = false
-    if (node.kind === 'runtime') this.#countOrphans(node)
+    if (node.kind === 'runtime') {
+      this.#countAbandoned(one, node)
+      this.#countOrphans(node)
+    }
     this.end(one, node)
     this.network.stopped(one.id)
+  }
+
+  /** Flows whose owners died before, and whose replicas die with this runtime ahead of their promotion. */
+  #countAbandoned(one: SimNode, node: RuntimeNode): void {
+    for (const [flow, keeper] of this.#keepers) {
+      if (keeper === one && node.keepsReplica(flow)) this.ledger.abandoned(flow)
+    }
   }
 
   /** What a runtime leaves that others keep replicas of goes on. */
@@ -321,8 +333,10 @@ export class Simulation {
     for (const { flow } of node.flows()) {
       if (node.isExposed(flow)) this.ledger.exposed(flow)
       if (this.options.replication === 'async') this.ledger.setBack(flow)
-      const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))?.node
-      if (keeper?.kind === 'runtime' && keeper.keepsReplica(flow)) this.ledger.orphaned(flow, this.watch.lossMax(node, flow))
+      const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))
+      if (keeper?.node?.kind !== 'runtime' || !keeper.node.keepsReplica(flow)) continue
+      this.#keepers.set(flow, keeper)
+      this.ledger.orphaned(flow, this.watch.lossMax(node, flow))
     }
   }
 

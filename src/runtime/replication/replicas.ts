@@ -79,7 +79,7 @@ export interface Replica {
   movingTo: number
   movingEpoch: number
   /** Runtimes whose answer is awaited: the owner has died in the middle of a move. Null while it lives. */
-  asking: Set<number> | null
+  asking: Map<number, number> | null
   /** The target of that move, if it has said that it buffers the flow's packets. */
   buffersAt: number
 }
@@ -433,7 +433,7 @@ export class Replicas {
     }
     for (const replica of [...this.#replicas.values()]) {
       if (replica.guard?.replica === runtime) replica.guard.isDead = true
-      if (replica.asking !== null) this.#answered(replica, runtime, 0)
+      if (replica.asking !== null) this.#withoutAnswer(replica, runtime)
       else if (replica.place !== null && replica.place.predecessor !== 0) {
         if (replica.owner === runtime || (replica.isWaiting && replica.place.predecessor === runtime)) this.#toAsk.add(replica)
       } else if (replica.owner === runtime) {
@@ -455,10 +455,18 @@ export class Replicas {
     const context = this.#context
     replica.isWaiting = false
     replica.isAskingOne = predecessor !== 0
-    replica.asking = new Set(predecessor === 0 ? this.#host.runtimes() : [predecessor])
+    replica.asking = new Map()
     this.#asking++
     context.step('askingOwner', 1)
-    for (const id of replica.asking) {
+    this.#question(replica, predecessor === 0 ? this.#host.runtimes() : [predecessor])
+    this.#answered(replica, 0, 0)
+  }
+
+  #question(replica: Replica, runtimes: Iterable<number>): void {
+    const context = this.#context
+    const asking = replica.asking as Map<number, number>
+    for (const id of runtimes) {
+      asking.set(id, (asking.get(id) ?? 0) + 1)
       const channel = context.control(id)
       const at = begin(context, channel, AskFlow, replica.flow, replica.movingEpoch, true)
       if (at === 0) continue
@@ -467,6 +475,13 @@ export class Replicas {
       writeKeptKey(context, at, replica.key, replica.macs)
       ;(channel as MessageChannel).commit()
     }
+  }
+
+  /** Who has died without an answer may have had the flow, and have given it on to somebody who was asked before that, or is new. */
+  #withoutAnswer(replica: Replica, runtime: number): void {
+    const { asking } = replica
+    if (asking?.delete(runtime) !== true) return
+    if (!replica.isAskingOne) this.#question(replica, this.#host.runtimes())
     this.#answered(replica, 0, 0)
   }
 
@@ -479,7 +494,9 @@ export class Replicas {
   #answered(replica: Replica, runtime: number, code: number): void {
     const { asking } = replica
     if (asking === null) return
-    asking.delete(runtime)
+    const left = (asking.get(runtime) ?? 0) - 1
+    if (left > 0) asking.set(runtime, left)
+    else asking.delete(runtime)
     if (code === 2) replica.buffersAt = runtime
     if (code === 1) {
       // It lives on at its target: what we have released of it has been all.
