@@ -146,6 +146,7 @@ export class Coordinator {
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) || this.incoming.has(flow) ||
         this.claims.has(flow),
+      isPaused: (flow) => this.closings.has(flow) || this.incoming.moves.has(flow) || this.outgoing.isPaused(flow),
     })
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
     this.closings = new Closings(context, {
@@ -370,8 +371,8 @@ export class Coordinator {
       this.incoming.take(flow, d)
       return true
     }
-    const move = this.outgoing.moves.get(flow)
-    return move !== undefined && this.outgoing.take(move, d)
+    const move = this.outgoing.isPaused(flow) ? this.outgoing.moves.get(flow) : undefined
+    return move === undefined ? this.protection.refuse(record, d) : this.outgoing.take(move, d)
   }
 
   // -- Messages ------------------------------------------------------------------------------------------------------

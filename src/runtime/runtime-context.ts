@@ -60,11 +60,13 @@ export interface RuntimeLimits {
   readonly buffered: number
   /** Frames of a link that are kept for their sender at most while something is set aside here. */
   readonly unreleased: number
+  /** Outputs at replicas, or on their way there, that have not been acknowledged: with as many, or half of the slots, nothing is read. */
+  readonly unacknowledged: number
 }
 
 export const defaultRuntimeLimits: RuntimeLimits = {
   absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, aliasesPerFlow: 64, orders: 64, replicas: 1_000_000,
-  bufferedPerFlow: 256, buffered: 8192, unreleased: 2048,
+  bufferedPerFlow: 256, buffered: 8192, unreleased: 2048, unacknowledged: 1_000_000,
 }
 
 export interface RuntimeTimes {
@@ -76,10 +78,12 @@ export interface RuntimeTimes {
   readonly openingTimeoutUs: number
   /** Between reports of the workload. */
   readonly workloadUs: number
+  /** After how long without an acknowledgement, while too much waits, a replica is slow. */
+  readonly slowReplicaUs: number
 }
 
 export const defaultRuntimeTimes: RuntimeTimes = {
-  moveTimeoutUs: 500_000, residenceUs: 100_000, openingTimeoutUs: 10_000_000, workloadUs: 100_000,
+  moveTimeoutUs: 500_000, residenceUs: 100_000, openingTimeoutUs: 10_000_000, workloadUs: 100_000, slowReplicaUs: 50_000,
 }
 
 export interface RuntimeContext {

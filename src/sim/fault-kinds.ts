@@ -66,5 +66,6 @@ dropsOf.poison = [...dropsOf.crash ?? [], 'quarantined']
 
 /** Reasons to drop that a run with these faults may show, besides those of network functions. */
 export function permittedDrops(kinds: Iterable<FaultKind>): Set<string> {
-  return new Set([...kinds].flatMap((kind) => dropsOf[kind] ?? []))
+  // Whatever holds up a replica makes it slow.
+  return new Set([...kinds].flatMap((kind) => [...dropsOf[kind] ?? [], 'replica-slow']))
 }

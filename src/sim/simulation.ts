@@ -240,8 +240,9 @@ export class Simulation {
           aliases: flows + 16, fragmentedDatagrams: 64, fragmentsHeld: 64 },
         timeouts: { ...defaultTimeouts, tcpOpening: IDLE_S, tcp: IDLE_S, tcpClosed: IDLE_S / 2, udp: IDLE_S, icmp: IDLE_S, other: IDLE_S,
           fragment: 0.05 },
-        runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 160, bufferedPerFlow: 64, closings: 64, movesOut: 64, unreleased: 128 },
-        runtimeTimes: { moveTimeoutUs: 4000, residenceUs: 500, openingTimeoutUs: 20_000, workloadUs: 40_000 },
+        runtimeLimits: { absentFlows: flows * 2 + 64, buffered: 160, bufferedPerFlow: 64, closings: 64, movesOut: 64, unreleased: 128,
+          unacknowledged: 12 },
+        runtimeTimes: { moveTimeoutUs: 4000, residenceUs: 500, openingTimeoutUs: 20_000, workloadUs: 40_000, slowReplicaUs: 1000 },
         ports: { control: one.control, links },
       })
     }

@@ -144,6 +144,12 @@ export class OutgoingMoves {
     if (move.deadline < this.#nextDeadline) this.#nextDeadline = move.deadline
   }
 
+  /** True for a flow that stands still because its record is on its way, or comes back. */
+  isPaused(flow: number): boolean {
+    const state = this.moves.get(flow)?.state
+    return state === 'handing' || state === 'aborting' || state === 'takingBack'
+  }
+
   #become(move: OutgoingMove, state: MoveState): void {
     this.#context.step(move.state, -1)
     this.#context.step(state, 1)

@@ -3,6 +3,8 @@
  * and the tail. With it goes what has come of the flow and is not known to have left. PROTOCOL 13, 14.
  */
 
+import type { Backlog } from './backlogs.ts'
+
 /** An output that its replica may not have released. PERF: used again and again, in lists, for there is one for each packet. */
 export interface Output {
   switchId: number
@@ -69,6 +71,8 @@ export interface Guard {
   hasSent: boolean
   /** Outputs of this generation that have been acknowledged. */
   given: number
+  /** What waits for this replica, of all flows; null before there was anything. */
+  backlog: Backlog | null
 }
 
 export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean,
@@ -76,7 +80,7 @@ export function createGuard(flow: number, record: number, replica: number, isAdo
   return {
     flow, record, replica, tail, generation, copy, incarnation, isAdopted, isDead: false, isFirstDead: false, isTailDead: false,
     isRefused: false, adopted: 0, given: 0, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
-    isUnsent: false, counts: new Map(), since: 0, hasSent: false,
+    isUnsent: false, counts: new Map(), since: 0, hasSent: false, backlog: null,
   }
 }
 

@@ -112,6 +112,8 @@ export interface ProtectionHost {
   isGoingBack(flow: number): boolean
   /** True for flows that move, close or claim. */
   isBusy(flow: number): boolean
+  /** True for flows that stand still because they move or close. */
+  isPaused(flow: number): boolean
 }
 
 const BARE_PER_TURN = 16
@@ -149,7 +151,24 @@ export class Protection {
       incarnationOf: (runtime) => host.incarnationOf(runtime),
       held: (guard) => { host.held(guard) },
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },
+      guards: () => this.#guards.values(),
+      stop: ({ flow, record }) => { if (!this.#isPaused(flow)) context.engine.pauseFlow(record) },
+      resume: (guard) => {
+        if (this.#guards.get(guard.flow) === guard && !this.#isPaused(guard.flow)) context.engine.resumeFlow(guard.record)
+      },
     })
+  }
+
+  #isPaused(flow: number): boolean {
+    return this.securing.has(flow) || this.#host.isPaused(flow)
+  }
+
+  /** A packet of a flow that stands still because its replica is slow: true if it is one. */
+  refuse(record: number, d: number): boolean {
+    const guard = this.#guardAt[this.#context.engine.slab.indexOf(record)]
+    if (guard === undefined || !this.steps.backlogs.isStopped(guard)) return false
+    this.#context.drop(this.#context.arena.i32[d + Descriptor.slot], 'replica-slow')
+    return true
   }
 
   get isOn(): boolean {
@@ -158,7 +177,7 @@ export class Protection {
 
   /** False while so much waits for room in sessions that nothing more should be read. */
   get hasRoom(): boolean {
-    return this.steps.hasRoom
+    return this.steps.backlogs.hasRoom
   }
 
   /** True while something here waits for room, an acknowledgement or a runtime. */
@@ -250,7 +269,9 @@ export class Protection {
    * that can be.
    */
   #choose(except = 0, releaser = 0): number[] {
-    const possible = this.#host.candidates().filter((id) => id !== except)
+    const others = this.#host.candidates().filter((id) => id !== except)
+    const inTime = others.filter((id) => !this.steps.backlogs.isSlow(id))
+    const possible = inTime.length > 0 ? inTime : others
     if (possible.length === 0) return []
     const apart = possible.filter((id) => this.#host.isApart(id))
     const candidates = apart.length > 0 ? apart : possible

@@ -17,6 +17,7 @@ import { Descriptor, DESCRIPTOR_WORDS } from '../../packet/descriptor.ts'
 import { SLOT_FRAME_OFFSET } from '../../packet/packet-pool.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { begin, epochOf, sendFrame, type RuntimeContext } from '../runtime-context.ts'
+import { Backlogs } from './backlogs.ts'
 import type { Guard, Output } from './guard.ts'
 import type { ReplicationMode } from './protection.ts'
 
@@ -65,19 +66,18 @@ export interface StepsHost {
   held(guard: Guard): void
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
+  guards(): Iterable<Guard>
+  /** A flow stands still until its replica takes more, unless it does for another reason. */
+  stop(guard: Guard): void
+  resume(guard: Guard): void
 }
-
-/** Outputs, and bytes of them, that wait for room in sessions before no more packets are read. */
-const BEHIND_MAX = 256
-const BEHIND_BYTES_MAX = 1 << 20
 
 /** What an output takes in a step. */
 const stepBytes = (length: number): number => 8 + padded(length)
 
 export class Steps {
   sent = 0
-  /** Outputs that have been sent and are kept: no packets of this node any more, but in its slots. */
-  kept = 0
+  readonly backlogs: Backlogs
   /**
    * In `async`: outputs that have left ahead of the records behind them, which would be lost with us; and how many have left although the
    * record was due, for it had no room.
@@ -92,27 +92,23 @@ export class Steps {
   /** By replica. */
   readonly #sentSteps = new Map<number, SentSteps>()
   #free: Output | null = null
-  #behind = 0
-  #behindBytes = 0
-  /** Of the outputs that are kept and sent, those in large slots. */
-  #keptLarge = 0
   /** Outputs of the batch: descriptor, record, switch. */
   readonly #collected: number[] = []
 
   constructor(context: RuntimeContext, host: StepsHost) {
     this.#context = context
     this.#host = host
+    const { times, limits, engine } = context
+    this.backlogs = new Backlogs({
+      now: () => context.now, slots: engine.limits, unacknowledged: limits.unacknowledged, slowUs: times.slowReplicaUs,
+      guards: () => host.guards(), stop: (guard) => { host.stop(guard) }, resume: (guard) => { host.resume(guard) },
+    })
     this.#copyBytes = loadFrameBytes(context.arena).copyBytes
   }
 
-  /**
-   * False while so much waits for room in sessions, or for acknowledgements in the slots of packets, that nothing more should be read:
-   * half of the slots are for others.
-   */
-  get hasRoom(): boolean {
-    const { packets, largePackets } = this.#context.engine.limits
-    return this.#behind < BEHIND_MAX && this.#behindBytes < BEHIND_BYTES_MAX && this.kept * 2 <= packets &&
-      this.#keptLarge * 2 <= largePackets
+  /** Outputs that have been sent and are kept: no packets of this node any more, but in its slots. */
+  get kept(): number {
+    return this.backlogs.kept
   }
 
   /** True while a state has changed and is not on its way to its replica. */
@@ -134,14 +130,15 @@ export class Steps {
     this.#unsent.delete(guard)
     guard.isUnsent = false
     this.#caughtUp(guard)
+    this.backlogs.forget(guard)
     const { unsent } = guard
     let output = guard.first
     guard.first = guard.stepless = guard.unsent = guard.last = null
     guard.unsentCount = guard.unsentBytes = 0
     for (let isUnsent = false; output !== null;) {
       isUnsent ||= output === unsent
-      if (isUnsent) this.#takeUnsent(output)
-      else this.#countKept(output, -1)
+      if (isUnsent) this.#takeUnsent(guard, output)
+      else this.#countKept(guard, output, -1)
       take(output, isUnsent)
       output = this.#recycle(output)
     }
@@ -150,6 +147,7 @@ export class Steps {
   /** The replica is fenced: it acknowledges nothing any more. */
   fenced(replica: number): void {
     this.#sentSteps.delete(replica)
+    this.backlogs.fenced(replica)
   }
 
   /** Returns the next one. */
@@ -160,14 +158,12 @@ export class Steps {
     return next
   }
 
-  #countKept({ slot }: Output, by: number): void {
-    this.kept += by
-    if (this.#context.engine.pool.isLarge(slot)) this.#keptLarge += by
+  #countKept(guard: Guard, { slot }: Output, by: number): void {
+    this.backlogs.countKept(this.backlogs.of(guard), by, this.#context.engine.pool.isLarge(slot))
   }
 
-  #takeUnsent({ length }: Output): void {
-    this.#behind--
-    this.#behindBytes -= length
+  #takeUnsent(guard: Guard, { length }: Output): void {
+    this.backlogs.countBehind(this.backlogs.of(guard), -1, -length)
     this.#context.buffered--
   }
 
@@ -276,8 +272,9 @@ export class Steps {
     guard.unsent ??= output
     guard.unsentCount++
     guard.unsentBytes += stepBytes(length)
-    this.#behind++
-    this.#behindBytes += length
+    const backlog = this.backlogs.of(guard)
+    this.backlogs.countBehind(backlog, 1, length)
+    if (backlog.isSlow) this.backlogs.overrun(guard)
     this.#context.buffered++
     this.mark(guard)
   }
@@ -378,11 +375,11 @@ export class Steps {
   }
 
   #handed(guard: Guard, output: Output): void {
-    this.#takeUnsent(output)
+    this.#takeUnsent(guard, output)
     guard.unsent = output.next
     guard.unsentCount--
     guard.unsentBytes -= stepBytes(output.length)
-    this.#countKept(output, 1)
+    this.#countKept(guard, output, 1)
     this.#context.countHandedOver(1)
   }
 
@@ -394,6 +391,7 @@ export class Steps {
       const channel = this.#context.control(replica)
       while (steps.count > 0 && channel?.hasReached?.(steps.firstPosition) === true) this.acknowledged(steps.shift())
     }
+    this.backlogs.tick()
   }
 
   /** Gives up what a replica that has the flow has acknowledged. */
@@ -402,11 +400,12 @@ export class Steps {
     const channel = this.#context.control(guard.replica)
     let output = guard.first
     while (output !== null && output !== guard.stepless && channel?.hasReached?.(output.position) === true) {
-      this.#countKept(output, -1)
+      this.#countKept(guard, output, -1)
       this.#context.engine.pool.give(output.slot)
       output = this.#recycle(output)
       guard.given++
     }
+    if (output !== guard.first) this.backlogs.progressed(this.backlogs.of(guard))
     guard.first = output
     if (output === null) guard.last = null
     if (guard.copy !== null && !planted['chain-ack-early']) this.#host.held(guard)
@@ -416,11 +415,12 @@ export class Steps {
   held(guard: Guard, outputs: number): void {
     let output = guard.first
     while (output !== null && output !== guard.stepless && guard.given < outputs) {
-      this.#countKept(output, -1)
+      this.#countKept(guard, output, -1)
       this.#context.engine.pool.give(output.slot)
       output = this.#recycle(output)
       guard.given++
     }
+    if (output !== guard.first) this.backlogs.progressed(this.backlogs.of(guard))
     guard.first = output
     if (output === null) guard.last = null
   }

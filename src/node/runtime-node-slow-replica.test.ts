@@ -1,0 +1,81 @@
+/** A runtime node with replicas at two peers that are played, one of which takes nothing any more. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { flowIdOf } from '../messages/cluster-config.ts'
+import { AnnounceChain, Go, RerouteFlowReply } from '../messages/migration.ts'
+import { FlowOpen } from '../messages/placement.ts'
+import { AdoptFlowReply } from '../messages/replication.ts'
+import { frameOf, RuntimeAmongScripts } from '../sim/runtime-among-scripts.ts'
+import { sideCounter } from '../testing/index.ts'
+
+const FLOWS = 10
+
+/** Ten flows, each with a replica at 12 or at 13, in turn. */
+function guarding(): RuntimeAmongScripts {
+  const one = new RuntimeAmongScripts({ chain: [{ definition: sideCounter(), config: {} }], replication: 'commit', limits: { packets: 64 },
+    times: { slowReplicaUs: 5000 } })
+  const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
+  for (const id of [12, 13]) one.say(id, AnnounceChain, { tail })
+  one.turn(2)
+  for (let number = 1; number <= FLOWS; number++) {
+    one.sayInBand(1, FlowOpen, { flow: flowIdOf(101, number), epoch: 1, node: 1, key: number }).turn().packet(1, frameOf(number)).turn(3)
+    for (const id of [12, 13]) one.say(id, AdoptFlowReply, { flow: flowIdOf(101, number), epoch: 1 })
+    one.turn(2)
+  }
+  one.take()
+  return one
+}
+
+/** A packet of each flow; how many steps go to each replica. */
+function round(one: RuntimeAmongScripts, turns = 5): { 12: number; 13: number } {
+  for (let number = 1; number <= FLOWS; number++) one.packet(1, frameOf(number))
+  const said = one.turn(turns).take()
+  return { 12: said.filter((line) => line === 'CommitStep 12').length, 13: said.filter((line) => line === 'CommitStep 13').length }
+}
+
+/** Runtime 13 takes nothing, until the packets that wait for it have stopped the node for longer than it may be slow. */
+function slow(one: RuntimeAmongScripts): void {
+  one.silent.add(13)
+  for (let i = 0; i < 20; i++) round(one, 1)
+  assert.deepEqual([round(one, 1), one.node.dropReasons()], [{ 12: 0, 13: 0 }, {}], 'nothing is read while too much waits')
+  one.turn(100).take()
+  assert.ok((one.node.dropReasons()['replica-slow'] ?? 0) > 0)
+}
+
+test('a replica that takes nothing stops all flows for a while, and then its own alone, until it goes on', () => {
+  const one = guarding()
+  assert.deepEqual(round(one), { 12: 5, 13: 5 })
+  slow(one)
+  const dropped = one.node.dropReasons()['replica-slow'] as number
+  assert.deepEqual(round(one), { 12: 5, 13: 0 })
+  assert.equal(one.node.dropReasons()['replica-slow'], dropped + 5)
+  one.silent.delete(13)
+  one.turn(200).take()
+  assert.equal(one.node.keptOutputs, 0)
+  assert.deepEqual(round(one), { 12: 5, 13: 5 })
+  assert.equal(one.node.dropReasons()['replica-slow'], dropped + 5)
+})
+
+test('flows of a slow replica that is fenced get another one and go on', () => {
+  const one = guarding()
+  slow(one)
+  const dropped = one.node.dropReasons()
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 13) })
+  one.turn(3)
+  const guarded = [2, 4, 6, 8, 10].map((number) => flowIdOf(101, number))
+  for (const flow of guarded) one.say(12, AdoptFlowReply, { flow, epoch: 2 })
+  one.turn(3)
+  for (const flow of guarded) for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow, epoch: 2 }).say(id, Go, { flow, epoch: 2 })
+  one.turn(10).take()
+  assert.deepEqual([round(one)[12], one.node.dropReasons()], [FLOWS, dropped])
+})
+
+test('a slow replica gets no more flows', () => {
+  const one = guarding()
+  slow(one)
+  for (let number = 11; number <= 14; number++) {
+    one.sayInBand(1, FlowOpen, { flow: flowIdOf(101, number), epoch: 1, node: 1, key: number }).turn().packet(1, frameOf(number)).turn(3)
+  }
+  assert.deepEqual(one.take().filter((line) => line.startsWith('AdoptFlow')), Array(4).fill('AdoptFlow 12 code 1'))
+})
