@@ -227,6 +227,9 @@ export class Controller {
     if (cluster === undefined) return
     const { switches, runtimes } = cluster.config
     this.#detector.watch([...switches, ...runtimes], now)
+    for (const node of this.#detector.late(now)) {
+      this.#detector.standstill(node.id, node.incarnation, this.#launcher.isStopped?.(node) === true)
+    }
     for (const [incarnation, { at }] of this.#reports) if (now - at > 60e6) this.#reports.delete(incarnation)
   }
 

@@ -46,6 +46,21 @@ test('phi grows with the silence, and its threshold is where it says', () => {
   assert.ok(arrivals.isLate(heard + limits.heartbeatUs * 3))
 })
 
+test('a node that is known to have been stopped is dead after a short silence, though others heard it a moment ago', () => {
+  const detector = threeNodes()
+  beat(detector, [2, 3], 2e6, 2.06e6, (_node, now) => [{ peer: 1, heardAgoUs: now - 2e6, owedUs: 0 }])
+  assert.deepEqual([...detector.late(2.06e6)], [{ id: 1, incarnation: 101 }])
+  detector.standstill(1, 101, true)
+  assert.deepEqual(healths(detector, 2.06e6), { 1: 'slow', 2: 'well', 3: 'well' })
+  beat(detector, [2, 3], 2.06e6, 2.1e6)
+  assert.deepEqual(healths(detector, 2.1e6), { 1: 'dead', 2: 'well', 3: 'well' })
+  detector.standstill(1, 101, false)
+  assert.deepEqual(healths(detector, 2.1e6), { 1: 'slow', 2: 'well', 3: 'well' }, 'it has been let go on')
+  detector.standstill(1, 101, true)
+  detector.heartbeat(1, 101, 0, [], 2.1e6)
+  assert.deepEqual(healths(detector, 2.1e6), { 1: 'well', 2: 'well', 3: 'well' }, 'it is heard')
+})
+
 test('a node that owns up to longer pauses is allowed longer silence, within the bound and for a while', () => {
   const arrivals = new ArrivalEstimator(limits, 0)
   let now = 0

@@ -3,6 +3,7 @@
  *
  * Three kinds of evidence, in order of weight:
  *   - *ends*: whoever started a process says that it is gone. Certain, and at once.
+ *   - *standstills*: whoever started it sees that it has been stopped. It may go on, but not by having less to do: a short silence is enough.
  *   - *signs of life* at this observer: heartbeats (their rhythm is learnt), and the transport's word: acknowledgements and
  *     messages of any kind.
  *   - *words of other nodes*, carried by their heartbeats: when each last heard each peer, and for how long it has been owed an
@@ -28,11 +29,13 @@ export interface DetectorLimits extends ArrivalLimits {
   readonly tickUs: number
   /** Words older than this are forgotten, µs. */
   readonly wordUs: number
+  /** Silence that is enough of a node whose process is known to have been stopped, µs. */
+  readonly stoppedUs: number
 }
 
 /** Defaults; docs/controller.md says what each costs. */
 export const defaultDetectorLimits: DetectorLimits = {
-  heartbeatUs: 20_000, pauseUs: 300_000, pauseUsMax: 1_000_000, phi: 8, tickUs: 5000, wordUs: 2_000_000,
+  heartbeatUs: 20_000, pauseUs: 300_000, pauseUsMax: 1_000_000, phi: 8, tickUs: 5000, wordUs: 2_000_000, stoppedUs: 100_000,
 }
 
 /** For clusters whose runtimes do not pause (no garbage on the packet path) and have processors to themselves. */
@@ -72,6 +75,7 @@ interface Watched {
   /** By observing node. */
   readonly words: Map<number, Word>
   hasEnded: boolean
+  isStopped: boolean
 }
 
 export class FailureDetector {
@@ -90,7 +94,8 @@ export class FailureDetector {
       if (incarnation === 0) continue
       kept.add(id)
       if (this.#watched.get(id)?.incarnation === incarnation) continue
-      this.#watched.set(id, { incarnation, arrivals: new ArrivalEstimator(this.#limits, now), words: new Map(), hasEnded: false })
+      this.#watched.set(id, { incarnation, arrivals: new ArrivalEstimator(this.#limits, now), words: new Map(), hasEnded: false,
+        isStopped: false })
     }
     for (const id of this.#watched.keys()) if (!kept.has(id)) this.#watched.delete(id)
   }
@@ -99,6 +104,7 @@ export class FailureDetector {
   heartbeat(node: number, incarnation: number, pausedUs: number, words: readonly PeerWord[], now: TimeUs): void {
     const watched = this.#find(node, incarnation)
     if (watched === undefined) return
+    watched.isStopped = false
     watched.arrivals.heartbeat(now, pausedUs)
     for (const { peer, heardAgoUs, owedUs } of words) {
       this.#watched.get(peer)?.words.set(node, {
@@ -115,6 +121,17 @@ export class FailureDetector {
   ended(node: number, incarnation: number): void {
     const watched = this.#find(node, incarnation)
     if (watched !== undefined) watched.hasEnded = true
+  }
+
+  /** Nodes from which less is heard than is usual: whoever has started them may know why. */
+  *late(now: TimeUs): Generator<{ readonly id: number; readonly incarnation: number }> {
+    for (const [id, { incarnation, arrivals, hasEnded }] of this.#watched) if (!hasEnded && arrivals.isLate(now)) yield { id, incarnation }
+  }
+
+  /** What is known of a late node's process: that it has been stopped, or that it has not. */
+  standstill(node: number, incarnation: number, isStopped: boolean): void {
+    const watched = this.#find(node, incarnation)
+    if (watched !== undefined) watched.isStopped = isStopped
   }
 
   /** To be called every `tickUs` or more often: what comes later than that was a standstill of our own. */
@@ -162,7 +179,7 @@ export class FailureDetector {
    */
   #health(watched: Watched, isCutOff: boolean, inTime: number, others: number, now: TimeUs): Health {
     const { arrivals, hasEnded } = watched
-    if (hasEnded) return 'dead'
+    if (hasEnded || (watched.isStopped && now - arrivals.heardAt >= this.#limits.stoppedUs)) return 'dead'
     if (!arrivals.isSuspect(now)) return arrivals.isLate(now) ? 'slow' : 'well'
     if (isCutOff) return 'unknown'
     if (this.#isHeardElsewhere(watched, now)) return 'partitioned'

@@ -1,6 +1,6 @@
 /**
- * Launcher: starts and stops the processes of runtimes. Like nodes it takes commands of the highest term it has seen and no lower, so a
- * deposed leader stops nothing that its successor has started.
+ * Launcher: starts and stops the processes of runtimes, and sees what becomes of them. Like nodes it takes commands of the highest term it
+ * has seen and no lower, so a deposed leader stops nothing that its successor has started.
  *
  * Both calls are idempotent and promise nothing: the controller repeats them until `running` shows their effect.
  */
@@ -19,6 +19,8 @@ export interface Launcher {
   stopRuntime(term: number, runtime: Launched): void
   /** The processes that are there now, whoever started them. */
   running(): readonly Launched[]
+  /** True for a node whose process is known to stand still: it has been stopped, and does nothing, whatever the reason for its silence. */
+  isStopped?(node: Launched): boolean
   /** The machines that runtimes can be on, if there is more than one. */
   machines?(): readonly MachineView[]
 }

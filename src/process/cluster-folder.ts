@@ -253,12 +253,23 @@ export function isRunning({ pid, startTicks }: ProcessEntry): boolean {
 
 /** When a process began, in ticks since boot; 0 if there is none. */
 export function startTicksOf(pid: number): number {
+  const fields = statOf(pid)
+  return fields === undefined || fields[0] === 'Z' ? 0 : Number(fields[19])
+}
+
+/** True for a process that a signal or a debugger has stopped: it does nothing until it is let go on. */
+export function isStopped({ pid, startTicks }: ProcessEntry): boolean {
+  const fields = statOf(pid)
+  return fields !== undefined && Number(fields[19]) === startTicks && (fields[0] === 'T' || fields[0] === 't')
+}
+
+/** What the kernel says of a process, from its state on. */
+function statOf(pid: number): string[] | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'utf8')
     // The name of the program, in parentheses, may hold anything.
-    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
-    return fields[0] === 'Z' ? 0 : Number(fields[19])
+    return text.slice(text.lastIndexOf(')') + 2).split(' ')
   } catch {
-    return 0
+    return undefined
   }
 }

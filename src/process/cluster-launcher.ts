@@ -5,7 +5,7 @@
 
 import type { Launched, Launcher } from '../controller/launcher.ts'
 import { machineOf, type MachineView } from '../controller/machines.ts'
-import type { ProcessEntry } from './cluster-folder.ts'
+import { isStopped, type ProcessEntry } from './cluster-folder.ts'
 import type { LocalLauncher } from './local-launcher.ts'
 import { FIRST_RUNTIME_ID } from './node-config.ts'
 import type { RemoteMachine } from './remote-machine.ts'
@@ -47,6 +47,14 @@ export class ClusterLauncher implements Launcher {
   /** The process of this life of a runtime. */
   processOfRuntime(incarnation: number): ProcessEntry | undefined {
     return this.processes().find((one) => one.kind === 'runtime' && one.incarnation === incarnation)
+  }
+
+  /** Of processes on this machine. A switch has one at a time. */
+  isStopped({ id, incarnation }: Launched): boolean {
+    for (const entry of this.#local.processes.values()) {
+      if (entry.id === id && (entry.kind === 'switch' || entry.incarnation === incarnation)) return isStopped(entry)
+    }
+    return false
   }
 
   startsOf(name: string): number {

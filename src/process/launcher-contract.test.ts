@@ -15,7 +15,7 @@ import { after, before, describe, test } from 'node:test'
 import { CodedError } from '../base/coded-error.ts'
 import { endContainersOf, prepareContainers } from './cluster-containers.ts'
 import type { ClusterSpec } from './cluster-file.ts'
-import { ClusterFolder, isRunning, startTicksOf, type ProcessEntry } from './cluster-folder.ts'
+import { ClusterFolder, isRunning, isStopped, startTicksOf, type ProcessEntry } from './cluster-folder.ts'
 import type { SwitchMember } from './cluster-members.ts'
 import { ContainerEngine } from './container-engine.ts'
 import { ownImage } from './container-image.ts'
@@ -112,8 +112,10 @@ function launcherContract(launcherFor: (folder: ClusterFolder) => NodeLauncher):
     second.launcher.startSwitches(2)
     assert.deepEqual([first.started.length, second.started.length], [1, 0], 'what is there is not started')
 
+    assert.equal(isStopped(entry), false)
     assert.ok(second.launcher.kill(entry.pid, 'SIGSTOP'))
-    await until('it stands still', () => / T /.test(readFileSync(`/proc/${entry.pid}/stat`, 'utf8')))
+    await until('it stands still', () => isStopped(entry))
+    assert.equal(isStopped({ ...entry, startTicks: entry.startTicks + 1 }), false, 'another process')
     assert.ok(second.launcher.kill(entry.pid, 'SIGKILL'))
     assert.equal((await first.endOf(entry))?.signal, 'SIGKILL')
     assert.equal(await second.endOf(entry), undefined, 'who has not started it does not know how it ended')
