@@ -244,7 +244,7 @@ export class Coordinator {
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
     const former = this.#runtimes.get(replica.former) === replica.formerIncarnation ? replica.former : 0
     const held = this.incoming.takeOver(replica.flow)
-    this.protection.secure(record, held, { target, isPromotion: true, former, kept, dead: replica.owner, covered: replica.inputs })
+    this.protection.secure(record, held, { target, isPromotion: true, former, kept, dead: replica })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------

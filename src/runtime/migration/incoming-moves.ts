@@ -45,6 +45,8 @@ export interface IncomingMove {
   epoch: number
   /** The runtime that it comes from; when that one is dead, the one that has its replica. */
   source: number
+  /** The source that has died, 0 for none, and in which life: later ones may have died, too, before all switches have been told. */
+  dead: { readonly runtime: number; readonly incarnation: number }
   /** The runtimes that keep the flow's replicas, in the order of its chain. */
   readonly replicas: readonly number[]
   /** The one of them that it goes on at, 0 for none. */
@@ -152,7 +154,8 @@ export class IncomingMoves {
         if (aliasBlock !== 0) aliasBlocks.push(aliasBlock)
       }
       this.moves.set(flow, {
-        flow, epoch, source, replicas: replicasIn(arena.u32[(at + PrepareFlowReplica) >> 2]), heir: 0, yields: false,
+        flow, epoch, source, dead: { runtime: 0, incarnation: 0 }, heir: 0, yields: false,
+        replicas: replicasIn(arena.u32[(at + PrepareFlowReplica) >> 2]),
         layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
         named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now,
         inputs: context.inputs.words.slice(), queue: new PacketQueue(arena), aliases, aliasBlocks,
@@ -472,6 +475,7 @@ export class IncomingMoves {
       const isSource = move.source === source
       const isHeir = move.yields && move.heir === source
       if ((!isSource && !isHeir) || (move.state !== 'prepared' && move.state !== 'returning')) continue
+      if (isSource) move.dead = { runtime: source, incarnation: this.#context.ended.get(source) ?? 0 }
       // Its replica is here, and about to be the flow itself.
       const { self } = this.#context
       const heir = move.replicas.find((id) => (id === self ? this.#host.hasReplica(move.flow) : this.#host.isThere(id))) ?? 0
@@ -544,8 +548,8 @@ export class IncomingMoves {
       arena.u8[at + MessageField.code] = 1
       arena.u16[(at + MessageField.node) >> 1] = context.self
       arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
-      arena.u32[(at + RerouteFlowDead) >> 2] = move.source
-      arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = context.ended.get(move.source) ?? 0
+      arena.u32[(at + RerouteFlowDead) >> 2] = move.dead.runtime
+      arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = move.dead.incarnation
       writeKeyFrom(context, at, move.block >> 2, move.block + AbsentBlock.macs)
       ;(channel as MessageChannel).commit()
     }

@@ -81,14 +81,20 @@ interface Securing {
   readonly held: PacketQueue
   /** How far links had been consumed when the flow was paused. */
   readonly inputs: Int32Array
-  /** Whose death has brought the flow here, 0 for nobody's, and how far that one had consumed its links by the record. */
-  readonly dead: number
-  readonly covered: Int32Array | null
+  /** Whose death has brought the flow here. */
+  readonly dead: Deceased | null
   /** Switches whose word is awaited that what they took back has come: it is in `back`, and runs ahead of what the target had buffered. */
   unmarked: number
   /** Those of them that have begun: what comes from the others was sent before, to the target that we were. */
   begun: number
   readonly back: PacketQueue
+}
+
+/** One life of a runtime, which is over, and how far it had consumed its links by the record that it has left. */
+export interface Deceased {
+  readonly owner: number
+  readonly ownerIncarnation: number
+  readonly inputs: Int32Array
 }
 
 export interface ProtectionHost {
@@ -397,12 +403,12 @@ export class Protection {
    * @param options target: a runtime that buffers packets of the flow and is to hand them over; isPromotion: its owner has died, and no
    *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives, which knows of
    *   the move that failed; former: who kept the replica before us, when its owner died in the middle of the change; kept: what the first of
-   *   a chain, which we were, keeps for the tail; dead: the owner that has died, and covered: how far it had consumed its links; inputs: how
-   *   far ours had been when the first of the held packets came
+   *   a chain, which we were, keeps for the tail; dead: who has died, and how far it had consumed its links; inputs: how far ours had been
+   *   when the first of the held packets came
    */
   secure(record: number, held: PacketQueue | null = null,
-      { target = 0, isPromotion = false, isReleaser = false, former = 0, kept = null as Guard | null, dead = 0,
-        covered = null as Int32Array | null, inputs = this.#context.inputs.words } = {}): void {
+      { target = 0, isPromotion = false, isReleaser = false, former = 0, kept = null as Guard | null,
+        dead = null as Deceased | null, inputs = this.#context.inputs.words } = {}): void {
     const context = this.#context
     const hasOlder = isPromotion && held !== null && held.count > 0
     const flow = flowOf(context, record)
@@ -422,8 +428,8 @@ export class Protection {
       leftovers: new Set(), leftTails: new Set(), isPiped: false, isBetween: false, isRerouted: false, forgetting: 0, isPromotion, isReleaser,
       former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
-      held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead, covered,
-      unmarked: dead !== 0 && (target !== 0 || hasOlder) ? context.switches.all : 0, back: new PacketQueue(context.arena), begun: 0,
+      held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead,
+      unmarked: dead !== null && (target !== 0 || hasOlder) ? context.switches.all : 0, back: new PacketQueue(context.arena), begun: 0,
     }
     this.securing.set(flow, securing)
     context.step('securing', 1)
@@ -538,7 +544,7 @@ export class Protection {
   }
 
   #reroute(securing: Securing, mask: number): void {
-    const { record, flow, epoch, isPromotion, target, dead, covered, unmarked } = securing
+    const { record, flow, epoch, isPromotion, target, dead, unmarked } = securing
     const context = this.#context
     const { arena } = context
     const releaser = this.#host.mode === 'commit' ? tailOf(securing) : 0
@@ -551,9 +557,10 @@ export class Protection {
       if (isPromotion) arena.u8[at + MessageField.code] = 2
       arena.u32[(at + RerouteFlowBuffersAt) >> 2] = target
       arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
-      arena.u32[(at + RerouteFlowDead) >> 2] = dead
-      arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = context.ended.get(dead) ?? 0
-      arena.u32[(at + RerouteFlowCovered) >> 2] = planted['take-back-repeats'] ? 0 : coveredBy(covered, id, context.switches.incarnationOf(id))
+      arena.u32[(at + RerouteFlowDead) >> 2] = dead?.owner ?? 0
+      arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = dead?.ownerIncarnation ?? 0
+      const covered = planted['take-back-repeats'] ? null : dead?.inputs ?? null
+      arena.u32[(at + RerouteFlowCovered) >> 2] = coveredBy(covered, id, context.switches.incarnationOf(id))
       arena.u32[(at + RerouteFlowMarks) >> 2] = (unmarked & context.switches.bitOf(id)) === 0 ? 0 : 1
       arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
       arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#host.incarnationOf(releaser)

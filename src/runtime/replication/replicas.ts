@@ -44,6 +44,8 @@ export interface Replica {
   /** The highest epoch that its owner has told of. */
   epoch: number
   readonly owner: number
+  /** In which life: others of the same runtime may have died before it is promoted. */
+  readonly ownerIncarnation: number
   readonly key: Int32Array
   readonly macs: Uint8Array
   aliases: Int32Array
@@ -198,7 +200,7 @@ export class Replicas {
       }
       const key = (at + MessageField.key) >> 2
       const replica: Replica = {
-        flow, epoch, owner, key: arena.i32.slice(key, key + KEY_WORDS),
+        flow, epoch, owner, ownerIncarnation: this.#host.incarnationOf(owner), key: arena.i32.slice(key, key + KEY_WORDS),
         macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
         inputs: arena.i32.slice(inputs >> 2, tail >> 2),
         aliases: arena.i32.slice(tail >> 2, (tail + aliasBytes) >> 2),
