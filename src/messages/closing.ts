@@ -13,5 +13,5 @@ import { message } from './message.ts'
 export const CloseFlow = message(6, 'CloseFlow', { withKey: true })
 /** In-band: no packet of the flow follows. `code` 1: packets of it wait at this switch, so it should not end. */
 export const CloseFlowReply = message(7, 'CloseFlowReply')
-/** `code` 1: it has ended; 0: it goes on. */
+/** `code` 1: it has ended; 0: it goes on; 2: it was claimed in vain at this epoch, and lives on elsewhere. */
 export const FlowClosed = message(8, 'FlowClosed', { withKey: true })

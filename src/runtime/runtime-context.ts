@@ -202,13 +202,17 @@ export function sayDrained(context: RuntimeContext, flow: number, epoch: number)
   for (const id of context.switches.idsIn(context.switches.all)) sendHead(context, context.inBand(id), Drained, flow, epoch)
 }
 
-/** A switch has said that a flow that we claimed had ended: others may have taken our word for it. Its key is at a word index. */
-export function sayEnded(context: RuntimeContext, flow: number, epoch: number, key: number, macs: number): void {
+/**
+ * A flow that we claimed has ended, or lives on elsewhere: switches that took our word for it hear so. Its key is at a word index.
+ *
+ * @param code of FlowClosed
+ */
+export function sayClosed(context: RuntimeContext, flow: number, epoch: number, code: number, key: number, macs: number): void {
   for (const id of context.switches.idsIn(context.switches.all)) {
     const channel = context.control(id)
     const at = begin(context, channel, FlowClosed, flow, epoch, true)
     if (at === 0) continue
-    context.arena.u8[at + MessageField.code] = 1
+    context.arena.u8[at + MessageField.code] = code
     writeKeyFrom(context, at, key, macs)
     ;(channel as MessageChannel).commit()
   }

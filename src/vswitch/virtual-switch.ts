@@ -407,7 +407,7 @@ export class VirtualSwitch {
           context.now)
       case PlaceFlowReply.type: return this.#answered(at)
       case CloseFlow.type: return this.#closeFlow(peer, at, flow, epoch)
-      case FlowClosed.type: return this.#flowClosed(at, flow, code !== 0)
+      case FlowClosed.type: return code === 2 ? this.#givenUp(peer, flow, epoch) : this.#flowClosed(at, flow, code !== 0)
       case RerouteFlow.type: return this.#reroute(peer, at, flow, epoch)
       case AnnounceFlow.type: return this.#announced(peer, at, bytes, flow, epoch, code)
       case AnnounceDone.type: return this.#announceDone(peer)
@@ -529,6 +529,16 @@ export class VirtualSwitch {
       this.#flush(entry)
     }
     this.#questions.askAgain()
+  }
+
+  /** A runtime has claimed a flow in vain: where we took its word, packets wait for the claim of whoever has the flow. */
+  #givenUp(runtime: number, flow: number, epoch: number): void {
+    const { arena, table, now } = this.#context
+    const entry = table.findFlow(flow)
+    if (entry === 0 || arena.u16[(entry + Entry.owner) >> 1] !== runtime || arena.u32[(entry + Entry.epoch) >> 2] !== epoch) return
+    arena.u16[(entry + Entry.owner) >> 1] = 0
+    arena.f64[(entry + Entry.since) >> 3] = now
+    this.#wait(entry, EntryPhase.orphaned)
   }
 
   // -- Moves ---------------------------------------------------------------------------------------------------------
@@ -769,10 +779,12 @@ export class VirtualSwitch {
       this.#setFlow(entry, flow)
       arena.u8[entry + Entry.flags] &= ~EntryFlag.hearsay
       const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
-      const releaser = this.#lives.unlessFenced(arena.u32[(at + AnnounceFlowReleaser) >> 2], life)
+      const named = arena.u32[(at + AnnounceFlowReleaser) >> 2]
+      const releaser = this.#lives.unlessFenced(named, life)
       const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
       this.#setNextReleaser(entry, releaser, life)
-      this.#releasing.set(entry, releaser || this.#lives.unlessFenced(owner, incarnation), epoch)
+      // A replica that has died since has nothing more to send, and the owner never had.
+      this.#releasing.set(entry, named !== 0 ? releaser : this.#lives.unlessFenced(owner, incarnation), epoch)
       this.#own(entry, owner, incarnation, epoch)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
@@ -846,9 +858,10 @@ export class VirtualSwitch {
       if (!this.#waiting.has(entry)) continue
       const phase = arena.u8[entry + Entry.phase]
       const isLate = now - arena.f64[(entry + Entry.since) >> 3] > times.holdUs
-      if (isLate && phase !== EntryPhase.orphaned) {
-        this.#remove(entry,
-          phase === EntryPhase.placing ? 'no-runtime' : phase === EntryPhase.asking ? 'no-home' : 'hold-timeout')
+      const isGivenUp = phase === EntryPhase.orphaned && arena.u16[(entry + Entry.owner) >> 1] === 0
+      if (isLate && (phase !== EntryPhase.orphaned || isGivenUp)) {
+        this.#remove(entry, isGivenUp ? ''
+          : phase === EntryPhase.placing ? 'no-runtime' : phase === EntryPhase.asking ? 'no-home' : 'hold-timeout')
       } else if (phase === EntryPhase.placing) {
         this.#waiting.delete(entry)
         this.#serve(entry)

@@ -30,7 +30,7 @@ import type { ChainLayout } from '../flow-snapshot.ts'
 import type { Protection } from '../replication/protection.ts'
 import { ALIAS_BYTES, ALIAS_WORDS } from '../alias-claims.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sayDrained, sayEnded, sendFrame, sendHead,
+  AbsentBlock, AbsentKind, begin, COMPANION_MOVED_MS, COMPANION_REPLICA, companionOf, isTooLong, sayClosed, sayDrained, sendFrame, sendHead,
   setFlow, writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
@@ -516,7 +516,9 @@ export class IncomingMoves {
   superseded(flow: number, epoch: number, hasEnded: boolean): boolean {
     const move = this.moves.get(flow)
     if (move?.state !== 'inheriting' || move.epoch !== epoch) return false
-    if (hasEnded) sayEnded(this.#context, flow, epoch, move.block >> 2, move.block + AbsentBlock.macs)
+    // A switch that took our word may take us for who releases until whoever has the flow claims it there.
+    sayDrained(this.#context, flow, epoch + 1)
+    sayClosed(this.#context, flow, epoch, hasEnded ? 1 : 2, move.block >> 2, move.block + AbsentBlock.macs)
     this.#forget(move, 'source-fenced')
     return true
   }

@@ -27,7 +27,7 @@ import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import {
-  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayDrained, sayEnded, sendHead, setFlow, writeKey,
+  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayClosed, sayDrained, sendHead, setFlow, writeKey,
   type RuntimeContext,
 } from '../runtime-context.ts'
 import { createGuard, isPiped, living, releaserOf, strike, type Guard } from './guard.ts'
@@ -624,9 +624,11 @@ export class Protection {
       }
     }
     const { record } = securing
-    if (hasEnded) sayEnded(context, flow, epoch, record >> 2, companionOf(context, record))
+    // A switch that took our word may take us or our replica for who releases until whoever has the flow claims it there.
+    sayDrained(context, flow, epoch + 1)
+    sayClosed(context, flow, epoch, hasEnded ? 1 : 2, record >> 2, companionOf(context, record))
     context.engine.removeFlow(record)
-    this.#forgetAt(new Set([...securing.chain, ...securing.leftovers]), flow)
+    for (const id of new Set([...securing.chain, ...securing.leftovers])) sendRetire(context, id, flow, epoch + 1, true)
     return true
   }
 
