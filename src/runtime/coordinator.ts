@@ -598,7 +598,8 @@ export class Coordinator {
    */
   #sayApplied(): void {
     const context = this.#context
-    const isRecovering = (this.replicas.isRecovering || this.protection.isClaiming) && !planted['applied-early']
+    const isClaiming = this.protection.isClaiming || this.outgoing.isClaiming
+    const isRecovering = (this.replicas.isRecovering || isClaiming) && !planted['applied-early']
     if (this.#applying === 0 || isRecovering) return
     for (const id of context.switches.idsIn(this.#applying)) {
       if (this.incoming.isUntold(id)) continue

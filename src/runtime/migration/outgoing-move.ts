@@ -28,6 +28,8 @@ export interface OutgoingMove {
   targetDone: boolean
   /** The target is fenced, in which life; 0 while it lives. */
   deadIncarnation: number
+  /** It is, and the switches that were told that the flow goes back did not hear so. */
+  mustClaim: boolean
   readonly returned: PacketQueue
   readonly held: PacketQueue
 }

@@ -125,7 +125,7 @@ export class OutgoingMoves {
     this.#markMoved(record)
     const move: OutgoingMove = {
       flow, record, before: epoch, target, startedAt: now, isMarking: false, state: 'preparing', deadline: 0, pending: 0, passed: 0, told: 0,
-      markers: 0, targetDone: false, deadIncarnation: 0, returned: new PacketQueue(arena), held: new PacketQueue(arena),
+      markers: 0, targetDone: false, deadIncarnation: 0, mustClaim: false, returned: new PacketQueue(arena), held: new PacketQueue(arena),
     }
     this.moves.set(flow, move)
     context.step('preparing', 1)
@@ -443,13 +443,15 @@ export class OutgoingMoves {
     if (!move.targetDone || (move.state === 'takingBack' && move.pending !== 0)) return
     const context = this.#context
     // What a switch sent here before the move comes ahead of what it sent to the target.
-    const isLate = move.returned.count > 0 && (context.switches.all & ~move.passed) !== 0
+    const isLate = (move.returned.count > 0 || move.mustClaim) && (context.switches.all & ~move.passed) !== 0
     if (move.state === 'aborting' && isLate && !planted['abort-without-buffer']) return
     this.#end(move)
-    if (move.state === 'takingBack' && this.#protection.isOn) {
+    const isTakenBack = move.state === 'takingBack'
+    if ((isTakenBack && this.#protection.isOn) || move.mustClaim) {
       // Its replica is to be replaced, and goes on asking should we die.
       move.returned.takeAll(move.held)
-      return this.#protection.secure(move.record, move.returned, { isReleaser: true })
+      const dead = move.mustClaim ? { owner: move.target, ownerIncarnation: move.deadIncarnation, inputs: null } : null
+      return this.#protection.secure(move.record, move.returned, { isReleaser: isTakenBack, dead })
     }
     this.#tellReplicaStays(move, move.before + 2)
     context.engine.resumeFlow(move.record)
@@ -619,10 +621,28 @@ export class OutgoingMoves {
         case 'rerouting': this.#abort(move, true); break
         case 'handing': this.#takeBack(move, true); break
         default:
+          if (!move.targetDone) this.#claimFromDead(move)
           move.targetDone = true
           this.#finishGoingBack(move)
       }
     }
+  }
+
+  /** The switches have been told that the flow goes back, and not yet that its target is dead: what they take back of it is asked for. */
+  #claimFromDead(move: OutgoingMove): void {
+    const context = this.#context
+    move.deadIncarnation = context.ended.get(move.target) ?? 0
+    move.mustClaim = true
+    // What has not been given back, as some of the buffer has not, is in the links from its beginning on.
+    if (!this.#protection.givesBackLate) return
+    context.buffered -= move.returned.count
+    for (let slot = move.returned.shift(); slot !== 0; slot = move.returned.shift()) context.drop(slot, 'former-life')
+  }
+
+  /** True while the switches are to hear of a flow whose target is dead. */
+  get isClaiming(): boolean {
+    for (const { mustClaim } of this.moves.values()) if (mustClaim) return true
+    return false
   }
 
   /** What these runtimes, which are fenced, were told is not answered: what was told them as they were being fenced included. */

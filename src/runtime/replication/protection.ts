@@ -94,7 +94,8 @@ interface Securing {
 export interface Deceased {
   readonly owner: number
   readonly ownerIncarnation: number
-  readonly inputs: Int32Array
+  /** Null for a target that never had it: what was sent there before is in its record. */
+  readonly inputs: Int32Array | null
 }
 
 export interface ProtectionHost {
@@ -205,9 +206,9 @@ export class Protection {
     return this.securing.size === 0 && !this.steps.hasUnsent && (this.#bare.size === 0 || this.#host.candidates().length === 0)
   }
 
-  /** True while a switch has yet to hear of a flow whose owner has died that it is ours. */
+  /** True while a switch has yet to hear of a flow whose owner, or target, has died that it is ours. */
   get isClaiming(): boolean {
-    for (const { isPromotion, isRerouted } of this.securing.values()) if (isPromotion && !isRerouted) return true
+    for (const { isPromotion, dead, isRerouted } of this.securing.values()) if ((isPromotion || dead !== null) && !isRerouted) return true
     return false
   }
 
@@ -429,7 +430,8 @@ export class Protection {
       former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
       held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead,
-      unmarked: dead !== null && (target !== 0 || hasOlder) ? context.switches.all : 0, back: new PacketQueue(context.arena), begun: 0,
+      unmarked: dead !== null && (!isPromotion || target !== 0 || hasOlder) ? context.switches.all : 0, begun: 0,
+      back: new PacketQueue(context.arena),
     }
     this.securing.set(flow, securing)
     context.step('securing', 1)
