@@ -73,13 +73,15 @@ export interface Guard {
   given: number
   /** What waits for this replica, of all flows; null before there was anything. */
   backlog: Backlog | null
+  /** So many of the first ones are of a generation that has died: their state came ahead of them. */
+  resent: number
 }
 
 export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean,
     { tail = replica, generation = 0, copy = null as StoredRecord | null, incarnation = 0 } = {}): Guard {
   return {
     flow, record, replica, tail, generation, copy, incarnation, isAdopted, isDead: false, isFirstDead: false, isTailDead: false,
-    isRefused: false, adopted: 0, given: 0, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
+    isRefused: false, adopted: 0, given: 0, resent: 0, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
     isUnsent: false, counts: new Map(), since: 0, hasSent: false, backlog: null,
   }
 }

@@ -212,9 +212,12 @@ export class Protection {
     return false
   }
 
-  /** True for a flow that is being secured because no replica of it is left: the new one may have the state, and not yet what is to leave. */
+  /** True for a flow that is secured because no replica of it is left, until the new one, which has the state, has what is to leave, too. */
   isExposed(flow: number): boolean {
-    return living(this.securing.get(flow)?.old ?? null).length === 0 && this.securing.has(flow)
+    const securing = this.securing.get(flow)
+    if (securing !== undefined) return living(securing.old).length === 0
+    const guard = this.#guards.get(flow)
+    return guard !== undefined && guard.given < guard.resent
   }
 
   /** True for a flow that has just come here and has as many replicas as it is to have. */
@@ -772,8 +775,9 @@ export class Protection {
         context.countTakenOver(1)
         this.counts.resent++
       }
-      if (guard === null) this.steps.releaseNow(output)
-      else this.steps.keep(guard, switchId, slot, frame, length)
+      if (guard === null) return this.steps.releaseNow(output)
+      this.steps.keep(guard, switchId, slot, frame, length)
+      if (living(old).length === 0) guard.resent++
     })
   }
 
