@@ -261,7 +261,7 @@ export class SimNetwork {
       link.load = 0
       const { ring } = link
       if (ring === null) continue
-      ring.hasReader = false
+      for (const frame of ring.readerWent()) this.#simulation.ledger.lose(frame)
       if (!ring.isDead) continue
       const { connection } = ring
       // Then the switch sees that nobody is there.

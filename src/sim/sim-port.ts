@@ -65,6 +65,8 @@ export class SimRing {
   #hasReader = true
   /** The reader lives and is not meant any more. */
   #isReaderCut = false
+  /** The reader has come while what the one before had left was still here: it reads what is sent behind that. */
+  #isReaderNext = false
   /** Frames of packets taken back that the reader had received. */
   again = 0
   readonly #isPacket: (frame: Uint8Array) => boolean
@@ -86,13 +88,20 @@ export class SimRing {
     return this.first + this.kept.length - 1
   }
 
-  /** The reader has gone, or its next life has come. */
-  set hasReader(isThere: boolean) {
-    this.#hasReader = isThere
-    if (!isThere && this.#isReaderCut) this.renew()
-    else if (!isThere) this.isDead = true
-    else if (!this.isDead) this.isDown = false
+  /** A life of the reader has come. */
+  readerCame(): void {
+    this.#hasReader = true
+    if (!this.isDead) this.isDown = false
+    this.#isReaderNext = this.isDead
     this.#isReaderCut = false
+  }
+
+  /** The reader has gone. Returns what nobody has received, when it was not meant any more. */
+  readerWent(): Uint8Array[] {
+    this.#hasReader = this.#isReaderNext = false
+    if (this.#isReaderCut) return this.renew()
+    this.isDead = true
+    return []
   }
 
   push(frame: Uint8Array): void {
@@ -116,10 +125,13 @@ export class SimRing {
     return lost
   }
 
-  beginTakeBack(): number {
+  /** What a writer before had sent stays behind. Returns what nobody has received of that; `first` is the first to be taken back. */
+  beginTakeBack(): Uint8Array[] {
     const from = Math.max(this.first, this.#since)
-    this.kept.splice(0, from - this.first)
-    return this.first = from
+    const behind = this.kept.splice(0, from - this.first)
+    const lost = behind.slice(Math.max(0, this.received + 1 - this.first))
+    this.first = from
+    return lost
   }
 
   takeBack(): Uint8Array | undefined {
@@ -142,7 +154,8 @@ export class SimRing {
     this.received = 0
     this.isDead = false
     this.isDown = !this.#hasReader
-    this.#isReaderCut = this.#hasReader
+    this.#isReaderCut = this.#hasReader && !this.#isReaderNext
+    this.#isReaderNext = false
     this.connection++
     return lost
   }
@@ -273,7 +286,8 @@ export class SimRingWriter extends SimPort implements TakeBackPort {
   }
 
   beginTakeBack(): number {
-    return this.#ring.beginTakeBack()
+    for (const frame of this.#ring.beginTakeBack()) this.#lose(frame)
+    return this.#ring.first
   }
 
   get takeBackLeft(): number {
@@ -305,7 +319,7 @@ export class SimRingReader extends SimPort implements TakeBackPort {
   constructor(arena: Arena, outlet: Outlet, ring: SimRing) {
     super(arena, outlet)
     this.#ring = ring
-    ring.hasReader = true
+    ring.readerCame()
   }
 
   override receive(pool: PacketPool, descriptors: number, max: number): number {
