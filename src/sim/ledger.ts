@@ -122,6 +122,8 @@ export class Ledger {
   readonly stateLost: StateLost = { flows: 0, packets: 0, most: 0 }
   /** True where that is permitted: links lose or double frames, or a switch forgets what it has accepted. */
   mayRepeat = false
+  /** Runtimes that were to become empty: others have kept replicas in their place since. */
+  replaced = 0
   /** Packets that were taken back from links whose readers had not had them, and that nobody has had since. */
   readonly #takenBack = new Set<number>()
   /** By packet id: the state that a dropped packet was part of, of those that were taken back from their dead reader. */
@@ -193,7 +195,7 @@ export class Ledger {
     }
     if (this.#copies[id] > 0 || this.#isUndone(id)) this.left++
     // Where a link cannot tell what it has carried, what a dead replica may have released is released again (PROTOCOL 20).
-    else if (this.mayRepeat && this.crashes > 0) {
+    else if (this.mayRepeat && this.crashes + this.replaced > 0) {
       this.repeated++
       return
     }
@@ -478,6 +480,16 @@ export class Ledger {
     if (unaccounted.length <= dropped) return
     this.violate('loss', `although links take back, ${unaccounted.length} packets are gone, ${dropped} of them dropped` +
       ` (such as ${unaccounted.slice(0, 3).join(', ')})`)
+  }
+
+  /**
+   * Fragments that wait at the far switch for a first one that a network function has dropped. Whose they are it does not know, so nor that
+   * they have been released: a change of replica releases them again.
+   */
+  get rests(): number {
+    let count = 0
+    for (const id of this.unaccounted()) if (this.#fates[id - 1] === Fate.refused) count++
+    return count
   }
 
   #loseState(packets: number): void {

@@ -87,10 +87,11 @@ export class Orders {
   #drain(one: SimNode | undefined, isRemoved: boolean): void {
     if (one === undefined) return
     const node = one.node as RuntimeNode
-    const { queue, random, watches } = this.#simulation
+    const { queue, random, watches, ledger } = this.#simulation
     const withinUs = random.pick([5, 20])
     const end = queue.now + 20_000
     node.setDraining(true, queue.now + one.skewUs)
+    ledger.replaced++
     this.#listDraining(one, true)
     let nextOrder = queue.now + 1000
     let isOver = false
