@@ -39,7 +39,7 @@ export const unsettledSteps = ['securing', 'askingOwner', 'aborting', 'takingBac
 /** Reasons that drop copies of packets that others have. */
 export const dropsOfCopies = ['former-life', 'not-releaser', 'unknown-replica']
 
-/** Reasons to drop a packet that a kind of fault may cause. */
+/** Reasons to drop a packet that a kind of fault may cause. Where first fragments find no room, the rest of their datagrams waits in vain. */
 const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
   crash: ['former-life', 'source-fenced', 'no-replica', 'step-incomplete', 'unknown-replica', 'secure-buffer', 'not-releaser',
     'no-owner', 'fragment-timeout', 'hold-limit', 'hold-timeout', 'move-buffer', 'alias-buffer', 'no-runtime', 'link-full', 'over-share',
@@ -51,12 +51,14 @@ const dropsOf: Partial<Record<FaultKind, readonly string[]>> = {
   delay: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer'],
   corruption: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer'],
   reordering: ['hold-limit', 'move-buffer', 'alias-buffer'],
-  pause: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer', 'link-full', 'over-share', 'port-full', 'no-slot'],
-  slow: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer', 'link-full', 'over-share', 'port-full', 'no-slot'],
-  full: ['hold-limit', 'move-buffer', 'alias-buffer', 'link-full', 'over-share', 'port-full', 'no-slot'],
+  pause: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer', 'link-full', 'over-share', 'port-full', 'no-slot',
+    'fragment-timeout'],
+  slow: ['hold-limit', 'hold-timeout', 'no-home', 'move-buffer', 'alias-buffer', 'link-full', 'over-share', 'port-full', 'no-slot',
+    'fragment-timeout'],
+  full: ['hold-limit', 'move-buffer', 'alias-buffer', 'link-full', 'over-share', 'port-full', 'no-slot', 'fragment-timeout'],
   skew: ['hold-timeout', 'no-home'],
   'link-loss': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer'],
-  'link-delay': ['hold-limit', 'move-buffer', 'alias-buffer', 'link-full', 'over-share', 'hold-timeout'],
+  'link-delay': ['hold-limit', 'move-buffer', 'alias-buffer', 'link-full', 'over-share', 'hold-timeout', 'fragment-timeout'],
   'link-duplication': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer'],
   'link-reordering': ['no-owner', 'not-releaser', 'fragment-timeout', 'hold-limit', 'move-buffer', 'alias-buffer', 'straggler'],
 }
