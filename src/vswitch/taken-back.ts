@@ -23,6 +23,20 @@ interface Packets {
   readonly slots: number[]
 }
 
+/** A flow whose key another one had, at a runtime that may have died: the packets on the link to that one are the newer flow's. */
+interface Heir {
+  readonly runtime: number
+  readonly incarnation: number
+  /** Those up to this position were sent before the flow before came there. */
+  readonly first: number
+  /** What the flow before had been sent cannot have left. */
+  readonly isFresh: boolean
+  /** That runtime is about to be called dead, or to be known to live: packets wait for that, so that they keep their order. */
+  readonly waits: boolean
+}
+
+/** Heirs that are kept; the oldest goes first. */
+const HEIRS_MAX = 1024
 /** Notes of when flows came to a runtime, and left, that are kept: as many as a link can hold frames. */
 const NOTES_MAX = 4096
 
@@ -33,6 +47,9 @@ export class TakenBack {
   readonly #flows = new Map<number, Packets[]>()
   /** By runtime: flows that came there lately, and how far its link was then; negative: came back, 0: left. Two numbers each, in a ring. */
   readonly #notes = new Map<number, { readonly words: Float64Array; next: number }>()
+
+  /** By the newer flow. */
+  readonly #heirs = new Map<number, Heir>()
 
   /** @param givesBackLate true for runtimes that leave in their links what they have processed, until others know of it */
   constructor(context: SwitchContext, givesBackLate: (runtime: number) => boolean) {
@@ -91,7 +108,9 @@ export class TakenBack {
   add(runtime: number, incarnation: number, entry: number, slot: number, position: number): void {
     const { f64 } = this.#context.arena
     const flow = entry === 0 ? 0 : f64[(entry + Entry.flow) >> 3] as number
-    const { first, back, last } = this.#since(runtime, flow)
+    const { first: own, back, last } = this.#since(runtime, flow)
+    const heir = last === 0 ? this.#heirs.get(flow) : undefined
+    const first = heir?.runtime === runtime && heir.incarnation === incarnation ? heir.first : own
     if (flow === 0 || position <= first) {
       this.counts.covered++
       this.#context.giveSlot(slot)
@@ -105,6 +124,39 @@ export class TakenBack {
     if (packets === undefined) lists.push(packets = { runtime, incarnation, back, last, slots: [] })
     packets.slots.push(slot, position)
     this.#flows.set(flow, lists)
+  }
+
+  /** @param waits whether it will be known soon if the owner of the flow before is dead */
+  succeeded(entry: number, by: number, waits: boolean): void {
+    const { u8, u16, u32, f64 } = this.#context.arena
+    const runtime = u16[(entry + Entry.owner) >> 1] as number
+    const { first } = this.#since(runtime, f64[(entry + Entry.flow) >> 3] as number)
+    if (this.#heirs.size >= HEIRS_MAX) this.#heirs.delete(this.#heirs.keys().next().value as number)
+    this.#heirs.set(by, { runtime, incarnation: u32[(entry + Entry.ownerIncarnation) >> 2] as number, first, waits,
+      isFresh: ((u8[entry + Entry.flags] as number) & EntryFlag.fresh) !== 0 })
+  }
+
+  /** True for a flow whose packets are held until it is known whether there are some ahead of them. */
+  waits(flow: number): boolean {
+    return this.#heirs.get(flow)?.waits === true
+  }
+
+  /** There is a newer configuration: heirs of the dead get what was taken back for them, ahead of the rest. `flush` sends it on. */
+  inherit(isFenced: (runtime: number, incarnation: number) => boolean, flush: (entry: number) => void): void {
+    for (const [flow, heir] of this.#heirs) {
+      const { runtime, incarnation, isFresh } = heir
+      if (!isFenced(runtime, incarnation)) {
+        this.#heirs.set(flow, { ...heir, waits: false })
+        continue
+      }
+      this.#heirs.delete(flow)
+      const entry = this.#context.table.findFlow(flow)
+      const packets = entry === 0 ? undefined : this.#take(entry, runtime, incarnation)
+      if (packets === undefined) continue
+      if (isFresh || !this.#givesBackLate(runtime)) this.#hold(entry, packets, 0)
+      else this.#dropAll(packets, 'no-replica')
+      flush(entry)
+    }
   }
 
   #covered(slot: number): void {

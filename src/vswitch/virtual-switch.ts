@@ -234,7 +234,7 @@ export class VirtualSwitch {
     const { arena, table } = this.#context
     const before = arena.f64[(entry + Entry.flow) >> 3]
     if (before === flow) return
-    if (before !== 0 && arena.u8[entry + Entry.phase] !== EntryPhase.closing) this.#inherit(entry)
+    if (before !== 0 && arena.u8[entry + Entry.phase] !== EntryPhase.closing) this.#inherit(entry, flow)
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
     arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
@@ -246,13 +246,14 @@ export class VirtualSwitch {
    * Another flow has an entry's key, and the one before was not closed: it has died with its owner. Had anybody gone on with it, what was
    * taken back of it would have been claimed: now it is the new one's.
    */
-  #inherit(entry: number): void {
+  #inherit(entry: number, by: number): void {
     const context = this.#context
     const owner = context.arena.u16[(entry + Entry.owner) >> 1]
     const incarnation = context.arena.u32[(entry + Entry.ownerIncarnation) >> 2]
     // We have not heard of that death yet.
     if (this.#lives.isLive(owner, incarnation) && context.isDown(owner)) context.takeBack(owner, incarnation)
     if (!this.#lives.isLive(owner, incarnation) || context.isDown(owner)) this.takenBack.orphaned(entry)
+    else this.takenBack.succeeded(entry, by, this.#lives.list.some(({ applied }) => applied > this.#version))
   }
 
   /** The home places a flow. */
@@ -312,7 +313,8 @@ export class VirtualSwitch {
     arena.u32[(entry + Entry.epoch) >> 2] = epoch
     arena.u16[(entry + Entry.returns) >> 1] = 0
     this.#waiting.delete(entry)
-    if (this.#lives.isLive(owner, incarnation)) this.#setPhase(entry, EntryPhase.active)
+    const waits = this.takenBack.waits(arena.f64[(entry + Entry.flow) >> 3])
+    if (this.#lives.isLive(owner, incarnation) && !waits) this.#setPhase(entry, EntryPhase.active)
     else this.#wait(entry, EntryPhase.orphaned)
   }
 
@@ -676,6 +678,7 @@ export class VirtualSwitch {
 
   configure(config: ClusterConfig): void {
     const context = this.#context
+    const { arena } = context
     const switchesBefore = this.#switches
     this.#version = config.version
     this.#switches = config.switches
@@ -684,6 +687,9 @@ export class VirtualSwitch {
     // Whom the first one that we hear of lacks may have died just before.
     if (fenced.length > 0 || isFirst) this.#recoveredIn = config.version
     if (fenced.length > 0) this.#fence(new Set(fenced.map(({ id }) => id)))
+    this.takenBack.inherit((runtime, incarnation) => this.#lives.isFenced(runtime, incarnation), (entry) => {
+      if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
+    })
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
     this.#releasing.configured()
     this.aliases.configure()
