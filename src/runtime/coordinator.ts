@@ -306,11 +306,11 @@ export class Coordinator {
     const hash = arena.i32[d + Descriptor.hash]
     const block = context.absent.find(d + Descriptor.key, hash)
     const companion = companionOf(context, record)
-    const end = companion + COMPANION_BYTES
-    const forward = switches.across(from, hash)
-    arena.u8[record + FlowRecord.outputs] = forward
-    arena.u8[record + FlowRecord.outputs + 1] = from
-    arena.u8.fill(0, companion, end)
+    // What has come may be an answer: the opener is at the other end then.
+    const direction = ((arena.i32[d + Descriptor.meta] >>> 16) & 1) ^ arena.u8[record + FlowRecord.opener]
+    arena.u8[record + FlowRecord.outputs + direction] = switches.across(from, hash)
+    arena.u8[record + FlowRecord.outputs + 1 - direction] = from
+    arena.u8.fill(0, companion, companion + COMPANION_BYTES)
     this.#opener = from
     if (block === 0) {
       assert(planted['ghost-actor'], 'an actor is made for an opening')

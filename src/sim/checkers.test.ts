@@ -78,6 +78,15 @@ test('exactly-once: a packet leaves twice, or although it was lost', () => {
   assert.deepEqual(saw(toy), ['exactly-once', 'order', 'exactly-once'])
 })
 
+test('exactly-once: a packet leaves where it came from', () => {
+  const toy = new ToyProtocol()
+  toy.ledger.leave(toy.packet(0), 1)
+  toy.ledger.leave(toy.packet(1), 0)
+  assert.deepEqual(saw(toy), [])
+  toy.ledger.leave(toy.packet(1), 1)
+  assert.deepEqual(saw(toy), ['exactly-once'])
+})
+
 test('exactly-once: copies that a link made may leave, no others', () => {
   const toy = new ToyProtocol(false)
   const frame = toy.packet(0)

@@ -2,7 +2,7 @@
  * Ledger and checkers: every packet that the simulator sends is accounted for, and what network functions see is held against what
  * they should. PROTOCOL, "Checked in every simulation step".
  *
- *     exactly-once   a packet leaves once at the far side
+ *     exactly-once   a packet leaves once, at the far side
  *     addresses      a packet leaves with the Ethernet addresses that it came with
  *     order          packets of one side of a flow leave in the order they came; in `async` those since its owner died last
  *     one-owner      one runtime processes a flow in an epoch; epochs and flow ids do not go back
@@ -178,8 +178,8 @@ export class Ledger {
     this.#copies[id] = 1
   }
 
-  /** A frame has left at the far side. */
-  leave(frame: Uint8Array): void {
+  /** A frame has left, at the side of clients (0) or of servers (1), if that matters. */
+  leave(frame: Uint8Array, at = -1): void {
     if (!hasTrailer(frame)) return
     const end = frame.length
     const id = trailerId(frame, end)
@@ -189,6 +189,7 @@ export class Ledger {
     const violate = (checker: Checker, how: string): void => {
       this.violate(checker, `packet ${id} of flow ${flow}, side ${side}, number ${sequence} ${how}`)
     }
+    if (side === at) violate('exactly-once', 'has left at the side that it came from')
     // An ICMP error may be part of a flow of all errors between its hosts, with the addresses of the first.
     if (flow < ERROR_FLOWS && !hasOwnAddresses(frame, flow, side)) {
       violate('addresses', `has left with addresses ${Buffer.from(frame.subarray(0, 12)).toString('hex')}`)

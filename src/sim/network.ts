@@ -239,7 +239,7 @@ export class SimNetwork {
       load: 0, capacity: 1e9,
       send: (frame) => {
         this.#simulation.trace.packet(this.#simulation.queue.now, 'out', id, frame)
-        this.#simulation.ledger.leave(frame)
+        this.#simulation.ledger.leave(frame, id - 1)
         if (id === 2) this.#simulation.workload.heard(frame)
       },
     }
