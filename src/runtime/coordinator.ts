@@ -51,7 +51,10 @@ import {
   writeKeyFrom, type RuntimeContext,
 } from './runtime-context.ts'
 
-/** How far above the last epoch that it knows of a promoted replica begins: an owner may have tried so often since its last word. */
+/**
+ * How far above the last epoch that it knows of a promoted replica begins: an owner may have tried so often since its last word. Twice as far
+ * where it had to ask: another may have been promoted before, and have died.
+ */
 const PROMOTION_EPOCHS = 8
 
 /** Result of asking a flow to go somewhere. */
@@ -233,7 +236,8 @@ export class Coordinator {
     const { arena, engine } = context
     const record = engine.importFlow(new Uint8Array(replica.words.buffer, 0, replica.snapshotBytes), context.now)
     // Above whatever its owner may have told the switches since its last word to us.
-    setFlow(context, record, replica.flow, replica.epoch + (planted['promoted-low'] ? 0 : PROMOTION_EPOCHS))
+    const above = PROMOTION_EPOCHS * (replica.hasAsked ? 2 : 1)
+    setFlow(context, record, replica.flow, replica.epoch + (planted['promoted-low'] ? 0 : above))
     const companion = companionOf(context, record)
     arena.u8.fill(0, companion, companion + COMPANION_BYTES)
     arena.u8.set(replica.macs, companion)

@@ -63,6 +63,8 @@ export interface Replica {
   isWaiting: boolean
   /** Its predecessor alone has been asked. */
   isAskingOne: boolean
+  /** Others may have gone on with the flow before. */
+  hasAsked: boolean
   /** The flow's snapshot, padded. */
   words: Int32Array
   snapshotBytes: number
@@ -80,7 +82,7 @@ export interface Replica {
   /** Where its owner is moving it, 0 for nowhere, and the epoch of that move. */
   movingTo: number
   movingEpoch: number
-  /** Runtimes whose answer is awaited: the owner has died in the middle of a move. Null while it lives. */
+  /** Runtimes whose answer is awaited, and how often they have been asked: the owner has died in the middle of a move. Null while it lives. */
   asking: Map<number, number> | null
   /** The target of that move, if it has said that it buffers the flow's packets. */
   buffersAt: number
@@ -210,7 +212,7 @@ export class Replicas {
         movingEpoch: epoch, asking: null, buffersAt: 0,
         former: arena.u32[(at + AdoptFlowFormer) >> 2], formerIncarnation: arena.u32[(at + AdoptFlowFormerIncarnation) >> 2],
         generation: epoch, place: message === AdoptMember ? placeIn(context, at) : null, guard: null, outputs: 0, isFull: false,
-        isWaiting: false, isAskingOne: false,
+        isWaiting: false, isAskingOne: false, hasAsked: false,
       }
       if (replica.place !== null && replica.place.successor !== 0) replica.guard = guardOf(replica, replica.place)
       this.#replicas.set(flow, replica)
@@ -435,7 +437,11 @@ export class Replicas {
     }
     for (const replica of [...this.#replicas.values()]) {
       if (replica.guard?.replica === runtime) replica.guard.isDead = true
-      if (replica.asking !== null) this.#withoutAnswer(replica, runtime)
+      if (replica.asking !== null && !replica.isAskingOne) {
+        // It may have given the flow on, to one that has answered already.
+        replica.asking.delete(runtime)
+        this.#ask(replica, 0)
+      } else if (replica.asking !== null) this.#answered(replica, runtime, 0)
       else if (replica.place !== null && replica.place.predecessor !== 0) {
         if (replica.owner === runtime || (replica.isWaiting && replica.place.predecessor === runtime)) this.#toAsk.add(replica)
       } else if (replica.owner === runtime) {
@@ -455,20 +461,17 @@ export class Replicas {
   /** Asks who goes on with a flow: every runtime, but a tail first its predecessor, unless that has answered already. */
   #ask(replica: Replica, predecessor = this.#predecessorOf(replica)): void {
     const context = this.#context
+    const before = replica.asking
+    if (before === null) {
+      this.#asking++
+      context.step('askingOwner', 1)
+    }
     replica.isWaiting = false
+    replica.hasAsked = true
     replica.isAskingOne = predecessor !== 0
-    replica.asking = new Map()
-    this.#asking++
-    context.step('askingOwner', 1)
-    this.#question(replica, predecessor === 0 ? this.#host.runtimes() : [predecessor])
-    this.#answered(replica, 0, 0)
-  }
-
-  #question(replica: Replica, runtimes: Iterable<number>): void {
-    const context = this.#context
-    const asking = replica.asking as Map<number, number>
-    for (const id of runtimes) {
-      asking.set(id, (asking.get(id) ?? 0) + 1)
+    const asked = predecessor === 0 ? [...this.#host.runtimes()] : [predecessor]
+    replica.asking = new Map(asked.map((id) => [id, (before?.get(id) ?? 0) + 1]))
+    for (const id of asked) {
       const channel = context.control(id)
       const at = begin(context, channel, AskFlow, replica.flow, replica.movingEpoch, true)
       if (at === 0) continue
@@ -477,13 +480,6 @@ export class Replicas {
       writeKeptKey(context, at, replica.key, replica.macs)
       ;(channel as MessageChannel).commit()
     }
-  }
-
-  /** Who has died without an answer may have had the flow, and have given it on to somebody who was asked before that, or is new. */
-  #withoutAnswer(replica: Replica, runtime: number): void {
-    const { asking } = replica
-    if (asking?.delete(runtime) !== true) return
-    if (!replica.isAskingOne) this.#question(replica, this.#host.runtimes())
     this.#answered(replica, 0, 0)
   }
 
@@ -496,10 +492,14 @@ export class Replicas {
   #answered(replica: Replica, runtime: number, code: number): void {
     const { asking } = replica
     if (asking === null) return
-    const left = (asking.get(runtime) ?? 0) - 1
-    if (left > 0) asking.set(runtime, left)
-    else asking.delete(runtime)
+    const count = asking.get(runtime) ?? 0
     if (code === 2) replica.buffersAt = runtime
+    if (count > 1 && code !== 1 && code !== 3) {
+      // What counts is its answer to the last question.
+      asking.set(runtime, count - 1)
+      return
+    }
+    asking.delete(runtime)
     if (code === 1) {
       // It lives on at its target: what we have released of it has been all.
       sayDrained(this.#context, replica.flow, replica.movingEpoch)
