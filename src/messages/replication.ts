@@ -38,10 +38,12 @@ export const AdoptKind = {
 /**
  * Keep this flow's record. `code` is an {@link AdoptKind}. `node` 1: you release its frames. The tail is `inputs` bytes that say how far links
  * had been consumed (as in {@link CommitStep}), `aliases` alias keys of 12 words, then the snapshot. `former`
- * is the runtime whose replica yours replaces, 0 for none: should the owner die, it is to release no more.
+ * is the runtime whose replica yours replaces, 0 for none: should the owner die, it is to release no more. `buffersAt` is the target of a
+ * move of the owner before, which is dead, that has packets of the flow, 0 for none: should the owner die, they are to be had there.
  */
 export const AdoptFlow = message(31, 'AdoptFlow', { withKey: true, fields: { layout: u32, aliases: u32, former: u32,
-  formerIncarnation: u32, inputs: u32 }, hasTail: true })
+  formerIncarnation: u32, inputs: u32, buffersAt: u32 }, hasTail: true })
+export const AdoptFlowBuffersAt = fieldOf(AdoptFlow, 'buffersAt')
 export const AdoptFlowInputs = fieldOf(AdoptFlow, 'inputs')
 export const AdoptFlowFormer = fieldOf(AdoptFlow, 'former')
 export const AdoptFlowFormerIncarnation = fieldOf(AdoptFlow, 'formerIncarnation')
@@ -52,8 +54,8 @@ export const AdoptFlowAliases = fieldOf(AdoptFlow, 'aliases')
  * in the life meant. The epoch is the chain's generation: what a member says of another is refused.
  */
 export const AdoptMember = message(48, 'AdoptMember', { withKey: true, fields: { layout: u32, aliases: u32, former: u32,
-  formerIncarnation: u32, inputs: u32, successor: u32, successorIncarnation: u32, predecessor: u32, predecessorIncarnation: u32 },
-  hasTail: true })
+  formerIncarnation: u32, inputs: u32, buffersAt: u32, successor: u32, successorIncarnation: u32, predecessor: u32,
+  predecessorIncarnation: u32 }, hasTail: true })
 export const AdoptMemberSuccessor = fieldOf(AdoptMember, 'successor')
 export const AdoptMemberSuccessorIncarnation = fieldOf(AdoptMember, 'successorIncarnation')
 export const AdoptMemberPredecessor = fieldOf(AdoptMember, 'predecessor')
@@ -98,14 +100,16 @@ export const MovingFlowReply = message(38, 'MovingFlowReply')
 /**
  * Have you installed this flow, or its replica, at this epoch or a higher one? If not you refuse its record from now on. Answered when the
  * configuration `configVersion` is known, from which on nothing comes from the owner that is dead by it. `node`: the lower 16 bits of the
- * generation of the asker's chain, 0 without one.
+ * generation of the asker's chain, 0 without one. `code` 1: the asker is the target, and both the source and the replica that it knew are dead:
+ * have you the flow, or any copy of it?
  */
 export const AskFlow = message(39, 'AskFlow', { withKey: true, fields: { configVersion: u32 } })
 export const AskFlowConfigVersion = fieldOf(AskFlow, 'configVersion')
 /**
  * `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. 3: wait for me, your predecessor.
+ * To a target 1: it lives here, or has gone on from here; 2: a copy is here; `node`: the lower 16 bits of `configVersion`.
  */
 export const AskFlowReply = message(40, 'AskFlowReply')
-/** The source of a move to here has died before its record came; you have its replica. */
+/** The source of a move to here has died before its record came; you have its replica. `code` 1: or the flow, as you have answered. */
 export const YieldFlow = message(41, 'YieldFlow')
 

@@ -127,6 +127,7 @@ export class Coordinator {
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       // What is being taken back, or may yet be, lives here too.
       owns: (key, flow, epoch) => this.outgoing.mayTakeBack(flow) || this.#owns(key, flow, epoch),
+      gaveOn: (flow, epoch) => this.outgoing.gaveOn(flow, epoch),
       yields: (flow, replica) => this.incoming.yields(flow, replica),
       isContested: (key) => {
         const here = this.#findKept(key)
@@ -173,6 +174,7 @@ export class Coordinator {
       installed: (flow) => { this.replicas.owned(flow) },
       hasReplica: (flow) => this.replicas.has(flow),
       isThere: (runtime) => this.#runtimes.has(runtime),
+      runtimes: () => this.#runtimes.keys(),
     }, this.protection)
     this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
   }
@@ -421,8 +423,10 @@ export class Coordinator {
         if (!this.protection.movingReply(peer, flow)) this.outgoing.movingReply(peer, flow)
         return
       case AskFlow.type: return this.replicas.asked(peer, at, flow, epoch)
-      case AskFlowReply.type: return this.replicas.answer(peer, flow, code)
-      case YieldFlow.type: return this.#yielded(peer, flow, epoch)
+      case AskFlowReply.type:
+        if (!this.incoming.answered(peer, flow, arena.u16[(at + MessageField.node) >> 1], code)) this.replicas.answer(peer, flow, code)
+        return
+      case YieldFlow.type: return this.#yielded(peer, flow, epoch, code)
       case AnnounceChain.type: return this.#chainAnnounced(peer, at, bytes)
       case StopPlacing.type: return this.#stopKeeping(peer, code !== 0)
       case StopPlacingReply.type: return this.draining.stopped(0, peer)
@@ -450,9 +454,9 @@ export class Coordinator {
   }
 
   /** A target that holds a prepared flow for a dead source: what it buffers is asked for elsewhere, and else it may forget it. */
-  #yielded(target: number, flow: number, epoch: number): void {
-    if (this.replicas.movingTo(flow) === target || this.protection.securing.get(flow)?.target === target) return
-    sendHead(this.#context, this.#context.control(target), AbortFlow, flow, epoch)
+  #yielded(target: number, flow: number, epoch: number, code: number): void {
+    if (this.replicas.goesOn(flow, target, code === 1) || this.protection.securing.get(flow)?.target === target) return
+    sendHead(this.#context, this.#context.control(target), AbortFlow, flow, epoch, code)
   }
 
   #rerouteReply(switchId: number, flow: number, epoch: number, code = 0): void {

@@ -44,7 +44,7 @@ test('the models name messages and states as the code does', () => {
   assert.deepEqual(declared('migration', 'mtype = {').sort(), ofMoves.sort())
   assert.deepEqual(declared('replication', 'mtype = {').sort(), [...ofMoves, ...ofReplicas, 'ConfigApplied'].sort())
   const states = unionIn('src/runtime/migration/outgoing-move.ts', 'MoveState')
-  const incoming = unionIn('src/runtime/migration/incoming-moves.ts', 'IncomingState')
+  const incoming = unionIn('src/runtime/migration/incoming-move.ts', 'IncomingState')
   for (const name of ['migration', 'replication'] as const) {
     assert.deepEqual(declared(name, 'mtype:move = {').sort(), [...states, 'settled'].sort())
   }

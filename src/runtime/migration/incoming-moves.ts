@@ -34,49 +34,10 @@ import {
   setFlow, writeKeyFrom,
   type RuntimeContext,
 } from '../runtime-context.ts'
+import { Heirs } from './heirs.ts'
+import { replicasIn, type IncomingMove, type IncomingState } from './incoming-move.ts'
 import { MessageCopy } from './message-copy.ts'
 import { UnconfirmedFlows } from './unconfirmed-flows.ts'
-
-export type IncomingState = 'prepared' | 'waiting' | 'returning' | 'inheriting'
-
-/** A flow on its way here. */
-export interface IncomingMove {
-  readonly flow: number
-  epoch: number
-  /** The runtime that it comes from; when that one is dead, the one that has its replica. */
-  source: number
-  /** The source that has died, 0 for none, and in which life: later ones may have died, too, before all switches have been told. */
-  dead: { readonly runtime: number; readonly incarnation: number }
-  /** The runtimes that keep the flow's replicas, in the order of its chain. */
-  readonly replicas: readonly number[]
-  /** The one of them that it goes on at, 0 for none. */
-  heir: number
-  /** The record is refused: its source is dead, and the packets buffered here are for its replica. */
-  yields: boolean
-  /** Hash of the record layout it comes in. */
-  readonly layout: number
-  state: IncomingState
-  /** Block in the table of absent flows, until the record is installed. */
-  block: number
-  record: number
-  /** Switches that have said `Go`, and ids of those that must, in the configuration with this version. */
-  gone: number
-  named: number[]
-  version: number
-  /** Switches whose in-band word is awaited when it goes back. */
-  awaited: number
-  /** When going back: switches that have sent their in-band word at that epoch. */
-  marked: number
-  /** When inheriting: switches that are to be told when their sessions have room. */
-  untold: number
-  readonly since: number
-  /** How far links had been consumed before the first packet that is buffered. */
-  readonly inputs: Int32Array
-  readonly queue: PacketQueue
-  /** Its alias keys, as they came, and their blocks in the table of absent flows. */
-  readonly aliases: Int32Array
-  readonly aliasBlocks: number[]
-}
 
 export interface IncomingHost {
   isDraining(): boolean
@@ -94,6 +55,8 @@ export interface IncomingHost {
   hasReplica(flow: number): boolean
   /** True for a runtime of the configuration. */
   isThere(runtime: number): boolean
+  /** The other runtimes that there are. */
+  runtimes(): Iterable<number>
 }
 
 export class IncomingMoves {
@@ -111,11 +74,13 @@ export class IncomingMoves {
   /** Moves whose buffer is on its way back and waits for room. */
   #returning: IncomingMove[] = []
   readonly #protection: Protection
+  readonly #heirs: Heirs
 
   constructor(context: RuntimeContext, host: IncomingHost, protection: Protection) {
     this.#context = context
     this.#protection = protection
     this.#host = host
+    this.#heirs = new Heirs(context, () => host.runtimes())
     this.#copy = new MessageCopy(context.arena)
     this.#scratchKey = context.arena.allocate('incoming alias', KEY_WORDS * 4) >> 2
   }
@@ -292,25 +257,26 @@ export class IncomingMoves {
     const flow = arena.f64[(at + MessageField.flow) >> 3]
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const move = this.moves.get(flow)
-    const isReplica = move !== undefined && move.yields && move.replicas.includes(source)
-    if (isReplica) {
-      // Its replica's word is the source's; what switches said at another epoch does not count.
-      move.source = source
+    const isHeir = move?.yields === true && move.state !== 'inheriting'
+    if (isHeir && epoch !== move.epoch) {
+      // Its word is the source's; what switches said at another epoch does not count.
+      move.source = move.heir = source
+      this.#heirs.forget(flow)
       if (epoch > move.epoch + 1) {
         move.epoch = epoch - 1
         move.marked = 0
       }
     }
-    if (move === undefined || move.source !== source || move.state === 'waiting' || move.state === 'inheriting' ||
+    if (move === undefined || (move.source !== source && !isHeir) || move.state === 'waiting' || move.state === 'inheriting' ||
         (epoch !== move.epoch && epoch !== move.epoch + 1)) {
       if (move !== undefined) context.anomaly('unexpected-abort')
       sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
       return
     }
     if (epoch === move.epoch) {
-      // Called off before any switch was told; or its replica is as dead as its source, and what was sent here is all that there is of it.
+      // Called off before any switch was told; or whoever was to have its replica knows nothing of it.
       const hasEnded = arena.u8[at + MessageField.code] !== 0
-      if (isReplica && !hasEnded && move.queue.count > 0) return this.#startInheriting(move)
+      if (isHeir && !hasEnded) return this.#askWho(move)
       this.#forget(move, hasEnded ? 'source-fenced' : 'move-cancelled')
       sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
       return
@@ -437,6 +403,7 @@ export class IncomingMoves {
     this.#mustTell(move, 0)
     context.step(move.state, -1)
     this.moves.delete(move.flow)
+    this.#heirs.forget(move.flow)
     this.#returning = this.#returning.filter((other) => other !== move)
   }
 
@@ -474,26 +441,50 @@ export class IncomingMoves {
     for (const move of [...this.moves.values()]) {
       const isSource = move.source === source
       const isHeir = move.yields && move.heir === source
-      if ((!isSource && !isHeir) || (move.state !== 'prepared' && move.state !== 'returning')) continue
+      const isAsking = this.#heirs.has(move.flow)
+      if ((!isSource && !isHeir && !isAsking) || (move.state !== 'prepared' && move.state !== 'returning')) continue
       if (isSource) move.dead = { runtime: source, incarnation: this.#context.ended.get(source) ?? 0 }
-      // Its replica is here, and about to be the flow itself.
       const { self } = this.#context
-      const heir = move.replicas.find((id) => (id === self ? this.#host.hasReplica(move.flow) : this.#host.isThere(id))) ?? 0
-      if (heir === self) {
-        move.yields = true
-        move.heir = self
-        continue
-      }
       // With one replica it is that one that is dead, whatever its next life is.
-      if ((!isHeir || move.replicas.length > 1) && heir !== 0 && heir !== source) {
-        // The flow goes on at its replica.
-        move.yields = true
-        move.heir = heir
-        sendHead(this.#context, this.#context.control(heir), YieldFlow, move.flow, move.epoch)
+      const others = isAsking || (isHeir && move.replicas.length === 1) ? [] : move.replicas
+      const isThere = (id: number): boolean => (id === self ? this.#host.hasReplica(move.flow) : id !== source && this.#host.isThere(id))
+      const heir = others.find(isThere) ?? 0
+      if (heir === 0) {
+        this.#askWho(move)
         continue
       }
-      this.#startInheriting(move)
+      move.yields = true
+      move.heir = heir
+      this.#heirs.forget(move.flow)
+      // The flow goes on at its replica; when that is here, it is about to be the flow itself.
+      if (heir !== self) sendHead(this.#context, this.#context.control(heir), YieldFlow, move.flow, move.epoch)
     }
+  }
+
+  /** Whoever was to go on with the flow is dead, or knows nothing of it. */
+  #askWho(move: IncomingMove): void {
+    move.yields = true
+    move.heir = 0
+    if (move.state === 'returning') this.#become(move, 'prepared')
+    this.#returning = this.#returning.filter((other) => other !== move)
+    const { flow, epoch, block, replicas } = move
+    if (replicas.length === 0 || !this.#heirs.ask(flow, epoch, block >> 2, block + AbsentBlock.macs)) this.#foundNobody(move)
+  }
+
+  #foundNobody(move: IncomingMove): void {
+    if (this.#host.hasReplica(move.flow)) move.heir = this.#context.self
+    else this.#startInheriting(move)
+  }
+
+  /** A runtime has the flow, or a copy of it, or not. False if that was not asked here. */
+  answered(runtime: number, flow: number, version: number, code: number): boolean {
+    const move = this.moves.get(flow)
+    const heirs = this.#heirs.answered(runtime, flow, version, code)
+    if (move === undefined || heirs === null) return false
+    for (const id of heirs ?? []) sendHead(this.#context, this.#context.control(id), YieldFlow, flow, move.epoch, 1)
+    move.heir = heirs?.[0] ?? 0
+    if (heirs?.length === 0) this.#foundNobody(move)
+    return true
   }
 
   /** The flow goes on here, without its state. */
@@ -525,6 +516,7 @@ export class IncomingMoves {
 
   /** True while a switch is to be told of a flow that is ours now. */
   isUntold(switchId: number): boolean {
+    if (this.#heirs.isAsking) return true
     if (this.#untold === 0) return false
     const bit = this.#context.switches.bitOf(switchId)
     for (const move of this.moves.values()) if ((move.untold & bit) !== 0) return true
@@ -570,9 +562,10 @@ export class IncomingMoves {
   /** A replica asks for a flow whose owner was moving it here: true if it is not installed, and its record refused from now on. */
   yields(flow: number, replica: number): boolean {
     const move = this.moves.get(flow)
-    if (move === undefined || (move.state !== 'prepared' && move.state !== 'returning') || !move.replicas.includes(replica)) return false
+    if (move === undefined || (move.state !== 'prepared' && move.state !== 'returning')) return false
+    if (!move.yields && !move.replicas.includes(replica)) return false
     move.yields = true
-    move.heir = replica
+    if (!this.#heirs.has(flow)) move.heir = replica
     return true
   }
 
@@ -608,9 +601,4 @@ export class IncomingMoves {
   keyOf(move: IncomingMove): number {
     return (move.record !== 0 ? move.record + FlowRecord.tag : move.block) >> 2
   }
-}
-
-/** The runtimes of a PrepareFlow's replicas. */
-function replicasIn(packed: number): number[] {
-  return [packed & 255, packed >>> 8].filter((id) => id !== 0)
 }

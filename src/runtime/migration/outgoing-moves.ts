@@ -41,6 +41,8 @@ interface MoveOrder {
 }
 
 const WINDOW_FIRST = 16
+/** Flows that have moved on from here and are remembered; the oldest goes first. */
+const GIVEN_MAX = 1024
 
 export class OutgoingMoves {
   readonly moves = new Map<number, OutgoingMove>()
@@ -60,6 +62,8 @@ export class OutgoingMoves {
   /** Moves whose record waits for room in the session. */
   #ready: OutgoingMove[] = []
   #nextDeadline = Infinity
+  /** Flows that have moved on from here, and the epochs that they had: a replica of before may ask late who has them. */
+  readonly #given = new Map<number, number>()
 
   /**
    * @param incarnationOf incarnation of a runtime that is in the configuration, 0 for others
@@ -218,6 +222,11 @@ export class OutgoingMoves {
     return state === 'handing' || state === 'takingBack'
   }
 
+  /** True for a flow that has moved on from here, and was here at this epoch or a higher one. */
+  gaveOn(flow: number, epoch: number): boolean {
+    return (this.#given.get(flow) ?? 0) >= epoch
+  }
+
   /** The flow's replica hears that it stays. */
   #tellReplicaStays(move: OutgoingMove, epoch: number): void {
     const replicas = this.#protection.replicasOf(move.flow)
@@ -360,6 +369,9 @@ export class OutgoingMoves {
   }
 
   #complete(move: OutgoingMove): void {
+    this.#given.delete(move.flow)
+    if (this.#given.size >= GIVEN_MAX) this.#given.delete(this.#given.keys().next().value as number)
+    this.#given.set(move.flow, move.before)
     this.#told.delete(move.flow)
     this.#protection.ended(move.flow)
     this.#context.engine.removeFlow(move.record)

@@ -5,7 +5,7 @@
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptMember,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptMember,
   AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
 } from '../../messages/replication.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
@@ -20,6 +20,8 @@ export interface Adoption {
   /** The runtime whose replica this one replaces, 0 for none. */
   readonly former: number
   readonly formerIncarnation: number
+  /** The target of a move of the owner before that buffers packets of the flow, 0 for none. */
+  readonly buffersAt: number
   /** Its neighbours in a chain of two; null where it is the only replica. */
   readonly place: ChainPlace | null
   /** How far links had been consumed when the record was what it is. */
@@ -65,6 +67,7 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
   arena.u16[(at + MessageField.node) >> 1] = adoption.releases ? 1 : 0
   arena.u32[(at + AdoptFlowFormer) >> 2] = adoption.former
   arena.u32[(at + AdoptFlowFormerIncarnation) >> 2] = adoption.formerIncarnation
+  arena.u32[(at + AdoptFlowBuffersAt) >> 2] = adoption.buffersAt
   arena.u32[(at + AdoptFlowAliases) >> 2] = aliases.length
   arena.i32[(at + AdoptFlowLayout) >> 2] = engine.layoutHash
   if (place !== null) {

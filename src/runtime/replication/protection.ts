@@ -330,7 +330,8 @@ export class Protection {
   }
 
   /** Sends the whole flow to a runtime that is to be a member of a chain; false when there is no room. */
-  #adopt(record: number, chain: readonly number[], index: number, kind: number, former = 0, inputs = this.#context.inputs.words): boolean {
+  #adopt(record: number, chain: readonly number[], index: number, kind: number, former = 0, inputs = this.#context.inputs.words,
+      buffersAt = 0): boolean {
     const host = this.#host
     const formerIncarnation = former === 0 ? 0 : host.incarnationOf(former)
     const at = (id: number | undefined): readonly [number, number] => (id === undefined ? [0, 0] : [id, host.incarnationOf(id)])
@@ -338,7 +339,7 @@ export class Protection {
     const [predecessor, predecessorIncarnation] = at(chain[index - 1])
     const place = chain.length === 1 ? null : { successor, successorIncarnation, predecessor, predecessorIncarnation }
     const releases = host.mode === 'commit' && successor === 0
-    return sendAdoption(this.#context, record, chain[index], { kind, releases, former, formerIncarnation, place, inputs })
+    return sendAdoption(this.#context, record, chain[index], { kind, releases, former, formerIncarnation, place, inputs, buffersAt })
   }
 
   /** The same to all of a chain. */
@@ -544,7 +545,8 @@ export class Protection {
     for (; securing.asked < chain.length; securing.asked++) {
       const former = releaserOf(old)
       const isFormer = former === chain[securing.asked]
-      if (!this.#adopt(record, chain, securing.asked, AdoptKind.settled, isFormer ? 0 : former, securing.inputs)) return
+      const buffersAt = securing.targetDone ? 0 : securing.target
+      if (!this.#adopt(record, chain, securing.asked, AdoptKind.settled, isFormer ? 0 : former, securing.inputs, buffersAt)) return
     }
   }
 

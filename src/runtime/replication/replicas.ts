@@ -21,7 +21,7 @@ import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import { AbortFlow } from '../../messages/migration.ts'
 import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
-  AdoptFlow, AdoptFlowAliases, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
+  AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
   AdoptFlowReply, AdoptRefusal,
   AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   AdoptMember, AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
@@ -84,7 +84,7 @@ export interface Replica {
   movingEpoch: number
   /** Runtimes whose answer is awaited, and how often they have been asked: the owner has died in the middle of a move. Null while it lives. */
   asking: Map<number, number> | null
-  /** The target of that move, if it has said that it buffers the flow's packets. */
+  /** The target of that move, or of one of an owner before, if it is known to buffer the flow's packets. */
   buffersAt: number
 }
 
@@ -95,6 +95,8 @@ interface Question {
   readonly configVersion: number
   readonly key: Int32Array
   readonly generation: number
+  /** The asker is the target of the dead owner's move, and has nothing but packets: any copy goes on with the flow. */
+  readonly isTarget: boolean
 }
 
 export interface ReplicasHost {
@@ -108,6 +110,8 @@ export interface ReplicasHost {
   release(switchId: number, frame: number, length: number): void
   /** True when this runtime owns the flow with this key at this epoch or a higher one. */
   owns(key: Int32Array, flow: number, epoch: number): boolean
+  /** True when a flow has moved on from here that was here at this epoch or a higher one. */
+  gaveOn(flow: number, epoch: number): boolean
   /** True when packets of a flow on its way here are buffered, and its record is refused from now on: whose replica is elsewhere. */
   yields(flow: number, replica: number): boolean
   /** True while it is not known whether a flow that was promoted here on the same key lives, or ended before its owner could say so. */
@@ -168,9 +172,12 @@ export class Replicas {
     return { epoch, owner, snapshot: new Uint8Array(words.buffer, words.byteOffset, snapshotBytes) }
   }
 
-  /** Where the owner of a flow that is kept here is moving it, 0 for nowhere. */
-  movingTo(flow: number): number {
-    return this.#replicas.get(flow)?.movingTo ?? 0
+  /** A target whose source is dead buffers packets of a flow: true if that is kept here, and goes on here should its owner be dead. */
+  goesOn(flow: number, target: number, isAny: boolean): boolean {
+    const replica = this.#replicas.get(flow)
+    if (replica === undefined || (replica.movingTo !== target && replica.buffersAt !== target && !isAny)) return false
+    replica.buffersAt = target
+    return true
   }
 
   // -- Messages of the owner -----------------------------------------------------------------------------------------
@@ -209,7 +216,7 @@ export class Replicas {
         words: arena.i32.slice((tail + aliasBytes) >> 2, (at + bytes + 7 & ~7) >> 2), snapshotBytes: at + bytes - tail - aliasBytes,
         releases: arena.u16[(at + MessageField.node) >> 1] !== 0,
         pending: new PacketQueue(arena), isTentative: arena.u8[at + MessageField.code] === AdoptKind.tentative, movingTo: 0,
-        movingEpoch: epoch, asking: null, buffersAt: 0,
+        movingEpoch: epoch, asking: null, buffersAt: arena.u32[(at + AdoptFlowBuffersAt) >> 2],
         former: arena.u32[(at + AdoptFlowFormer) >> 2], formerIncarnation: arena.u32[(at + AdoptFlowFormerIncarnation) >> 2],
         generation: epoch, place: message === AdoptMember ? placeIn(context, at) : null, guard: null, outputs: 0, isFull: false,
         isWaiting: false, isAskingOne: false, hasAsked: false,
@@ -300,7 +307,7 @@ export class Replicas {
       return
     }
     // Its owner goes on only when that is done.
-    replica.former = 0
+    replica.former = replica.buffersAt = 0
     // PERF: views of the arena, to copy with `set`, would be most of what a step leaves for the garbage collector.
     const { words } = replica
     const wordsBefore = planted['tail-releases-early'] && replica.guard !== null ? words.slice() : null
@@ -524,28 +531,32 @@ export class Replicas {
 
   /** Another replica asks who has a flow. */
   asked(from: number, at: number, flow: number, epoch: number): void {
-    const { i32, u16, u32 } = this.#context.arena
+    const { i32, u8, u16, u32 } = this.#context.arena
     const key = (at + MessageField.key) >> 2
     this.#reply({ from, flow, epoch, configVersion: u32[(at + AskFlowConfigVersion) >> 2], key: i32.slice(key, key + KEY_WORDS),
-      generation: u16[(at + MessageField.node) >> 1] })
+      generation: u16[(at + MessageField.node) >> 1], isTarget: u8[at + MessageField.code] === 1 })
   }
 
   /** Answers, as soon as nothing comes any more from the owner that is dead. */
   #reply(question: Question): void {
     const context = this.#context
-    const { from, flow, epoch, configVersion, key, generation } = question
+    const { from, flow, epoch, configVersion, key, generation, isTarget } = question
     if (configVersion > context.configVersion) {
       this.#questions.push(question)
       return
     }
     const replica = this.#replicas.get(flow)
+    if (isTarget) {
+      const code = this.#host.owns(key, flow, 0) || this.#host.gaveOn(flow, epoch) ? 1 : replica !== undefined ? 2 : 0
+      return sendHead(context, context.control(from), AskFlowReply, flow, epoch, code, configVersion & 0xffff)
+    }
     const place = replica !== undefined && (replica.generation & 0xffff) === generation ? replica.place : null
     if (place?.successor === from || this.#host.isSecuring(flow, from, generation)) {
       return sendHead(context, context.control(from), AskFlowReply, flow, epoch, 3)
     }
     const isBehind = place?.predecessor === from
     const isCovered = replica !== undefined && replica.owner !== from && replica.epoch >= epoch && !isBehind
-    const isHere = isCovered || this.#host.owns(key, flow, epoch)
+    const isHere = isCovered || this.#host.owns(key, flow, epoch) || this.#host.gaveOn(flow, epoch)
     sendHead(context, context.control(from), AskFlowReply, flow, epoch, isHere ? 1 : this.#host.yields(flow, from) ? 2 : 0)
   }
 
