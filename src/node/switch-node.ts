@@ -505,6 +505,8 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       const before = link.session.peerIncarnation
       if (before !== 0 && life !== before && !planted['published-refused']) receiveLink(runtime, link, FENCED_FRAMES_MAX, FENCED_FRAMES_MAX)
       const { isCut } = link
+      // An end that has gone before its next life is meant here is not that one, even if we have not looked since, and soon hear the next.
+      if (before === 0) link.letGo(now)
       link.setPeer(life)
       if (before !== 0 && life !== before && !isCut) takingBack.takeBack(runtime, link, before)
     }
