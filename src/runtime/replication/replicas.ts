@@ -548,6 +548,8 @@ export class Replicas {
     const replica = this.#replicas.get(flow)
     if (isTarget) {
       const code = this.#host.owns(key, flow, 0) || this.#host.gaveOn(flow, epoch) ? 1 : replica !== undefined ? 2 : 0
+      // Its owner may have named us to switches as who releases, and have died before we heard of it.
+      if (code === 0) sayDrained(context, flow, epoch + 1)
       return sendHead(context, context.control(from), AskFlowReply, flow, epoch, code, configVersion & 0xffff)
     }
     const place = replica !== undefined && (replica.generation & 0xffff) === generation ? replica.place : null
