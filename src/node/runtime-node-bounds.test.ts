@@ -65,6 +65,19 @@ test('openings are bounded: beyond, packets go back to their switch', () => {
   assert.deepEqual(one.turn(2).take().sort(), ['=Bind 2', '=Bind 2', '=ReturnPacket 1', 'packet out 2', 'packet out 2'])
 })
 
+test('an ICMP error about a flow that opens goes back to its switch, until that one makes it a flow of its own', () => {
+  const one = among()
+  const error = (quote: Uint8Array): Uint8Array => buildFrame({ source: '10.0.0.2', destination: '10.0.0.1', icmp: { type: 3, code: 1, quote } })
+  const about = error(frameOf(1).subarray(14))
+  one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 }).packet(2, about)
+  assert.deepEqual(one.turn(2).take(), ['=ReturnPacket 2'])
+  // One with too little of a quote has its own key at once.
+  one.sayInBand(2, FlowOpen, { flow: idOf(2), epoch: 1, node: 1, key: error(frameOf(1).subarray(14, 30)) }).packet(2, about)
+  assert.deepEqual(one.turn(2).take(), ['=Bind 1', 'packet out 1'])
+  one.packet(2, about)
+  assert.deepEqual([one.turn(2).take(), phases(one).sort()], [['packet out 1'], ['1 opening 1', '2 active 1']])
+})
+
 test('an opening whose packet does not come ends everywhere', () => {
   const one = among({ times: { openingTimeoutUs: 100_000 } })
   one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 })

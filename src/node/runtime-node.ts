@@ -101,7 +101,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     seed: options.seed, wasm: options.wasm, reusesCode: options.reusesCode, events: options.events, inProgress: options.inProgress,
     manager: {
       unknown: (d) => (coordinator as Coordinator).manager.unknown(d),
-      expects: (d) => (coordinator as Coordinator).manager.expects(d),
+      expects: (d, parser) => (coordinator as Coordinator).manager.expects(d, parser),
       opened: (record, d) => { (coordinator as Coordinator).manager.opened(record, d) },
       begun: (record) => { (coordinator as Coordinator).manager.begun?.(record) },
       idle: (record) => { (coordinator as Coordinator).manager.idle(record) },

@@ -48,7 +48,7 @@ import { Replicas, type Replica } from './replication/replicas.ts'
 import type { Guard } from './replication/guard.ts'
 import {
   AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
-  writeKeyFrom, type RuntimeContext,
+  writeKeyFrom, expectsQuoted, type RuntimeContext,
 } from './runtime-context.ts'
 
 /**
@@ -257,7 +257,7 @@ export class Coordinator {
 
   readonly manager: FlowManager = {
     unknown: (d) => this.#unknown(d),
-    expects: (d) => this.#context.absent.find(d + Descriptor.key, this.#context.arena.i32[d + Descriptor.hash]) !== 0,
+    expects: (d, parser) => expectsQuoted(this.#context, d, parser),
     opened: (record, d) => { this.#opened(record, d) },
     begun: (record) => { this.#begun(record) },
     idle: (record) => { this.#idle(record) },

@@ -39,7 +39,7 @@ import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/
 import { DropReason } from '../packet/drop-reason.ts'
 import { FragmentTracker, FragmentOutcome } from '../packet/fragment-tracker.ts'
 import { loadClassifyKernel, UNPARSED as KERNEL_UNPARSED } from '../packet/kernels/classify.ts'
-import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
+import { createParser, dropReasonOf, ParseResult, type Parser } from '../packet/parse.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
@@ -95,8 +95,8 @@ export interface FlowManager {
    * @returns a record to run it on (its direction made to fit), 0 to open a flow, -1 when the packet was taken, slot and all
    */
   unknown(d: number): number
-  /** True if the flow that an ICMP error quotes is to be here, although it is not. */
-  expects(d: number): boolean
+  /** True if the flow that an ICMP error quotes is to be here, although it is not, and the error is no packet of a flow of its own. */
+  expects(d: number, parser: Parser): boolean
   /** A flow has been opened for a packet: it is to get its identity. */
   opened(record: number, d: number): void
   /** The network functions have begun the state of the flow that was opened. */
@@ -589,7 +589,7 @@ export function createEngine(options: EngineOptions) {
     let record = i32[d + RECORD]
     if (record === 0 || !keyEquals(d, record)) record = find(d)
     if (record === 0 && aliases.size > 0) record = aliases.find(d)
-    if (record === 0 && (i32[d + META] & Meta.related) !== 0 && (manager === null || !manager.expects(d))) {
+    if (record === 0 && (i32[d + META] & Meta.related) !== 0 && (manager === null || !manager.expects(d, parser))) {
       parser.useOwnKey(d)
       record = find(d)
     }

@@ -7,12 +7,14 @@ import type { TimeUs } from '../base/clock.ts'
 import type { Arena } from '../memory/arena.ts'
 import { loadFrameBytes } from '../memory/kernels/frame-bytes.ts'
 import { FlowRecord } from '../flow/flow-record.ts'
-import type { KeyTable } from '../flow/key-table.ts'
+import { KeyBlock, type KeyTable } from '../flow/key-table.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { FlowClosed } from '../messages/closing.ts'
 import { copyMacs, HEAD_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
 import { Drained } from '../messages/migration.ts'
+import { Descriptor } from '../packet/descriptor.ts'
+import type { Parser } from '../packet/parse.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import type { Engine } from './engine.ts'
@@ -229,4 +231,19 @@ export function sendFrame(context: RuntimeContext, channel: MessageChannel | nul
   loadFrameBytes(context.arena).copyBytes(at + HEAD_BYTES, frame, length)
   ;(channel as MessageChannel).commit()
   return true
+}
+
+/**
+ * True if the flow that an ICMP error quotes is to be here, although it is not. An error does not open it, and goes back to its switch; in
+ * the end that one makes it a flow of its own, and then it is that one's packet, or it would go back for ever.
+ */
+export function expectsQuoted({ arena, absent, engine }: RuntimeContext, d: number, parser: Parser): boolean {
+  const { i32, u8 } = arena
+  const block = absent.find(d + Descriptor.key, i32[d + Descriptor.hash] as number)
+  if (block === 0) return false
+  if (u8[block + KeyBlock.kind] !== AbsentKind.opening) return true
+  parser.useOwnKey(d)
+  const isOwn = absent.find(d + Descriptor.key, i32[d + Descriptor.hash] as number) !== 0 || engine.findFlow(d) !== 0
+  if (!isOwn) parser.parse(d)
+  return !isOwn
 }

@@ -31,13 +31,13 @@ const ENGINE_LIMITS: EngineLimits = {
   fragmentedDatagrams: 16, fragmentsHeld: 16,
 }
 
-/** What a scripted message says; the key is that of a flow by number. */
+/** What a scripted message says; the key is that of a flow by number, or of a frame. */
 export interface Words {
   flow?: number
   epoch?: number
   node?: number
   code?: number
-  key?: number
+  key?: number | Uint8Array
   /** 32-bit fields by byte offset. */
   words?: Record<number, number>
   /** Bytes behind the message. */
@@ -139,12 +139,12 @@ export class RuntimeAmongScripts {
     this.log.push(`${name} ${peer}${code === 0 ? '' : ` code ${code}`}`)
   }
 
-  /** Writes the key of a flow by number to a word index. */
-  #writeKey(number: number, key: number): void {
+  /** Writes the key of a flow by number, or of a frame, to a word index. */
+  #writeKey(of: number | Uint8Array, key: number): void {
     const { i32, u8 } = this.#arena
     const d = this.#d
     const frame = (d << 2) + DESCRIPTOR_BYTES + 2
-    const bytes = frameOf(number)
+    const bytes = typeof of === 'number' ? frameOf(of) : of
     u8.set(bytes, frame)
     i32.fill(0, d, d + DESCRIPTOR_WORDS)
     i32[d + Descriptor.frame] = frame

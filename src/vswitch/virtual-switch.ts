@@ -667,8 +667,8 @@ export class VirtualSwitch {
     if (entry !== 0) {
       const returns = Math.min(arena.u16[(entry + Entry.returns) >> 1] + 1, 0xffff)
       arena.u16[(entry + Entry.returns) >> 1] = returns
+      if (returns > RETURNS_MAX) return context.drop(arena.i32[d + Descriptor.slot], 'no-owner')
       if (returns > RETURNS_TO_OPEN && (arena.i32[d + Descriptor.meta] & Meta.related) !== 0) context.useOwnKey(d)
-      else if (returns > RETURNS_MAX) return context.drop(arena.i32[d + Descriptor.slot], 'no-owner')
       if (returns % RETURNS_TO_OPEN === 0 && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
     }
     this.steer(d)
