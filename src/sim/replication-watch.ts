@@ -25,8 +25,11 @@ const prompt: readonly FaultKind[] = ['crash', 'skew', 'restart', 'link-delay']
 const LOOK_US = 2000
 /** How many times of looking nothing has been wrong when all that was under way before has come. */
 const CALM_LOOKS = 5
-/** How long a flow may be without a replica while nothing is wrong. */
-const UNPROTECTED_US = 20_000
+/**
+ * How long a flow may be without a replica while nothing is wrong: longer than a session that has measured nothing yet waits (20 ms) before it
+ * sends again what was lost just before.
+ */
+const UNPROTECTED_US = 25_000
 /** Flows with a replica that are ordered to move, of which some would. */
 const GUARDED_ORDERS = 50
 
@@ -97,7 +100,7 @@ export class ReplicationWatch {
     const found = new Set<string>()
     for (const { id, node } of live) {
       const { flows, replicaOf, anomalies, keepers, openSteps } = node as RuntimeNode
-      const isUnderWay = openSteps.securing !== 0 || anomalies['too-large-to-replicate'] !== undefined
+      const isUnderWay = openSteps.securing !== 0 || openSteps.claiming !== 0 || anomalies['too-large-to-replicate'] !== undefined
       if (isUnderWay || !live.some((other) => keepers.includes(other.id))) continue
       for (const { flow, phase } of flows()) {
         const keeper = live.find((other) => other.id === replicaOf(flow))?.node as RuntimeNode | undefined
