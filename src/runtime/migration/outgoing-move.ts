@@ -20,7 +20,7 @@ export interface OutgoingMove {
   pending: number
   /** Switches that have sent their last packet before the move: behind it their packets wait. */
   passed: number
-  /** Switches, in their present life, that have been sent RerouteFlow. */
+  /** Switches, in their present life, that have been sent RerouteFlow: that of the move, or when it goes back the one back. */
   told: number
   /** Switches that the target is to hear from while the move is aborted. */
   markers: number

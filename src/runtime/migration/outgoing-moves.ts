@@ -414,6 +414,9 @@ export class OutgoingMoves {
     move.markers = context.switches.all
     move.targetDone = targetIsGone
     if (targetIsGone) move.deadIncarnation = context.ended.get(move.target) ?? 0
+    // Those in a new life that have not heard of the move have sent nothing before it.
+    move.passed |= context.switches.all & ~move.told
+    move.told = 0
     this.#reroute(move, context.switches.all)
     if (!targetIsGone) this.#sendAbort(move)
     if (planted['abort-without-buffer']) move.targetDone = true
@@ -702,6 +705,8 @@ export class OutgoingMoves {
     for (const move of this.moves.values()) {
       if (move.state === 'rerouting') this.rerouteAgain(move, switchId)
       else if (move.state === 'aborting' || move.state === 'takingBack') {
+        // Said again, it would answer us, and not the target, behind what it may have sent there.
+        if ((move.told & bit) !== 0) continue
         if (move.state === 'takingBack') move.pending |= bit
         else move.passed |= bit
         this.#reroute(move, bit)
