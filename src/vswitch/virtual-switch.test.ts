@@ -223,6 +223,28 @@ test('a move: the word behind the last packet, Go when the releaser has drained'
   assert.equal(one.steps.drained, 0)
 })
 
+test('a claim that was given up leaves the flow to whoever claims it next, and to nobody after a while', () => {
+  const one = opened()
+  const flow = FIRST
+  one.control(11, RerouteFlow, rerouteTo(11, 3))
+  one.inBand(12, Drained, { flow, epoch: 3 })
+  one.control(12, FlowClosed, { flow, epoch: 3, key: 5, code: 2 })
+  one.control(11, FlowClosed, { flow, epoch: 2, key: 5, code: 2 })
+  assert.equal(one.entry(5)?.owner, 11, 'neither another runtime nor an older claim takes it back')
+  one.take()
+  one.control(11, FlowClosed, { flow, epoch: 3, key: 5, code: 2 })
+  one.inBand(11, Drained, { flow, epoch: 4 })
+  one.external(5)
+  assert.deepEqual([one.take(), one.context.held, one.steps.orphaned], [[], 1, 1])
+  one.control(12, RerouteFlow, rerouteTo(12, 20))
+  assert.deepEqual([one.take(), one.steps.orphaned, one.steps.drained], [['=RerouteFlowReply 12', 'Go 12', 'packet 5 to 12'], 0, 0])
+  one.control(12, FlowClosed, { flow, epoch: 20, key: 5, code: 2 })
+  one.external(5)
+  one.pass(defaultSwitchTimes.holdUs + 1)
+  assert.deepEqual([one.steps.orphaned, one.context.held, one.drops], [0, 0, {}])
+  assert.notEqual(one.entry(5)?.flow, flow, 'its packets open a new flow')
+})
+
 test('Drained that overtakes its RerouteFlow counts', () => {
   const one = opened()
   one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
