@@ -30,6 +30,8 @@ const CALM_LOOKS = 5
  * sends again what was lost just before.
  */
 const UNPROTECTED_US = 25_000
+/** As many times of looking as that: a replica may be behind so long. */
+const BEHIND_LOOKS = 12
 /** Flows with a replica that are ordered to move, of which some would. */
 const GUARDED_ORDERS = 50
 
@@ -122,6 +124,15 @@ export class ReplicationWatch {
     return isKnown ? ASYNC_LOSS + now.count - before.count : Infinity
   }
 
+  /**
+   * True for a runtime that has heard another since nothing is wrong. Where a fault has lasted, what waits is sent again after a time-out that
+   * has been backed off, unless the other one is heard.
+   */
+  #hasHeard(node: RuntimeNode, { id }: SimNode): boolean {
+    const word = node.peerWords(this.#simulation.queue.now).find(({ peer }) => peer === id)
+    return word !== undefined && word.heardAgoUs < this.#calm * LOOK_US
+  }
+
   /** In `async`: replicas come to have what their flows had seen some time ago, but for the packets that may be. */
   #lookBehind(): void {
     const { ledger } = this.#simulation
@@ -134,13 +145,14 @@ export class ReplicationWatch {
         const now = ledger.progressOf(flow, incarnation)
         const keeper = live.find((other) => other.id === replicaOf(flow))
         if (now === null || keeper === undefined || phase !== 'active') continue
+        if (!this.#hasHeard(node as RuntimeNode, keeper)) continue
         const name = `${flow} ${incarnation}`
         progress.set(name, now)
         const { due, looks } = this.#behind.get(name) ?? { due: now, looks: 0 }
         const seen = seenOf(due.state, keptProgress(keeper, flow))
         if (seen + ASYNC_LOSS >= due.count || seen < 0 || due.state !== now.state) continue
         behind.set(name, { due, looks: looks + 1 })
-        if (looks !== CALM_LOOKS) continue
+        if (looks !== BEHIND_LOOKS) continue
         ledger.violate('async', `flow id ${flow} at runtime ${id} had seen ${due.count} packets some time ago, its replica at ` +
           `runtime ${keeper.id} has seen ${seen}`)
       }
