@@ -297,8 +297,7 @@ api: { port: ${port}${tls} }
     await cluster.until('it is ready', isReady)
     await client.service(Controller).kill({ node: 'egress', signal: 'SIGSTOP' })
     await cluster.until('it is not', async () => !await isReady())
-    await client.service(Controller).kill({ node: 'egress', signal: 'SIGCONT' })
-    await cluster.until('it is again', isReady)
+    await cluster.until('the switch has been replaced, and it is again', isReady)
   })
 
   await context.test('it ends the cluster, and nothing is left', async () => {

@@ -104,6 +104,11 @@ export class TakenBack {
     return { first, back, last }
   }
 
+  /** True while packets of a flow have been taken back and are not claimed. */
+  has(flow: number): boolean {
+    return this.#flows.has(flow)
+  }
+
   /** A packet in a slot, from the link of a runtime that is dead. `entry` is its flow's, 0 for none. */
   add(runtime: number, incarnation: number, entry: number, slot: number, position: number): void {
     const { f64 } = this.#context.arena

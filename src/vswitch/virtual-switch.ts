@@ -769,6 +769,12 @@ export class VirtualSwitch {
       this.#remove(entry, '')
     }
     this.takenBack.settle((runtime, incarnation) => this.#lives.isFenced(runtime, incarnation))
+    // Announced flows that waited for a claim of what was taken back, and need not.
+    for (const entry of [...this.#waiting]) {
+      const flow = arena.f64[(entry + Entry.flow) >> 3]
+      const isReady = arena.u8[entry + Entry.phase] === EntryPhase.orphaned && !this.takenBack.waits(flow) && !this.takenBack.has(flow)
+      if (isReady) this.#reconsider(entry, this.#switches)
+    }
     this.#questions.askAgain()
   }
 
@@ -792,6 +798,8 @@ export class VirtualSwitch {
       // A replica that has died since has nothing more to send, and the owner never had.
       this.#releasing.set(entry, named !== 0 ? releaser : this.#lives.unlessFenced(owner, incarnation), epoch)
       this.#own(entry, owner, incarnation, epoch)
+      // What was taken back comes ahead of what is held, and its claim is on its way.
+      if (this.takenBack.has(flow) && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#wait(entry, EntryPhase.orphaned)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
       // It may have ended there by now, before we were known: then it ends here as an opening does.
