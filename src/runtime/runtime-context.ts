@@ -85,7 +85,7 @@ export interface RuntimeTimes {
 }
 
 export const defaultRuntimeTimes: RuntimeTimes = {
-  moveTimeoutUs: 500_000, residenceUs: 100_000, openingTimeoutUs: 10_000_000, workloadUs: 100_000, slowReplicaUs: 50_000,
+  moveTimeoutUs: 500_000, residenceUs: 100_000, openingTimeoutUs: 10_000_000, workloadUs: 100_000, slowReplicaUs: 1_000_000,
 }
 
 export interface RuntimeContext {
