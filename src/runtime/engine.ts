@@ -22,7 +22,6 @@
  */
 
 import { assert, AssertionError } from '../base/assert.ts'
-import { CodedError } from '../base/coded-error.ts'
 import type { TimeUs } from '../base/clock.ts'
 import { BATCH_EXTRA_PACKETS, BATCH_PACKETS, type EngineLimits, type IdleTimeouts } from '../base/limits.ts'
 import { planted } from '../base/planted-bugs.ts'
@@ -31,7 +30,6 @@ import type { Arena } from '../memory/arena.ts'
 import { loadKernels } from '../memory/kernels/kernels.ts'
 import { ExtentPool } from '../memory/extent-pool.ts'
 import { Slab } from '../memory/slab.ts'
-import { TimingWheel } from '../memory/timing-wheel.ts'
 import { FlowFlag, FlowPhase, FlowRecord, KEY_WORDS, TcpLife } from '../flow/flow-record.ts'
 import { FlowTable } from '../flow/flow-table.ts'
 import { OpeningList } from '../flow/opening-list.ts'
@@ -39,21 +37,24 @@ import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from '../packet/
 import { DropReason } from '../packet/drop-reason.ts'
 import { FragmentTracker, FragmentOutcome } from '../packet/fragment-tracker.ts'
 import { loadClassifyKernel, UNPARSED as KERNEL_UNPARSED } from '../packet/kernels/classify.ts'
-import { createParser, dropReasonOf, ParseResult, type Parser } from '../packet/parse.ts'
+import { createParser, dropReasonOf, ParseResult } from '../packet/parse.ts'
 import { PacketPool } from '../packet/packet-pool.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import { createPacketView, type PacketCursor } from '../packet/packet-view.ts'
 import { compileChain, type Chain, type ChainHost, type ChainMember, type ChainNf } from '../nf/chain.ts'
-import {
-  checkSnapshot, installSnapshot, layoutHash, layoutOf, snapshotBytes, snapshotKey, takeSnapshot, takesLayout, writeSnapshot, type ChainLayout,
-} from './flow-snapshot.ts'
+import { takesLayout, type ChainLayout } from './flow-snapshot.ts'
 import { FastPathWord } from '../nf/fast-path.ts'
-import { AliasClaim, type ClusterView, type FlowTimer, type FlowView } from '../nf/definition.ts'
+import { AliasClaim, type ClusterView, type FlowView } from '../nf/definition.ts'
 import { Eviction } from './eviction.ts'
 import { FlowAliases } from './flow-aliases.ts'
-import { CACHE_HINT_BYTES, writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
+import { writeCacheHints, type CacheHint } from '../nf/cache-hint.ts'
+import { createClassifyTwin } from './classify-twin.ts'
 import { createEmitter } from './emitter.ts'
+import type { FlowManager } from './flow-manager.ts'
+import { FlowTimers } from './flow-timers.ts'
+import { createFlowTransfer } from './flow-transfer.ts'
 import type { InProgress } from './in-progress.ts'
+import { NfCalls } from './nf-calls.ts'
 import { Quarantine, Quarantined } from './quarantine.ts'
 import { HeldPacketLists } from './held-packets.ts'
 import { RecordBuffer, type RecordOrigin } from '../nf/record-buffer.ts'
@@ -81,37 +82,6 @@ export interface EngineEvents {
   quarantined?(frame: number, length: number): void
   /** An NF threw for the first time. */
   nfFailed?(nf: string, error: unknown): void
-}
-
-/**
- * Decides about flows in the engine's place: a node of a cluster, where flows are placed, moved and ended together with others.
- * Called between packets, off the fast path; may not call the engine but for `hashKey` and `resumeFlow`. A packet that it takes has its
- * number in the order of arrival in its descriptor.
- */
-export interface FlowManager {
-  /**
-   * A packet whose key is no flow's here.
-   *
-   * @returns a record to run it on (its direction made to fit), 0 to open a flow, -1 when the packet was taken, slot and all
-   */
-  unknown(d: number): number
-  /** True if the flow that an ICMP error quotes is to be here, although it is not, and the error is no packet of a flow of its own. */
-  expects(d: number, parser: Parser): boolean
-  /** A flow has been opened for a packet: it is to get its identity. */
-  opened(record: number, d: number): void
-  /** The network functions have begun the state of the flow that was opened. */
-  begun?(record: number): void
-  /** Nothing has come for the flow's idle timeout, or room is wanted. It stays until `endFlow`; called again while it is idle. */
-  idle(record: number): void
-  /** A packet of a paused flow. True: taken, slot and all; false: it is to run. */
-  paused(d: number, record: number): boolean
-  /**
-   * A network function claims the key in descriptor `d` as an alias of a flow; nobody here has it. `aliasAnswered` is to be
-   * called later if it is {@link AliasClaim.pending}.
-   */
-  claimAlias(record: number, d: number, flip: boolean, nf: number): number
-  /** A timer of a flow has fired, or a claim of it has been answered: its state may have changed without a packet of a batch. */
-  rang?(record: number): void
 }
 
 export interface EngineOptions {
@@ -158,13 +128,10 @@ export interface EngineStatistics {
   nfErrors: number
 }
 
-const TICK_US = 1000
 
 // PERF: module constants fold, imported ones do not (see packet/descriptor.ts).
 const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
-const PAYLOAD = Descriptor.payload
-const PAYLOAD_LENGTH = Descriptor.payloadLength
 const META = Descriptor.meta
 const RESULT = Descriptor.result
 const HASH = Descriptor.hash
@@ -219,6 +186,8 @@ export function createEngine(options: EngineOptions) {
   const outputs = arena.allocate('output', (BATCH_PACKETS + BATCH_EXTRA_PACKETS) * 4) >> 2
   const sink = arena.allocate('touch', 64) >> 2
   packet.d = idleDescriptor
+  const timers = new FlowTimers(arena, packet)
+  const { clock } = timers
 
   const origin: RecordOrigin = {
     get record() { return i32[packet.d + RECORD] },
@@ -258,7 +227,7 @@ export function createEngine(options: EngineOptions) {
       drop(d, verdict >= 2 && verdict - 2 < dropCounts.length ? verdict - 2 : DropReason['nf-error']),
   })
   const host: ChainHost = {
-    arena, extents, kernels, records, origin, packet, flow: flowView, emit: emitter, timer: makeTimer,
+    arena, extents, kernels, records, origin, packet, flow: flowView, emit: emitter, timer: (nf) => timers.of(nf),
     reusesCode: options.reusesCode,
     held: (nf) => held.of(nf),
     alias: (nf) => ({ claim: (shown) => claimAlias(nf, (shown as PacketCursor).d) }),
@@ -276,6 +245,7 @@ export function createEngine(options: EngineOptions) {
   const runFastPath = fastPath === null ? null : fastPath.run
   const nfOfPart = fastPath === null ? new Int32Array(1) : fastPath.nfOfPart
   progress.nf = -1
+  timers.useChain(nfs)
   const dropCounts = new Float64Array(chain.dropReasons.length)
   const extentFields = nfs.flatMap((nf) =>
     (nf.definition.flowState?.extents ?? []).map((e: { offset: number }) => nf.stateOffset + e.offset))
@@ -288,9 +258,6 @@ export function createEngine(options: EngineOptions) {
   const lines = recordBytes >> 6
   const table = new FlowTable(arena, 'flow table', limits.flows)
   const slab = new Slab(arena, 'flow records', limits.flows, recordBytes)
-  const wheel = new TimingWheel(arena, 'flow timers', {
-    next: FlowRecord.wheelNext, previous: FlowRecord.wheelPrevious, deadline: FlowRecord.wheelDeadline,
-  })
   const eviction = new Eviction(arena, slab)
   const unansweredMax = Math.min(limits.unanswered, limits.flows)
   const openings = new OpeningList(arena, unansweredMax)
@@ -299,7 +266,7 @@ export function createEngine(options: EngineOptions) {
   const fragments = new FragmentTracker(arena, limits, timeouts.fragment * 1e6)
   const tableBase = table.base
   const tableShift = table.shift
-  const tableMask = table.slots - 1
+  const twin = createClassifyTwin({ arena, table, lines, sink, hints, parse, special })
 
   let batchCount = 0
   /** Who sees each packet before and behind the chain, if anybody does. */
@@ -311,10 +278,14 @@ export function createEngine(options: EngineOptions) {
   let outputCount = 0
   let countedOutput = 0
   let extraCount = 0
-  let epochUs: TimeUs = -1
-  /** Index of the time that the engine has reached. PERF: in flat memory, a variable would be a new box each time. */
-  const clock = arena.allocate('clock', 64) >> 3
-  const failedNfs = new Set<number>()
+  const calls = new NfCalls({
+    arena, nfs,
+    nfError: policy.nfError,
+    failed(nf, error, isFirst) {
+      statistics.nfErrors++
+      if (isFirst) events.nfFailed?.((nfs[nf] as ChainNf).name, error)
+    },
+  })
   const quarantine = new Quarantine()
 
   // -- Batch ---------------------------------------------------------------------------------------------------------
@@ -333,7 +304,7 @@ export function createEngine(options: EngineOptions) {
     if (kernel !== null) {
       guessed = false
       const left = kernel(descriptors << 2, count, hashSeed, tableBase << 2, tableShift, lines, sink << 2, time,
-        hints, table.size < HINT_FLOWS_MIN ? 0 : hintCount)
+        hints, hintsToFollow())
       if (left > 0) parseLeft(end)
       statistics.bytesReceived += i32[sink + 1]
     } else {
@@ -344,7 +315,7 @@ export function createEngine(options: EngineOptions) {
           i32[d + WIRE_LENGTH] = i32[d + LENGTH]
         }
       }
-      classify(end)
+      statistics.bytesReceived += twin.classify(descriptors, end, hintsToFollow())
     }
     // Fragments that run behind their first one come between packets.
     const fast = injectCount > 0 ? null : runFastPath
@@ -370,7 +341,7 @@ export function createEngine(options: EngineOptions) {
     if (inProgress !== null) inProgress.end()
     packet.d = idleDescriptor
     if (count > 0) {
-      if (epochUs < 0) startClock(f64[(descriptors + TIME) >> 1])
+      if (!timers.hasStarted) passTime(descriptors)
       passTime(end - WORDS)
     }
     if (manager === null && openings.size > unansweredMax) endOldestOpenings(Infinity)
@@ -398,57 +369,9 @@ export function createEngine(options: EngineOptions) {
     return end
   }
 
-  /** The first stages of a batch: the twin of the kernel packet/kernels/classify.as.ts. */
-  function classify(end: number): void {
-    let touched = 0
-    let bytes = 0
-    for (let d = descriptors; d < end; d += WORDS) touched ^= u8[i32[d + FRAME] + 14]
-    for (let d = descriptors; d < end; d += WORDS) {
-      bytes += i32[d + WIRE_LENGTH]
-      const result = parse(d)
-      if (result > 0 && result !== PASS) special(d, result)
-    }
-    for (let d = descriptors; d < end; d += WORDS) touched ^= i32[tableBase + (i32[d + HASH] >>> tableShift) * 2]
-    for (let d = descriptors; d < end; d += WORDS) i32[d + RECORD] = guess(i32[d + HASH])
-    if (lines === 4) {
-      for (let d = descriptors; d < end; d += WORDS) {
-        const at = i32[d + RECORD] >> 2
-        touched ^= i32[at] ^ i32[at + 16] ^ i32[at + 32] ^ i32[at + 48]
-      }
-    } else {
-      for (let d = descriptors; d < end; d += WORDS) {
-        for (let line = 0, at = i32[d + RECORD] >> 2; line < lines; line++, at += 16) touched ^= i32[at]
-      }
-    }
-    for (let i = table.size < HINT_FLOWS_MIN ? hintCount : 0; i < hintCount; i++) {
-      touched ^= followHint((hints >> 2) + i * (CACHE_HINT_BYTES >> 2), end)
-    }
-    i32[sink] = touched
-    statistics.bytesReceived += bytes
-  }
-
-  /** Touches what a hint says for the packets that it is about (nf/cache-hint.ts). */
-  function followHint(hint: number, end: number): number {
-    const field = i32[hint]
-    const stride = i32[hint + 1]
-    const value = i32[hint + 2]
-    const payloadBytes = i32[hint + 3]
-    const extent = i32[hint + 4]
-    const extentBytes = i32[hint + 5]
-    let touched = 0
-    for (let d = descriptors; d < end; d += WORDS) {
-      const record = i32[d + RECORD]
-      const length = i32[d + PAYLOAD_LENGTH]
-      if (record === 0 || i32[d + RESULT] !== 0 || length <= 0) continue
-      const direction = ((i32[d + META] >>> 16) ^ u8[record + FlowRecord.opener]) & 1
-      if (u8[record + field + direction * stride] !== value) continue
-      const payload = i32[d + PAYLOAD]
-      const last = length < payloadBytes ? length : payloadBytes
-      for (let at = 0; at < last; at += 64) touched ^= u8[payload + at]
-      const block = extentBytes !== 0 ? i32[(record + extent) >> 2] : 0
-      if (block !== 0) for (let at = 0; at < extentBytes; at += 64) touched ^= i32[(block + at) >> 2]
-    }
-    return touched
+  /** Cache hints are worth their time when records are not in the cache anyhow. */
+  function hintsToFollow(): number {
+    return table.size < HINT_FLOWS_MIN ? 0 : hintCount
   }
 
   /** Packets that the kernel does not parse. */
@@ -457,20 +380,9 @@ export function createEngine(options: EngineOptions) {
       if (i32[d + RESULT] !== UNPARSED) continue
       const result = parse(d)
       if (result > 0 && result !== PASS) special(d, result)
-      i32[d + RECORD] = i32[d + RESULT] === 0 ? guess(i32[d + HASH]) : 0
+      i32[d + RECORD] = i32[d + RESULT] === 0 ? twin.guess(i32[d + HASH]) : 0
     }
     guessed = true
-  }
-
-  /** The record whose entry has this hash, most likely; 0 if there is none. */
-  function guess(hash: number): number {
-    let slot = hash >>> tableShift
-    for (;;) {
-      const at = tableBase + slot * 2
-      const record = i32[at + 1]
-      if (record === 0 || i32[at] === hash) return record
-      slot = (slot + 1) & tableMask
-    }
   }
 
   /** Flow actor: one packet of a flow. */
@@ -639,7 +551,7 @@ export function createEngine(options: EngineOptions) {
     const protocol = i32[at + 2] & 255
     const flags = (meta >>> 8) & 255
     const time = f64[(d + TIME) >> 1]
-    if (epochUs < 0) startClock(time)
+    if (!timers.hasStarted) timers.pass(time)
     let fromB = (meta >>> 16) & 1
     // The first packet seen of a handshake may be its answer.
     if (protocol === 6 && (flags & 0x12) === 0x12) fromB ^= 1
@@ -667,7 +579,7 @@ export function createEngine(options: EngineOptions) {
     i32[(record + FlowRecord.idLow) >> 2] = statistics.flowsCreated | 0
     i32[(record + FlowRecord.idHigh) >> 2] = Math.floor(statistics.flowsCreated / 4294967296)
     table.insert(i32[d + HASH], record)
-    wheel.add(record, tickOf(time + timeout * 1e6))
+    timers.add(record, time + timeout * 1e6)
     i32[d + RECORD] = record
     if (inherited !== null) {
       IDENTITY.forEach((offset, i) => { i32[(record + offset) >> 2] = (inherited as readonly number[])[i] as number })
@@ -685,9 +597,7 @@ export function createEngine(options: EngineOptions) {
       try {
         nf.methods.allocateFlowState(nf.state, packet)
       } catch (error) {
-        if (error instanceof AssertionError) throw error
-        reportNf(i, error)
-        takeOffFastPath(record, i)
+        calls.failOn(record, i, error)
       }
     }
     if (inherited === null) manager?.begun?.(record)
@@ -748,19 +658,9 @@ export function createEngine(options: EngineOptions) {
     const direction = packet.direction
     useIdle(record)
     // A timer set now would never fire.
-    timersOff = true
-    for (let i = 0; i < nfs.length; i++) {
-      const nf = nfs[i] as ChainNf
-      if (nf.methods.deallocateFlowState === undefined) continue
-      nf.state.o = record + nf.stateOffset
-      try {
-        nf.methods.deallocateFlowState(nf.state)
-      } catch (error) {
-        if (error instanceof AssertionError) throw error
-        reportNf(i, error)
-      }
-    }
-    timersOff = false
+    timers.isOff = true
+    calls.each(record, 'deallocateFlowState')
+    timers.isOff = false
     release(record, inWheel)
     packet.d = shown
     packet.direction = direction
@@ -782,7 +682,7 @@ export function createEngine(options: EngineOptions) {
       }
     }
     aliases.removeAll(record)
-    if (inWheel) wheel.remove(record)
+    if (inWheel) timers.wheel.remove(record)
     table.remove(i32[(record + FlowRecord.hash) >> 2], record)
     u8[record + FlowRecord.phase] = FlowPhase.free
     slab.give(record)
@@ -875,7 +775,7 @@ export function createEngine(options: EngineOptions) {
   /** The clock is at least where this packet is. */
   function passTime(d: number): void {
     const time = f64[(d + TIME) >> 1]
-    if (time > f64[clock]) f64[clock] = time
+    if (time > f64[clock] || !timers.hasStarted) timers.pass(time)
   }
 
   /** Follows SYN, FIN and RST. Returns the flow's record: another one if a new connection begins on the same ports. */
@@ -906,7 +806,7 @@ export function createEngine(options: EngineOptions) {
     if (u8[record + FlowRecord.phase] === FlowPhase.active && ((life & both) === both || (life & TcpLife.reset) !== 0)) {
       u8[record + FlowRecord.phase] = FlowPhase.lingering
       u32[(record + FlowRecord.idleTimeoutMs) >> 2] = timeouts.tcpClosed * 1000
-      wheel.move(record, dueTick(record))
+      timers.moveToDue(record)
     }
     return record
   }
@@ -917,27 +817,10 @@ export function createEngine(options: EngineOptions) {
     if (error instanceof AssertionError || progress.nf < 0) throw error
     const failed = progress.nf
     progress.nf = -1
-    reportNf(failed, error)
     const record = i32[d + RECORD]
-    if (record !== 0) takeOffFastPath(record, failed)
+    if (record !== 0) calls.failOn(record, failed, error)
+    else calls.report(failed, error)
     drop(d, DropReason['nf-error'])
-  }
-
-  /** What becomes of a flow on which an NF has failed. */
-  function takeOffFastPath(record: number, nf: number): void {
-    if (policy.nfError === 'drop') {
-      u8[record + FlowRecord.flags] |= FlowFlag.dropAll
-    } else {
-      u8[record + FlowRecord.flags] |= FlowFlag.bypass
-      u16[(record + FlowRecord.bypass) >> 1] |= 1 << nf
-    }
-  }
-
-  function reportNf(nf: number, error: unknown): void {
-    statistics.nfErrors++
-    if (failedNfs.has(nf)) return
-    failedNfs.add(nf)
-    events.nfFailed?.((nfs[nf] as ChainNf).name, error)
   }
 
   // -- Fragments -----------------------------------------------------------------------------------------------------
@@ -1028,51 +911,10 @@ export function createEngine(options: EngineOptions) {
 
   // -- Timers --------------------------------------------------------------------------------------------------------
 
-  function startClock(time: TimeUs): void {
-    epochUs = time
-    f64[clock] = time
-    wheel.start(0)
-  }
-
-  function tickOf(time: TimeUs): number {
-    return Math.ceil((time - epochUs) / TICK_US) | 0
-  }
-
-  /** The tick at which something is due for this flow: its idle timeout, or an NF's timer. */
-  function dueTick(record: number): number {
-    let due = f64[(record + FlowRecord.lastSeen) >> 3] + u32[(record + FlowRecord.idleTimeoutMs) >> 2] * 1000
-    for (let i = 0; i < nfs.length; i++) {
-      const offset = (nfs[i] as ChainNf).timerOffset
-      if (offset === 0) continue
-      const timer = f64[(record + offset) >> 3]
-      if (timer !== 0 && timer < due) due = timer
-    }
-    return tickOf(due)
-  }
-
-  function makeTimer(nf: number): FlowTimer {
-    const place = (): number => (i32[packet.d + RECORD] + (nfs[nf] as ChainNf).timerOffset) >> 3
-    return {
-      set(delayUs) {
-        const record = i32[packet.d + RECORD]
-        assert((nfs[nf] as ChainNf).timerOffset !== 0, 'an NF that sets timers has a timerFired method')
-        const due = f64[(packet.d + TIME) >> 1] + Math.max(0, delayUs)
-        f64[place()] = due
-        const tick = tickOf(due)
-        if (!timersOff && ((tick - wheel.deadlineOf(record)) | 0) < 0) wheel.move(record, tick)
-      },
-      clear() { f64[place()] = 0 },
-      get isSet() { return f64[place()] !== 0 },
-    }
-  }
-
-  /** Set while a flow is out of the wheel: its timers are looked at when it goes back. */
-  let timersOff = false
-
   function fire(record: number): void {
     const now = f64[clock]
     if ((u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0) {
-      wheel.add(record, tickOf(now + IDLE_RETRY_US))
+      timers.add(record, now + IDLE_RETRY_US)
       return
     }
     const lingering = u8[record + FlowRecord.phase] === FlowPhase.lingering
@@ -1087,26 +929,24 @@ export function createEngine(options: EngineOptions) {
       f64[(record + nf.timerOffset) >> 3] = 0
       useIdle(record)
       nf.state.o = record + nf.stateOffset
-      timersOff = true
+      timers.isOff = true
       progress.nf = i
       try {
         nf.methods.timerFired?.(nf.state)
         manager?.rang?.(record)
       } catch (error) {
-        if (error instanceof AssertionError) throw error
-        reportNf(i, error)
-        takeOffFastPath(record, i)
+        calls.failOn(record, i, error)
       }
       progress.nf = -1
-      timersOff = false
+      timers.isOff = false
     }
     if (inProgress !== null) inProgress.end()
     if (idleUntil > now) {
-      wheel.add(record, isPoisoned ? tickOf(idleUntil) : dueTick(record))
+      timers.add(record, isPoisoned ? idleUntil : timers.due(record))
     } else if (manager === null) {
       end(record, lingering ? 'closed' : 'expired', false)
     } else {
-      wheel.add(record, tickOf(now + IDLE_RETRY_US))
+      timers.add(record, now + IDLE_RETRY_US)
       manager.idle(record)
     }
     packet.d = idleDescriptor
@@ -1117,13 +957,13 @@ export function createEngine(options: EngineOptions) {
    * @returns true if everything due by `now` is done
    */
   function advance(now: TimeUs, budget = 1 << 30): boolean {
-    if (epochUs < 0) return true
-    if (now > f64[clock]) f64[clock] = now
-    const steps = wheel.advance(Math.floor((f64[clock] - epochUs) / TICK_US) | 0, budget, fire)
+    if (!timers.hasStarted) return true
+    timers.pass(now)
+    const isDone = timers.advance(budget, fire)
     if (openings.size > unansweredMax) endOldestOpenings(budget)
     expireFragments(f64[clock])
     countOutput()
-    return steps < budget
+    return isDone
   }
 
   function expireFragments(now: TimeUs): void {
@@ -1141,146 +981,19 @@ export function createEngine(options: EngineOptions) {
 
   /** A time before which `advance` has nothing to do. */
   function nextDue(): TimeUs {
-    if (epochUs < 0) return Infinity
-    const flows = wheel.size === 0 ? Infinity : epochUs + wheel.nextTick() * TICK_US
-    return Math.min(flows, fragments.nextExpiry())
+    return timers.hasStarted ? Math.min(timers.nextDue(), fragments.nextExpiry()) : Infinity
   }
 
   // -- Moving flows --------------------------------------------------------------------------------------------------
 
-  const layout = layoutOf(chain)
-  const ownLayout = layoutHash(layout)
-  const scratch = arena.allocate('state of an older version', 4096)
-  const parts = { arena, extents, pool, chain, fragments }
-
-  /** The flow as bytes: see flow-snapshot.ts. The flow goes on. */
-  function exportFlow(record: number): Uint8Array {
-    return takeSnapshot(parts, ownLayout, record, f64[clock])
-  }
-
-  /** The same, written to a place in the arena that has room for `exportBytes`. */
-  function exportFlowTo(record: number, to: number): void {
-    writeSnapshot(parts, ownLayout, record, f64[clock], arena, to)
-  }
-
-  /** How many bytes `exportFlow` would give now. */
-  function exportBytes(record: number): number {
-    return snapshotBytes(parts, record)
-  }
-
-  /** Forgets a flow that lives elsewhere now: its NFs hear `flowMovedOut`, not `deallocateFlowState`. */
-  function removeFlow(record: number): void {
-    useIdle(record)
-    timersOff = true
-    tellNfs(record, 'flowMovedOut')
-    timersOff = false
-    giveHeldAway(record)
-    release(record, true)
-    packet.d = idleDescriptor
-  }
-
-  /** Packets that a flow holds went elsewhere with its snapshot, and are not here any more. */
-  function giveHeldAway(record: number): void {
-    held.takeAll(record, (slot) => {
-      statistics.handedOver++
-      pool.give(slot)
-    })
-  }
-
-  /**
-   * Installs a flow from bytes made by `exportFlow`, here or elsewhere. Its NFs hear `flowMovedIn`.
-   *
-   * @param from layout of the exporting chain (`engine.layout` there) when it may differ from this one's
-   * @returns the flow's record
-   * @throws CodedError `NF_SNAPSHOT` or `NF_LIMIT`, with nothing changed
-   */
-  function importFlow(snapshot: Uint8Array, now: TimeUs, from?: ChainLayout): number {
-    if (epochUs < 0) startClock(now)
-    if (now > f64[clock]) f64[clock] = now
-    if (table.size >= limits.flows) throw new CodedError('NF_LIMIT', 'no room for a flow that moves in')
-    // Every engine has a hash secret of its own.
-    const d = idleDescriptor
-    const checked = checkSnapshot(snapshot)
-    snapshotKey(checked, i32, d + KEY)
-    const hash = parser.hashKey(d)
-    i32[d + HASH] = hash
-    if (find(d) !== 0) throw new CodedError('NF_SNAPSHOT', 'a flow snapshot is of a flow that is here already')
-    const record = slab.take()
-    assert(record !== 0, 'there are as many flow records as table entries')
-    try {
-      const installed = installSnapshot(parts, ownLayout, checked, record, hash, now, from, scratch)
-      early = installed.early
-      held.count += installed.held.length
-      statistics.takenOver += installed.held.length
-    } catch (error) {
-      slab.give(record)
-      throw error
-    }
-    i32[(record + FlowRecord.hash) >> 2] = hash
-    table.insert(hash, record)
-    if (quarantine.size > 0) applyQuarantine(record, now)
-    u8[record + FlowRecord.tcp] &= ~TcpLife.listed
-    if ((u8[record + FlowRecord.tcp] & TcpLife.opening) !== 0) openings.add(record)
-    wheel.add(record, dueTick(record))
-    useIdle(record)
-    tellNfs(record, 'flowMovedIn')
-    packet.d = idleDescriptor
-    if (manager === null) runEarly(record)
-    return record
-  }
-
-  /** Fragments that came before their flow was imported and are not run yet: lists of slots. */
-  let early: readonly number[] = []
-
-  /** Runs them, now that it is known whose they are; if the flow is paused the manager gets them. */
-  function runEarly(record: number): void {
-    for (const list of early) {
-      for (let slot = list; slot !== 0;) {
-        const d = slot >> 2
-        slot = i32[d + NEXT_HELD]
-        f64[(d + TIME) >> 1] = f64[clock]
-        if (manager === null && takeExtra() === 0) {
-          drop(d, DropReason['fragment-limit'])
-        } else if (fragments.later(d) === FragmentOutcome.flow) {
-          i32[d + RECORD] = record
-          actor(d)
-        } else {
-          drop(d, DropReason['malformed-fragment'])
-        }
-      }
-    }
-    early = []
-    packet.d = idleDescriptor
-    countOutput()
-  }
-
-  /**
-   * Hands over fragments that wait for their first one and may be of the flow with this key (a word index), which was on its way here and
-   * does not come: each with its descriptor in its slot.
-   */
-  function takeEarly(key: number, take: (d: number) => void): void {
-    for (const list of fragments.takeWaitingOf(key)) {
-      for (let slot = list; slot !== 0;) {
-        const d = slot >> 2
-        slot = i32[d + NEXT_HELD]
-        statistics.taken++
-        take(d)
-      }
-    }
-  }
-
-  /** Stops a flow: its packets go to the manager, its timers stand still. A manager that imports a flow pauses it at once. */
-  function pauseFlow(record: number): void {
-    u8[record + FlowRecord.flags] |= FlowFlag.paused
-    if (early.length > 0) runEarly(record)
-  }
-
-  function resumeFlow(record: number): void {
-    u8[record + FlowRecord.flags] &= ~FlowFlag.paused
-    // A timer that came due meanwhile fires at once.
-    const tick = dueTick(record)
-    if (!timersOff && ((tick - wheel.deadlineOf(record)) | 0) < 0) wheel.move(record, tick)
-  }
+  const transfer = createFlowTransfer({
+    arena, extents, pool, chain, fragments, table, slab, timers, openings, held, calls, parser, packet, idleDescriptor, statistics,
+    flowsMax: limits.flows,
+    isManaged: manager !== null,
+    find, useIdle, takeExtra, actor, drop, countOutput,
+    applyQuarantine: (record, now) => { if (quarantine.size > 0) applyQuarantine(record, now) },
+    release: (record) => { release(record, true) },
+  })
 
   // -- Alias keys ----------------------------------------------------------------------------------------------------
 
@@ -1319,9 +1032,7 @@ export function createEngine(options: EngineOptions) {
       member.methods.aliasClaimed(member.state, granted)
       manager?.rang?.(record)
     } catch (error) {
-      if (error instanceof AssertionError) throw error
-      reportNf(nf, error)
-      takeOffFastPath(record, nf)
+      calls.failOn(record, nf, error)
     }
     progress.nf = -1
     if (inProgress !== null) inProgress.end()
@@ -1352,26 +1063,11 @@ export function createEngine(options: EngineOptions) {
       try {
         target = nf.methods.migrationTarget(cluster, nf.state)
       } catch (error) {
-        if (error instanceof AssertionError) throw error
-        reportNf(i, error)
+        calls.report(i, error)
       }
     }
     packet.d = idleDescriptor
     return target
-  }
-
-  function tellNfs(record: number, method: 'flowMovedIn' | 'flowMovedOut'): void {
-    for (let i = 0; i < nfs.length; i++) {
-      const nf = nfs[i] as ChainNf
-      if (nf.methods[method] === undefined) continue
-      nf.state.o = record + nf.stateOffset
-      try {
-        nf.methods[method](nf.state)
-      } catch (error) {
-        if (error instanceof AssertionError) throw error
-        reportNf(i, error)
-      }
-    }
   }
 
   // -- Host's side ---------------------------------------------------------------------------------------------------
@@ -1430,7 +1126,7 @@ export function createEngine(options: EngineOptions) {
     output: (index: number): number => i32[outputs + index],
     clearOutput,
     aliases, addAlias, aliasAnswered,
-    layout, layoutHash: ownLayout, exportFlow, exportFlowTo, exportBytes, removeFlow, importFlow, takeEarly, pauseFlow, resumeFlow, giveHeldAway,
+    ...transfer,
     /** True if flows of a chain with this layout can be imported. */
     takesLayout: (other: ChainLayout): boolean => takesLayout(chain, other),
     endFlow, findFlow, quarantine: quarantineFlow,

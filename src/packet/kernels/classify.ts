@@ -1,5 +1,5 @@
 /**
- * Loads the kernel of the first batch stages, classify.as.ts. Its twin is in runtime/engine.ts and packet/parse.ts.
+ * Loads the kernel of the first batch stages, classify.as.ts. Its twin is in runtime/classify-twin.ts and packet/parse.ts.
  */
 
 import type { Arena } from '../../memory/arena.ts'
