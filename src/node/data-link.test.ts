@@ -10,7 +10,7 @@ import { DataLink } from './data-link.ts'
 const sessions = { frameBytes: 600, sendBytes: 4096, ringBytes: 16_384 }
 
 /** Two ends of a link; each writes down what comes, in its order: `d5` a data frame, `m7` a message. */
-function pair(frames = 64, reserved = 16) {
+function pair(frames = 64, reserved = 16, silenceUs = 0) {
   const arena = new Arena(1 << 20)
   const ports = createMemoryPorts(arena, { frames, reserved, frameBytes: 600 })
   const pool = new PacketPool(arena, 256, 0)
@@ -19,7 +19,8 @@ function pair(frames = 64, reserved = 16) {
     const descriptors = arena.allocate('batch', 32 * DESCRIPTOR_BYTES) >> 2
     const log: string[] = []
     const link = new DataLink({ arena, clusterId: 1, self: index + 1, selfIncarnation: index + 11, peer: 2 - index, port,
-      isSwitch: index === 0, onRefused: () => { log.push('x') }, sessions, onMessage: (offset) => { log.push(`m${arena.i32[offset >> 2]}`) } })
+      isSwitch: index === 0, silenceUs: index === 0 ? silenceUs : 0, sessions,
+      onRefused: () => { log.push('x') }, onMessage: (offset) => { log.push(`m${arena.i32[offset >> 2]}`) } })
     link.setPeer(12 - index)
     return { port, link, log, descriptors }
   }) as [End, End]
@@ -186,4 +187,56 @@ test('a port that takes data but no message gets no data either', () => {
   p.say(p.a, 1)
   assert.ok(!p.send(p.a, 2))
   assert.equal(p.b.port.receive(p.pool, p.b.descriptors, 32), 0)
+})
+
+test('a peer that says nothing although it is asked is silent, and frames wait until it says something', () => {
+  const p = pair(64, 16, 1000)
+  p.say(p.a, 0)
+  p.a.link.transmit(p.now)
+  p.turn(p.b)
+  p.turn(p.a)
+  const turns = (ends: readonly End[], count: number): void => {
+    for (let i = 0; i < count; i++) {
+      p.pass(100)
+      for (const end of ends) p.turn(end)
+    }
+  }
+  turns([p.a], 30)
+  assert.equal(p.a.link.isSilent, false, 'who was sent nothing need not say anything')
+  for (let i = 1; i <= 20; i++) {
+    assert.ok(p.send(p.a, i))
+    turns([p.a, p.b], 5)
+  }
+  assert.equal(p.a.link.isSilent, false, 'it answers when it is asked')
+  assert.ok(p.send(p.a, 21))
+  turns([p.a], 8)
+  assert.equal(p.a.link.isSilent, false, 'it has been asked for too short a time')
+  turns([p.a], 8)
+  assert.equal(p.a.link.isSilent, true)
+  assert.equal(p.send(p.a, 22), false)
+  assert.equal(p.a.link.room, 0)
+  turns([p.a], 30)
+  turns([p.a, p.b], 4)
+  assert.equal(p.a.link.isSilent, false, 'it is asked again and again')
+  assert.ok(p.send(p.a, 22))
+  turns([p.a, p.b], 1)
+  assert.deepEqual(p.b.log, ['m0', ...Array.from({ length: 22 }, (_, i) => `d${i + 1}`)])
+})
+
+test('a node that has stood still itself does not call its peer silent', () => {
+  const p = pair(64, 16, 1000)
+  p.say(p.a, 0)
+  p.a.link.transmit(p.now)
+  p.turn(p.b)
+  p.turn(p.a)
+  assert.ok(p.send(p.a, 1))
+  p.turn(p.a)
+  p.pass(100_000)
+  p.turn(p.a)
+  p.pass(100_000)
+  p.turn(p.a)
+  assert.equal(p.a.link.isSilent, false)
+  p.turn(p.b)
+  p.turn(p.a)
+  assert.equal(p.a.link.isSilent, false)
 })

@@ -25,6 +25,8 @@ import { Session, type SessionSizes } from '../transport/session.ts'
 
 const FRAME = Descriptor.frame
 const LENGTH = Descriptor.length
+/** While the peer says nothing it is asked so many times until it is silent. */
+const QUESTIONS = 5
 /** How long a link whose other end has gone waits to hear that it is dead, microseconds. */
 const LET_GO_US = 10_000_000
 /** Where the incarnation is in an Ethernet address, and how it stands there, read as one little-endian number. */
@@ -41,6 +43,8 @@ export interface DataLinkOptions {
   readonly sessions?: Partial<SessionSizes>
   /** Which end this is. */
   readonly isSwitch: boolean
+  /** How long the peer may say nothing, though asked, before it is silent: where frames are lost with it. Else it is never called so. */
+  readonly silenceUs?: number
   onMessage(offset: number, bytes: number): void
   /** A data frame of, or for, a life that is over has come, and its slot was given back. */
   onRefused(): void
@@ -66,6 +70,17 @@ export class DataLink {
   readonly #options: DataLinkOptions
   /** Ethernet addresses of what is sent, at a word index of 16 bits. */
   readonly #macs: number
+  /** Time between questions to a peer that says nothing; 0 where nobody asks. */
+  readonly #questionUs: number
+  /** Something has been sent, and something has come, since the last turn. */
+  #hasSent = false
+  #hasHeard = false
+  /** For how long the peer has said nothing since it was sent something, in turns of ours: what we stood still does not count. */
+  #quietUs = 0
+  #watchedAt: TimeUs = 0
+  #nextQuestion: TimeUs = Infinity
+  /** The peer says nothing although it is asked: packets had better wait for it here. */
+  isSilent = false
   /** In received frames: which 16 bits are looked at, and what makes the frame refused: this (a switch), or not this (a runtime). */
   readonly #lifeAt: number
   #life: number
@@ -82,6 +97,7 @@ export class DataLink {
     this.#arena = arena
     this.#port = options.port
     this.#back = 'beginTakeBack' in options.port ? options.port as TakeBackPort : null
+    this.#questionUs = this.#back === null ? (options.silenceUs ?? 0) / QUESTIONS : 0
     this.#descriptors = arena.allocate('link: frames pending', BATCH_PACKETS * DESCRIPTOR_BYTES) >> 2
     this.session = new Session({ arena, clusterId, self, selfIncarnation, peer, stream: Stream.inBand, sizes: sessions,
       onMessage: (offset, bytes) => { options.onMessage(offset, bytes) } })
@@ -96,7 +112,10 @@ export class DataLink {
     const { self, selfIncarnation, isSwitch } = this.#options
     const before = this.session.peerIncarnation
     if (isSwitch && before !== 0 && before !== incarnation) this.#life = lifeOf(before)
-    if (before !== incarnation) this.isCut = false
+    if (before !== incarnation) {
+      this.isCut = false
+      this.#heard()
+    }
     this.session.setPeer(incarnation)
     this.#arena.u8.set([...nodeMac(this.peer, self, incarnation), ...nodeMac(self, this.peer, selfIncarnation)], this.#macs << 1)
   }
@@ -108,7 +127,8 @@ export class DataLink {
    * them or for it. Hot.
    */
   send(frame: number, length: number): boolean {
-    if (this.isCut) return false
+    if (this.isCut || this.isSilent) return false
+    this.#hasSent = true
     const { u16 } = this.#arena
     const to = frame >> 1
     const macs = this.#macs
@@ -127,18 +147,43 @@ export class DataLink {
 
   /** Data frames that `send` would take now. */
   get room(): number {
-    return this.#port.room
+    return this.isSilent ? 0 : this.#port.room
   }
 
   /** Sends what the in-band session has to send: once at the end of a turn. */
   transmit(now: TimeUs): void {
+    if (this.#questionUs > 0) this.#watchPeer(now)
     this.#now = now
     this.session.transmit(this.#port, now)
   }
 
   /** When there is something to do if nothing comes; -Infinity for at once. */
   nextDue(): TimeUs {
-    return this.#first < this.#end ? -Infinity : this.session.nextDue()
+    return this.#first < this.#end ? -Infinity : Math.min(this.#nextQuestion, this.session.nextDue())
+  }
+
+  // -- Is anybody there ----------------------------------------------------------------------------------------------
+
+  /**
+   * Once in a turn, behind what has come: a peer that was sent something and has said nothing since is asked, and after some questions it is
+   * silent, until something comes. A link that is memory knows when its other end is gone; one that is a network loses what is sent to nobody.
+   */
+  #watchPeer(now: TimeUs): void {
+    if (this.#hasHeard) this.#heard()
+    else if (this.#nextQuestion !== Infinity) this.#quietUs += Math.min(now - this.#watchedAt, this.#questionUs)
+    this.#watchedAt = now
+    if (this.#hasSent && this.#nextQuestion === Infinity && this.session.lastHeard !== 0) this.#nextQuestion = now + this.#questionUs
+    this.#hasSent = false
+    if (now < this.#nextQuestion) return
+    this.session.probe()
+    this.#nextQuestion = now + this.#questionUs
+    if (this.#quietUs >= this.#questionUs * QUESTIONS) this.isSilent = true
+  }
+
+  #heard(): void {
+    this.#hasHeard = this.isSilent = false
+    this.#quietUs = 0
+    this.#nextQuestion = Infinity
   }
 
   // -- Receiving -----------------------------------------------------------------------------------------------------
@@ -156,6 +201,7 @@ export class DataLink {
     const { i32, u16 } = this.#arena
     this.#pool = pool
     const count = this.#port.receive(pool, target, max)
+    if (count > 0) this.#hasHeard = true
     if (this.#back !== null) {
       this.#isWhole = true
       this.firstPosition = this.#back.receivedPosition - count + 1
@@ -263,6 +309,11 @@ export class DataLink {
   isCut = false
   /** When the other end was seen to be gone, 0 while it is not. */
   #gone = 0
+
+  /** True while packets wait here for the other end. */
+  get isWaiting(): boolean {
+    return this.isSilent || this.isDown
+  }
 
   /** True while the other end is gone, and its next life is not there yet. */
   get isDown(): boolean {

@@ -93,7 +93,7 @@ test('a link of a runtime that takes nothing is there for all, to its end', () =
 })
 
 test('a link at whose other end nobody is thins out nothing, and one that comes back begins anew', () => {
-  const link = { room: CAPACITY, isDown: false }
+  const link = { room: CAPACITY, isWaiting: false }
   const shares = new FairShares()
   shares.attach(11, link)
   shares.turn(0)
@@ -106,9 +106,9 @@ test('a link at whose other end nobody is thins out nothing, and one that comes 
   link.room = CAPACITY / 8
   assert.equal(admitted(100), 100)
   assert.equal(admitted(100), 90)
-  Object.assign(link, { room: 0, isDown: true })
+  Object.assign(link, { room: 0, isWaiting: true })
   for (let window = 0; window < 3; window++) assert.equal(admitted(100), 100)
-  Object.assign(link, { room: CAPACITY / 8, isDown: false })
+  Object.assign(link, { room: CAPACITY / 8, isWaiting: false })
   assert.equal(admitted(100), 100)
 })
 

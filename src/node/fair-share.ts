@@ -35,8 +35,8 @@ const STEPS_MAX = 16
 interface FillingLink {
   /** Data frames that it would take now. */
   readonly room: number
-  /** Nobody is at its other end. */
-  readonly isDown: boolean
+  /** Nobody is at its other end, or says so. */
+  readonly isWaiting: boolean
 }
 
 interface SharedLink {
@@ -61,7 +61,7 @@ export class FairShares {
     for (let i = 0; i < this.#links.length; i++) {
       const { runtime, link, fair, givesBackLate } = this.#links[i] as SharedLink
       // Where nobody is, packets wait, or are dropped: who sends more than others is for the next one to say.
-      if (link.isDown) fair.end()
+      if (link.isWaiting) fair.end()
       else fair.turn(now, link.room, givesBackLate?.() === true)
       this.#filling[runtime] = fair.isCounting ? fair : null
     }

@@ -131,7 +131,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   function attachLink(runtime: number, port: Port): void {
     const link = new DataLink({
       arena, clusterId, self: id, selfIncarnation: incarnation, peer: runtime, port, sessions: options.sessions,
-      isSwitch: true,
+      isSwitch: true, silenceUs: context.times.silenceUs,
       onRefused: () => {
         own.received++
         drop(0, 'former-life')
@@ -173,7 +173,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     useOwnKey: (d) => { parser.useOwnKey(d) },
     hasRoomTo: (runtime) => {
       const link = linkOf[runtime]
-      return link === null || link === undefined || (!link.isDown && link.room > 0)
+      return link === null || link === undefined || (!link.isWaiting && link.room > 0)
     },
     isDown: (runtime) => linkOf[runtime]?.isDown === true,
     positionTo: (runtime) => linkOf[runtime]?.sentPosition ?? 0,
@@ -228,7 +228,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     if (link !== null && link.send(i32[d + FRAME], i32[d + LENGTH])) {
       own.forwarded++
       pool.give(i32[d + SLOT])
-    } else if (link?.isDown === true) {
+    } else if (link?.isWaiting === true) {
       virtualSwitch.unsent(d)
     } else {
       refusedTo[runtime]++

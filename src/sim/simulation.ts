@@ -221,7 +221,7 @@ export class Simulation {
       one.node = createSwitchNode({
         ...common, incarnation: one.incarnation, policy: placementPolicies[this.options.policy](),
         limits: { entries: flows * 3 + 64, packets: 256, largePackets: 1, held: 160, heldPerFlow: 64 },
-        times: { holdUs: 200_000, sweepUs: 2000 },
+        times: { holdUs: 200_000, sweepUs: 2000, silenceUs: 2500 },
         ports: { external: one.external, control: one.control, links },
       })
     } else {

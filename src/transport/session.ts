@@ -221,9 +221,7 @@ export class Session implements MessageChannel {
     return ((this.#end - this.#una) | 0) << 3
   }
 
-  get position(): number {
-    return this.#end
-  }
+  get position(): number { return this.#end }
 
   /** The peer hands over what it acknowledges before it does so. */
   hasReached(position: number): boolean {
@@ -239,6 +237,9 @@ export class Session implements MessageChannel {
   get isStrained(): boolean {
     return ((this.#end - this.#una) | 0) > this.#strainedUnits
   }
+
+  /** Asks the peer for a frame with the next `transmit`. */
+  probe(): void { this.#mustProbe = true }
 
   begin(bytes: number, reserved = false): number {
     assert(this.#begun === 0, 'one message at a time')
@@ -417,9 +418,7 @@ export class Session implements MessageChannel {
   get roundTripUs(): number { return this.#roundTrip.smoothed }
 
   /** True when the port had no room at the last `transmit`. */
-  get isBlocked(): boolean {
-    return this.#isBlocked
-  }
+  get isBlocked(): boolean { return this.#isBlocked }
 
   /** True when the peer has let several time-outs pass although something is waiting for it. */
   get isSilent(): boolean {

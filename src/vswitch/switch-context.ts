@@ -40,9 +40,11 @@ export interface SwitchTimes {
   readonly holdUs: number
   /** Between looks at what is held and waits. */
   readonly sweepUs: number
+  /** How long a runtime may say nothing, though asked, before packets wait for it: on a link that cannot tell whether anybody is there. */
+  readonly silenceUs: number
 }
 
-export const defaultSwitchTimes: SwitchTimes = { holdUs: 5_000_000, sweepUs: 50_000 }
+export const defaultSwitchTimes: SwitchTimes = { holdUs: 5_000_000, sweepUs: 50_000, silenceUs: 100_000 }
 
 export interface SwitchContext {
   readonly arena: Arena
@@ -65,7 +67,7 @@ export interface SwitchContext {
   toExternal(d: number, entry: number): void
   /** Gives a packet that was sent on a link, or was to be, its flow's Ethernet addresses again, which are at this offset. */
   restoreAddresses(d: number, macs: number): void
-  /** True when a packet to a runtime would be taken now; false also while its link is down. */
+  /** True when a packet to a runtime would be taken now; false also while its link is down or silent. */
   hasRoomTo(runtime: number): boolean
   /** The other end of the link to a runtime is gone. */
   isDown(runtime: number): boolean
