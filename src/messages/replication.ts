@@ -87,7 +87,10 @@ export const ReleasePacket = message(34, 'ReleasePacket', { hasTail: true })
  */
 export const RetireFlow = message(35, 'RetireFlow', { fields: { configVersion: u32 } })
 export const RetireFlowConfigVersion = fieldOf(RetireFlow, 'configVersion')
-/** The flow has ended, or its replica is elsewhere. */
+/**
+ * The flow has ended, or its replica is elsewhere; with an epoch, it has none from then on, and whatever copy there is from before is old,
+ * whoever left it.
+ */
 export const ForgetFlow = message(36, 'ForgetFlow')
 
 /**

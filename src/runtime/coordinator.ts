@@ -44,7 +44,8 @@ import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves } from './migration/outgoing-moves.ts'
 import type { OutgoingMove } from './migration/outgoing-move.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
-import { Replicas, type Replica } from './replication/replicas.ts'
+import type { Replica } from './replication/replica.ts'
+import { Replicas } from './replication/replicas.ts'
 import type { Guard } from './replication/guard.ts'
 import {
   AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
@@ -141,9 +142,8 @@ export class Coordinator {
     })
     this.protection = new Protection(context, {
       mode: options.replication, every: options.every, replicas: options.replicas,
-      candidates: () => this.#keepers,
-      isApart: options.isApart ?? (() => false),
-      isLeaving: (id) => this.#isLeaving(id),
+      candidates: () => this.#keepers, knownRuntimes: () => this.#layouts.keys(),
+      isApart: options.isApart ?? (() => false), isLeaving: (id) => this.#isLeaving(id),
       isGoingBack: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting',
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       held: (guard) => { this.replicas.handingOn.held(guard) },
@@ -417,7 +417,7 @@ export class Coordinator {
       case CommitStep.type: return this.replicas.step(peer, at, bytes, flow, epoch)
       case ReleasePacket.type: return this.replicas.releasePacket(peer, at, bytes, flow, epoch)
       case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2], code !== 0)
-      case ForgetFlow.type: return this.replicas.forget(peer, flow)
+      case ForgetFlow.type: return this.replicas.forget(peer, flow, epoch)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1], code !== 0)
       case MovingFlowReply.type:
         if (!this.protection.movingReply(peer, flow)) this.outgoing.movingReply(peer, flow)

@@ -22,10 +22,8 @@ import { AbortFlow } from '../../messages/migration.ts'
 import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
-  AdoptFlowReply, AdoptRefusal,
-  AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
-  AdoptMember, AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
-  CommitStepFrames, CommitStepInputs, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
+  AdoptFlowReply, AdoptMember, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep, CommitStepFrames, CommitStepInputs,
+  CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -33,60 +31,10 @@ import type { MessageChannel } from '../../transport/message-channel.ts'
 import { INPUT_WORDS } from './inputs.ts'
 import { ALIAS_BYTES } from '../alias-claims.ts'
 import { begin, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
-import type { ChainPlace } from './adoption.ts'
-import { createGuard, type Guard } from './guard.ts'
+import type { Guard } from './guard.ts'
 import { HandingOn } from './handing-on.ts'
+import { guardOf, placeIn, type Replica } from './replica.ts'
 import type { Steps } from './steps.ts'
-
-/** A flow of another runtime. */
-export interface Replica {
-  readonly flow: number
-  /** The highest epoch that its owner has told of. */
-  epoch: number
-  readonly owner: number
-  /** In which life: others of the same runtime may have died before it is promoted. */
-  readonly ownerIncarnation: number
-  readonly key: Int32Array
-  readonly macs: Uint8Array
-  aliases: Int32Array
-  /** The epoch at which it was adopted. */
-  readonly generation: number
-  /** Its neighbours, where it is a member of a chain of two. */
-  readonly place: ChainPlace | null
-  /** At the first of a chain: what the tail has not released yet. */
-  guard: Guard | null
-  /** Outputs of its steps so far, at the first of a chain. */
-  outputs: number
-  /** The first of a chain had no room for a step: it takes no more of them. */
-  isFull: boolean
-  /** Its owner is dead, and its predecessor is to go on with the flow. */
-  isWaiting: boolean
-  /** Its predecessor alone has been asked. */
-  isAskingOne: boolean
-  /** Others may have gone on with the flow before. */
-  hasAsked: boolean
-  /** The flow's snapshot, padded. */
-  words: Int32Array
-  snapshotBytes: number
-  /** How far its owner had consumed links with that. */
-  inputs: Int32Array
-  /** True when its frames leave from here. */
-  readonly releases: boolean
-  /** Outputs of the next step. */
-  readonly pending: PacketQueue
-  /** Its owner has just got it, and whoever gave it may yet take it back. */
-  readonly isTentative: boolean
-  /** Who kept its replica before and may not have been told by the owner to release no more; 0 for nobody. */
-  former: number
-  readonly formerIncarnation: number
-  /** Where its owner is moving it, 0 for nowhere, and the epoch of that move. */
-  movingTo: number
-  movingEpoch: number
-  /** Runtimes whose answer is awaited, and how often they have been asked: the owner has died in the middle of a move. Null while it lives. */
-  asking: Map<number, number> | null
-  /** The target of that move, or of one of an owner before, if it is known to buffer the flow's packets. */
-  buffersAt: number
-}
 
 interface Question {
   readonly from: number
@@ -203,7 +151,7 @@ export class Replicas {
       const before = this.#replicas.get(flow)
       if (before !== undefined) {
         // Its owner of before may be dead already, and never say so.
-        if (before.asking !== null || this.#orphans.has(before) || this.#toAsk.has(before)) sayDrained(context, flow, before.movingEpoch)
+        if (this.#isOrphaned(before)) sayDrained(context, flow, before.movingEpoch)
         else if (before.owner !== owner && !before.isWaiting) this.#replaced.set(flow, { owner: before.owner, epoch: before.movingEpoch })
         this.#drop(before)
       }
@@ -386,14 +334,21 @@ export class Replicas {
     for (const question of questions) this.#reply(question)
   }
 
-  forget(owner: number, flow: number): void {
+  /** Its owner is dead, and it has not been promoted yet. */
+  #isOrphaned(replica: Replica): boolean {
+    return replica.asking !== null || this.#orphans.has(replica) || this.#toAsk.has(replica)
+  }
+
+  /** @param epoch whoever's it is, a copy of an epoch below is old */
+  forget(owner: number, flow: number, epoch: number): void {
     const replica = this.#replicas.get(flow)
     // The predecessor goes on with the flow, without us, once its owner has died.
     const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && this.#host.incarnationOf(replica.owner) === 0)
-    if (replica === undefined || !isOurs) {
+    if (replica === undefined || (!isOurs && replica.epoch >= epoch)) {
       if (this.#replaced.get(flow)?.owner === owner) this.#replaced.delete(flow)
       return
     }
+    if (!isOurs && this.#isOrphaned(replica)) sayDrained(this.#context, flow, replica.movingEpoch)
     this.counts.forgotten++
     this.#drop(replica)
   }
@@ -600,19 +555,6 @@ export class Replicas {
 function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, macs: Uint8Array): void {
   arena.i32.set(key, (at + MessageField.key) >> 2)
   arena.u8.set(macs, at + MessageField.macs)
-}
-
-/** The neighbours that a message names. */
-function placeIn({ arena: { u32 } }: RuntimeContext, at: number): ChainPlace {
-  return {
-    successor: u32[(at + AdoptMemberSuccessor) >> 2], successorIncarnation: u32[(at + AdoptMemberSuccessorIncarnation) >> 2],
-    predecessor: u32[(at + AdoptMemberPredecessor) >> 2], predecessorIncarnation: u32[(at + AdoptMemberPredecessorIncarnation) >> 2],
-  }
-}
-
-/** What the first of a chain keeps for the tail. */
-function guardOf(replica: Replica, { successor, successorIncarnation }: ChainPlace): Guard {
-  return createGuard(replica.flow, 0, successor, true, { generation: replica.generation, copy: replica, incarnation: successorIncarnation })
 }
 
 /** Tells a replica that it is to release no more. */
