@@ -219,6 +219,31 @@ test('a flow goes on bare when everybody has forgotten it: who had it before its
   assert.deepEqual([one.node.openSteps.securing, one.node.unprotected], [0, 1])
 })
 
+test('a replica that target and source of a move share is the source\'s again when that one takes the flow back', () => {
+  for (const end of ['taken back', 'said to be there', 'moved'] as const) {
+    const one = among()
+    const without = (...ids: number[]): void => { one.configure({ runtimes: one.config.runtimes.filter(({ id }) => !ids.includes(id)) }) }
+    adopt(one, 1)
+    one.say(12, MovingFlow, { flow: idOf(1), epoch: 2, node: 13 }).turn(2)
+    one.say(12, RetireFlow, { flow: idOf(1), epoch: 2 }).turn(2).take()
+    one.say(13, AdoptFlow, { flow: idOf(1), epoch: 2, node: 1, key: 1, code: AdoptKind.tentative, tail: new Uint8Array(64),
+      words: { [AdoptFlowLayout]: one.node.engine.layoutHash } })
+    assert.deepEqual(one.turn(2).take(), ['AdoptFlowReply 13'])
+    if (end === 'taken back') one.say(12, RetireFlow, { flow: idOf(1), epoch: 3 }).turn(2)
+    if (end === 'moved') one.say(12, ForgetFlow, { flow: idOf(1) }).turn(2)
+    one.take()
+    without(13)
+    if (end !== 'taken back') {
+      assert.ok(one.turn(2).take().includes('AskFlow 12'), end)
+      one.say(12, AskFlowReply, { flow: idOf(1), epoch: 2, code: 1 }).turn(2)
+    }
+    assert.equal(one.node.replicas, end === 'moved' ? 0 : 1, end)
+    without(12, 13)
+    one.turn(2)
+    assert.equal(one.node.replication.replicas.promoted, end === 'moved' ? 0 : 1, end)
+  }
+})
+
 test('a copy is forgotten on the word of whoever has the flow at a higher epoch, without a replica', () => {
   const one = among()
   adopt(one, 1, { epoch: 5, code: AdoptKind.tentative })

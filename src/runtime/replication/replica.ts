@@ -48,6 +48,8 @@ export interface Replica {
   readonly pending: PacketQueue
   /** Its owner has just got it, and whoever gave it may yet take it back. */
   readonly isTentative: boolean
+  /** The copy in whose place this one is, while whoever gave the flow may take it back; null for none. */
+  before: Replica | null
   /** Who kept its replica before and may not have been told by the owner to release no more; 0 for nobody. */
   former: number
   readonly formerIncarnation: number

@@ -149,6 +149,7 @@ export class Replicas {
     }
     if (refusal === AdoptRefusal.none) {
       const before = this.#replicas.get(flow)
+      const isGiven = before?.movingTo === owner && !this.#isOrphaned(before)
       if (before !== undefined) {
         // Its owner of before may be dead already, and never say so.
         if (this.#isOrphaned(before)) sayDrained(context, flow, before.movingEpoch)
@@ -167,8 +168,9 @@ export class Replicas {
         movingEpoch: epoch, asking: null, buffersAt: arena.u32[(at + AdoptFlowBuffersAt) >> 2],
         former: arena.u32[(at + AdoptFlowFormer) >> 2], formerIncarnation: arena.u32[(at + AdoptFlowFormerIncarnation) >> 2],
         generation: epoch, place: message === AdoptMember ? placeIn(context, at) : null, guard: null, outputs: 0, isFull: false,
-        isWaiting: false, isAskingOne: false, hasAsked: false,
+        isWaiting: false, isAskingOne: false, hasAsked: false, before: null,
       }
+      if (isGiven && replica.isTentative && replica.place === null && before.place === null) replica.before = before
       if (replica.place !== null && replica.place.successor !== 0) replica.guard = guardOf(replica, replica.place)
       this.#replicas.set(flow, replica)
       this.counts.adopted++
@@ -316,12 +318,18 @@ export class Replicas {
       // Who says so has taken the flow over from the owner that we know, and may have given it on before it is asked: this copy is old.
       if (replica.asking !== null) sayDrained(this.#context, flow, replica.movingEpoch)
       this.#drop(replica)
+      if (!isLast) this.#giveBack(replica, owner)
     } else {
       // Another owner's replica of it may be here by now: what this one had to release is out all the same.
       this.#context.anomaly('unknown-replica')
     }
     if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
+  }
+
+  /** The target of a move has died. Its source has the flow again, and what we kept for that one is its only replica. */
+  #giveBack({ flow, before }: Replica, source: number): void {
+    if (before?.owner === source && this.#host.incarnationOf(source) === before.ownerIncarnation) this.#replicas.set(flow, before)
   }
 
   /** A new configuration: its switches may be waiting for a word. */
@@ -346,6 +354,7 @@ export class Replicas {
     const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && this.#host.incarnationOf(replica.owner) === 0)
     if (replica === undefined || (!isOurs && replica.epoch >= epoch)) {
       if (this.#replaced.get(flow)?.owner === owner) this.#replaced.delete(flow)
+      if (replica?.before?.owner === owner) replica.before = null
       return
     }
     if (!isOurs && this.#isOrphaned(replica)) sayDrained(this.#context, flow, replica.movingEpoch)
@@ -467,6 +476,7 @@ export class Replicas {
       sayDrained(this.#context, replica.flow, replica.movingEpoch)
       if (replica.guard !== null) sendRetire(this.#context, replica.guard.replica, replica.flow, replica.movingEpoch, true)
       this.#drop(replica)
+      this.#giveBack(replica, runtime)
     } else if (code === 3) {
       this.#endAsking(replica)
       replica.isWaiting = true
