@@ -416,7 +416,7 @@ export class Coordinator {
       case StepsHeld.type: return this.protection.held(peer, flow, epoch, arena.u32[(at + StepsHeldOutputs) >> 2])
       case CommitStep.type: return this.replicas.step(peer, at, bytes, flow, epoch)
       case ReleasePacket.type: return this.replicas.releasePacket(peer, at, bytes, flow, epoch)
-      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2], code !== 0)
+      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2], code)
       case ForgetFlow.type: return this.replicas.forget(peer, flow, epoch)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1], code !== 0)
       case MovingFlowReply.type:

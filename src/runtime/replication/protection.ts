@@ -22,7 +22,7 @@ import {
   RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation,
 } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
-import { AdoptKind, AdoptRefusal, ForgetFlow, MovingFlow } from '../../messages/replication.ts'
+import { AdoptKind, AdoptRefusal, ForgetFlow, MovingFlow, RetireKind } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
@@ -471,7 +471,7 @@ export class Protection {
     this.#reroute(securing, context.switches.all)
     const isOldReleaser = releaser !== 0
     if (chain.length === 0 && !securing.isBetween) securing.forgetting = releaser
-    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, securing.forgetting !== 0)
+    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, securing.forgetting !== 0 ? RetireKind.last : RetireKind.stays)
     for (const id of [...securing.leftTails, securing.former]) {
       if (id !== 0 && id !== tailOf(securing) && id !== releaser) sendRetire(context, id, flow, epoch)
     }
@@ -493,7 +493,7 @@ export class Protection {
     if (!securing.isMarked || securing.marking.size > 0 || (old !== null && isPiped(old))) return
     if (chain.length === 0 && !securing.isRerouted) return this.#changeReleaser(securing)
     if (planted['retired-early'] && securing.asked === 0) {
-      for (const id of living(old)) if (!chain.includes(id)) sendRetire(this.#context, id, securing.flow, securing.epoch, true)
+      for (const id of living(old)) if (!chain.includes(id)) sendRetire(this.#context, id, securing.flow, securing.epoch, RetireKind.last)
     }
     for (; securing.asked < chain.length; securing.asked++) {
       const former = releaserOf(old)
@@ -588,7 +588,7 @@ export class Protection {
     sayDrained(context, flow, epoch + 1)
     sayClosed(context, flow, epoch, hasEnded ? 1 : 2, record >> 2, companionOf(context, record))
     context.engine.removeFlow(record)
-    for (const id of new Set([...securing.chain, ...securing.leftovers])) sendRetire(context, id, flow, epoch + 1, true)
+    for (const id of new Set([...securing.chain, ...securing.leftovers])) sendRetire(context, id, flow, epoch + 1, RetireKind.last)
     return true
   }
 

@@ -23,7 +23,7 @@ import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/plac
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
   AdoptFlowReply, AdoptMember, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep, CommitStepFrames, CommitStepInputs,
-  CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
+  CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion, RetireKind,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -170,7 +170,7 @@ export class Replicas {
         generation: epoch, place: message === AdoptMember ? placeIn(context, at) : null, guard: null, outputs: 0, isFull: false,
         isWaiting: false, isAskingOne: false, hasAsked: false, before: null,
       }
-      if (isGiven && replica.isTentative && replica.place === null && before.place === null) replica.before = before
+      if (isGiven && replica.isTentative) replica.before = before
       if (replica.place !== null && replica.place.successor !== 0) replica.guard = guardOf(replica, replica.place)
       this.#replicas.set(flow, replica)
       this.counts.adopted++
@@ -308,17 +308,20 @@ export class Replicas {
     }
   }
 
-  retire(owner: number, flow: number, epoch: number, configVersion: number, isLast = false): void {
+  /** @param kind a RetireKind */
+  retire(owner: number, flow: number, epoch: number, configVersion: number, kind: number): void {
     this.#replaced.delete(flow)
     const replica = this.#replicas.get(flow)
     const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && replica.generation <= epoch)
     if (replica !== undefined && isOurs) {
+      const isLast = kind === RetireKind.last || (kind === RetireKind.ofTarget && replica.isTentative)
       if (isLast) this.#drop(replica)
-    } else if (replica !== undefined && replica.epoch < epoch) {
+      if (kind === RetireKind.ofTarget && replica.before !== null) this.#giveBack(replica, replica.before.owner)
+    } else if (replica !== undefined && replica.epoch < epoch && kind !== RetireKind.ofTarget) {
       // Who says so has taken the flow over from the owner that we know, and may have given it on before it is asked: this copy is old.
       if (replica.asking !== null) sayDrained(this.#context, flow, replica.movingEpoch)
       this.#drop(replica)
-      if (!isLast) this.#giveBack(replica, owner)
+      if (kind === RetireKind.stays) this.#giveBack(replica, owner)
     } else {
       // Another owner's replica of it may be here by now: what this one had to release is out all the same.
       this.#context.anomaly('unknown-replica')
@@ -327,9 +330,16 @@ export class Replicas {
     else this.#retiring.push({ flow, epoch, configVersion })
   }
 
-  /** The target of a move has died. Its source has the flow again, and what we kept for that one is its only replica. */
+  /** The target of a move has died. Its source has the flow again, and what we kept for that one is its replica, or one of them. */
   #giveBack({ flow, before }: Replica, source: number): void {
-    if (before?.owner === source && this.#host.incarnationOf(source) === before.ownerIncarnation) this.#replicas.set(flow, before)
+    if (before === null || before.owner !== source || this.#host.incarnationOf(source) !== before.ownerIncarnation) return
+    const { place } = before
+    // What it kept for its tail that one had before the flow could move.
+    if (place !== null && place.successor !== 0) {
+      before.guard = guardOf(before, place)
+      before.guard.isDead = this.#host.incarnationOf(place.successor) !== place.successorIncarnation
+    }
+    this.#replicas.set(flow, before)
   }
 
   /** A new configuration: its switches may be waiting for a word. */
@@ -474,7 +484,9 @@ export class Replicas {
     if (code === 1) {
       // It lives on at its target: what we have released of it has been all.
       sayDrained(this.#context, replica.flow, replica.movingEpoch)
-      if (replica.guard !== null) sendRetire(this.#context, replica.guard.replica, replica.flow, replica.movingEpoch, true)
+      // A target's chain ends; its tail may be one of the source's.
+      const kind = replica.isTentative ? RetireKind.ofTarget : RetireKind.last
+      if (replica.guard !== null) sendRetire(this.#context, replica.guard.replica, replica.flow, replica.movingEpoch, kind)
       this.#drop(replica)
       this.#giveBack(replica, runtime)
     } else if (code === 3) {
@@ -549,7 +561,7 @@ export class Replicas {
         if (!(error instanceof CodedError)) throw error
         context.anomaly('promotion-failed')
         if (guard !== null) {
-          sendRetire(context, guard.replica, replica.flow, replica.movingEpoch, true)
+          sendRetire(context, guard.replica, replica.flow, replica.movingEpoch, RetireKind.last)
           replica.guard = guard
           this.#drop(replica)
         }
@@ -568,11 +580,11 @@ function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, ma
 }
 
 /** Tells a replica that it is to release no more. */
-export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number, isLast = false): void {
+export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number, kind: number = RetireKind.stays): void {
   const channel = context.control(replica)
   const at = begin(context, channel, RetireFlow, flow, epoch, true)
   if (at === 0) return
-  context.arena.u8[at + MessageField.code] = isLast ? 1 : 0
+  context.arena.u8[at + MessageField.code] = kind
   context.arena.u32[(at + RetireFlowConfigVersion) >> 2] = context.configVersion
   ;(channel as MessageChannel).commit()
 }
