@@ -31,7 +31,7 @@ import {
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
-import { Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
+import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -135,8 +135,7 @@ export class Coordinator {
         return here !== 0 && this.protection.securing.get(flowOf(context, here))?.isPromotion === true
       },
       promote: (replica, kept) => { this.#promote(replica, kept) },
-      steps: () => this.protection.steps,
-      incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+      steps: () => this.protection.steps, incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       isSecuring: (flow, tail, generation) => this.protection.isSecuringFrom(flow, tail, generation),
       runtimes: () => this.#runtimes.keys(),
     })
@@ -349,6 +348,7 @@ export class Coordinator {
     if (at === 0) return
     context.arena.u16[(at + MessageField.node) >> 1] = context.self
     const replica = this.protection.releaserOf(flowOf(context, record))
+    context.arena.u32[(at + BindOwnerIncarnation) >> 2] = context.incarnation
     context.arena.u16[(at + BindReleaser) >> 1] = replica || context.self
     context.arena.u32[(at + BindReleaserIncarnation) >> 2] = replica === 0 ? context.incarnation : this.#runtimes.get(replica) ?? 0
     writeKey(context, at, record)
