@@ -751,8 +751,8 @@ export class Coordinator {
       this.protection.repeatTo(switchId)
       this.claims.repeatTo(switchId)
     }
-    // A flow that was on its way here may be announced neither by its source, which has given it away, nor, so far, by us.
-    if (this.incoming.hasPreparedBefore(announcement.since)) return
+    // A flow that was on its way here, or whose opening is in a link yet, may have been announced neither by its source nor, so far, by us.
+    if (this.incoming.hasPreparedBefore(announcement.since) || !context.hasRead(announcement.since)) return
     // Nothing is placed here before every switch knows us, or it would refuse what we send.
     for (const id of context.switches.idsIn(context.switches.all)) if (!context.hasHeard(id)) return
     sendHead(context, context.control(switchId), AnnounceDone, 0, 0)
