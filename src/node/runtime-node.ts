@@ -526,6 +526,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get keepers() { return (coordinator as Coordinator).keepers },
     replicaOf: (flow: number) => (coordinator as Coordinator).protection.replicaOf(flow),
     isExposed: (flow: number) => (coordinator as Coordinator).protection.isExposed(flow),
+    isAlone: (flow: number) => (coordinator as Coordinator).protection.isAlone(flow),
     keepsReplica: (flow: number) => (coordinator as Coordinator).replicas.has(flow),
     isPaused: (record: number) => (u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0,
   } as const

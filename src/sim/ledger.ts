@@ -331,7 +331,7 @@ export class Ledger {
     for (const { seen } of life.states) for (const id of seen) if (this.#promised[id] === 1) this.#promised[id] = 2
   }
 
-  /** A flow's replica has died before it could go on for its owner, which is dead, too. */
+  /** A flow's replica has died before it could go on for its owner, which is dead, too; or its owner before it had another. */
   abandoned(flowId: number): void {
     const life = this.#lives.get(flowId)
     if (life === undefined) return

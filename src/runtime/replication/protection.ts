@@ -166,6 +166,13 @@ export class Protection {
     return guard !== undefined && guard.given < guard.resent
   }
 
+  /** True for a flow whose replicas, or whose owner and all others that had it, are dead, while nobody has said that it has it now. */
+  isAlone(flow: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined || (securing.old === null && !securing.isPromotion)) return false
+    return living(securing.old).length === 0 && securing.adopted === 0
+  }
+
   /** True for a flow that has just come here and has as many replicas as it is to have. */
   isCovered(flow: number): boolean {
     const early = this.#early.get(flow) ?? []
