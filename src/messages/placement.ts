@@ -28,9 +28,10 @@ export const FlowOpen = message(3, 'FlowOpen', { withKey: true })
 /**
  * In-band, ahead of the first packet that a switch gets of this flow from this owner: learn who serves it. `node` is the owner.
  */
-export const Bind = message(4, 'Bind', { withKey: true, fields: { releaser: u16, releaserIncarnation: u32 } })
+export const Bind = message(4, 'Bind', { withKey: true, fields: { releaser: u16, releaserIncarnation: u32, ownerIncarnation: u32 } })
 export const BindReleaserIncarnation = fieldOf(Bind, 'releaserIncarnation')
 export const BindReleaser = fieldOf(Bind, 'releaser')
+export const BindOwnerIncarnation = fieldOf(Bind, 'ownerIncarnation')
 
 /** In-band: a data packet without a flow goes back to its switch. `epoch` is its position on the link, 0 if not known. The tail is the frame. */
 export const ReturnPacket = message(5, 'ReturnPacket', { hasTail: true })

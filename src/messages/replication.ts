@@ -82,12 +82,17 @@ export const padded = (bytes: number): number => (bytes + 7) & ~7
 export const ReleasePacket = message(34, 'ReleasePacket', { hasTail: true })
 
 /**
- * Say `Drained` at this epoch on every link, behind what you have released, as soon as you know the configuration `configVersion`. `code` 1:
- * and forget the flow, which goes on without a replica.
+ * Say `Drained` at this epoch on every link, behind what you have released, as soon as you know the configuration `configVersion`. `code`: a
+ * {@link RetireKind}.
  */
 export const RetireFlow = message(35, 'RetireFlow', { fields: { configVersion: u32 } })
 export const RetireFlowConfigVersion = fieldOf(RetireFlow, 'configVersion')
-/** The flow has ended, or its replica is elsewhere. */
+/** The copy stays for now; it is to be forgotten; so it is if it was for the target of a move, who is dead: one of the source's counts again. */
+export const RetireKind = { stays: 0, last: 1, ofTarget: 2 } as const
+/**
+ * The flow has ended, or its replica is elsewhere; with an epoch, it has none from then on, and whatever copy there is from before is old,
+ * whoever left it.
+ */
 export const ForgetFlow = message(36, 'ForgetFlow')
 
 /**

@@ -345,6 +345,17 @@ test('a restarted switch is told of openings as it keeps up, however many there 
   assert.equal(said.at(-1), 'AnnounceDone 1')
 })
 
+test('a restarted switch is not told that this is all while a link has yet to be read: flows may open in it', () => {
+  const one = among(many)
+  one.setRoom(2, 0)
+  one.packet(2, frameOf(1)).sayInBand(2, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 }).packet(2, frameOf(1))
+  one.restart(1, 201)
+  assert.ok(!one.turn(50).take().includes('AnnounceDone 1'))
+  one.setRoom(2, Infinity)
+  assert.ok(one.turn(9).take().includes('AnnounceDone 1'))
+  assert.equal([...one.node.flows()].length, 1)
+})
+
 test('flows of fenced sources are claimed as switches keep up, and then the configuration is applied', () => {
   const one = among(many)
   for (let number = 1; number <= 800; number++) {

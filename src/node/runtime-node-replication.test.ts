@@ -198,7 +198,62 @@ test('a keeper that is to become empty and stays after all keeps what it has; wi
   assert.deepEqual(one.turn(3).take(), ['StopPlacingReply 12'])
   one.say(13, StopPlacing, { code: 1 }).say(12, StopPlacing, { code: 1 })
   assert.deepEqual(one.turn(3).take().sort(),
-    ['RerouteFlow 1', 'RerouteFlow 2', 'RetireFlow 12 code 1', 'StopPlacingReply 12', 'StopPlacingReply 13'])
+    ['ForgetFlow 13', 'RerouteFlow 1', 'RerouteFlow 2', 'RetireFlow 12 code 1', 'StopPlacingReply 12', 'StopPlacingReply 13'])
+})
+
+test('a flow goes on bare when everybody has forgotten it: who had it before its last replica may not have heard so', () => {
+  const one = guarded()
+  one.say(12, StopPlacing, { code: 1 }).turn(3)
+  one.say(12, MovingFlowReply, { flow: idOf(1), epoch: 2, node: 11 }).turn(3)
+  one.say(13, AdoptFlowReply, { flow: idOf(1), epoch: 2 }).turn(3)
+  one.silent.add(12)
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 2 })
+  one.turn(3).take()
+  assert.deepEqual([one.node.openSteps.securing, one.node.replicaOf(idOf(1))], [0, 13])
+  one.say(13, StopPlacing, { code: 1 })
+  assert.deepEqual(one.turn(9).take(), ['StopPlacingReply 13'], 'its last replica stays')
+  one.silent.delete(12)
+  assert.deepEqual(one.turn(9, 5000).take().sort(), ['ForgetFlow 12', 'ForgetFlow 12', 'RerouteFlow 1', 'RerouteFlow 2', 'RetireFlow 13 code 1'])
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 3 })
+  one.turn(3)
+  assert.deepEqual([one.node.openSteps.securing, one.node.unprotected], [0, 1])
+})
+
+test('a replica that target and source of a move share is the source\'s again when that one takes the flow back', () => {
+  for (const end of ['taken back', 'said to be there', 'moved'] as const) {
+    const one = among()
+    const without = (...ids: number[]): void => { one.configure({ runtimes: one.config.runtimes.filter(({ id }) => !ids.includes(id)) }) }
+    adopt(one, 1)
+    one.say(12, MovingFlow, { flow: idOf(1), epoch: 2, node: 13 }).turn(2)
+    one.say(12, RetireFlow, { flow: idOf(1), epoch: 2 }).turn(2).take()
+    one.say(13, AdoptFlow, { flow: idOf(1), epoch: 2, node: 1, key: 1, code: AdoptKind.tentative, tail: new Uint8Array(64),
+      words: { [AdoptFlowLayout]: one.node.engine.layoutHash } })
+    assert.deepEqual(one.turn(2).take(), ['AdoptFlowReply 13'])
+    if (end === 'taken back') one.say(12, RetireFlow, { flow: idOf(1), epoch: 3 }).turn(2)
+    if (end === 'moved') one.say(12, ForgetFlow, { flow: idOf(1) }).turn(2)
+    one.take()
+    without(13)
+    if (end !== 'taken back') {
+      assert.ok(one.turn(2).take().includes('AskFlow 12'), end)
+      one.say(12, AskFlowReply, { flow: idOf(1), epoch: 2, code: 1 }).turn(2)
+    }
+    assert.equal(one.node.replicas, end === 'moved' ? 0 : 1, end)
+    without(12, 13)
+    one.turn(2)
+    assert.equal(one.node.replication.replicas.promoted, end === 'moved' ? 0 : 1, end)
+  }
+})
+
+test('a copy is forgotten on the word of whoever has the flow at a higher epoch, without a replica', () => {
+  const one = among()
+  adopt(one, 1, { epoch: 5, code: AdoptKind.tentative })
+  one.say(13, ForgetFlow, { flow: idOf(1), epoch: 5 }).turn()
+  assert.equal(one.node.replicas, 1)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.ok(one.turn(2).take().includes('AskFlow 13'))
+  one.say(13, ForgetFlow, { flow: idOf(1), epoch: 7 })
+  assert.deepEqual(one.turn(2).take().filter((line) => line.startsWith('=')), ['=Drained 1', '=Drained 2'])
+  assert.deepEqual([one.node.replicas, one.node.openSteps.askingOwner], [0, 0])
 })
 
 test('a replica that is retired for good is forgotten; questions wait for the configuration that they were asked under', () => {

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
-import { AnnounceChain, Go, RerouteFlowReply } from '../messages/migration.ts'
+import { AbortFlowReply, AnnounceChain, Go, PrepareFlowReply, RerouteFlowReply } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
-import { AdoptFlowReply } from '../messages/replication.ts'
+import { AdoptFlowReply, MovingFlowReply } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
 
@@ -78,4 +78,26 @@ test('a slow replica gets no more flows', () => {
     one.sayInBand(1, FlowOpen, { flow: flowIdOf(101, number), epoch: 1, node: 1, key: number }).turn().packet(1, frameOf(number)).turn(3)
   }
   assert.deepEqual(one.take().filter((line) => line.startsWith('AdoptFlow')), Array(4).fill('AdoptFlow 12 code 1'))
+})
+
+test('a flow whose replica is dead, and that waits for a move that is called off, does not keep what that waits for from being read', () => {
+  const one = new RuntimeAmongScripts({ chain: [{ definition: sideCounter(), config: {} }], replication: 'commit',
+    times: { slowReplicaUs: 5000, moveTimeoutUs: 5000 }, runtimeLimits: { unacknowledged: 12 } })
+  const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
+  const flow = flowIdOf(101, 1)
+  one.say(12, AnnounceChain, { tail }).turn(2)
+  one.sayInBand(1, FlowOpen, { flow, epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(3)
+  one.say(12, AdoptFlowReply, { flow, epoch: 1 }).say(13, AnnounceChain, { tail }).turn(3)
+  one.node.setMigrationTarget(13, 1)
+  one.turn(2).say(13, PrepareFlowReply, { flow, epoch: 2 }).turn(2).say(12, MovingFlowReply, { flow, epoch: 2, node: 13 }).turn(3)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  one.turn(3, 5000)
+  assert.equal(one.node.openSteps.aborting, 1)
+  for (let packet = 0; packet < 40; packet++) one.packet(1, frameOf(1)).turn(1, 10)
+  const { received } = one.node.packets
+  assert.ok(received < 30, `${received} have been read`)
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow, epoch: 2 })
+  one.turn(20, 1000).say(13, AbortFlowReply, { flow, epoch: 3 })
+  assert.equal(one.turn(3).node.packets.received, 41)
+  assert.deepEqual([one.node.openSteps.aborting, one.node.openSteps.securing], [0, 1])
 })

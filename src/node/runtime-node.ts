@@ -123,7 +123,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   const links = new Map<number, DataLink>()
   const limits = { ...defaultRuntimeLimits, ...options.runtimeLimits }
   const inputs = new Inputs(options.replication === 'commit', limits.unreleased)
-  const linkList: { id: number; link: DataLink }[] = []
+  const linkList: { id: number; link: DataLink; emptiedAt: number }[] = []
 
   function attachLink(switchId: number, port: Port): void {
     const link = new DataLink({
@@ -139,7 +139,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       },
     })
     links.set(switchId, link)
-    linkList.push({ id: switchId, link })
+    linkList.push({ id: switchId, link, emptiedAt: 0 })
     inputs.add(switchId, link)
     if (config !== null) inputs.setLife(switchId, config.switches.find((entry) => entry.id === switchId)?.incarnation ?? 0)
   }
@@ -162,6 +162,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     },
     publish: (switchId) => links.get(switchId)?.transmit(context.now),
     hasHeard: (peer) => control.lastHeard(peer) !== 0,
+    hasRead: (since) => linkList.every(({ emptiedAt }) => emptiedAt > since),
     isOfPresentSwitch: (d) => links.get(i32[d + Descriptor.switch])?.isOfPeer(i32[d + Descriptor.frame]) === true,
     positionOf: (d) => {
       const index = (d - engine.descriptor(0)) / DESCRIPTOR_WORDS
@@ -325,6 +326,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       }
       if (link.deliver(context.now)) hasWorked = true
       if (!isEmpty || link.hasPending) isMore = true
+      else (linkList[i] as (typeof linkList)[number]).emptiedAt = context.now
     }
     return isMore
   }
@@ -524,6 +526,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get keepers() { return (coordinator as Coordinator).keepers },
     replicaOf: (flow: number) => (coordinator as Coordinator).protection.replicaOf(flow),
     isExposed: (flow: number) => (coordinator as Coordinator).protection.isExposed(flow),
+    isAlone: (flow: number) => (coordinator as Coordinator).protection.isAlone(flow),
     keepsReplica: (flow: number) => (coordinator as Coordinator).replicas.has(flow),
     isPaused: (record: number) => (u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0,
   } as const

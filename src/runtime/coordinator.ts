@@ -31,7 +31,7 @@ import {
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
-import { Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
+import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -44,7 +44,8 @@ import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves } from './migration/outgoing-moves.ts'
 import type { OutgoingMove } from './migration/outgoing-move.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
-import { Replicas, type Replica } from './replication/replicas.ts'
+import type { Replica } from './replication/replica.ts'
+import { Replicas } from './replication/replicas.ts'
 import type { Guard } from './replication/guard.ts'
 import {
   AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
@@ -134,16 +135,14 @@ export class Coordinator {
         return here !== 0 && this.protection.securing.get(flowOf(context, here))?.isPromotion === true
       },
       promote: (replica, kept) => { this.#promote(replica, kept) },
-      steps: () => this.protection.steps,
-      incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+      steps: () => this.protection.steps, incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       isSecuring: (flow, tail, generation) => this.protection.isSecuringFrom(flow, tail, generation),
       runtimes: () => this.#runtimes.keys(),
     })
     this.protection = new Protection(context, {
       mode: options.replication, every: options.every, replicas: options.replicas,
-      candidates: () => this.#keepers,
-      isApart: options.isApart ?? (() => false),
-      isLeaving: (id) => this.#isLeaving(id),
+      candidates: () => this.#keepers, knownRuntimes: () => this.#layouts.keys(),
+      isApart: options.isApart ?? (() => false), isLeaving: (id) => this.#isLeaving(id),
       isGoingBack: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting',
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       held: (guard) => { this.replicas.handingOn.held(guard) },
@@ -349,6 +348,7 @@ export class Coordinator {
     if (at === 0) return
     context.arena.u16[(at + MessageField.node) >> 1] = context.self
     const replica = this.protection.releaserOf(flowOf(context, record))
+    context.arena.u32[(at + BindOwnerIncarnation) >> 2] = context.incarnation
     context.arena.u16[(at + BindReleaser) >> 1] = replica || context.self
     context.arena.u32[(at + BindReleaserIncarnation) >> 2] = replica === 0 ? context.incarnation : this.#runtimes.get(replica) ?? 0
     writeKey(context, at, record)
@@ -416,8 +416,8 @@ export class Coordinator {
       case StepsHeld.type: return this.protection.held(peer, flow, epoch, arena.u32[(at + StepsHeldOutputs) >> 2])
       case CommitStep.type: return this.replicas.step(peer, at, bytes, flow, epoch)
       case ReleasePacket.type: return this.replicas.releasePacket(peer, at, bytes, flow, epoch)
-      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2], code !== 0)
-      case ForgetFlow.type: return this.replicas.forget(peer, flow)
+      case RetireFlow.type: return this.replicas.retire(peer, flow, epoch, arena.u32[(at + RetireFlowConfigVersion) >> 2], code)
+      case ForgetFlow.type: return this.replicas.forget(peer, flow, epoch)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1], code !== 0)
       case MovingFlowReply.type:
         if (!this.protection.movingReply(peer, flow)) this.outgoing.movingReply(peer, flow)
@@ -751,8 +751,8 @@ export class Coordinator {
       this.protection.repeatTo(switchId)
       this.claims.repeatTo(switchId)
     }
-    // A flow that was on its way here may be announced neither by its source, which has given it away, nor, so far, by us.
-    if (this.incoming.hasPreparedBefore(announcement.since)) return
+    // A flow that was on its way here, or whose opening is in a link yet, may have been announced neither by its source nor, so far, by us.
+    if (this.incoming.hasPreparedBefore(announcement.since) || !context.hasRead(announcement.since)) return
     // Nothing is placed here before every switch knows us, or it would refuse what we send.
     for (const id of context.switches.idsIn(context.switches.all)) if (!context.hasHeard(id)) return
     sendHead(context, context.control(switchId), AnnounceDone, 0, 0)

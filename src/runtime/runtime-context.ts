@@ -114,6 +114,8 @@ export interface RuntimeContext {
   publish(switchId: number): void
   /** True when a node has been heard from in its present life, so that it knows ours. */
   hasHeard(peer: number): boolean
+  /** True when every link has been read to its end since a time. */
+  hasRead(since: number): boolean
   /** True when the packet in descriptor `d` was sent by the present life of its switch. */
   isOfPresentSwitch(d: number): boolean
   /** The number of a packet of this batch among the frames of its link; 0 when that is not known. */

@@ -162,6 +162,22 @@ test('commit: a state that goes on after a crash has seen what never leaves', ()
   }
 })
 
+test('commit: what has not left when an owner dies whose replica was dead may be lost, also if no packet comes behind it', () => {
+  for (const isExposed of [false, true]) {
+    const toy = new ToyProtocol(true, true)
+    toy.packet(0)
+    toy.process()
+    toy.ledger.crashes++
+    const frame = toy.packet(0)
+    toy.process()
+    toy.ledger.leave(frame)
+    toy.ledger.crashes++
+    if (isExposed) toy.ledger.exposed(9)
+    toy.ledger.ended(9)
+    assert.equal([...toy.ledger.broken()].length, isExposed ? 0 : 1)
+  }
+})
+
 test('commit: a state is lost where none may be, under its id or another; not when the flow had ended', () => {
   for (const [flowId, isEnded] of [[9, false], [9, true], [10, false], [10, true]] as const) {
     const toy = new ToyProtocol(true, true)

@@ -322,13 +322,21 @@ export class Ledger {
   /** A flow's owner has died when all who had kept the flow before were dead: what has left of that state nobody knows. */
   exposed(flowId: number): void {
     const life = this.#lives.get(flowId)
-    if (life !== undefined) life.isExposed = true
+    if (life !== undefined) this.#expose(life)
   }
 
-  /** A flow's replica has died before it could go on for its owner, which is dead, too. */
+  /** What had not left may have been lost with its owner, whether a packet comes that is to be seen behind it or not. */
+  #expose(life: FlowLife): void {
+    life.isExposed = true
+    for (const { seen } of life.states) for (const id of seen) if (this.#promised[id] === 1) this.#promised[id] = 2
+  }
+
+  /** A flow's replica has died before it could go on for its owner, which is dead, too; or its owner before it had another. */
   abandoned(flowId: number): void {
     const life = this.#lives.get(flowId)
-    if (life !== undefined) life.isExposed = life.isAbandoned = true
+    if (life === undefined) return
+    this.#expose(life)
+    life.isAbandoned = true
   }
 
   /** A flow begins anew: in `commit` its state may be gone only if it has ended, or its replica has died, too; or it has killed its owner. */

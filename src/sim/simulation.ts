@@ -333,6 +333,7 @@ export class Simulation {
   #countOrphans(node: RuntimeNode): void {
     for (const { flow } of node.flows()) {
       if (node.isExposed(flow)) this.ledger.exposed(flow)
+      if (node.isAlone(flow)) this.ledger.abandoned(flow)
       if (this.options.replication === 'async') this.ledger.setBack(flow)
       const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))
       if (keeper?.node?.kind !== 'runtime' || !keeper.node.keepsReplica(flow)) continue

@@ -16,8 +16,8 @@ import {
   RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
 } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
-  PlaceFlowReplyQuestion, PlaceRefusal,
+  Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply,
+  PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal,
 } from '../messages/placement.ts'
 import { leastLoaded } from './placement/least-loaded.ts'
 import { rendezvous } from './placement/rendezvous.ts'
@@ -88,10 +88,16 @@ test('another switch asks the home, holds, and sends what it holds behind FlowOp
   assert.equal(one.anomalies['late-placement'], 1)
 })
 
+/** The flow is at 11, which releases its frames. */
+const bound = { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 },
+  words: { [BindOwnerIncarnation]: 111, [BindReleaserIncarnation]: 111 } }
+/** The flow is at 11, and 12 releases them. */
+const boundWith12 = { ...bound, halves: { [BindReleaser]: 12 }, words: { [BindOwnerIncarnation]: 111, [BindReleaserIncarnation]: 112 } }
+
 test('an answer to an earlier question, about a flow that has ended since, is not taken for that to a later one', () => {
   const one = learnt(2)
   one.external(5)
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 } })
+  one.inBand(11, Bind, bound)
   one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
   one.external(5)
   assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11', 'PlaceFlow 1'])
@@ -118,11 +124,31 @@ test('the home answers from the entry, whoever asks first', () => {
 test('a switch that is asking learns the owner from Bind and sends what it holds', () => {
   const one = learnt(2)
   one.external(5)
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 }, words: { [BindReleaserIncarnation]: 111 } })
+  one.inBand(11, Bind, bound)
   assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11'])
   one.fromRuntime(5, 11)
   one.fromRuntime(5, 12)
   assert.deepEqual(one.take(), ['packet 5 out', 'drop not-releaser'])
+})
+
+test('a replica binds a flow of an owner whose life is over: it goes to whoever goes on with it, not to the owner\'s next life', () => {
+  for (const isClaimed of [true, false]) {
+    const one = learnt(2)
+    one.external(5)
+    const runtimes = [[11, 121], [12, 112]].map(([id, incarnation]) => ({ id, incarnation, isDraining: false }))
+    one.configure(configOf({ version: 2, runtimes }))
+    one.take()
+    one.inBand(12, Bind, boundWith12)
+    assert.deepEqual([one.take(), one.steps.orphaned], [[], 1])
+    one.fromRuntime(5, 12)
+    assert.deepEqual(one.take(), ['packet 5 out'])
+    if (isClaimed) {
+      one.control(12, RerouteFlow, { flow: FIRST, epoch: 9, node: 12, key: 5, code: 2, words: { [RerouteFlowOwnerIncarnation]: 112 } })
+    } else {
+      for (const id of [11, 12]) one.control(id, ConfigApplied, { epoch: 2 })
+    }
+    assert.deepEqual(one.take(), isClaimed ? ['=RerouteFlowReply 12', 'Go 12', 'packet 5 to 12'] : ['PlaceFlow 1'])
+  }
 })
 
 test('a Bind of an epoch or a flow that is over changes nothing', () => {
@@ -295,7 +321,7 @@ test('a change of releaser that comes ahead of all else about a flow waits for t
   one.external(5)
   one.take()
   one.control(11, RerouteFlow, secured)
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 }, words: { [BindReleaserIncarnation]: 111 } })
+  one.inBand(11, Bind, bound)
   one.fromRuntime(5, 11)
   assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'packet 5 to 11', 'packet 5 out'])
   one.inBand(11, Drained, { flow: FIRST, epoch: 2 })
@@ -386,7 +412,7 @@ test('a fenced releaser: Go at once', () => {
 test('what a dead replica had released is told when the flow is released anew, also after a move that was given up', () => {
   const runtimes = [11, 12, 13].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))
   const one = new ScriptedSwitch(configOf({ runtimes }), 2, roundRobin())
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
+  one.inBand(11, Bind, boundWith12)
   for (let frame = 0; frame < 2; frame++) one.fromRuntime(5, 12)
   one.control(11, RerouteFlow, { flow: FIRST, epoch: 2, node: 13, key: 5, words: { [RerouteFlowOwnerIncarnation]: 113 } })
   one.configure(configOf({ version: 2, runtimes: runtimes.filter(({ id }) => id !== 12) }))

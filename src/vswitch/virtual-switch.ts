@@ -31,8 +31,8 @@ import {
   RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply, RerouteMark,
 } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
-  PlaceFlowReplyQuestion, PlaceRefusal, ReturnPacket,
+  Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply,
+  PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal, ReturnPacket,
 } from '../messages/placement.ts'
 import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -459,9 +459,12 @@ export class VirtualSwitch {
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     this.#releasing.set(entry, releaser, epoch)
-    this.#own(entry, owner, this.#lives.incarnationOf(owner), epoch)
+    const incarnation = arena.u32[(at + BindOwnerIncarnation) >> 2]
+    this.#own(entry, owner, incarnation, epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
+    // Its replica said so before that life was over. Nobody will claim it if all have said whom they go on for.
+    if (this.#lives.isFenced(owner, incarnation)) this.#removeOrphans()
   }
 
   #isHearsay(entry: number): boolean {

@@ -4,6 +4,8 @@
  * packets are counted drops (`replica-slow`), and all others go on. PROTOCOL 16.
  *
  *     in time ── too much waits, nothing was acknowledged for a while ──▶ slow ── it acknowledges, or is fenced ──▶ in time
+ *
+ * So it is with flows whose replica is dead, while they cannot have another yet.
  */
 
 import type { Guard } from './guard.ts'
@@ -48,6 +50,8 @@ export class Backlogs {
   kept = 0
   readonly #host: BacklogsHost
   readonly #byReplica = new Map<number, Backlog>()
+  /** Of replicas that are dead, whose flows are to have others. What is in a flow's way may be a move that waits for what is to be read. */
+  readonly #dead = new Set<Backlog>()
   readonly #slow = new Set<Backlog>()
   /** Guards of slow replicas that have more to send. */
   readonly #overrun: Guard[] = []
@@ -83,14 +87,16 @@ export class Backlogs {
 
   /** Where a guard's outputs count, also when its replica's next life has a backlog of its own. */
   of(guard: Guard): Backlog {
-    return guard.backlog ??= this.#find(guard)
+    const one = guard.backlog ??= this.#find(guard)
+    if (guard.isFirstDead) this.#dead.add(one)
+    return one
   }
 
-  #find(guard: Guard): Backlog {
-    let one = this.#byReplica.get(guard.replica)
+  #find({ replica, isFirstDead }: Guard): Backlog {
+    let one = isFirstDead ? undefined : this.#byReplica.get(replica)
     if (one === undefined) {
       one = { behind: 0, behindBytes: 0, kept: 0, keptLarge: 0, progressedAt: 0, isSlow: false, stopped: new Set() }
-      this.#byReplica.set(guard.replica, one)
+      if (!isFirstDead) this.#byReplica.set(replica, one)
     }
     return one
   }
@@ -120,17 +126,27 @@ export class Backlogs {
   /** Finds out for whom everybody waits. With one replica there is nobody else. */
   tick(): void {
     for (const guard of this.#overrun.splice(0)) if (guard.backlog?.isSlow === true) this.#stop(guard.backlog, guard)
-    if (this.#byReplica.size < 2 || this.hasRoom) return
-    for (const [replica, one] of this.#byReplica) {
-      if (one.isSlow || one.behind + one.kept === 0 || this.#host.now() - one.progressedAt < this.#host.slowUs) continue
-      one.isSlow = true
-      this.#slow.add(one)
-      for (const guard of this.#host.guards()) if (guard.replica === replica) this.#stop(one, guard)
-    }
+    for (const one of this.#dead) if (one.behind + one.kept === 0) this.#bury(one)
+    if (this.hasRoom) return
+    for (const one of this.#dead) this.#judge(one, ({ backlog }) => backlog === one)
+    if (this.#byReplica.size < 2) return
+    for (const [id, one] of this.#byReplica) this.#judge(one, ({ replica }) => replica === id)
+  }
+
+  #judge(one: Backlog, isOf: (guard: Guard) => boolean): void {
+    if (one.isSlow || one.behind + one.kept === 0 || this.#host.now() - one.progressedAt < this.#host.slowUs) return
+    one.isSlow = true
+    this.#slow.add(one)
+    for (const guard of this.#host.guards()) if (isOf(guard)) this.#stop(one, guard)
+  }
+
+  #bury(one: Backlog): void {
+    this.#dead.delete(one)
+    this.#goOn(one)
   }
 
   #stop(one: Backlog, guard: Guard): void {
-    if (guard.isDead || guard.copy !== null) return
+    if ((guard.isDead && !this.#dead.has(one)) || guard.copy !== null) return
     one.stopped.add(guard)
     this.#host.stop(guard)
   }
@@ -169,5 +185,7 @@ export class Backlogs {
     if (one === undefined) return
     this.#byReplica.delete(replica)
     this.#goOn(one)
+    one.progressedAt = this.#host.now()
+    if (one.behind + one.kept > 0) this.#dead.add(one)
   }
 }

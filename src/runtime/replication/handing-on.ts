@@ -10,7 +10,7 @@ import { Descriptor } from '../../packet/descriptor.ts'
 import { SLOT_BYTES, SLOT_FRAME_OFFSET } from '../../packet/packet-pool.ts'
 import { begin, sendHead, type RuntimeContext } from '../runtime-context.ts'
 import type { Guard } from './guard.ts'
-import type { Replica } from './replicas.ts'
+import type { Replica } from './replica.ts'
 import type { Steps } from './steps.ts'
 
 export class HandingOn {

@@ -22,7 +22,7 @@ import {
   RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation,
 } from '../../messages/migration.ts'
 import { MessageField } from '../../messages/message.ts'
-import { AdoptKind, AdoptRefusal, ForgetFlow, MovingFlow } from '../../messages/replication.ts'
+import { AdoptKind, AdoptRefusal, ForgetFlow, MovingFlow, RetireKind } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
@@ -30,73 +30,15 @@ import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayClosed, sayDrained, sendHead, setFlow, writeKey,
   type RuntimeContext,
 } from '../runtime-context.ts'
+import { Forgetting } from './forgetting.ts'
 import { createGuard, isPiped, living, releaserOf, strike, type Guard } from './guard.ts'
 import { coveredBy } from './inputs.ts'
+import { isAdopted, tailOf, type Deceased, type Securing } from './securing.ts'
 import { Steps } from './steps.ts'
 import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
 import { sendRetire } from './replicas.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
-
-interface Securing {
-  readonly flow: number
-  readonly record: number
-  /** The epoch of the first attempt. */
-  readonly firstEpoch: number
-  epoch: number
-  /** The replicas that it is to have, in order: the last one releases. */
-  chain: readonly number[]
-  /** How many of them have been asked, and which have it, one bit for each. */
-  asked: number
-  adopted: number
-  /** Who guarded it before knows that it is being replaced, so that not both go on with the flow should we die. */
-  isMarked: boolean
-  /** Those who have not answered yet that they know so. */
-  readonly marking: Set<number>
-  /** Runtimes that have a copy of an attempt that was given up, and those of them that switches may take for the releaser. */
-  readonly leftovers: Set<number>
-  readonly leftTails: Set<number>
-  /** There is to be none, and steps are on their way through the chain that was: it is retired when the tail has them. */
-  isPiped: boolean
-  /** The only one to be had is the one that has released so far: for a moment we release, so that its frames can be told apart. */
-  isBetween: boolean
-  /** The switches have been told. */
-  isRerouted: boolean
-  /** Who has been told to forget the flow, 0 for nobody. */
-  forgetting: number
-  readonly isPromotion: boolean
-  isReleaser: boolean
-  /** A runtime beside those of `old` that switches may take for the releaser, 0 for none. */
-  readonly former: number
-  /** Switches whose `Go` is awaited, and what each had accepted from the releaser before. */
-  pending: number
-  readonly released: Map<number, number>
-  /** Who guarded it before. */
-  readonly old: Guard | null
-  /** A runtime that buffers packets of the flow, 0 for none, and switches that it is to hear from. */
-  readonly target: number
-  targetDone: boolean
-  markers: number
-  readonly returned: PacketQueue
-  readonly held: PacketQueue
-  /** How far links had been consumed when the flow was paused. */
-  readonly inputs: Int32Array
-  /** Whose death has brought the flow here. */
-  readonly dead: Deceased | null
-  /** Switches whose word is awaited that what they took back has come: it is in `back`, and runs ahead of what the target had buffered. */
-  unmarked: number
-  /** Those of them that have begun: what comes from the others was sent before, to the target that we were. */
-  begun: number
-  readonly back: PacketQueue
-}
-
-/** One life of a runtime, which is over, and how far it had consumed its links by the record that it has left. */
-export interface Deceased {
-  readonly owner: number
-  readonly ownerIncarnation: number
-  /** Null for a target that never had it: what was sent there before is in its record. */
-  readonly inputs: Int32Array | null
-}
 
 export interface ProtectionHost {
   readonly mode: ReplicationMode
@@ -108,6 +50,8 @@ export interface ProtectionHost {
   candidates(): readonly number[]
   /** True for a runtime that does not die when our machine does. */
   isApart(runtime: number): boolean
+  /** The other runtimes that have told what chain they have. */
+  knownRuntimes(): Iterable<number>
   /** True for a runtime that is to become empty. */
   isLeaving(runtime: number): boolean
   incarnationOf(runtime: number): number
@@ -133,6 +77,7 @@ export class Protection {
   readonly securing = new Map<number, Securing>()
   readonly #context: RuntimeContext
   readonly #host: ProtectionHost
+  readonly #forgetting: Forgetting
   readonly #guards = new Map<number, Guard>()
   /** The same by the records' places in their slab. PERF: looked up per packet; undefined where there is none. */
   readonly #guardAt: (Guard | undefined)[] = []
@@ -150,6 +95,7 @@ export class Protection {
   constructor(context: RuntimeContext, host: ProtectionHost) {
     this.#context = context
     this.#host = host
+    this.#forgetting = new Forgetting(context, () => host.knownRuntimes())
     this.steps = new Steps(context, {
       mode: host.mode, every: host.every,
       guardOf: (record) => this.#guardAt[context.engine.slab.indexOf(record)],
@@ -189,8 +135,8 @@ export class Protection {
 
   /** True while something here waits for room, an acknowledgement or a runtime. */
   get isWaiting(): boolean {
-    if (this.steps.isWaiting || (this.#bare.size > 0 && this.#host.candidates().length > 0)) return true
-    for (const { asked, chain, isPiped } of this.securing.values()) if (asked < chain.length || isPiped) return true
+    if (this.steps.isWaiting || this.#forgetting.isWaiting || (this.#bare.size > 0 && this.#host.candidates().length > 0)) return true
+    for (const { asked, chain, waitsToRetire } of this.securing.values()) if (asked < chain.length || waitsToRetire) return true
     return this.#thin.size > 0 && this.#host.candidates().length > 1
   }
 
@@ -218,6 +164,13 @@ export class Protection {
     if (securing !== undefined) return living(securing.old).length === 0
     const guard = this.#guards.get(flow)
     return guard !== undefined && guard.given < guard.resent
+  }
+
+  /** True for a flow whose replicas, or whose owner and all others that had it, are dead, while nobody has said that it has it now. */
+  isAlone(flow: number): boolean {
+    const securing = this.securing.get(flow)
+    if (securing === undefined || (securing.old === null && !securing.isPromotion)) return false
+    return living(securing.old).length === 0 && securing.adopted === 0
   }
 
   /** True for a flow that has just come here and has as many replicas as it is to have. */
@@ -383,6 +336,7 @@ export class Protection {
     this.#adoptions.delete(flow)
     this.#early.delete(flow)
     this.#uncovered.delete(flow)
+    this.#forgetting.ended(flow)
     const guard = this.#guards.get(flow)
     if (guard === undefined) return
     this.steps.forget(guard, ({ slot }, isUnsent) => {
@@ -430,8 +384,8 @@ export class Protection {
       planted['retired-early']
     const securing: Securing = {
       flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, chain: [], asked: 0, adopted: 0, isMarked, marking: new Set(),
-      leftovers: new Set(), leftTails: new Set(), isPiped: false, isBetween: false, isRerouted: false, forgetting: 0, isPromotion, isReleaser,
-      former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
+      leftovers: new Set(), leftTails: new Set(), waitsToRetire: false, isBetween: false, isRerouted: false, forgetting: 0, isPromotion,
+      isReleaser, former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
       targetDone: target === 0, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
       held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead,
       unmarked: dead !== null && (!isPromotion || target !== 0 || hasOlder) ? context.switches.all : 0, begun: 0,
@@ -498,7 +452,7 @@ export class Protection {
     for (const id of securing.leftovers) securing.marking.add(id)
     securing.chain = []
     securing.asked = securing.adopted = 0
-    securing.isPiped = securing.isRerouted = false
+    securing.waitsToRetire = securing.isRerouted = false
   }
 
   /** A replica that is to be replaced knows so. False when that was not asked here. */
@@ -515,15 +469,16 @@ export class Protection {
   #changeReleaser(securing: Securing): void {
     const context = this.#context
     const { old, flow, epoch, isReleaser, chain } = securing
-    securing.isPiped = chain.length === 0 && old !== null && isPiped(old)
-    if (securing.isPiped) return
+    const releaser = isReleaser ? 0 : releaserOf(old)
+    const mustWait = (): boolean => (old !== null && isPiped(old)) || (!securing.isPromotion && !this.#mayBeBare(securing, releaser))
+    securing.waitsToRetire = chain.length === 0 && mustWait()
+    if (securing.waitsToRetire) return
     securing.isRerouted = true
     securing.pending = securing.markers = context.switches.all
     this.#reroute(securing, context.switches.all)
-    const releaser = isReleaser ? 0 : releaserOf(old)
     const isOldReleaser = releaser !== 0
     if (chain.length === 0 && !securing.isBetween) securing.forgetting = releaser
-    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, securing.forgetting !== 0)
+    if (isOldReleaser) sendRetire(context, releaser, flow, epoch, securing.forgetting !== 0 ? RetireKind.last : RetireKind.stays)
     for (const id of [...securing.leftTails, securing.former]) {
       if (id !== 0 && id !== tailOf(securing) && id !== releaser) sendRetire(context, id, flow, epoch)
     }
@@ -534,13 +489,18 @@ export class Protection {
     this.#finish(securing)
   }
 
+  /** True for a flow that may go on without a replica: nobody has a copy but, perhaps, who releases so far, whose last word is waited for. */
+  #mayBeBare({ flow, epoch, isBetween }: Securing, releaser: number): boolean {
+    return this.#host.mode !== 'commit' || isBetween || this.#forgetting.isForgotten(flow, epoch, releaser)
+  }
+
   #ask(securing: Securing): void {
     const { chain, record, old } = securing
     // A member that is to be one again would forget what it keeps for the tail.
     if (!securing.isMarked || securing.marking.size > 0 || (old !== null && isPiped(old))) return
     if (chain.length === 0 && !securing.isRerouted) return this.#changeReleaser(securing)
     if (planted['retired-early'] && securing.asked === 0) {
-      for (const id of living(old)) if (!chain.includes(id)) sendRetire(this.#context, id, securing.flow, securing.epoch, true)
+      for (const id of living(old)) if (!chain.includes(id)) sendRetire(this.#context, id, securing.flow, securing.epoch, RetireKind.last)
     }
     for (; securing.asked < chain.length; securing.asked++) {
       const former = releaserOf(old)
@@ -635,7 +595,7 @@ export class Protection {
     sayDrained(context, flow, epoch + 1)
     sayClosed(context, flow, epoch, hasEnded ? 1 : 2, record >> 2, companionOf(context, record))
     context.engine.removeFlow(record)
-    for (const id of new Set([...securing.chain, ...securing.leftovers])) sendRetire(context, id, flow, epoch + 1, true)
+    for (const id of new Set([...securing.chain, ...securing.leftovers])) sendRetire(context, id, flow, epoch + 1, RetireKind.last)
     return true
   }
 
@@ -742,6 +702,8 @@ export class Protection {
     const { flow, record, chain, old, released, returned, held, back } = securing
     if (!securing.isRerouted || securing.pending !== 0 || securing.unmarked !== 0) return
     if (!securing.targetDone || !isAdopted(securing)) return
+    // The switches know by now that it is ours, so what others have of it is old.
+    if (chain.length === 0 && securing.isPromotion && !this.#mayBeBare(securing, securing.forgetting)) return
     if (securing.isBetween) {
       securing.isReleaser = true
       return this.#begin(securing, 0)
@@ -808,6 +770,7 @@ export class Protection {
 
   /** Runtimes that are fenced. */
   fenced(runtime: number): void {
+    this.#forgetting.fenced(runtime)
     for (const [flow, early] of this.#early) if (early.includes(runtime)) this.#uncovered.add(flow)
     for (const [flow, { replicas, done }] of [...this.#adoptions]) {
       if (!replicas.delete(runtime) || replicas.size > 0) continue
@@ -822,7 +785,7 @@ export class Protection {
       const wasAwaited = securing.marking.delete(runtime)
       if (securing.marking.size === 0 && (wasAwaited || living(securing.old).length === 0)) securing.isMarked = true
       if (securing.chain.includes(runtime)) this.#begin(securing, runtime)
-      else if (securing.isPiped) this.#changeReleaser(securing)
+      else if (securing.waitsToRetire) this.#changeReleaser(securing)
       else this.#finish(securing)
     }
     for (const guard of this.#guards.values()) {
@@ -871,7 +834,8 @@ export class Protection {
     this.steps.tick()
     for (const securing of this.securing.values()) {
       this.#ask(securing)
-      if (securing.isPiped) this.#changeReleaser(securing)
+      if (securing.waitsToRetire) this.#changeReleaser(securing)
+      else if (this.#forgetting.isWaiting) this.#finish(securing)
     }
     if (this.#thin.size > 0 && this.#host.candidates().length > 1) {
       for (const [flow, record] of this.#thin) this.#bare.set(flow, record)
@@ -904,13 +868,4 @@ export class Protection {
       if (!this.securing.has(flow) && !this.#host.isBusy(flow)) this.secure(record)
     }
   }
-}
-
-/** Who is to release a flow's frames, 0 for its owner. */
-function tailOf({ chain }: Securing): number {
-  return chain.at(-1) ?? 0
-}
-
-function isAdopted({ chain, adopted }: Securing): boolean {
-  return adopted === (1 << chain.length) - 1
 }

@@ -19,13 +19,11 @@ import { planted } from '../../base/planted-bugs.ts'
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import { AbortFlow } from '../../messages/migration.ts'
-import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
+import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
-  AdoptFlowReply, AdoptRefusal,
-  AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
-  AdoptMember, AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
-  CommitStepFrames, CommitStepInputs, CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion,
+  AdoptFlowReply, AdoptMember, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep, CommitStepFrames, CommitStepInputs,
+  CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion, RetireKind,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -33,60 +31,10 @@ import type { MessageChannel } from '../../transport/message-channel.ts'
 import { INPUT_WORDS } from './inputs.ts'
 import { ALIAS_BYTES } from '../alias-claims.ts'
 import { begin, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
-import type { ChainPlace } from './adoption.ts'
-import { createGuard, type Guard } from './guard.ts'
+import type { Guard } from './guard.ts'
 import { HandingOn } from './handing-on.ts'
+import { guardOf, placeIn, type Replica } from './replica.ts'
 import type { Steps } from './steps.ts'
-
-/** A flow of another runtime. */
-export interface Replica {
-  readonly flow: number
-  /** The highest epoch that its owner has told of. */
-  epoch: number
-  readonly owner: number
-  /** In which life: others of the same runtime may have died before it is promoted. */
-  readonly ownerIncarnation: number
-  readonly key: Int32Array
-  readonly macs: Uint8Array
-  aliases: Int32Array
-  /** The epoch at which it was adopted. */
-  readonly generation: number
-  /** Its neighbours, where it is a member of a chain of two. */
-  readonly place: ChainPlace | null
-  /** At the first of a chain: what the tail has not released yet. */
-  guard: Guard | null
-  /** Outputs of its steps so far, at the first of a chain. */
-  outputs: number
-  /** The first of a chain had no room for a step: it takes no more of them. */
-  isFull: boolean
-  /** Its owner is dead, and its predecessor is to go on with the flow. */
-  isWaiting: boolean
-  /** Its predecessor alone has been asked. */
-  isAskingOne: boolean
-  /** Others may have gone on with the flow before. */
-  hasAsked: boolean
-  /** The flow's snapshot, padded. */
-  words: Int32Array
-  snapshotBytes: number
-  /** How far its owner had consumed links with that. */
-  inputs: Int32Array
-  /** True when its frames leave from here. */
-  readonly releases: boolean
-  /** Outputs of the next step. */
-  readonly pending: PacketQueue
-  /** Its owner has just got it, and whoever gave it may yet take it back. */
-  readonly isTentative: boolean
-  /** Who kept its replica before and may not have been told by the owner to release no more; 0 for nobody. */
-  former: number
-  readonly formerIncarnation: number
-  /** Where its owner is moving it, 0 for nowhere, and the epoch of that move. */
-  movingTo: number
-  movingEpoch: number
-  /** Runtimes whose answer is awaited, and how often they have been asked: the owner has died in the middle of a move. Null while it lives. */
-  asking: Map<number, number> | null
-  /** The target of that move, or of one of an owner before, if it is known to buffer the flow's packets. */
-  buffersAt: number
-}
 
 interface Question {
   readonly from: number
@@ -201,9 +149,10 @@ export class Replicas {
     }
     if (refusal === AdoptRefusal.none) {
       const before = this.#replicas.get(flow)
+      const isGiven = before?.movingTo === owner && !this.#isOrphaned(before)
       if (before !== undefined) {
         // Its owner of before may be dead already, and never say so.
-        if (before.asking !== null || this.#orphans.has(before) || this.#toAsk.has(before)) sayDrained(context, flow, before.movingEpoch)
+        if (this.#isOrphaned(before)) sayDrained(context, flow, before.movingEpoch)
         else if (before.owner !== owner && !before.isWaiting) this.#replaced.set(flow, { owner: before.owner, epoch: before.movingEpoch })
         this.#drop(before)
       }
@@ -219,8 +168,9 @@ export class Replicas {
         movingEpoch: epoch, asking: null, buffersAt: arena.u32[(at + AdoptFlowBuffersAt) >> 2],
         former: arena.u32[(at + AdoptFlowFormer) >> 2], formerIncarnation: arena.u32[(at + AdoptFlowFormerIncarnation) >> 2],
         generation: epoch, place: message === AdoptMember ? placeIn(context, at) : null, guard: null, outputs: 0, isFull: false,
-        isWaiting: false, isAskingOne: false, hasAsked: false,
+        isWaiting: false, isAskingOne: false, hasAsked: false, before: null,
       }
+      if (isGiven && replica.isTentative) replica.before = before
       if (replica.place !== null && replica.place.successor !== 0) replica.guard = guardOf(replica, replica.place)
       this.#replicas.set(flow, replica)
       this.counts.adopted++
@@ -243,7 +193,7 @@ export class Replicas {
   }
 
   /** Every switch hears, ahead of the first frame, that the frames of this flow come from here. */
-  #bind({ flow, epoch, owner, key, macs }: Replica): void {
+  #bind({ flow, epoch, owner, ownerIncarnation, key, macs }: Replica): void {
     const context = this.#context
     const { arena } = context
     for (const id of context.switches.idsIn(context.switches.all)) {
@@ -251,6 +201,7 @@ export class Replicas {
       const at = begin(context, channel, Bind, flow, epoch, true)
       if (at === 0) continue
       arena.u16[(at + MessageField.node) >> 1] = owner
+      arena.u32[(at + BindOwnerIncarnation) >> 2] = ownerIncarnation
       arena.u16[(at + BindReleaser) >> 1] = context.self
       arena.u32[(at + BindReleaserIncarnation) >> 2] = context.incarnation
       writeKeptKey(context, at, key, macs)
@@ -358,22 +309,38 @@ export class Replicas {
     }
   }
 
-  retire(owner: number, flow: number, epoch: number, configVersion: number, isLast = false): void {
+  /** @param kind a RetireKind */
+  retire(owner: number, flow: number, epoch: number, configVersion: number, kind: number): void {
     this.#replaced.delete(flow)
     const replica = this.#replicas.get(flow)
     const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && replica.generation <= epoch)
     if (replica !== undefined && isOurs) {
+      const isLast = kind === RetireKind.last || (kind === RetireKind.ofTarget && replica.isTentative)
       if (isLast) this.#drop(replica)
-    } else if (replica !== undefined && replica.epoch < epoch) {
+      if (kind === RetireKind.ofTarget && replica.before !== null) this.#giveBack(replica, replica.before.owner)
+    } else if (replica !== undefined && replica.epoch < epoch && kind !== RetireKind.ofTarget) {
       // Who says so has taken the flow over from the owner that we know, and may have given it on before it is asked: this copy is old.
       if (replica.asking !== null) sayDrained(this.#context, flow, replica.movingEpoch)
       this.#drop(replica)
+      if (kind === RetireKind.stays) this.#giveBack(replica, owner)
     } else {
       // Another owner's replica of it may be here by now: what this one had to release is out all the same.
       this.#context.anomaly('unknown-replica')
     }
     if (configVersion <= this.#context.configVersion) sayDrained(this.#context, flow, epoch)
     else this.#retiring.push({ flow, epoch, configVersion })
+  }
+
+  /** The target of a move has died. Its source has the flow again, and what we kept for that one is its replica, or one of them. */
+  #giveBack({ flow, before }: Replica, source: number): void {
+    if (before === null || before.owner !== source || this.#host.incarnationOf(source) !== before.ownerIncarnation) return
+    const { place } = before
+    // What it kept for its tail that one had before the flow could move.
+    if (place !== null && place.successor !== 0) {
+      before.guard = guardOf(before, place)
+      before.guard.isDead = this.#host.incarnationOf(place.successor) !== place.successorIncarnation
+    }
+    this.#replicas.set(flow, before)
   }
 
   /** A new configuration: its switches may be waiting for a word. */
@@ -386,14 +353,22 @@ export class Replicas {
     for (const question of questions) this.#reply(question)
   }
 
-  forget(owner: number, flow: number): void {
+  /** Its owner is dead, and it has not been promoted yet. */
+  #isOrphaned(replica: Replica): boolean {
+    return replica.asking !== null || this.#orphans.has(replica) || this.#toAsk.has(replica)
+  }
+
+  /** @param epoch whoever's it is, a copy of an epoch below is old */
+  forget(owner: number, flow: number, epoch: number): void {
     const replica = this.#replicas.get(flow)
     // The predecessor goes on with the flow, without us, once its owner has died.
     const isOurs = replica?.owner === owner || (replica?.place?.predecessor === owner && this.#host.incarnationOf(replica.owner) === 0)
-    if (replica === undefined || !isOurs) {
+    if (replica === undefined || (!isOurs && replica.epoch >= epoch)) {
       if (this.#replaced.get(flow)?.owner === owner) this.#replaced.delete(flow)
+      if (replica?.before?.owner === owner) replica.before = null
       return
     }
+    if (!isOurs && this.#isOrphaned(replica)) sayDrained(this.#context, flow, replica.movingEpoch)
     this.counts.forgotten++
     this.#drop(replica)
   }
@@ -510,8 +485,11 @@ export class Replicas {
     if (code === 1) {
       // It lives on at its target: what we have released of it has been all.
       sayDrained(this.#context, replica.flow, replica.movingEpoch)
-      if (replica.guard !== null) sendRetire(this.#context, replica.guard.replica, replica.flow, replica.movingEpoch, true)
+      // A target's chain ends; its tail may be one of the source's.
+      const kind = replica.isTentative ? RetireKind.ofTarget : RetireKind.last
+      if (replica.guard !== null) sendRetire(this.#context, replica.guard.replica, replica.flow, replica.movingEpoch, kind)
       this.#drop(replica)
+      this.#giveBack(replica, runtime)
     } else if (code === 3) {
       this.#endAsking(replica)
       replica.isWaiting = true
@@ -584,7 +562,7 @@ export class Replicas {
         if (!(error instanceof CodedError)) throw error
         context.anomaly('promotion-failed')
         if (guard !== null) {
-          sendRetire(context, guard.replica, replica.flow, replica.movingEpoch, true)
+          sendRetire(context, guard.replica, replica.flow, replica.movingEpoch, RetireKind.last)
           replica.guard = guard
           this.#drop(replica)
         }
@@ -602,25 +580,12 @@ function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, ma
   arena.u8.set(macs, at + MessageField.macs)
 }
 
-/** The neighbours that a message names. */
-function placeIn({ arena: { u32 } }: RuntimeContext, at: number): ChainPlace {
-  return {
-    successor: u32[(at + AdoptMemberSuccessor) >> 2], successorIncarnation: u32[(at + AdoptMemberSuccessorIncarnation) >> 2],
-    predecessor: u32[(at + AdoptMemberPredecessor) >> 2], predecessorIncarnation: u32[(at + AdoptMemberPredecessorIncarnation) >> 2],
-  }
-}
-
-/** What the first of a chain keeps for the tail. */
-function guardOf(replica: Replica, { successor, successorIncarnation }: ChainPlace): Guard {
-  return createGuard(replica.flow, 0, successor, true, { generation: replica.generation, copy: replica, incarnation: successorIncarnation })
-}
-
 /** Tells a replica that it is to release no more. */
-export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number, isLast = false): void {
+export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number, kind: number = RetireKind.stays): void {
   const channel = context.control(replica)
   const at = begin(context, channel, RetireFlow, flow, epoch, true)
   if (at === 0) return
-  context.arena.u8[at + MessageField.code] = isLast ? 1 : 0
+  context.arena.u8[at + MessageField.code] = kind
   context.arena.u32[(at + RetireFlowConfigVersion) >> 2] = context.configVersion
   ;(channel as MessageChannel).commit()
 }
