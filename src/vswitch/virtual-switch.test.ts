@@ -105,6 +105,24 @@ test('an answer to an earlier question, about a flow that has ended since, is no
   assert.equal(home.lastWord(PlaceFlowReplyQuestion), 77)
 })
 
+test('an answer that names a life which all have done with is asked for again, and one that some have not waits for their word', () => {
+  const without11 = configOf({ version: 2, runtimes: [{ id: 12, incarnation: 112, isDraining: false }] })
+  for (const isAll of [true, false]) {
+    const one = learnt(2)
+    one.external(5)
+    one.configure(without11)
+    if (isAll) one.control(12, ConfigApplied, { epoch: 2 })
+    one.control(1, PlaceFlowReply, replyTo(1))
+    assert.deepEqual([one.take(), one.context.held, one.steps.placing ?? 0], [['PlaceFlow 1'], 1, isAll ? 1 : 0])
+    if (isAll) one.pass(defaultSwitchTimes.sweepUs + 1)
+    else one.control(12, ConfigApplied, { epoch: 2 })
+    assert.deepEqual(one.take(), ['PlaceFlow 1'])
+    one.control(1, PlaceFlowReply, { ...replyTo(2, FIRST + 1), node: 12,
+      words: { [PlaceFlowReplyOwnerIncarnation]: 112, [PlaceFlowReplyQuestion]: 2 } })
+    assert.deepEqual([one.take(), one.steps.orphaned ?? 0, one.steps.placing ?? 0], [['=FlowOpen 12', 'packet 5 to 12'], 0, 0])
+  }
+})
+
 test('the home answers from the entry, whoever asks first', () => {
   const one = learnt(1)
   one.control(2, PlaceFlow, { key: 5 })

@@ -345,10 +345,11 @@ export class VirtualSwitch {
       return
     }
     const owner = arena.u16[(at + MessageField.node) >> 1]
-    // It is asked again when the owner keeps up.
-    if (context.inBand(owner)?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
-    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const incarnation = arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2]
+    // It is asked again when the owner keeps up, and where it has died since and all has been said of that: nobody will claim the flow.
+    const isTooLate = this.#lives.isFenced(owner, incarnation) && this.#isRecovered()
+    if (context.inBand(owner)?.isStrained === true || isTooLate) return this.#wait(entry, EntryPhase.placing)
+    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const epoch: number = arena.u32[(at + MessageField.epoch) >> 2]
     this.#own(entry, owner, incarnation, epoch)
     this.#releasing.set(entry, this.#lives.unlessFenced(owner, incarnation), epoch)
@@ -758,10 +759,15 @@ export class VirtualSwitch {
     this.#removeOrphans()
   }
 
-  /** When every runtime has said its word about the fenced, flows that nobody has claimed are gone. */
+  /** True when every runtime has said its word about the fenced. */
+  #isRecovered(): boolean {
+    return !this.#lives.list.some((runtime) => runtime.applied < this.#version)
+  }
+
+  /** When that is so, flows that nobody has claimed are gone. */
   #removeOrphans(): void {
     const { arena } = this.#context
-    if (this.#lives.list.some((runtime) => runtime.applied < this.#version)) return
+    if (!this.#isRecovered()) return
     for (const entry of [...this.#waiting]) {
       if (arena.u8[entry + Entry.phase] !== EntryPhase.orphaned) continue
       if (!this.#lives.isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) continue
