@@ -4,7 +4,10 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
-import { AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlowReply, RerouteFlowReply } from '../messages/migration.ts'
+import {
+  AbortFlow, AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply,
+  RerouteFlowReply,
+} from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
@@ -312,4 +315,28 @@ test('a replica that another has taken over from hears so, and does not ask and 
   assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 1', '=Drained 2', '=Drained 2',
     'ConfigApplied 1 code 1', 'ConfigApplied 2 code 1'])
   assert.deepEqual([one.node.replicas, one.node.replication.replicas.promoted, one.node.openSteps.askingOwner], [0, 0, 0])
+})
+
+test('a target whose flow is to go on at its replica has not done with the dead source before that one has asked for it', () => {
+  for (const knows of [true, false]) {
+    const one = among()
+    one.say(12, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) })
+    one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1,
+      words: { [PrepareFlowLayout]: one.node.engine.layoutHash, [PrepareFlowReplica]: 13 } })
+    assert.deepEqual(one.turn(2).take(), ['PrepareFlowReply 12'])
+    one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+    assert.deepEqual(one.turn(5).take(), ['YieldFlow 13'])
+    one.say(13, AbortFlow, { flow: idOf(1), epoch: knows ? 12 : 2 })
+    if (knows) {
+      assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 2', 'AbortFlowReply 13', 'ConfigApplied 1 code 1',
+        'ConfigApplied 2 code 1'])
+      continue
+    }
+    // It has never had the flow, and nobody else has: what is buffered here opens it anew, before others may.
+    assert.deepEqual(one.turn(3).take(), ['AskFlow 13 code 1'])
+    one.say(13, AskFlowReply, { flow: idOf(1), epoch: 2, node: one.config.version })
+    const told = one.turn(3).take()
+    for (const id of [1, 2]) assert.ok(told.indexOf(`RerouteFlow ${id} code 1`) < told.indexOf(`ConfigApplied ${id} code 1`))
+    assert.deepEqual([told.length, one.node.openSteps.inheriting], [4, 1])
+  }
 })
