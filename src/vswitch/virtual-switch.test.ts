@@ -330,6 +330,17 @@ test('of two last words about an unknown flow, the one that is waited for counts
   }
 })
 
+test('a flow whose key becomes another flow\'s while its releaser is awaited hears Go: nobody waits for ever', () => {
+  const one = opened()
+  one.control(12, RerouteFlow, rerouteTo(11, 2))
+  assert.deepEqual([one.take(), one.steps.drained], [['=RerouteFlowReply 12'], 1])
+  one.inBand(12, Bind, { flow: FIRST + 7, epoch: 1, node: 12, key: 5, halves: { [BindReleaser]: 12 },
+    words: { [BindReleaserIncarnation]: 112 } })
+  assert.deepEqual([one.sent.map(({ name, to, flow, epoch }) => [name, to, flow, epoch]), one.steps.drained], [[['Go', 11, FIRST, 2]], 0])
+  one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
+  assert.deepEqual([one.entry(5)?.flow, one.entry(5)?.releaser], [FIRST + 7, 12])
+})
+
 test('a move back to the releaser: the word goes to the target, Go at once', () => {
   const one = opened()
   one.control(12, RerouteFlow, rerouteTo(11, 2))

@@ -235,6 +235,8 @@ export class VirtualSwitch {
     const before = arena.f64[(entry + Entry.flow) >> 3]
     if (before === flow) return
     if (before !== 0 && arena.u8[entry + Entry.phase] !== EntryPhase.closing) this.#inherit(entry, flow)
+    // Its owner waits for nobody here any more.
+    if (this.#releasing.awaitsDrained(entry)) this.#releasing.go(entry)
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
     arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
