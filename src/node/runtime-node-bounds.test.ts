@@ -415,6 +415,26 @@ test('orders that contradict are refused with a code, and change nothing', () =>
   assert.equal(one.node.moves.out.started, 0)
 })
 
+test('without replication a flow whose target dies as it goes back is claimed at the switches, and gets no replica', () => {
+  const one = among()
+  for (const id of [12, 13]) one.say(id, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) })
+  moveTo(one, 'rerouting')
+  one.turn(3, 1_000_000)
+  assert.deepEqual(phases(one), ['1 aborting 3'])
+  one.take()
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 2 })
+  const told = one.turn(3).take()
+  assert.deepEqual(told.filter((line) => !line.startsWith('ConfigApplied')).sort(),
+    ['=Drained 1', '=Drained 2', 'RerouteFlow 1', 'RerouteFlow 2'])
+  for (const id of [1, 2]) {
+    one.say(id, Go, { flow: idOf(1), epoch: 4 })
+    for (const code of [2, 1]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 4, code })
+  }
+  assert.deepEqual(one.turn(5).take(), [])
+  assert.deepEqual([phases(one), one.node.openSteps.securing, one.node.unprotected, one.node.degraded], [['1 active 4'], 0, 0, 0])
+})
+
 test('what was ordered before its target is fenced is forgotten', () => {
   const one = among({ runtimeLimits: { movesOut: 1 } })
   open(one, 1, 2)

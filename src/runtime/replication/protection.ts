@@ -457,8 +457,7 @@ export class Protection {
     // Its copy would stay for ever.
     if (!isEarly) this.#forgetAt(early, flow)
     const releaser = isReleaser ? 0 : releaserOf(old)
-    const staysBare = planted['bare-after-recovery'] && securing.isPromotion
-    securing.chain = isEarly ? early : staysBare ? [] : this.#choose(except, releaser)
+    securing.chain = isEarly ? early : this.#staysBare(securing) ? [] : this.#choose(except, releaser)
     // A copy that is old by now must not be promoted: rather one at a runtime that is to become empty than none while that one may remain.
     if (securing.chain.length === 0 && isReleaser) securing.chain = living(old).filter((id) => id !== except).slice(0, 1)
     const isMember = securing.chain.length > 1
@@ -476,6 +475,11 @@ export class Protection {
     }
     if (securing.marking.size === 0) securing.isMarked = true
     this.#ask(securing)
+  }
+
+  /** True for a flow that gets no replica: without replication it is secured only for switches to hear who goes on for the dead. */
+  #staysBare({ isPromotion }: Securing): boolean {
+    return !this.isOn || (planted['bare-after-recovery'] && isPromotion)
   }
 
   /**
@@ -753,7 +757,7 @@ export class Protection {
       this.#clear(old)
     }
     this.#forgetAt(new Set([...living(old), ...securing.leftovers].filter((id) => !chain.includes(id))), flow)
-    if (chain.length === 0 && !(planted['bare-after-recovery'] && securing.isPromotion)) this.#leaveBare(flow, record)
+    if (chain.length === 0 && !this.#staysBare(securing)) this.#leaveBare(flow, record)
     const guard = chain.length === 0 ? null : this.#guard(flow, record, chain, true)
     if (chain.some((id) => this.#host.isLeaving(id))) this.#bare.set(flow, record)
     context.engine.resumeFlow(record)
