@@ -8,7 +8,7 @@ import {
   AbortFlow, AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply,
   RerouteFlowReply,
 } from '../messages/migration.ts'
-import { FlowOpen } from '../messages/placement.ts'
+import { BindOwnerIncarnation, FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlow, MovingFlowReply,
@@ -49,6 +49,8 @@ const refused = (refusal: number): string[] => [`AdoptFlowReply 12 code ${refusa
 test('a replica is kept, releases its steps, says when it was the last, and is forgotten', () => {
   const one = among()
   assert.deepEqual(adopt(one, 1, { code: AdoptKind.opening }).sort(), ['=Bind 1', '=Bind 2', 'AdoptFlowReply 12'])
+  const bind = one.said.get('=Bind')?.slice()
+  assert.equal(new DataView(bind?.buffer as ArrayBuffer).getUint32(BindOwnerIncarnation, true), 112, 'the life that it is about')
   one.say(12, CommitStep, { flow: idOf(1), epoch: 1, ...stepOf(64, 60, 61) })
   assert.deepEqual(one.turn(2).take(), ['packet out 1', 'packet out 1'])
   one.say(12, RetireFlow, { flow: idOf(1), epoch: 2 })

@@ -31,7 +31,7 @@ import {
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
-import { Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
+import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -348,6 +348,7 @@ export class Coordinator {
     const at = begin(context, channel, Bind, flowOf(context, record), epochOf(context, record), true)
     if (at === 0) return
     context.arena.u16[(at + MessageField.node) >> 1] = context.self
+    context.arena.u32[(at + BindOwnerIncarnation) >> 2] = context.incarnation
     const replica = this.protection.releaserOf(flowOf(context, record))
     context.arena.u16[(at + BindReleaser) >> 1] = replica || context.self
     context.arena.u32[(at + BindReleaserIncarnation) >> 2] = replica === 0 ? context.incarnation : this.#runtimes.get(replica) ?? 0
@@ -772,8 +773,7 @@ export class Coordinator {
     if (at === 0) return false
     arena.u8[at + MessageField.code] = phase
     arena.u16[(at + MessageField.node) >> 1] = owner
-    arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] =
-      owner === context.self ? context.incarnation : this.#runtimes.get(owner) ?? 0
+    arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] = owner === context.self ? context.incarnation : this.#runtimes.get(owner) ?? 0
     // What is being taken back was released by its replica for the last time.
     const releaser = owner === context.self && move?.state !== 'takingBack' ? this.protection.releaserOf(flow) : 0
     arena.u32[(at + AnnounceFlowReleaser) >> 2] = releaser

@@ -31,8 +31,8 @@ import {
   RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply, RerouteMark,
 } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
-  PlaceFlowReplyQuestion, PlaceRefusal, ReturnPacket,
+  Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply,
+  PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal, ReturnPacket,
 } from '../messages/placement.ts'
 import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -349,7 +349,7 @@ export class VirtualSwitch {
     const owner = arena.u16[(at + MessageField.node) >> 1]
     const incarnation = arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2]
     // It is asked again when the owner keeps up, and where it has died since and all has been said of that: nobody will claim the flow.
-    const isTooLate = this.#lives.isFenced(owner, incarnation) && this.#isRecovered()
+    const isTooLate = this.#lives.isFenced(owner, incarnation) && this.#lives.haveApplied(this.#version)
     if (context.inBand(owner)?.isStrained === true || isTooLate) return this.#wait(entry, EntryPhase.placing)
     this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const epoch: number = arena.u32[(at + MessageField.epoch) >> 2]
@@ -447,7 +447,11 @@ export class VirtualSwitch {
   #bind(at: number, flow: number, epoch: number): void {
     const context = this.#context
     const { arena } = context
-    if (this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
+    const owner = arena.u16[(at + MessageField.node) >> 1]
+    const incarnation = arena.u32[(at + BindOwnerIncarnation) >> 2]
+    // Its replica's word about an owner that has died: by now all has been said of that.
+    const isTooLate = this.#lives.isFenced(owner, incarnation) && this.#lives.haveApplied(this.#version)
+    if (isTooLate || this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
     const releaser = this.#lives.unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const heard = context.table.findFlow(flow)
     // A move is on its way here, ahead of which our home has told us of the flow.
@@ -456,13 +460,12 @@ export class VirtualSwitch {
     }
     const entry = this.#entryFor(at, (at + MessageField.key) >> 2, flow, epoch)
     if (entry === 0) return
-    const owner = arena.u16[(at + MessageField.node) >> 1]
     this.#setFlow(entry, flow)
     arena.u8[entry + Entry.flags] &= ~(EntryFlag.fresh | EntryFlag.hearsay)
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     this.#releasing.set(entry, releaser, epoch)
-    this.#own(entry, owner, this.#lives.incarnationOf(owner), epoch)
+    this.#own(entry, owner, incarnation, epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
   }
@@ -761,15 +764,10 @@ export class VirtualSwitch {
     this.#removeOrphans()
   }
 
-  /** True when every runtime has said its word about the fenced. */
-  #isRecovered(): boolean {
-    return !this.#lives.list.some((runtime) => runtime.applied < this.#version)
-  }
-
-  /** When that is so, flows that nobody has claimed are gone. */
+  /** When every runtime has said its word about the fenced, flows that nobody has claimed are gone. */
   #removeOrphans(): void {
     const { arena } = this.#context
-    if (!this.#isRecovered()) return
+    if (!this.#lives.haveApplied(this.#version)) return
     for (const entry of [...this.#waiting]) {
       if (arena.u8[entry + Entry.phase] !== EntryPhase.orphaned) continue
       if (!this.#lives.isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) continue

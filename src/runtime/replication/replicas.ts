@@ -19,7 +19,7 @@ import { planted } from '../../base/planted-bugs.ts'
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import { AbortFlow } from '../../messages/migration.ts'
-import { Bind, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
+import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
   AdoptFlowReply, AdoptRefusal,
@@ -243,7 +243,7 @@ export class Replicas {
   }
 
   /** Every switch hears, ahead of the first frame, that the frames of this flow come from here. */
-  #bind({ flow, epoch, owner, key, macs }: Replica): void {
+  #bind({ flow, epoch, owner, ownerIncarnation, key, macs }: Replica): void {
     const context = this.#context
     const { arena } = context
     for (const id of context.switches.idsIn(context.switches.all)) {
@@ -251,6 +251,7 @@ export class Replicas {
       const at = begin(context, channel, Bind, flow, epoch, true)
       if (at === 0) continue
       arena.u16[(at + MessageField.node) >> 1] = owner
+      arena.u32[(at + BindOwnerIncarnation) >> 2] = ownerIncarnation
       arena.u16[(at + BindReleaser) >> 1] = context.self
       arena.u32[(at + BindReleaserIncarnation) >> 2] = context.incarnation
       writeKeptKey(context, at, key, macs)
