@@ -123,6 +123,16 @@ test('packets of flows that are on their way here are bounded per flow and in to
   assert.deepEqual([one.node.dropReasons(), one.node.packets.buffered], [{ 'move-buffer': 2 }, 5])
 })
 
+test('an ICMP error about a flow on its way here goes back to its switch when the move is called off', () => {
+  const one = among()
+  prepare(one, 1)
+  one.packet(2, buildFrame({ source: '10.0.0.2', destination: '10.0.0.1', icmp: { type: 3, code: 1, quote: frameOf(1).subarray(14) } })).turn()
+  assert.deepEqual([one.node.packets.buffered, one.take()], [1, []])
+  one.say(12, AbortFlow, { flow: idOf(1), epoch: 2 })
+  assert.deepEqual(one.turn(2).take().sort(), ['=ReturnPacket 2', 'AbortFlowReply 12'])
+  assert.deepEqual([one.node.dropReasons(), one.node.packets.buffered], [{}, 0])
+})
+
 test('a packet too long for a message does not go back with its flow', () => {
   const one = among()
   prepare(one, 1)

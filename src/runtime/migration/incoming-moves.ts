@@ -277,7 +277,12 @@ export class IncomingMoves {
       // Called off before any switch was told; or whoever was to have its replica knows nothing of it.
       const hasEnded = arena.u8[at + MessageField.code] !== 0
       if (isHeir && !hasEnded) return this.#askWho(move)
-      this.#forget(move, hasEnded ? 'source-fenced' : 'move-cancelled')
+      // What has come nevertheless, such as an ICMP error about the flow that was a flow of its own, goes back to its switch.
+      const strays = new PacketQueue(arena)
+      if (!hasEnded) strays.takeAll(move.queue)
+      context.buffered -= strays.count
+      this.#forget(move, 'source-fenced')
+      context.run(strays)
       sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
       return
     }
