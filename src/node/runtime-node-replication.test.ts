@@ -243,6 +243,28 @@ test('a Go of a move that was given up says nothing of what a dead replica has r
   assert.deepEqual([one.node.openSteps.securing, one.node.keptOutputs], [0, 0])
 })
 
+test('what a replica has released is known from the Go of a move that was called off, too, where a switch knew first that it was dead', () => {
+  const one = guarded()
+  assert.ok(one.node.setMigrationTarget(13, 1))
+  one.turn(2).say(13, PrepareFlowReply, { flow: idOf(1), epoch: 2 }).turn(2).say(12, MovingFlowReply, { flow: idOf(1), epoch: 2, node: 13 })
+  assert.ok(one.turn(3).take().includes('RerouteFlow 2'))
+  // Its replica takes a step, releases it, and dies. A switch hears so, and of the next change, ahead of the owner.
+  one.silent.add(12)
+  one.packet(1, frameOf(1)).turn(2)
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 2 })
+  assert.equal(one.turn(5).node.keptOutputs, 1)
+  one.turn(3, 1_000_000)
+  assert.ok(one.take().includes('AbortFlow 13'))
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 3, words: { [GoReleased]: id === 2 ? 2 : 0 } })
+  one.say(13, AbortFlowReply, { flow: idOf(1), epoch: 3 }).turn(3)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.ok(one.turn(3).take().includes('AdoptFlow 13'))
+  one.say(13, AdoptFlowReply, { flow: idOf(1), epoch: 4 }).turn(3).take()
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 4 })
+  assert.deepEqual(one.turn(3).take(), [], 'the packet has left already')
+  assert.deepEqual([one.node.openSteps.securing, one.node.keptOutputs], [0, 0])
+})
+
 test('in async the record goes to the replica every few outputs; what is ahead of it is counted, and what is overdue', () => {
   const one = among({ replication: 'async' })
   const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))

@@ -407,7 +407,7 @@ export class Coordinator {
           const isDropped = this.incoming.superseded(flow, epoch, code === 2) || this.protection.superseded(flow, epoch, code === 2)
           return isDropped ? undefined : context.anomaly('late-go')
         }
-        if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch) &&
+        if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2]) &&
             !this.protection.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
         return
       case ClaimAliasReply.type: return this.claims.reply(at, (record) => { this.protection.refresh(record) })

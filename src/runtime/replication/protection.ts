@@ -604,6 +604,20 @@ export class Protection {
     ;(channel as MessageChannel).commit()
   }
 
+  /**
+   * A move is called off, and the flow keeps its replica. Should that be dead, a switch that knows so counts its frames no more: what it
+   * says of them with this epoch is the last of it.
+   */
+  goesBack(flow: number, epoch: number): void {
+    const guard = this.#guards.get(flow)
+    if (guard !== undefined) guard.backAt = epoch
+  }
+
+  accepted(switchId: number, flow: number, epoch: number, released: number): void {
+    const guard = this.#guards.get(flow)
+    if (guard?.backAt === epoch) guard.accepted.set(switchId, Math.max(released, guard.accepted.get(switchId) ?? 0))
+  }
+
   /** A switch says that we may go on; it has accepted `released` frames of the releaser before. */
   go(switchId: number, flow: number, epoch: number, released: number): boolean {
     const securing = this.securing.get(flow)
@@ -776,7 +790,8 @@ export class Protection {
     this.steps.forget(old, (output, isUnsent) => {
       const { switchId, index, slot, frame, length } = output
       if (!isUnsent) {
-        if (index <= (released.get(switchId) ?? Infinity) && !planted['everything-resent']) return context.engine.pool.give(slot)
+        const left = Math.max(released.get(switchId) ?? Infinity, old.accepted.get(switchId) ?? 0)
+        if (index <= left && !planted['everything-resent']) return context.engine.pool.give(slot)
         // It was handed over to nobody.
         context.countTakenOver(1)
         this.counts.resent++
