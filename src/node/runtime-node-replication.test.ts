@@ -281,6 +281,16 @@ test('what is kept for a dead replica does not keep a move that is called off fr
   assert.equal(one.node.openSteps.aborting, 0)
 })
 
+test('a flow whose closing was cancelled gets another replica before every switch has answered', () => {
+  const one = guarded(1, { timeouts: { udp: 1 } })
+  one.turn(30, 100_000)
+  assert.equal(one.node.openSteps.closing, 1)
+  one.packet(1, frameOf(1)).turn(2)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.ok(one.turn(3).take().includes('AdoptFlow 13'))
+  assert.equal(one.node.openSteps.closing, 1, 'their answers are behind what is not read while too much waits for the dead one')
+})
+
 test('in async the record goes to the replica every few outputs; what is ahead of it is counted, and what is overdue', () => {
   const one = among({ replication: 'async' })
   const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))

@@ -148,8 +148,8 @@ export class Coordinator {
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
-      isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) || this.incoming.has(flow) ||
-        this.claims.has(flow),
+      isBusy: (flow) => this.closings.isUnderWay(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) ||
+        this.incoming.has(flow) || this.claims.has(flow),
       isPaused: (flow) => this.closings.has(flow) || this.incoming.moves.has(flow) || this.outgoing.isPaused(flow),
     })
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
