@@ -26,7 +26,8 @@ export const PlaceRefusal = { none: 0, noRuntime: 1, tableFull: 2 } as const
 export const FlowOpen = message(3, 'FlowOpen', { withKey: true })
 
 /**
- * In-band, ahead of the first packet that a switch gets of this flow from this owner: learn who serves it. `node` is the owner.
+ * In-band, ahead of the first packet that a switch gets of this flow from this owner: learn who serves it. `node` is the owner, who may be
+ * dead by then when it is a replica that says so, and in another life.
  */
 export const Bind = message(4, 'Bind', { withKey: true, fields: { releaser: u16, releaserIncarnation: u32, ownerIncarnation: u32 } })
 export const BindReleaserIncarnation = fieldOf(Bind, 'releaserIncarnation')

@@ -123,6 +123,16 @@ test('packets of flows that are on their way here are bounded per flow and in to
   assert.deepEqual([one.node.dropReasons(), one.node.packets.buffered], [{ 'move-buffer': 2 }, 5])
 })
 
+test('an ICMP error about a flow on its way here goes back to its switch when the move is called off', () => {
+  const one = among()
+  prepare(one, 1)
+  one.packet(2, buildFrame({ source: '10.0.0.2', destination: '10.0.0.1', icmp: { type: 3, code: 1, quote: frameOf(1).subarray(14) } })).turn()
+  assert.deepEqual([one.node.packets.buffered, one.take()], [1, []])
+  one.say(12, AbortFlow, { flow: idOf(1), epoch: 2 })
+  assert.deepEqual(one.turn(2).take().sort(), ['=ReturnPacket 2', 'AbortFlowReply 12'])
+  assert.deepEqual([one.node.dropReasons(), one.node.packets.buffered], [{}, 0])
+})
+
 test('a packet too long for a message does not go back with its flow', () => {
   const one = among()
   prepare(one, 1)
@@ -424,6 +434,26 @@ test('orders that contradict are refused with a code, and change nothing', () =>
   assert.equal(order(12), 'NF_MOVE_UNKNOWN_RUNTIME', 'a fenced one')
   assert.deepEqual([one.turn(5).take().filter((line) => !line.startsWith('ConfigApplied')), phases(one)], [[], ['1 active 1']])
   assert.equal(one.node.moves.out.started, 0)
+})
+
+test('without replication a flow whose target dies as it goes back is claimed at the switches, and gets no replica', () => {
+  const one = among()
+  for (const id of [12, 13]) one.say(id, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) })
+  moveTo(one, 'rerouting')
+  one.turn(3, 1_000_000)
+  assert.deepEqual(phases(one), ['1 aborting 3'])
+  one.take()
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 2 })
+  const told = one.turn(3).take()
+  assert.deepEqual(told.filter((line) => !line.startsWith('ConfigApplied')).sort(),
+    ['=Drained 1', '=Drained 2', 'RerouteFlow 1', 'RerouteFlow 2'])
+  for (const id of [1, 2]) {
+    one.say(id, Go, { flow: idOf(1), epoch: 4 })
+    for (const code of [2, 1]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 4, code })
+  }
+  assert.deepEqual(one.turn(5).take(), [])
+  assert.deepEqual([phases(one), one.node.openSteps.securing, one.node.unprotected, one.node.degraded], [['1 active 4'], 0, 0, 0])
 })
 
 test('what was ordered before its target is fenced is forgotten', () => {

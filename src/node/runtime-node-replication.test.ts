@@ -4,8 +4,11 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
-import { AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlowReply, RerouteFlowReply } from '../messages/migration.ts'
-import { FlowOpen } from '../messages/placement.ts'
+import {
+  AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply,
+  RerouteFlowReply,
+} from '../messages/migration.ts'
+import { BindOwnerIncarnation, FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlow, MovingFlowReply,
@@ -46,6 +49,8 @@ const refused = (refusal: number): string[] => [`AdoptFlowReply 12 code ${refusa
 test('a replica is kept, releases its steps, says when it was the last, and is forgotten', () => {
   const one = among()
   assert.deepEqual(adopt(one, 1, { code: AdoptKind.opening }).sort(), ['=Bind 1', '=Bind 2', 'AdoptFlowReply 12'])
+  const bind = one.said.get('=Bind')?.slice()
+  assert.equal(new DataView(bind?.buffer as ArrayBuffer).getUint32(BindOwnerIncarnation, true), 112, 'the life that it is about')
   one.say(12, CommitStep, { flow: idOf(1), epoch: 1, ...stepOf(64, 60, 61) })
   assert.deepEqual(one.turn(2).take(), ['packet out 1', 'packet out 1'])
   one.say(12, RetireFlow, { flow: idOf(1), epoch: 2 })
@@ -170,8 +175,8 @@ test('long outputs that their replica does not take are bounded by their bytes, 
 })
 
 /** A flow here with a replica at 12; 13 could keep it, too. */
-function guarded(number = 1): RuntimeAmongScripts {
-  const one = among()
+function guarded(number = 1, options: Partial<RuntimeAmongScriptsOptions> = {}): RuntimeAmongScripts {
+  const one = among(options)
   const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
   one.say(12, AnnounceChain, { tail }).turn(2)
   one.sayInBand(1, FlowOpen, { flow: idOf(number), epoch: 1, node: 1, key: number }).packet(1, frameOf(number)).turn(3)
@@ -293,6 +298,54 @@ test('a Go of a move that was given up says nothing of what a dead replica has r
   assert.deepEqual([one.node.openSteps.securing, one.node.keptOutputs], [0, 0])
 })
 
+test('what a replica has released is known from the Go of a move that was called off, too, where a switch knew first that it was dead', () => {
+  const one = guarded()
+  assert.ok(one.node.setMigrationTarget(13, 1))
+  one.turn(2).say(13, PrepareFlowReply, { flow: idOf(1), epoch: 2 }).turn(2).say(12, MovingFlowReply, { flow: idOf(1), epoch: 2, node: 13 })
+  assert.ok(one.turn(3).take().includes('RerouteFlow 2'))
+  // Its replica takes a step, releases it, and dies. A switch hears so, and of the next change, ahead of the owner.
+  one.silent.add(12)
+  one.packet(1, frameOf(1)).turn(2)
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 2 })
+  assert.equal(one.turn(5).node.keptOutputs, 1)
+  one.turn(3, 1_000_000)
+  assert.ok(one.take().includes('AbortFlow 13'))
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 3, words: { [GoReleased]: id === 2 ? 2 : 0 } })
+  one.say(13, AbortFlowReply, { flow: idOf(1), epoch: 3 }).turn(3)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.ok(one.turn(3).take().includes('AdoptFlow 13'))
+  one.say(13, AdoptFlowReply, { flow: idOf(1), epoch: 4 }).turn(3).take()
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 4 })
+  assert.deepEqual(one.turn(3).take(), [], 'the packet has left already')
+  assert.deepEqual([one.node.openSteps.securing, one.node.keptOutputs], [0, 0])
+})
+
+test('what is kept for a dead replica does not keep a move that is called off from being read to its end', () => {
+  const one = guarded(1, { runtimeLimits: { unacknowledged: 2 } })
+  assert.ok(one.node.setMigrationTarget(13, 1))
+  one.turn(2).say(13, PrepareFlowReply, { flow: idOf(1), epoch: 2 }).turn(2).say(12, MovingFlowReply, { flow: idOf(1), epoch: 2, node: 13 })
+  one.turn(3).silent.add(12)
+  for (let i = 0; i < 3; i++) one.packet(1, frameOf(1)).turn(2)
+  assert.deepEqual([one.node.keptOutputs, one.node.packets.received], [2, 3], 'nothing more is read')
+  one.turn(3, 1_000_000)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  one.turn(3).take()
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 2 }).say(id, Go, { flow: idOf(1), epoch: 3 })
+  one.say(13, BufferedPacket, { flow: idOf(1), epoch: 3, node: 1, tail: frameOf(1) }).say(13, AbortFlowReply, { flow: idOf(1), epoch: 3 })
+  assert.ok(one.turn(5).take().includes('AdoptFlow 13'))
+  assert.equal(one.node.openSteps.aborting, 0)
+})
+
+test('a flow whose closing was cancelled gets another replica before every switch has answered', () => {
+  const one = guarded(1, { timeouts: { udp: 1 } })
+  one.turn(30, 100_000)
+  assert.equal(one.node.openSteps.closing, 1)
+  one.packet(1, frameOf(1)).turn(2)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.ok(one.turn(3).take().includes('AdoptFlow 13'))
+  assert.equal(one.node.openSteps.closing, 1, 'their answers are behind what is not read while too much waits for the dead one')
+})
+
 test('in async the record goes to the replica every few outputs; what is ahead of it is counted, and what is overdue', () => {
   const one = among({ replication: 'async' })
   const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
@@ -367,4 +420,28 @@ test('a replica that another has taken over from hears so, and does not ask and 
   assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 1', '=Drained 2', '=Drained 2',
     'ConfigApplied 1 code 1', 'ConfigApplied 2 code 1'])
   assert.deepEqual([one.node.replicas, one.node.replication.replicas.promoted, one.node.openSteps.askingOwner], [0, 0, 0])
+})
+
+test('a target whose flow is to go on at its replica has not done with the dead source before that one has asked for it', () => {
+  for (const knows of [true, false]) {
+    const one = among()
+    one.say(12, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) })
+    one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1,
+      words: { [PrepareFlowLayout]: one.node.engine.layoutHash, [PrepareFlowReplica]: 13 } })
+    assert.deepEqual(one.turn(2).take(), ['PrepareFlowReply 12'])
+    one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+    assert.deepEqual(one.turn(5).take(), ['YieldFlow 13'])
+    one.say(13, AbortFlow, { flow: idOf(1), epoch: knows ? 12 : 2 })
+    if (knows) {
+      assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 2', 'AbortFlowReply 13', 'ConfigApplied 1 code 1',
+        'ConfigApplied 2 code 1'])
+      continue
+    }
+    // It has never had the flow, and nobody else has: what is buffered here opens it anew, before others may.
+    assert.deepEqual(one.turn(3).take(), ['AskFlow 13 code 1'])
+    one.say(13, AskFlowReply, { flow: idOf(1), epoch: 2, node: one.config.version })
+    const told = one.turn(3).take()
+    for (const id of [1, 2]) assert.ok(told.indexOf(`RerouteFlow ${id} code 1`) < told.indexOf(`ConfigApplied ${id} code 1`))
+    assert.deepEqual([told.length, one.node.openSteps.inheriting], [4, 1])
+  }
 })

@@ -55,6 +55,11 @@ export class Closings {
     return this.#closings.has(flow)
   }
 
+  /** The same but for those that are cancelled: such a flow runs, and may get a replica before every switch has answered. */
+  isUnderWay(flow: number): boolean {
+    return this.#closings.get(flow)?.isCancelled === false
+  }
+
   /** Begins to end a flow that is idle; nothing when there are too many at once: it is idle again later. */
   start(record: number): void {
     const context = this.#context

@@ -147,8 +147,8 @@ export class Coordinator {
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
-      isBusy: (flow) => this.closings.has(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) || this.incoming.has(flow) ||
-        this.claims.has(flow),
+      isBusy: (flow) => this.closings.isUnderWay(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) ||
+        this.incoming.has(flow) || this.claims.has(flow),
       isPaused: (flow) => this.closings.has(flow) || this.incoming.moves.has(flow) || this.outgoing.isPaused(flow),
     })
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
@@ -347,6 +347,7 @@ export class Coordinator {
     const at = begin(context, channel, Bind, flowOf(context, record), epochOf(context, record), true)
     if (at === 0) return
     context.arena.u16[(at + MessageField.node) >> 1] = context.self
+    context.arena.u32[(at + BindOwnerIncarnation) >> 2] = context.incarnation
     const replica = this.protection.releaserOf(flowOf(context, record))
     context.arena.u32[(at + BindOwnerIncarnation) >> 2] = context.incarnation
     context.arena.u16[(at + BindReleaser) >> 1] = replica || context.self
@@ -406,7 +407,7 @@ export class Coordinator {
           const isDropped = this.incoming.superseded(flow, epoch, code === 2) || this.protection.superseded(flow, epoch, code === 2)
           return isDropped ? undefined : context.anomaly('late-go')
         }
-        if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch) &&
+        if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2]) &&
             !this.protection.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
         return
       case ClaimAliasReply.type: return this.claims.reply(at, (record) => { this.protection.refresh(record) })
@@ -772,8 +773,7 @@ export class Coordinator {
     if (at === 0) return false
     arena.u8[at + MessageField.code] = phase
     arena.u16[(at + MessageField.node) >> 1] = owner
-    arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] =
-      owner === context.self ? context.incarnation : this.#runtimes.get(owner) ?? 0
+    arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] = owner === context.self ? context.incarnation : this.#runtimes.get(owner) ?? 0
     // What is being taken back was released by its replica for the last time.
     const releaser = owner === context.self && move?.state !== 'takingBack' ? this.protection.releaserOf(flow) : 0
     arena.u32[(at + AnnounceFlowReleaser) >> 2] = releaser

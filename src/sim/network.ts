@@ -43,6 +43,9 @@ interface Link extends Outlet {
   readonly ring: SimRing | null
 }
 
+/** A number for the life of the node at the end of a link, and for the connection. */
+const lifeOf = ({ life, ring }: Link): number => life + (ring?.connection ?? 0) * 2 ** 20
+
 interface Control extends Outlet {
   readonly arrive: (frame: Uint8Array) => void
 }
@@ -156,7 +159,7 @@ export class SimNetwork {
 
   #deliverOnLink(link: Link, frame: Uint8Array, at: number): void {
     link.load++
-    this.#simulation.queue.at(at, link.arrive, frame, link.life)
+    this.#simulation.queue.at(at, link.arrive, frame, lifeOf(link))
   }
 
   #arriveOnLink(link: Link, frame: Uint8Array, life: number): void {
@@ -164,7 +167,7 @@ export class SimNetwork {
     const { from, to } = link
     const one = simulation.find(to)
     const port = one.links.get(from)
-    if (link.life !== life || one.node === null || port === undefined) {
+    if (lifeOf(link) !== life || one.node === null || port === undefined) {
       if (link.ring !== null) return
       if (link.life === life) link.load--
       simulation.lose(one, frame)

@@ -4,7 +4,8 @@
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { SimRing } from './sim-port.ts'
+import { Arena } from '../memory/arena.ts'
+import { SimRing, SimRingReader } from './sim-port.ts'
 
 const frames = [1, 2, 3].map((byte) => Uint8Array.of(byte))
 const ring = (): SimRing => {
@@ -46,4 +47,14 @@ test('what a writer before had sent and nobody has received is lost with the rea
   assert.deepEqual(one.beginTakeBack(), frames.slice(1))
   assert.equal(one.first, 4)
   assert.equal(one.takeBack(), frames[0])
+})
+
+test('what has come to a reader and was taken back before it looked does not come to it', () => {
+  const one = ring()
+  const reader = new SimRingReader(new Arena(65_536), { load: 0, capacity: 9, send: () => undefined }, one)
+  for (const frame of frames) reader.arrive(frame)
+  one.isDead = true
+  while (one.takeBack() !== undefined);
+  assert.equal(one.again, 0)
+  assert.deepEqual([one.renew(), reader.waiting], [[], 0])
 })

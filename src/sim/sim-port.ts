@@ -69,6 +69,8 @@ export class SimRing {
   #isReaderNext = false
   /** Frames of packets taken back that the reader had received. */
   again = 0
+  /** There is a new connection: what a reader has not received of the one before does not come to it any more. */
+  onRenewed: () => void = () => undefined
   readonly #isPacket: (frame: Uint8Array) => boolean
   readonly #onTakenBack: (frame: Uint8Array, isAgain: boolean) => void
   readonly #onGivenBack: (frames: readonly Uint8Array[]) => void
@@ -157,6 +159,7 @@ export class SimRing {
     this.#isReaderCut = this.#hasReader && !this.#isReaderNext
     this.#isReaderNext = false
     this.connection++
+    this.onRenewed()
     return lost
   }
 }
@@ -320,6 +323,7 @@ export class SimRingReader extends SimPort implements TakeBackPort {
     super(arena, outlet)
     this.#ring = ring
     ring.readerCame()
+    ring.onRenewed = () => { super.lose() }
   }
 
   override receive(pool: PacketPool, descriptors: number, max: number): number {

@@ -47,7 +47,7 @@ function other(limits: Partial<SwitchLimits> = {}): ScriptedSwitch {
 }
 
 const bindOf = (key: number) => ({ flow: FIRST + key - 5, epoch: 1, node: 11, key, halves: { [BindReleaser]: 11 },
-  words: { [BindOwnerIncarnation]: 111, [BindReleaserIncarnation]: 111 } })
+  words: { [BindReleaserIncarnation]: 111, [BindOwnerIncarnation]: 111 } })
 const refused = (reason: number) => [`ClaimAliasReply 11 code ${reason}`]
 
 test('a claim is granted when every other switch has the alias', () => {

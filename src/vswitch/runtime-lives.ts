@@ -37,6 +37,11 @@ export class RuntimeLives {
     return [...before.values()].filter((old) => !this.isLive(old.id, old.incarnation))
   }
 
+  /** True when every runtime has said all that it has to say of those that a configuration's version has fenced. */
+  haveApplied(version: number): boolean {
+    return !this.list.some(({ applied }) => applied < version)
+  }
+
   get(runtime: number): RuntimeState | undefined {
     return this.#byId.get(runtime)
   }

@@ -65,6 +65,10 @@ const rerouteTo = (node: number, epoch: number, flow = FIRST) =>
 const replyTo = (question: number, flow = FIRST): Said => ({ flow, epoch: 1, node: 11, key: 5,
   words: { [PlaceFlowReplyOwnerIncarnation]: 111, [PlaceFlowReplyQuestion]: question } })
 
+/** An owner, or its replica, says who serves a flow with key 5. */
+const bindOf = (owner: number, releaser = owner, epoch = 1, flow = FIRST): Said => ({ flow, epoch, node: owner, key: 5,
+  halves: { [BindReleaser]: releaser }, words: { [BindReleaserIncarnation]: 100 + releaser, [BindOwnerIncarnation]: 100 + owner } })
+
 // -- Opening -----------------------------------------------------------------------------------------------------------
 
 test('the home places an unknown flow: FlowOpen in-band, then the packet', () => {
@@ -88,16 +92,10 @@ test('another switch asks the home, holds, and sends what it holds behind FlowOp
   assert.equal(one.anomalies['late-placement'], 1)
 })
 
-/** The flow is at 11, which releases its frames. */
-const bound = { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 },
-  words: { [BindOwnerIncarnation]: 111, [BindReleaserIncarnation]: 111 } }
-/** The flow is at 11, and 12 releases them. */
-const boundWith12 = { ...bound, halves: { [BindReleaser]: 12 }, words: { [BindOwnerIncarnation]: 111, [BindReleaserIncarnation]: 112 } }
-
 test('an answer to an earlier question, about a flow that has ended since, is not taken for that to a later one', () => {
   const one = learnt(2)
   one.external(5)
-  one.inBand(11, Bind, bound)
+  one.inBand(11, Bind, bindOf(11))
   one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
   one.external(5)
   assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11', 'PlaceFlow 1'])
@@ -109,6 +107,24 @@ test('an answer to an earlier question, about a flow that has ended since, is no
   home.control(2, PlaceFlow, { key: 5, words: { [PlaceFlowQuestion]: 77 } })
   assert.equal(home.sent.at(-1)?.name, 'PlaceFlowReply')
   assert.equal(home.lastWord(PlaceFlowReplyQuestion), 77)
+})
+
+test('an answer that names a life which all have done with is asked for again, and one that some have not waits for their word', () => {
+  const without11 = configOf({ version: 2, runtimes: [{ id: 12, incarnation: 112, isDraining: false }] })
+  for (const isAll of [true, false]) {
+    const one = learnt(2)
+    one.external(5)
+    one.configure(without11)
+    if (isAll) one.control(12, ConfigApplied, { epoch: 2 })
+    one.control(1, PlaceFlowReply, replyTo(1))
+    assert.deepEqual([one.take(), one.context.held, one.steps.placing ?? 0], [['PlaceFlow 1'], 1, isAll ? 1 : 0])
+    if (isAll) one.pass(defaultSwitchTimes.sweepUs + 1)
+    else one.control(12, ConfigApplied, { epoch: 2 })
+    assert.deepEqual(one.take(), ['PlaceFlow 1'])
+    one.control(1, PlaceFlowReply, { ...replyTo(2, FIRST + 1), node: 12,
+      words: { [PlaceFlowReplyOwnerIncarnation]: 112, [PlaceFlowReplyQuestion]: 2 } })
+    assert.deepEqual([one.take(), one.steps.orphaned ?? 0, one.steps.placing ?? 0], [['=FlowOpen 12', 'packet 5 to 12'], 0, 0])
+  }
 })
 
 test('the home answers from the entry, whoever asks first', () => {
@@ -124,39 +140,37 @@ test('the home answers from the entry, whoever asks first', () => {
 test('a switch that is asking learns the owner from Bind and sends what it holds', () => {
   const one = learnt(2)
   one.external(5)
-  one.inBand(11, Bind, bound)
+  one.inBand(11, Bind, bindOf(11))
   assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11'])
   one.fromRuntime(5, 11)
   one.fromRuntime(5, 12)
   assert.deepEqual(one.take(), ['packet 5 out', 'drop not-releaser'])
 })
 
-test('a replica binds a flow of an owner whose life is over: it goes to whoever goes on with it, not to the owner\'s next life', () => {
+test('a replica that says late who owns a flow means the life that has died, not the one that has come since', () => {
+  const next12 = configOf({ version: 2, runtimes: [11, 12].map((id) => ({ id, incarnation: id === 12 ? 122 : 111, isDraining: false })) })
   for (const isClaimed of [true, false]) {
     const one = learnt(2)
     one.external(5)
-    const runtimes = [[11, 121], [12, 112]].map(([id, incarnation]) => ({ id, incarnation, isDraining: false }))
-    one.configure(configOf({ version: 2, runtimes }))
-    one.take()
-    one.inBand(12, Bind, boundWith12)
-    assert.deepEqual([one.take(), one.steps.orphaned], [[], 1])
-    one.fromRuntime(5, 12)
+    one.configure(next12)
+    // All has been said of that death where the flow has been claimed, and has ended since.
+    if (!isClaimed) for (const id of [11, 12]) one.control(id, ConfigApplied, { epoch: 2 })
+    one.inBand(11, Bind, bindOf(12, 11))
+    assert.deepEqual([one.take(), one.context.held, one.entry(5)?.phase],
+      [['PlaceFlow 1'], 1, isClaimed ? EntryPhase.orphaned : EntryPhase.asking])
+    if (!isClaimed) continue
+    one.fromRuntime(5, 11)
     assert.deepEqual(one.take(), ['packet 5 out'])
-    if (isClaimed) {
-      one.control(12, RerouteFlow, { flow: FIRST, epoch: 9, node: 12, key: 5, code: 2, words: { [RerouteFlowOwnerIncarnation]: 112 } })
-    } else {
-      for (const id of [11, 12]) one.control(id, ConfigApplied, { epoch: 2 })
-    }
-    assert.deepEqual(one.take(), isClaimed ? ['=RerouteFlowReply 12', 'Go 12', 'packet 5 to 12'] : ['PlaceFlow 1'])
+    one.control(11, RerouteFlow, { ...rerouteTo(11, 10), code: 2 })
+    assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11', 'packet 5 to 11'])
   }
 })
 
 test('a Bind of an epoch or a flow that is over changes nothing', () => {
   const one = opened()
   one.control(12, RerouteFlow, rerouteTo(11, 2))
-  one.inBand(12, Bind, { flow: FIRST, epoch: 1, node: 12, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
-  one.inBand(12, Bind, { flow: FIRST - 1, epoch: 9, node: 12, key: 5, halves: { [BindReleaser]: 12 },
-    words: { [BindReleaserIncarnation]: 112 } })
+  one.inBand(12, Bind, bindOf(12))
+  one.inBand(12, Bind, bindOf(12, 12, 9, FIRST - 1))
   assert.equal(one.entry(5)?.owner, 11)
   assert.equal(one.anomalies['stale-epoch'], 2)
 })
@@ -298,10 +312,7 @@ test('a flow that its home tells of in the middle of a move: who has released it
     one.external(5)
     one.control(1, PlaceFlowReply, { ...replyTo(1), epoch: 2 })
     assert.deepEqual(one.take(), ['PlaceFlow 1', '=FlowOpen 11', 'packet 5 to 11'])
-    if (hasBind) {
-      one.inBand(12, Bind,
-        { flow: FIRST, epoch: 1, node: 12, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
-    }
+    if (hasBind) one.inBand(12, Bind, bindOf(12))
     one.control(12, RerouteFlow, rerouteTo(11, 2))
     one.fromRuntime(5, 12)
     assert.deepEqual(one.take(), ['=RerouteFlowReply 12', 'packet 5 out'])
@@ -321,7 +332,7 @@ test('a change of releaser that comes ahead of all else about a flow waits for t
   one.external(5)
   one.take()
   one.control(11, RerouteFlow, secured)
-  one.inBand(11, Bind, bound)
+  one.inBand(11, Bind, bindOf(11))
   one.fromRuntime(5, 11)
   assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'packet 5 to 11', 'packet 5 out'])
   one.inBand(11, Drained, { flow: FIRST, epoch: 2 })
@@ -336,6 +347,16 @@ test('of two last words about an unknown flow, the one that is waited for counts
     one.control(11, RerouteFlow, secured)
     assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11'], runtimes.join())
   }
+})
+
+test('a flow whose key becomes another flow\'s while its releaser is awaited hears Go: nobody waits for ever', () => {
+  const one = opened()
+  one.control(12, RerouteFlow, rerouteTo(11, 2))
+  assert.deepEqual([one.take(), one.steps.drained], [['=RerouteFlowReply 12'], 1])
+  one.inBand(12, Bind, bindOf(12, 12, 1, FIRST + 7))
+  assert.deepEqual([one.sent.map(({ name, to, flow, epoch }) => [name, to, flow, epoch]), one.steps.drained], [[['Go', 11, FIRST, 2]], 0])
+  one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
+  assert.deepEqual([one.entry(5)?.flow, one.entry(5)?.releaser], [FIRST + 7, 12])
 })
 
 test('a move back to the releaser: the word goes to the target, Go at once', () => {
@@ -412,7 +433,7 @@ test('a fenced releaser: Go at once', () => {
 test('what a dead replica had released is told when the flow is released anew, also after a move that was given up', () => {
   const runtimes = [11, 12, 13].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))
   const one = new ScriptedSwitch(configOf({ runtimes }), 2, roundRobin())
-  one.inBand(11, Bind, boundWith12)
+  one.inBand(11, Bind, bindOf(11, 12))
   for (let frame = 0; frame < 2; frame++) one.fromRuntime(5, 12)
   one.control(11, RerouteFlow, { flow: FIRST, epoch: 2, node: 13, key: 5, words: { [RerouteFlowOwnerIncarnation]: 113 } })
   one.configure(configOf({ version: 2, runtimes: runtimes.filter(({ id }) => id !== 12) }))
@@ -636,7 +657,7 @@ test('a full table drops new flows and leaves those that are there alone', () =>
   other.external(8)
   other.control(1, PlaceFlowReply, { key: 8, code: PlaceRefusal.tableFull, words: { [PlaceFlowReplyQuestion]: 1 } })
   assert.deepEqual([other.drops, other.table.size], [{ 'flow-table-full': 1 }, 0])
-  one.inBand(11, Bind, { flow: 999, epoch: 1, node: 11, key: 9 })
+  one.inBand(11, Bind, { ...bindOf(11, 11, 1, 999), key: 9 })
   assert.equal(one.anomalies['flow-table-full'], 1)
 })
 

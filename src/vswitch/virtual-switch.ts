@@ -235,6 +235,8 @@ export class VirtualSwitch {
     const before = arena.f64[(entry + Entry.flow) >> 3]
     if (before === flow) return
     if (before !== 0 && arena.u8[entry + Entry.phase] !== EntryPhase.closing) this.#inherit(entry, flow)
+    // Its owner waits for nobody here any more.
+    if (this.#releasing.awaitsDrained(entry)) this.#releasing.go(entry)
     this.#releasing.forget(entry)
     table.setFlow(entry, flow)
     arena.u8[entry + Entry.flags] &= ~EntryFlag.fresh
@@ -345,10 +347,11 @@ export class VirtualSwitch {
       return
     }
     const owner = arena.u16[(at + MessageField.node) >> 1]
-    // It is asked again when the owner keeps up.
-    if (context.inBand(owner)?.isStrained === true) return this.#wait(entry, EntryPhase.placing)
-    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const incarnation = arena.u32[(at + PlaceFlowReplyOwnerIncarnation) >> 2]
+    // It is asked again when the owner keeps up, and where it has died since and all has been said of that: nobody will claim the flow.
+    const isTooLate = this.#lives.isFenced(owner, incarnation) && this.#lives.haveApplied(this.#version)
+    if (context.inBand(owner)?.isStrained === true || isTooLate) return this.#wait(entry, EntryPhase.placing)
+    this.#setFlow(entry, arena.f64[(at + MessageField.flow) >> 3])
     const epoch: number = arena.u32[(at + MessageField.epoch) >> 2]
     this.#own(entry, owner, incarnation, epoch)
     this.#releasing.set(entry, this.#lives.unlessFenced(owner, incarnation), epoch)
@@ -444,7 +447,11 @@ export class VirtualSwitch {
   #bind(at: number, flow: number, epoch: number): void {
     const context = this.#context
     const { arena } = context
-    if (this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
+    const owner = arena.u16[(at + MessageField.node) >> 1]
+    const incarnation = arena.u32[(at + BindOwnerIncarnation) >> 2]
+    // Its replica's word about an owner that has died: by now all has been said of that.
+    const isTooLate = this.#lives.isFenced(owner, incarnation) && this.#lives.haveApplied(this.#version)
+    if (isTooLate || this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
     const releaser = this.#lives.unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const heard = context.table.findFlow(flow)
     // A move is on its way here, ahead of which our home has told us of the flow.
@@ -453,18 +460,14 @@ export class VirtualSwitch {
     }
     const entry = this.#entryFor(at, (at + MessageField.key) >> 2, flow, epoch)
     if (entry === 0) return
-    const owner = arena.u16[(at + MessageField.node) >> 1]
     this.#setFlow(entry, flow)
     arena.u8[entry + Entry.flags] &= ~(EntryFlag.fresh | EntryFlag.hearsay)
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     this.#releasing.set(entry, releaser, epoch)
-    const incarnation = arena.u32[(at + BindOwnerIncarnation) >> 2]
     this.#own(entry, owner, incarnation, epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
-    // Its replica said so before that life was over. Nobody will claim it if all have said whom they go on for.
-    if (this.#lives.isFenced(owner, incarnation)) this.#removeOrphans()
   }
 
   #isHearsay(entry: number): boolean {
@@ -764,7 +767,7 @@ export class VirtualSwitch {
   /** When every runtime has said its word about the fenced, flows that nobody has claimed are gone. */
   #removeOrphans(): void {
     const { arena } = this.#context
-    if (this.#lives.list.some((runtime) => runtime.applied < this.#version)) return
+    if (!this.#lives.haveApplied(this.#version)) return
     for (const entry of [...this.#waiting]) {
       if (arena.u8[entry + Entry.phase] !== EntryPhase.orphaned) continue
       if (!this.#lives.isFenced(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) continue

@@ -277,7 +277,12 @@ export class IncomingMoves {
       // Called off before any switch was told; or whoever was to have its replica knows nothing of it.
       const hasEnded = arena.u8[at + MessageField.code] !== 0
       if (isHeir && !hasEnded) return this.#askWho(move)
-      this.#forget(move, hasEnded ? 'source-fenced' : 'move-cancelled')
+      // What has come nevertheless, such as an ICMP error about the flow that was a flow of its own, goes back to its switch.
+      const strays = new PacketQueue(arena)
+      if (!hasEnded) strays.takeAll(move.queue)
+      context.buffered -= strays.count
+      this.#forget(move, 'source-fenced')
+      context.run(strays)
       sendHead(context, context.control(source), AbortFlowReply, flow, epoch)
       return
     }
@@ -516,10 +521,17 @@ export class IncomingMoves {
 
   /** True while a switch is to be told of a flow that is ours now. */
   isUntold(switchId: number): boolean {
-    if (this.#heirs.isAsking) return true
+    if (this.#heirs.isAsking || this.#awaitsHeir) return true
     if (this.#untold === 0) return false
     const bit = this.#context.switches.bitOf(switchId)
     for (const move of this.moves.values()) if ((move.untold & bit) !== 0) return true
+    return false
+  }
+
+  /** True while the one that a flow is left to has not said a word: it may know nothing of the flow, which goes on here then. */
+  get #awaitsHeir(): boolean {
+    const { self } = this.#context
+    for (const { state, yields, heir } of this.moves.values()) if (state === 'prepared' && yields && heir !== 0 && heir !== self) return true
     return false
   }
 

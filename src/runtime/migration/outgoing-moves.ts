@@ -390,6 +390,7 @@ export class OutgoingMoves {
     this.#ready = this.#ready.filter((ready) => ready !== move)
     this.#become(move, 'aborting')
     this.#context.engine.pauseFlow(move.record)
+    this.#protection.goesBack(move.flow, move.before + 2)
     this.#goBack(move, targetIsGone)
   }
 
@@ -445,8 +446,9 @@ export class OutgoingMoves {
     }
   }
 
-  /** A switch accepts our packets again. */
-  go(switchId: number, flow: number, epoch: number): boolean {
+  /** A switch accepts our packets again; it has accepted `released` frames of the flow's replica. */
+  go(switchId: number, flow: number, epoch: number, released: number): boolean {
+    this.#protection.accepted(switchId, flow, epoch, released)
     const move = this.moves.get(flow)
     if (move === undefined || epoch !== move.before + 2) return false
     move.pending &= ~this.#context.switches.bitOf(switchId)

@@ -75,6 +75,9 @@ export interface Guard {
   backlog: Backlog | null
   /** So many of the first ones are of a generation that has died: their state came ahead of them. */
   resent: number
+  /** The epoch at which a move was called off last, the flow keeping its replica, and how many outputs switches had accepted then. */
+  backAt: number
+  readonly accepted: Map<number, number>
 }
 
 export function createGuard(flow: number, record: number, replica: number, isAdopted: boolean,
@@ -82,7 +85,7 @@ export function createGuard(flow: number, record: number, replica: number, isAdo
   return {
     flow, record, replica, tail, generation, copy, incarnation, isAdopted, isDead: false, isFirstDead: false, isTailDead: false,
     isRefused: false, adopted: 0, given: 0, resent: 0, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
-    isUnsent: false, counts: new Map(), since: 0, hasSent: false, backlog: null,
+    isUnsent: false, counts: new Map(), since: 0, hasSent: false, backlog: null, backAt: 0, accepted: new Map(),
   }
 }
 

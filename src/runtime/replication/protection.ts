@@ -128,9 +128,17 @@ export class Protection {
     return this.#host.mode !== 'none'
   }
 
+  /** Flows whose replicas are dead and that are not secured before a move has been called off. */
+  *#stuck(): Generator<Guard> {
+    for (const flow of this.#bare.keys()) {
+      const guard = this.#guards.get(flow)
+      if (guard?.isDead === true && !guard.backlog?.isSlow && !this.securing.has(flow) && this.#host.isGoingBack(flow)) yield guard
+    }
+  }
+
   /** False while so much waits for room in sessions that nothing more should be read. */
   get hasRoom(): boolean {
-    return this.steps.backlogs.hasRoom
+    return this.steps.backlogs.hasRoom || (this.#bare.size > 0 && this.steps.backlogs.hasRoomBeside(this.#stuck()))
   }
 
   /** True while something here waits for room, an acknowledgement or a runtime. */
@@ -411,8 +419,7 @@ export class Protection {
     // Its copy would stay for ever.
     if (!isEarly) this.#forgetAt(early, flow)
     const releaser = isReleaser ? 0 : releaserOf(old)
-    const staysBare = planted['bare-after-recovery'] && securing.isPromotion
-    securing.chain = isEarly ? early : staysBare ? [] : this.#choose(except, releaser)
+    securing.chain = isEarly ? early : this.#staysBare(securing) ? [] : this.#choose(except, releaser)
     // A copy that is old by now must not be promoted: rather one at a runtime that is to become empty than none while that one may remain.
     if (securing.chain.length === 0 && isReleaser) securing.chain = living(old).filter((id) => id !== except).slice(0, 1)
     const isMember = securing.chain.length > 1
@@ -430,6 +437,11 @@ export class Protection {
     }
     if (securing.marking.size === 0) securing.isMarked = true
     this.#ask(securing)
+  }
+
+  /** True for a flow that gets no replica: without replication it is secured only for switches to hear who goes on for the dead. */
+  #staysBare({ isPromotion }: Securing): boolean {
+    return !this.isOn || (planted['bare-after-recovery'] && isPromotion)
   }
 
   /**
@@ -558,6 +570,20 @@ export class Protection {
     at += AbortFlowSwitches
     for (const id of context.switches.idsIn(markers)) context.arena.u8[at++] = id
     ;(channel as MessageChannel).commit()
+  }
+
+  /**
+   * A move is called off, and the flow keeps its replica. Should that be dead, a switch that knows so counts its frames no more: what it
+   * says of them with this epoch is the last of it.
+   */
+  goesBack(flow: number, epoch: number): void {
+    const guard = this.#guards.get(flow)
+    if (guard !== undefined) guard.backAt = epoch
+  }
+
+  accepted(switchId: number, flow: number, epoch: number, released: number): void {
+    const guard = this.#guards.get(flow)
+    if (guard?.backAt === epoch) guard.accepted.set(switchId, Math.max(released, guard.accepted.get(switchId) ?? 0))
   }
 
   /** A switch says that we may go on; it has accepted `released` frames of the releaser before. */
@@ -715,7 +741,7 @@ export class Protection {
       this.#clear(old)
     }
     this.#forgetAt(new Set([...living(old), ...securing.leftovers].filter((id) => !chain.includes(id))), flow)
-    if (chain.length === 0 && !(planted['bare-after-recovery'] && securing.isPromotion)) this.#leaveBare(flow, record)
+    if (chain.length === 0 && !this.#staysBare(securing)) this.#leaveBare(flow, record)
     const guard = chain.length === 0 ? null : this.#guard(flow, record, chain, true)
     if (chain.some((id) => this.#host.isLeaving(id))) this.#bare.set(flow, record)
     context.engine.resumeFlow(record)
@@ -734,7 +760,8 @@ export class Protection {
     this.steps.forget(old, (output, isUnsent) => {
       const { switchId, index, slot, frame, length } = output
       if (!isUnsent) {
-        if (index <= (released.get(switchId) ?? Infinity) && !planted['everything-resent']) return context.engine.pool.give(slot)
+        const left = Math.max(released.get(switchId) ?? Infinity, old.accepted.get(switchId) ?? 0)
+        if (index <= left && !planted['everything-resent']) return context.engine.pool.give(slot)
         // It was handed over to nobody.
         context.countTakenOver(1)
         this.counts.resent++
