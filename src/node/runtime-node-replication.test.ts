@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
 import {
-  AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply,
+  AbortFlow, AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply,
   RerouteFlowReply,
 } from '../messages/migration.ts'
 import { BindOwnerIncarnation, FlowOpen } from '../messages/placement.ts'
@@ -318,22 +318,6 @@ test('what a replica has released is known from the Go of a move that was called
   for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 4 })
   assert.deepEqual(one.turn(3).take(), [], 'the packet has left already')
   assert.deepEqual([one.node.openSteps.securing, one.node.keptOutputs], [0, 0])
-})
-
-test('what is kept for a dead replica does not keep a move that is called off from being read to its end', () => {
-  const one = guarded(1, { runtimeLimits: { unacknowledged: 2 } })
-  assert.ok(one.node.setMigrationTarget(13, 1))
-  one.turn(2).say(13, PrepareFlowReply, { flow: idOf(1), epoch: 2 }).turn(2).say(12, MovingFlowReply, { flow: idOf(1), epoch: 2, node: 13 })
-  one.turn(3).silent.add(12)
-  for (let i = 0; i < 3; i++) one.packet(1, frameOf(1)).turn(2)
-  assert.deepEqual([one.node.keptOutputs, one.node.packets.received], [2, 3], 'nothing more is read')
-  one.turn(3, 1_000_000)
-  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
-  one.turn(3).take()
-  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 2 }).say(id, Go, { flow: idOf(1), epoch: 3 })
-  one.say(13, BufferedPacket, { flow: idOf(1), epoch: 3, node: 1, tail: frameOf(1) }).say(13, AbortFlowReply, { flow: idOf(1), epoch: 3 })
-  assert.ok(one.turn(5).take().includes('AdoptFlow 13'))
-  assert.equal(one.node.openSteps.aborting, 0)
 })
 
 test('a flow whose closing was cancelled gets another replica before every switch has answered', () => {

@@ -29,7 +29,6 @@ export interface BacklogsHost {
   now(): number
   /** How many packet slots there are, of both kinds. */
   readonly slots: { readonly packets: number; readonly largePackets: number }
-  isLarge(slot: number): boolean
   /** How many outputs may wait for replicas in all. */
   readonly unacknowledged: number
   /** After how many microseconds without an acknowledgement a replica is slow. */
@@ -69,14 +68,6 @@ export class Backlogs {
    * of the slots that slow ones leave is for others.
    */
   get hasRoom(): boolean {
-    return this.hasRoomBeside([])
-  }
-
-  /**
-   * The same when what is kept for these guards, whose replicas are dead and whose flows stand still, does not count: what they wait for may
-   * be behind packets that are to be read.
-   */
-  hasRoomBeside(stuck: Iterable<Guard>): boolean {
     let { packets, largePackets } = this.#host.slots
     let behind = this.#behind
     let behindBytes = this.#behindBytes
@@ -89,19 +80,6 @@ export class Backlogs {
       large -= slow.keptLarge
       packets -= slow.kept - slow.keptLarge + slow.behind
       largePackets -= slow.keptLarge
-    }
-    for (const guard of stuck) {
-      let isBehind = false
-      for (let output = guard.first; output !== null; output = output.next) {
-        isBehind ||= output === guard.unsent
-        const isLarge = this.#host.isLarge(output.slot)
-        if (isLarge) largePackets--
-        else packets--
-        if (isBehind) behind--
-        else kept--
-        if (isBehind) behindBytes -= output.length
-        else if (isLarge) large--
-      }
     }
     return behind < BEHIND_MAX && behindBytes < BEHIND_BYTES_MAX && kept * 2 <= packets && large * 2 <= largePackets &&
       kept + behind < this.#host.unacknowledged

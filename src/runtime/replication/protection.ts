@@ -128,17 +128,9 @@ export class Protection {
     return this.#host.mode !== 'none'
   }
 
-  /** Flows whose replicas are dead and that are not secured before a move has been called off. */
-  *#stuck(): Generator<Guard> {
-    for (const flow of this.#bare.keys()) {
-      const guard = this.#guards.get(flow)
-      if (guard?.isDead === true && !guard.backlog?.isSlow && !this.securing.has(flow) && this.#host.isGoingBack(flow)) yield guard
-    }
-  }
-
   /** False while so much waits for room in sessions that nothing more should be read. */
   get hasRoom(): boolean {
-    return this.steps.backlogs.hasRoom || (this.#bare.size > 0 && this.steps.backlogs.hasRoomBeside(this.#stuck()))
+    return this.steps.backlogs.hasRoom
   }
 
   /** True while something here waits for room, an acknowledgement or a runtime. */

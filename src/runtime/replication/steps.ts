@@ -100,8 +100,7 @@ export class Steps {
     this.#host = host
     const { times, limits, engine } = context
     this.backlogs = new Backlogs({
-      now: () => context.now, slots: engine.limits, isLarge: (slot) => engine.pool.isLarge(slot),
-      unacknowledged: limits.unacknowledged, slowUs: times.slowReplicaUs,
+      now: () => context.now, slots: engine.limits, unacknowledged: limits.unacknowledged, slowUs: times.slowReplicaUs,
       guards: () => host.guards(), stop: (guard) => { host.stop(guard) }, resume: (guard) => { host.resume(guard) },
     })
     this.#copyBytes = loadFrameBytes(context.arena).copyBytes
