@@ -86,8 +86,8 @@ export class VirtualSwitch {
     this.#policy = policy
     this.addresses = new Addresses(context)
     this.takenBack = new TakenBack(context, (runtime) => this.#givesBackLate.has(runtime))
-    this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
     const isLearning = (): boolean => this.#isLearning
+    this.aliases = new AliasHome(context, () => this.#switches, isLearning, (entry, then) => { this.#remove(entry, '', then) })
     this.#questions = new Questions(context, {
       get isLearning() { return isLearning() },
       place: (entry) => { this.#place(entry) },
@@ -827,6 +827,7 @@ export class VirtualSwitch {
     for (const entry of [...this.#waiting]) {
       if (context.arena.u8[entry + Entry.phase] === EntryPhase.learning) this.#remove(entry, '')
     }
+    this.aliases.learnt()
     this.#questions.askAgain()
   }
 
