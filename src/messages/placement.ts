@@ -26,9 +26,11 @@ export const PlaceRefusal = { none: 0, noRuntime: 1, tableFull: 2 } as const
 export const FlowOpen = message(3, 'FlowOpen', { withKey: true })
 
 /**
- * In-band, ahead of the first packet that a switch gets of this flow from this owner: learn who serves it. `node` is the owner.
+ * In-band, ahead of the first packet that a switch gets of this flow from this owner: learn who serves it. `node` is the owner, which may
+ * have died, and come back, by the time that the word of a replica arrives.
  */
-export const Bind = message(4, 'Bind', { withKey: true, fields: { releaser: u16, releaserIncarnation: u32 } })
+export const Bind = message(4, 'Bind', { withKey: true, fields: { releaser: u16, releaserIncarnation: u32, ownerIncarnation: u32 } })
+export const BindOwnerIncarnation = fieldOf(Bind, 'ownerIncarnation')
 export const BindReleaserIncarnation = fieldOf(Bind, 'releaserIncarnation')
 export const BindReleaser = fieldOf(Bind, 'releaser')
 

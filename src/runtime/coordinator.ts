@@ -31,7 +31,7 @@ import {
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
-import { Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
+import { FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -47,7 +47,7 @@ import { Protection, type ReplicationMode } from './replication/protection.ts'
 import { Replicas, type Replica } from './replication/replicas.ts'
 import type { Guard } from './replication/guard.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
+  AbsentBlock, AbsentKind, begin, beginBind, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
   writeKeyFrom, expectsQuoted, type RuntimeContext,
 } from './runtime-context.ts'
 
@@ -344,13 +344,13 @@ export class Coordinator {
 
   #bind(record: number, switchId: number): void {
     const context = this.#context
+    const { self, incarnation } = context
     const channel = context.inBand(switchId)
-    const at = begin(context, channel, Bind, flowOf(context, record), epochOf(context, record), true)
+    const flow = flowOf(context, record)
+    const replica = this.protection.releaserOf(flow)
+    const at = beginBind(context, channel, flow, epochOf(context, record), self, incarnation, replica || self,
+      replica === 0 ? incarnation : this.#runtimes.get(replica) ?? 0)
     if (at === 0) return
-    context.arena.u16[(at + MessageField.node) >> 1] = context.self
-    const replica = this.protection.releaserOf(flowOf(context, record))
-    context.arena.u16[(at + BindReleaser) >> 1] = replica || context.self
-    context.arena.u32[(at + BindReleaserIncarnation) >> 2] = replica === 0 ? context.incarnation : this.#runtimes.get(replica) ?? 0
     writeKey(context, at, record)
     ;(channel as MessageChannel).commit()
   }

@@ -9,7 +9,7 @@ import { AnnounceFlow, AnnounceFlowOwnerIncarnation } from '../messages/announci
 import { FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { RerouteFlow, RerouteFlowOwnerIncarnation } from '../messages/migration.ts'
-import { Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow } from '../messages/placement.ts'
+import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, PlaceFlow } from '../messages/placement.ts'
 import { roundRobin } from './placement/round-robin.ts'
 import { ScriptedSwitch } from './scripted-switch.ts'
 import type { SwitchLimits } from './switch-context.ts'
@@ -49,7 +49,7 @@ function other(limits: Partial<SwitchLimits> = {}): ScriptedSwitch {
 }
 
 const bindOf = (key: number) => ({ flow: FIRST + key - 5, epoch: 1, node: 11, key, halves: { [BindReleaser]: 11 },
-  words: { [BindReleaserIncarnation]: 111 } })
+  words: { [BindReleaserIncarnation]: 111, [BindOwnerIncarnation]: 111 } })
 const refused = (reason: number) => [`ClaimAliasReply 11 code ${reason}`]
 
 test('a claim is granted when every other switch has the alias', () => {

@@ -16,8 +16,8 @@ import {
   RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
 } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
-  PlaceFlowReplyQuestion, PlaceRefusal,
+  Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply,
+  PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal,
 } from '../messages/placement.ts'
 import { leastLoaded } from './placement/least-loaded.ts'
 import { rendezvous } from './placement/rendezvous.ts'
@@ -58,6 +58,11 @@ function opened(): ScriptedSwitch {
   return one
 }
 
+/** Who serves flow 5, and who releases its frames. */
+const bindOf = (owner: number, releaser = owner, ownerIncarnation = 100 + owner) => ({ flow: FIRST, epoch: 1, node: owner, key: 5,
+  halves: { [BindReleaser]: releaser },
+  words: { [BindReleaserIncarnation]: 100 + releaser, [BindOwnerIncarnation]: ownerIncarnation } })
+
 const rerouteTo = (node: number, epoch: number, flow = FIRST) =>
   ({ flow, epoch, node, key: 5, words: { [RerouteFlowOwnerIncarnation]: 100 + node } })
 
@@ -91,7 +96,7 @@ test('another switch asks the home, holds, and sends what it holds behind FlowOp
 test('an answer to an earlier question, about a flow that has ended since, is not taken for that to a later one', () => {
   const one = learnt(2)
   one.external(5)
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 } })
+  one.inBand(11, Bind, bindOf(11))
   one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
   one.external(5)
   assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11', 'PlaceFlow 1'])
@@ -118,7 +123,7 @@ test('the home answers from the entry, whoever asks first', () => {
 test('a switch that is asking learns the owner from Bind and sends what it holds', () => {
   const one = learnt(2)
   one.external(5)
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 }, words: { [BindReleaserIncarnation]: 111 } })
+  one.inBand(11, Bind, bindOf(11))
   assert.deepEqual(one.take(), ['PlaceFlow 1', 'packet 5 to 11'])
   one.fromRuntime(5, 11)
   one.fromRuntime(5, 12)
@@ -128,9 +133,8 @@ test('a switch that is asking learns the owner from Bind and sends what it holds
 test('a Bind of an epoch or a flow that is over changes nothing', () => {
   const one = opened()
   one.control(12, RerouteFlow, rerouteTo(11, 2))
-  one.inBand(12, Bind, { flow: FIRST, epoch: 1, node: 12, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
-  one.inBand(12, Bind, { flow: FIRST - 1, epoch: 9, node: 12, key: 5, halves: { [BindReleaser]: 12 },
-    words: { [BindReleaserIncarnation]: 112 } })
+  one.inBand(12, Bind, bindOf(12))
+  one.inBand(12, Bind, { ...bindOf(12), flow: FIRST - 1, epoch: 9 })
   assert.equal(one.entry(5)?.owner, 11)
   assert.equal(one.anomalies['stale-epoch'], 2)
 })
@@ -273,8 +277,7 @@ test('a flow that its home tells of in the middle of a move: who has released it
     one.control(1, PlaceFlowReply, { ...replyTo(1), epoch: 2 })
     assert.deepEqual(one.take(), ['PlaceFlow 1', '=FlowOpen 11', 'packet 5 to 11'])
     if (hasBind) {
-      one.inBand(12, Bind,
-        { flow: FIRST, epoch: 1, node: 12, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
+      one.inBand(12, Bind, bindOf(12))
     }
     one.control(12, RerouteFlow, rerouteTo(11, 2))
     one.fromRuntime(5, 12)
@@ -295,7 +298,7 @@ test('a change of releaser that comes ahead of all else about a flow waits for t
   one.external(5)
   one.take()
   one.control(11, RerouteFlow, secured)
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 }, words: { [BindReleaserIncarnation]: 111 } })
+  one.inBand(11, Bind, bindOf(11))
   one.fromRuntime(5, 11)
   assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'packet 5 to 11', 'packet 5 out'])
   one.inBand(11, Drained, { flow: FIRST, epoch: 2 })
@@ -386,7 +389,7 @@ test('a fenced releaser: Go at once', () => {
 test('what a dead replica had released is told when the flow is released anew, also after a move that was given up', () => {
   const runtimes = [11, 12, 13].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))
   const one = new ScriptedSwitch(configOf({ runtimes }), 2, roundRobin())
-  one.inBand(11, Bind, { flow: FIRST, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112 } })
+  one.inBand(11, Bind, bindOf(11, 12))
   for (let frame = 0; frame < 2; frame++) one.fromRuntime(5, 12)
   one.control(11, RerouteFlow, { flow: FIRST, epoch: 2, node: 13, key: 5, words: { [RerouteFlowOwnerIncarnation]: 113 } })
   one.configure(configOf({ version: 2, runtimes: runtimes.filter(({ id }) => id !== 12) }))
@@ -397,6 +400,18 @@ test('what a dead replica had released is told when the flow is released anew, a
   one.inBand(11, Drained, { flow: FIRST, epoch: 4 })
   assert.deepEqual(one.sent.filter(({ name }) => name === 'Go').map(({ to, epoch, released }) => [to, epoch, released]),
     [[13, 2, 2], [11, 3, 2], [11, 4, 2]])
+})
+
+test('the word of a replica that comes when its owner has died and come back is about the dead: its frames leave, and the entry goes', () => {
+  const runtimes = [11, 12].map((id) => ({ id, incarnation: id === 11 ? 211 : 112, isDraining: false }))
+  const one = new ScriptedSwitch(configOf({ version: 2, runtimes }), 2, roundRobin())
+  for (const { id } of runtimes) one.announced(id)
+  one.inBand(12, Bind, bindOf(11, 12))
+  one.fromRuntime(5, 12)
+  one.external(5)
+  assert.deepEqual([one.take(), one.entry(5)?.phase], [['packet 5 out'], EntryPhase.orphaned])
+  one.pass(defaultSwitchTimes.sweepUs)
+  assert.deepEqual([one.take(), one.steps.orphaned, one.entry(5)?.flow], [['PlaceFlow 1'], 0, 0])
 })
 
 test('a fenced releaser whose next life is here already is not waited for', () => {
@@ -610,7 +625,7 @@ test('a full table drops new flows and leaves those that are there alone', () =>
   other.external(8)
   other.control(1, PlaceFlowReply, { key: 8, code: PlaceRefusal.tableFull, words: { [PlaceFlowReplyQuestion]: 1 } })
   assert.deepEqual([other.drops, other.table.size], [{ 'flow-table-full': 1 }, 0])
-  one.inBand(11, Bind, { flow: 999, epoch: 1, node: 11, key: 9 })
+  one.inBand(11, Bind, { ...bindOf(11), flow: 999, key: 9 })
   assert.equal(one.anomalies['flow-table-full'], 1)
 })
 

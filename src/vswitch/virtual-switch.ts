@@ -31,8 +31,8 @@ import {
   RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReply, RerouteMark,
 } from '../messages/migration.ts'
 import {
-  Bind, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation,
-  PlaceFlowReplyQuestion, PlaceRefusal, ReturnPacket,
+  Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, FlowOpen, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply,
+  PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal, ReturnPacket,
 } from '../messages/placement.ts'
 import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -459,7 +459,7 @@ export class VirtualSwitch {
     this.#setNextReleaser(entry, releaser === owner ? 0 : releaser, arena.u32[(at + BindReleaserIncarnation) >> 2])
     if (arena.u16[(entry + Entry.releaser) >> 1] !== releaser) arena.u32[(entry + Entry.released) >> 2] = 0
     this.#releasing.set(entry, releaser, epoch)
-    this.#own(entry, owner, this.#lives.incarnationOf(owner), epoch)
+    this.#own(entry, owner, arena.u32[(at + BindOwnerIncarnation) >> 2], epoch)
     this.#flush(entry)
     this.aliases.flowKnown(flow, entry)
   }
@@ -869,6 +869,8 @@ export class VirtualSwitch {
       this.#unopened.delete(entry)
       if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
     }
+    // What was said late of flows of the dead has made entries which nobody is going to claim.
+    this.#removeOrphans()
     for (const entry of [...this.#waiting]) {
       if (!this.#waiting.has(entry)) continue
       const phase = arena.u8[entry + Entry.phase]
