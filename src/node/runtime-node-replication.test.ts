@@ -4,7 +4,10 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
-import { AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlowReply, RerouteFlowReply } from '../messages/migration.ts'
+import {
+  AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReplicaIncarnation,
+  PrepareFlowReply, RerouteFlowReply,
+} from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
@@ -312,4 +315,19 @@ test('a replica that another has taken over from hears so, and does not ask and 
   assert.deepEqual(one.turn(3).take().sort(), ['=Drained 1', '=Drained 1', '=Drained 2', '=Drained 2',
     'ConfigApplied 1 code 1', 'ConfigApplied 2 code 1'])
   assert.deepEqual([one.node.replicas, one.node.replication.replicas.promoted, one.node.openSteps.askingOwner], [0, 0, 0])
+})
+
+test('a target whose source has died does not take the next life of the replica\'s runtime for the replica', () => {
+  const one = among()
+  const incarnationOf = (id: number): number => one.config.runtimes.find((entry) => entry.id === id)?.incarnation ?? 0
+  one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1, words: { [PrepareFlowLayout]: one.node.engine.layoutHash,
+    [PrepareFlowReplica]: 13, [PrepareFlowReplicaIncarnation]: incarnationOf(13) } })
+  assert.deepEqual(one.turn(2).take(), ['PrepareFlowReply 12'])
+  one.restart(13, incarnationOf(13) + 100)
+  one.turn(2).take()
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.deepEqual(one.turn(2).take(), ['AskFlow 13 code 1'], 'nothing is applied before it is known who goes on')
+  one.say(13, AskFlowReply, { flow: idOf(1), epoch: 2, node: one.config.version })
+  assert.deepEqual(one.turn(2).take(),
+    ['RerouteFlow 1 code 1', 'ConfigApplied 1 code 1', 'RerouteFlow 2 code 1', 'ConfigApplied 2 code 1'])
 })

@@ -173,7 +173,7 @@ export class Coordinator {
       layoutOf: (source, hash) => this.#layoutOf(source, hash),
       installed: (flow) => { this.replicas.owned(flow) },
       hasReplica: (flow) => this.replicas.has(flow),
-      isThere: (runtime) => this.#runtimes.has(runtime),
+      isThere: (runtime, incarnation) => this.#runtimes.get(runtime) === incarnation,
       runtimes: () => this.#runtimes.keys(),
     }, this.protection)
     this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))

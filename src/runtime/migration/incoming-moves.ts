@@ -20,8 +20,8 @@ import { YieldFlow } from '../../messages/replication.ts'
 import { copyMacs, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
-  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow, RerouteFlowDead,
-  RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
+  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReplicaIncarnation, PrepareFlowReply,
+  PrepareFlowSecondIncarnation, RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -53,8 +53,8 @@ export interface IncomingHost {
   installed(flow: number): void
   /** True for a flow whose replica is kept here. */
   hasReplica(flow: number): boolean
-  /** True for a runtime of the configuration. */
-  isThere(runtime: number): boolean
+  /** True for a runtime of the configuration, in this life. */
+  isThere(runtime: number, incarnation: number): boolean
   /** The other runtimes that there are. */
   runtimes(): Iterable<number>
 }
@@ -121,6 +121,7 @@ export class IncomingMoves {
       this.moves.set(flow, {
         flow, epoch, source, dead: { runtime: 0, incarnation: 0 }, heir: 0, yields: false,
         replicas: replicasIn(arena.u32[(at + PrepareFlowReplica) >> 2]),
+        replicaLives: [arena.u32[(at + PrepareFlowReplicaIncarnation) >> 2], arena.u32[(at + PrepareFlowSecondIncarnation) >> 2]],
         layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
         named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now,
         inputs: context.inputs.words.slice(), queue: new PacketQueue(arena), aliases, aliasBlocks,
@@ -447,7 +448,8 @@ export class IncomingMoves {
       const { self } = this.#context
       // With one replica it is that one that is dead, whatever its next life is.
       const others = isAsking || (isHeir && move.replicas.length === 1) ? [] : move.replicas
-      const isThere = (id: number): boolean => (id === self ? this.#host.hasReplica(move.flow) : id !== source && this.#host.isThere(id))
+      const isThere = (id: number, index: number): boolean => (id === self ? this.#host.hasReplica(move.flow)
+        : id !== source && this.#host.isThere(id, move.replicaLives[index] as number))
       const heir = others.find(isThere) ?? 0
       if (heir === 0) {
         this.#askWho(move)
