@@ -619,6 +619,8 @@ export class VirtualSwitch {
         isMarked ? (slot) => { context.toRuntime(slot >> 2, owner) } : undefined)
     }
     this.#mark(sender, at, flow, epoch)
+    // Should the owner die before it has fetched what the target has: what it is sent from now on is from behind that.
+    if (arena.u32[(at + RerouteFlowMarks) >> 2] !== 0) this.takenBack.cameTo(owner, flow, context.positionTo(owner), true)
     this.#flush(entry)
     if (!isKnown) this.aliases.flowKnown(flow, entry)
     this.#questions.askAgain()
