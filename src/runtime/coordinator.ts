@@ -557,7 +557,6 @@ export class Coordinator {
     this.#draining = new Set(config.runtimes.filter(({ isDraining }) => isDraining).map(({ id }) => id))
     const fenced = [...before].filter(([id, incarnation]) => runtimes.get(id) !== incarnation).map(([id]) => id)
     context.inputs.forget()
-    for (const { id, incarnation } of config.switches) context.inputs.setLife(id, incarnation)
     for (const id of fenced) {
       context.ended.set(id, before.get(id) ?? 0)
       this.#layouts.delete(id)
