@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
 import {
-  AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReplicaIncarnation,
+  AbortFlow, AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReplicaIncarnation,
   PrepareFlowReply, RerouteFlowReply,
 } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
@@ -330,4 +330,18 @@ test('a target whose source has died does not take the next life of the replica\
   one.say(13, AskFlowReply, { flow: idOf(1), epoch: 2, node: one.config.version })
   assert.deepEqual(one.turn(2).take(),
     ['RerouteFlow 1 code 1', 'ConfigApplied 1 code 1', 'RerouteFlow 2 code 1', 'ConfigApplied 2 code 1'])
+})
+
+test('a target whose source has died says that it releases nothing, in whatever mode: a switch may have taken it for the releaser', () => {
+  for (const replication of ['none', 'commit'] as const) {
+    const one = among({ replication })
+    const replica = one.config.runtimes.find(({ id }) => id === 13)
+    one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1, words: { [PrepareFlowLayout]: one.node.engine.layoutHash,
+      [PrepareFlowReplica]: 13, [PrepareFlowReplicaIncarnation]: replica?.incarnation ?? 0 } })
+    one.turn(2).take()
+    one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+    assert.ok(one.turn(2).take().includes('YieldFlow 13'))
+    one.say(13, AbortFlow, { flow: idOf(1), epoch: 18 })
+    assert.deepEqual(one.turn(2).take().filter((text) => text.startsWith('=')), ['=Drained 1', '=Drained 2'])
+  }
 })

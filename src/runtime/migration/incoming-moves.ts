@@ -289,8 +289,8 @@ export class IncomingMoves {
       this.#become(move, 'returning')
       this.#returning.push(move)
     }
-    // Where the flow's replica is dead, a switch may take us for the one who releases.
-    if (this.#protection.isOn) sayDrained(context, flow, epoch)
+    // Where the source, or the flow's replica, is dead, a switch may take us for the one who releases.
+    if (this.#protection.isOn || move.yields) sayDrained(context, flow, epoch)
     this.#giveBack(move)
   }
 
