@@ -12,7 +12,7 @@ import { FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlow, MovingFlowReply,
-  RetireFlow,
+  RetireFlow, YieldFlow,
 } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
@@ -344,4 +344,16 @@ test('a target whose source has died says that it releases nothing, in whatever 
     one.say(13, AbortFlow, { flow: idOf(1), epoch: 18 })
     assert.deepEqual(one.turn(2).take().filter((text) => text.startsWith('=')), ['=Drained 1', '=Drained 2'])
   }
+})
+
+test('a target says that it has applied the death of its source when the replica has said that it goes on', () => {
+  const one = among()
+  const replica = one.config.runtimes.find(({ id }) => id === 13)
+  one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1, words: { [PrepareFlowLayout]: one.node.engine.layoutHash,
+    [PrepareFlowReplica]: 13, [PrepareFlowReplicaIncarnation]: replica?.incarnation ?? 0 } })
+  one.turn(2).take()
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.deepEqual(one.turn(2).take(), ['YieldFlow 13'])
+  one.say(13, YieldFlow, { flow: idOf(1), epoch: 2, code: 2 })
+  assert.deepEqual(one.turn(2).take(), ['ConfigApplied 1 code 1', 'ConfigApplied 2 code 1'])
 })

@@ -455,8 +455,9 @@ export class Coordinator {
 
   /** A target that holds a prepared flow for a dead source: what it buffers is asked for elsewhere, and else it may forget it. */
   #yielded(target: number, flow: number, epoch: number, code: number): void {
-    if (this.replicas.goesOn(flow, target, code === 1) || this.protection.securing.get(flow)?.target === target) return
-    sendHead(this.#context, this.#context.control(target), AbortFlow, flow, epoch, code)
+    if (code === 2) return this.incoming.heirGoesOn(flow)
+    const goesOn = this.replicas.goesOn(flow, target, code === 1) || this.protection.securing.get(flow)?.target === target
+    sendHead(this.#context, this.#context.control(target), goesOn ? YieldFlow : AbortFlow, flow, epoch, goesOn ? 2 : code)
   }
 
   #rerouteReply(switchId: number, flow: number, epoch: number, code = 0): void {

@@ -75,6 +75,8 @@ export class IncomingMoves {
   #returning: IncomingMove[] = []
   readonly #protection: Protection
   readonly #heirs: Heirs
+  /** Flows that a replica has been told to go on with, and has not said that it does: it may know nothing of them. */
+  readonly #unheard = new Set<number>()
 
   constructor(context: RuntimeContext, host: IncomingHost, protection: Protection) {
     this.#context = context
@@ -259,6 +261,7 @@ export class IncomingMoves {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const move = this.moves.get(flow)
     const isHeir = move?.yields === true && move.state !== 'inheriting'
+    if (isHeir) this.#unheard.delete(flow)
     if (isHeir && epoch !== move.epoch) {
       // Its word is the source's; what switches said at another epoch does not count.
       move.source = move.heir = source
@@ -404,6 +407,7 @@ export class IncomingMoves {
     this.#mustTell(move, 0)
     context.step(move.state, -1)
     this.moves.delete(move.flow)
+    this.#unheard.delete(move.flow)
     this.#heirs.forget(move.flow)
     this.#returning = this.#returning.filter((other) => other !== move)
   }
@@ -459,14 +463,23 @@ export class IncomingMoves {
       move.heir = heir
       this.#heirs.forget(move.flow)
       // The flow goes on at its replica; when that is here, it is about to be the flow itself.
-      if (heir !== self) sendHead(this.#context, this.#context.control(heir), YieldFlow, move.flow, move.epoch)
+      this.#unheard.delete(move.flow)
+      if (heir === self) continue
+      this.#unheard.add(move.flow)
+      sendHead(this.#context, this.#context.control(heir), YieldFlow, move.flow, move.epoch)
     }
+  }
+
+  /** The replica of a flow goes on with it. */
+  heirGoesOn(flow: number): void {
+    this.#unheard.delete(flow)
   }
 
   /** Whoever was to go on with the flow is dead, or knows nothing of it. */
   #askWho(move: IncomingMove): void {
     move.yields = true
     move.heir = 0
+    this.#unheard.delete(move.flow)
     if (move.state === 'returning') this.#become(move, 'prepared')
     this.#returning = this.#returning.filter((other) => other !== move)
     const { flow, epoch, block, replicas } = move
@@ -518,7 +531,7 @@ export class IncomingMoves {
 
   /** True while a switch is to be told of a flow that is ours now. */
   isUntold(switchId: number): boolean {
-    if (this.#heirs.isAsking) return true
+    if (this.#heirs.isAsking || this.#unheard.size > 0) return true
     if (this.#untold === 0) return false
     const bit = this.#context.switches.bitOf(switchId)
     for (const move of this.moves.values()) if ((move.untold & bit) !== 0) return true
