@@ -463,10 +463,11 @@ export class IncomingMoves {
       move.heir = heir
       this.#heirs.forget(move.flow)
       // The flow goes on at its replica; when that is here, it is about to be the flow itself.
-      this.#unheard.delete(move.flow)
-      if (heir === self) continue
-      this.#unheard.add(move.flow)
-      sendHead(this.#context, this.#context.control(heir), YieldFlow, move.flow, move.epoch)
+      if (move.state === 'returning') this.#become(move, 'prepared')
+      this.#returning = this.#returning.filter((other) => other !== move)
+      if (heir === self) this.#unheard.delete(move.flow)
+      else this.#unheard.add(move.flow)
+      if (heir !== self) sendHead(this.#context, this.#context.control(heir), YieldFlow, move.flow, move.epoch)
     }
   }
 
