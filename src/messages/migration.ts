@@ -20,11 +20,13 @@ export const MoveRefusal = {
 } as const
 
 /** Make room for the flow. The tail is its alias keys, 11 words each. */
-export const PrepareFlow = message(9, 'PrepareFlow', { withKey: true, fields: { layout: u32, snapshotBytes: u32, replica: u32 },
-  hasTail: true })
+export const PrepareFlow = message(9, 'PrepareFlow', { withKey: true, fields: { layout: u32, snapshotBytes: u32, replica: u32,
+  replicaIncarnation: u32, secondIncarnation: u32 }, hasTail: true })
 export const PrepareFlowLayout = fieldOf(PrepareFlow, 'layout')
-/** The runtimes that keep the flow's replicas, 8 bits each, the first of the chain lowest; 0 for none. */
+/** The runtimes that keep the flow's replicas, 8 bits each, the first of the chain lowest; 0 for none. Their next lives know nothing of it. */
 export const PrepareFlowReplica = fieldOf(PrepareFlow, 'replica')
+export const PrepareFlowReplicaIncarnation = fieldOf(PrepareFlow, 'replicaIncarnation')
+export const PrepareFlowSecondIncarnation = fieldOf(PrepareFlow, 'secondIncarnation')
 export const PrepareFlowSnapshotBytes = fieldOf(PrepareFlow, 'snapshotBytes')
 /** `code`: a {@link MoveRefusal}. */
 export const PrepareFlowReply = message(10, 'PrepareFlowReply')

@@ -115,6 +115,9 @@ export const AskFlowConfigVersion = fieldOf(AskFlow, 'configVersion')
  * To a target 1: it lives here, or has gone on from here; 2: a copy is here; `node`: the lower 16 bits of `configVersion`.
  */
 export const AskFlowReply = message(40, 'AskFlowReply')
-/** The source of a move to here has died before its record came; you have its replica. `code` 1: or the flow, as you have answered. */
+/**
+ * The source of a move to here has died before its record came; you have its replica. `code` 1: or the flow, as you have answered. 2: the
+ * answer of who goes on with it; who knows nothing of it says `AbortFlow`.
+ */
 export const YieldFlow = message(41, 'YieldFlow')
 

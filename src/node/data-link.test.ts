@@ -65,6 +65,14 @@ function pair(frames = 64, reserved = 16, silenceUs = 0) {
 
 interface End { port: MemoryPort; link: DataLink; log: string[]; descriptors: number }
 
+test('which life of the peer has sent what comes is read from that, whoever is meant', () => {
+  const { a, b, send, turn } = pair()
+  b.link.setPeer(0x1234)
+  send(a, 1)
+  turn(b)
+  assert.deepEqual([b.log, b.link.senderLife], [['d1'], 11])
+})
+
 test('in-band messages keep their place among data frames', () => {
   for (let seed = 1; seed <= 30; seed++) {
     const random = new Random(seed)

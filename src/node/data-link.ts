@@ -59,6 +59,8 @@ export class DataLink {
   readonly #back: TakeBackPort | null
   /** Position of the first frame that the last `receive` gave; 0 when it is not known. */
   firstPosition = 0
+  /** The lower half of its sender's incarnation, of the last frame that `receive` gave: configurations tell of a next life later, or before. */
+  senderLife = 0
   /** Frames from an in-band one on that came together with others: descriptors `first` to `end`. */
   readonly #descriptors: number
   #first = 0
@@ -194,6 +196,14 @@ export class DataLink {
    */
   receive(pool: PacketPool, target: number, max: number): number {
     assert(max <= BATCH_PACKETS, 'a link is read by the batch')
+    const count = this.#receive(pool, target, max)
+    if (count === 0) return 0
+    const last = this.#arena.i32[target + (count - 1) * DESCRIPTOR_WORDS + FRAME]
+    this.senderLife = lifeOf(this.#arena.u16[(last + ETHERNET_SOURCE + MAC_LIFE) >> 1])
+    return count
+  }
+
+  #receive(pool: PacketPool, target: number, max: number): number {
     if (this.#first < this.#end) {
       this.firstPosition = this.#isWhole ? this.position + 1 : 0
       return this.#receivePending(target, max)

@@ -5,14 +5,14 @@ import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
 import {
-  AbortFlow, AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply,
-  RerouteFlowReply,
+  AbortFlow, AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReplicaIncarnation,
+  PrepareFlowReply, RerouteFlowReply,
 } from '../messages/migration.ts'
 import { BindOwnerIncarnation, FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlow, MovingFlowReply,
-  RetireFlow,
+  RetireFlow, YieldFlow,
 } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
@@ -411,7 +411,8 @@ test('a target whose flow is to go on at its replica has not done with the dead 
     const one = among()
     one.say(12, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) })
     one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1,
-      words: { [PrepareFlowLayout]: one.node.engine.layoutHash, [PrepareFlowReplica]: 13 } })
+      words: { [PrepareFlowLayout]: one.node.engine.layoutHash, [PrepareFlowReplica]: 13,
+        [PrepareFlowReplicaIncarnation]: one.config.runtimes.find(({ id }) => id === 13)?.incarnation ?? 0 } })
     assert.deepEqual(one.turn(2).take(), ['PrepareFlowReply 12'])
     one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
     assert.deepEqual(one.turn(5).take(), ['YieldFlow 13'])
@@ -428,4 +429,45 @@ test('a target whose flow is to go on at its replica has not done with the dead 
     for (const id of [1, 2]) assert.ok(told.indexOf(`RerouteFlow ${id} code 1`) < told.indexOf(`ConfigApplied ${id} code 1`))
     assert.deepEqual([told.length, one.node.openSteps.inheriting], [4, 1])
   }
+})
+
+test('a target whose source has died does not take the next life of the replica\'s runtime for the replica', () => {
+  const one = among()
+  const incarnationOf = (id: number): number => one.config.runtimes.find((entry) => entry.id === id)?.incarnation ?? 0
+  one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1, words: { [PrepareFlowLayout]: one.node.engine.layoutHash,
+    [PrepareFlowReplica]: 13, [PrepareFlowReplicaIncarnation]: incarnationOf(13) } })
+  assert.deepEqual(one.turn(2).take(), ['PrepareFlowReply 12'])
+  one.restart(13, incarnationOf(13) + 100)
+  one.turn(2).take()
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.deepEqual(one.turn(2).take(), ['AskFlow 13 code 1'], 'nothing is applied before it is known who goes on')
+  one.say(13, AskFlowReply, { flow: idOf(1), epoch: 2, node: one.config.version })
+  assert.deepEqual(one.turn(2).take(),
+    ['RerouteFlow 1 code 1', 'ConfigApplied 1 code 1', 'RerouteFlow 2 code 1', 'ConfigApplied 2 code 1'])
+})
+
+test('a target whose source has died says that it releases nothing, in whatever mode: a switch may have taken it for the releaser', () => {
+  for (const replication of ['none', 'commit'] as const) {
+    const one = among({ replication })
+    const replica = one.config.runtimes.find(({ id }) => id === 13)
+    one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1, words: { [PrepareFlowLayout]: one.node.engine.layoutHash,
+      [PrepareFlowReplica]: 13, [PrepareFlowReplicaIncarnation]: replica?.incarnation ?? 0 } })
+    one.turn(2).take()
+    one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+    assert.ok(one.turn(2).take().includes('YieldFlow 13'))
+    one.say(13, AbortFlow, { flow: idOf(1), epoch: 18 })
+    assert.deepEqual(one.turn(2).take().filter((text) => text.startsWith('=')), ['=Drained 1', '=Drained 2'])
+  }
+})
+
+test('a target says that it has applied the death of its source when the replica has said that it goes on', () => {
+  const one = among()
+  const replica = one.config.runtimes.find(({ id }) => id === 13)
+  one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1, words: { [PrepareFlowLayout]: one.node.engine.layoutHash,
+    [PrepareFlowReplica]: 13, [PrepareFlowReplicaIncarnation]: replica?.incarnation ?? 0 } })
+  one.turn(2).take()
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.deepEqual(one.turn(2).take(), ['YieldFlow 13'])
+  one.say(13, YieldFlow, { flow: idOf(1), epoch: 2, code: 2 })
+  assert.deepEqual(one.turn(2).take(), ['ConfigApplied 1 code 1', 'ConfigApplied 2 code 1'])
 })

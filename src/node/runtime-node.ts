@@ -141,7 +141,6 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     links.set(switchId, link)
     linkList.push({ id: switchId, link, emptiedAt: 0 })
     inputs.add(switchId, link)
-    if (config !== null) inputs.setLife(switchId, config.switches.find((entry) => entry.id === switchId)?.incarnation ?? 0)
   }
   for (const [switchId, port] of ports.links) attachLink(switchId, port)
 

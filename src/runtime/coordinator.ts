@@ -31,7 +31,7 @@ import {
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
-import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, FlowOpen, ReturnPacket } from '../messages/placement.ts'
+import { FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
@@ -48,7 +48,7 @@ import type { Replica } from './replication/replica.ts'
 import { Replicas } from './replication/replicas.ts'
 import type { Guard } from './replication/guard.ts'
 import {
-  AbsentBlock, AbsentKind, begin, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
+  AbsentBlock, AbsentKind, begin, beginBind, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
   writeKeyFrom, expectsQuoted, type RuntimeContext,
 } from './runtime-context.ts'
 
@@ -172,7 +172,7 @@ export class Coordinator {
       layoutOf: (source, hash) => this.#layoutOf(source, hash),
       installed: (flow) => { this.replicas.owned(flow) },
       hasReplica: (flow) => this.replicas.has(flow),
-      isThere: (runtime) => this.#runtimes.has(runtime),
+      isThere: (runtime, incarnation) => this.#runtimes.get(runtime) === incarnation,
       runtimes: () => this.#runtimes.keys(),
     }, this.protection)
     this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
@@ -343,15 +343,13 @@ export class Coordinator {
 
   #bind(record: number, switchId: number): void {
     const context = this.#context
+    const { self, incarnation } = context
     const channel = context.inBand(switchId)
-    const at = begin(context, channel, Bind, flowOf(context, record), epochOf(context, record), true)
+    const flow = flowOf(context, record)
+    const replica = this.protection.releaserOf(flow)
+    const at = beginBind(context, channel, flow, epochOf(context, record), self, incarnation, replica || self,
+      replica === 0 ? incarnation : this.#runtimes.get(replica) ?? 0)
     if (at === 0) return
-    context.arena.u16[(at + MessageField.node) >> 1] = context.self
-    context.arena.u32[(at + BindOwnerIncarnation) >> 2] = context.incarnation
-    const replica = this.protection.releaserOf(flowOf(context, record))
-    context.arena.u32[(at + BindOwnerIncarnation) >> 2] = context.incarnation
-    context.arena.u16[(at + BindReleaser) >> 1] = replica || context.self
-    context.arena.u32[(at + BindReleaserIncarnation) >> 2] = replica === 0 ? context.incarnation : this.#runtimes.get(replica) ?? 0
     writeKey(context, at, record)
     ;(channel as MessageChannel).commit()
   }
@@ -456,8 +454,9 @@ export class Coordinator {
 
   /** A target that holds a prepared flow for a dead source: what it buffers is asked for elsewhere, and else it may forget it. */
   #yielded(target: number, flow: number, epoch: number, code: number): void {
-    if (this.replicas.goesOn(flow, target, code === 1) || this.protection.securing.get(flow)?.target === target) return
-    sendHead(this.#context, this.#context.control(target), AbortFlow, flow, epoch, code)
+    if (code === 2) return this.incoming.heirGoesOn(flow)
+    const goesOn = this.replicas.goesOn(flow, target, code === 1) || this.protection.securing.get(flow)?.target === target
+    sendHead(this.#context, this.#context.control(target), goesOn ? YieldFlow : AbortFlow, flow, epoch, goesOn ? 2 : code)
   }
 
   #rerouteReply(switchId: number, flow: number, epoch: number, code = 0): void {
@@ -558,7 +557,6 @@ export class Coordinator {
     this.#draining = new Set(config.runtimes.filter(({ isDraining }) => isDraining).map(({ id }) => id))
     const fenced = [...before].filter(([id, incarnation]) => runtimes.get(id) !== incarnation).map(([id]) => id)
     context.inputs.forget()
-    for (const { id, incarnation } of config.switches) context.inputs.setLife(id, incarnation)
     for (const id of fenced) {
       context.ended.set(id, before.get(id) ?? 0)
       this.#layouts.delete(id)

@@ -13,6 +13,7 @@ import { flowIdOf } from '../messages/cluster-config.ts'
 import { FlowClosed } from '../messages/closing.ts'
 import { copyMacs, HEAD_BYTES, MessageField, type MessageKind } from '../messages/message.ts'
 import { Drained } from '../messages/migration.ts'
+import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation } from '../messages/placement.ts'
 import { Descriptor } from '../packet/descriptor.ts'
 import type { Parser } from '../packet/parse.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
@@ -199,6 +200,19 @@ export function sendHead(context: RuntimeContext, channel: MessageChannel | null
   context.arena.u8[at + MessageField.code] = code
   context.arena.u16[(at + MessageField.node) >> 1] = node
   ;(channel as MessageChannel).commit()
+}
+
+/** Begins the word of who serves a flow and who releases its frames, each in its life. Key and `commit` are the caller's; 0 without room. */
+export function beginBind(context: RuntimeContext, channel: MessageChannel | null, flow: number, epoch: number,
+    owner: number, ownerIncarnation: number, releaser: number, releaserIncarnation: number): number {
+  const at = begin(context, channel, Bind, flow, epoch, true)
+  if (at === 0) return 0
+  const { u16, u32 } = context.arena
+  u16[(at + MessageField.node) >> 1] = owner
+  u32[(at + BindOwnerIncarnation) >> 2] = ownerIncarnation
+  u16[(at + BindReleaser) >> 1] = releaser
+  u32[(at + BindReleaserIncarnation) >> 2] = releaserIncarnation
+  return at
 }
 
 /** In-band to every switch: the last frame of a flow that this node releases before `epoch` is ahead of this. PROTOCOL 9. */

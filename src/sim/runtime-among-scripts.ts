@@ -253,11 +253,12 @@ export class RuntimeAmongScripts {
     return log
   }
 
-  /** A switch comes back in another life, on the control network. */
-  restart(switchId: number, incarnation: number): void {
-    this.#makePlane(switchId, incarnation)
-    const switches = this.config.switches.map((entry) => (entry.id === switchId ? { ...entry, incarnation } : entry))
-    assert(this.configure({ switches }), 'the node takes the configuration')
+  /** A node comes back in another life, on the control network. */
+  restart(peer: number, incarnation: number): void {
+    this.#makePlane(peer, incarnation)
+    const changed = <T extends { readonly id: number }>(entry: T): T => (entry.id === peer ? { ...entry, incarnation } : entry)
+    const { switches, runtimes } = this.config
+    assert(this.configure({ switches: switches.map(changed), runtimes: runtimes.map(changed) }), 'the node takes the configuration')
   }
 
   /** Tells the node, and it alone, a configuration. */

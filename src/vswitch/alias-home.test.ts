@@ -3,7 +3,9 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { planted } from '../base/planted-bugs.ts'
+import { KEY_WORDS } from '../flow/flow-record.ts'
 import { AliasRefusal, BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
+import { AnnounceFlow, AnnounceFlowOwnerIncarnation } from '../messages/announcing.ts'
 import { FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { RerouteFlow, RerouteFlowOwnerIncarnation } from '../messages/migration.ts'
@@ -100,6 +102,38 @@ test('claims that other switches have yet to hear of are bounded', () => {
   one.take()
   one.control(11, ClaimAlias, { flow: FIRST + 1, key: ALIAS + 1 })
   assert.deepEqual(one.take(), ['BindAlias 2'])
+})
+
+test('while the home learns after a restart claims wait: the key may be that of a flow which has yet to be announced', () => {
+  const one = new ScriptedSwitch(configOf(), 1, roundRobin())
+  const announce = (key: number, alias?: number): void => {
+    one.control(11, AnnounceFlow, { flow: FIRST + key - 5, epoch: 1, node: 11, key, words: { [AnnounceFlowOwnerIncarnation]: 111 },
+      ...(alias === undefined ? {} : { tail: [...one.arena.i32.slice(one.keyOf(alias), one.keyOf(alias) + KEY_WORDS), 0] }) })
+  }
+  announce(6)
+  one.control(11, ClaimAlias, { flow: FIRST + 1, key: ALIAS })
+  one.control(11, ClaimAlias, { flow: FIRST + 2, key: ALIAS + 1 })
+  announce(5, ALIAS)
+  announce(7)
+  assert.deepEqual([one.take(), one.table.mainOf(one.entryOf(ALIAS)), one.entryOf(ALIAS + 1)], [[], one.entryOf(5), 0])
+  one.announced(11)
+  assert.deepEqual([one.take(), one.steps.claiming], [[...refused(AliasRefusal.taken), 'BindAlias 2'], 1])
+  assert.equal(one.table.mainOf(one.entryOf(ALIAS + 1)), one.entryOf(7))
+})
+
+test('claims that wait while the home learns are bounded, and end with their flow and their runtime', () => {
+  const one = new ScriptedSwitch(configOf({ runtimes: [11, 12].map((id) => ({ id, incarnation: 100 + id, isDraining: false })) }), 1,
+    roundRobin(), { claims: 2 })
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
+  one.control(12, ClaimAlias, { flow: FIRST + 1, key: ALIAS + 1 })
+  one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS + 2 })
+  assert.deepEqual(one.take(), [])
+  one.control(11, ClaimAlias, { flow: FIRST + 2, key: ALIAS + 3 })
+  assert.deepEqual(one.take(), refused(AliasRefusal.tableFull))
+  one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
+  one.configure(configOf({ version: 2 }))
+  one.announced(11)
+  assert.deepEqual([one.logic.isLearning, one.take()], [false, []])
 })
 
 test('an alias follows its flow and ends with it', () => {

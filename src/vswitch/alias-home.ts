@@ -2,7 +2,8 @@
  * Alias home: grants translated tuples as alias keys of flows, by compare-and-set at the tuple's home switch. PROTOCOL 5.
  *
  * A claim is granted when the tuple is free and every other switch has the alias too, so that the first packet that uses it is
- * answered to the right flow wherever the answer comes in.
+ * answered to the right flow wherever the answer comes in. While this switch learns after a restart claims wait: a tuple that looks free may
+ * be that of a flow which has yet to be announced.
  */
 
 import { planted } from '../base/planted-bugs.ts'
@@ -26,6 +27,13 @@ interface Claim {
   readonly pending: Set<number>
 }
 
+/** A claim that came while this switch did not know yet which tuples flows have. */
+interface WaitingClaim {
+  readonly runtime: number
+  readonly key: Int32Array
+  readonly macs: Uint8Array
+}
+
 /** An alias that came before its flow was known here, or while another flow that is about to end still has the key. */
 interface EarlyAlias {
   readonly flow: number
@@ -42,18 +50,23 @@ export class AliasHome {
   readonly #switches: () => readonly SwitchEntry[]
   readonly #replace: (entry: number, then: () => void) => void
   readonly #claims = new Map<number, Claim>()
+  /** By flow. */
+  readonly #waiting = new Map<number, WaitingClaim>()
+  readonly #isLearning: () => boolean
   #early: EarlyAlias[] = []
   readonly #key: number
   readonly #macs: number
 
   /**
    * @param switches those of the configuration
+   * @param isLearning true until every runtime has announced its flows; then comes `learnt`
    * @param replace removes an entry, does `then`, and steers anew what the entry held
    */
-  constructor(context: SwitchContext, switches: () => readonly SwitchEntry[],
+  constructor(context: SwitchContext, switches: () => readonly SwitchEntry[], isLearning: () => boolean,
       replace: (entry: number, then: () => void) => void) {
     this.#context = context
     this.#switches = switches
+    this.#isLearning = isLearning
     this.#replace = replace
     this.#key = context.arena.allocate('alias: key', 64) >> 2
     this.#macs = context.arena.allocate('alias: addresses', 16)
@@ -61,22 +74,39 @@ export class AliasHome {
 
   /** A runtime wants a tuple for one of its flows. */
   claim(runtime: number, at: number, flow: number): void {
+    const { arena: { i32, u8 }, limits } = this.#context
+    const key = (at + MessageField.key) >> 2
+    const macs = at + MessageField.macs
+    if (!this.#isLearning()) return this.#decide(runtime, flow, key, macs)
+    if (this.#waiting.size >= limits.claims && !this.#waiting.has(flow)) return this.#answer(runtime, flow, key, macs, AliasRefusal.tableFull)
+    this.#waiting.set(flow, { runtime, key: i32.slice(key, key + KEY_WORDS), macs: u8.slice(macs, macs + MACS_BYTES) })
+  }
+
+  /** Every flow that there is has been announced, with its aliases. */
+  learnt(): void {
+    for (const [flow, { runtime, key, macs }] of this.#waiting) {
+      this.#context.arena.i32.set(key, this.#key)
+      this.#context.arena.u8.set(macs, this.#macs)
+      this.#decide(runtime, flow, this.#key, this.#macs)
+    }
+    this.#waiting.clear()
+  }
+
+  #decide(runtime: number, flow: number, key: number, macs: number): void {
     const context = this.#context
     const { arena, table } = context
-    const key = (at + MessageField.key) >> 2
     const main = table.findFlow(flow)
     const taken = table.find(key, context.hashOf(key))
-    if (main === 0) return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.unknownFlow)
+    if (main === 0) return this.#answer(runtime, flow, key, macs, AliasRefusal.unknownFlow)
     if (taken !== 0 && table.mainOf(taken) !== main && !planted['alias-granted-twice']) {
-      return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.taken)
+      return this.#answer(runtime, flow, key, macs, AliasRefusal.taken)
     }
     const isFull = this.#claims.size >= context.limits.claims && !this.#claims.has(flow)
-    if (isFull || (taken === 0 && !this.#add(main, key, at + MessageField.macs))) {
-      return this.#answer(runtime, flow, key, at + MessageField.macs, AliasRefusal.tableFull)
+    if (isFull || (taken === 0 && !this.#add(main, key, macs))) {
+      return this.#answer(runtime, flow, key, macs, AliasRefusal.tableFull)
     }
     const others = this.#others()
-    const claim: Claim = { flow, runtime, key: arena.i32.slice(key, key + KEY_WORDS),
-      macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
+    const claim: Claim = { flow, runtime, key: arena.i32.slice(key, key + KEY_WORDS), macs: arena.u8.slice(macs, macs + MACS_BYTES),
       told: new Set(others.map(({ incarnation }) => incarnation)),
       pending: new Set(others.map(({ incarnation }) => incarnation)) }
     if (!this.#claims.has(flow)) context.step('claiming', 1)
@@ -211,6 +241,7 @@ export class AliasHome {
   /** A flow has ended: what was open about its alias is over, and others may take the keys that it had. */
   flowEnded(flow: number): void {
     if (this.#claims.delete(flow)) this.#context.step('claiming', -1)
+    this.#waiting.delete(flow)
     if (this.#early.length === 0) return
     this.#early = this.#early.filter((early) => early.flow !== flow)
     for (const waiting of new Set(this.#early.map((early) => early.flow))) {
@@ -240,6 +271,7 @@ export class AliasHome {
   /** Switches have gone or come: those that are gone need not answer, new ones must. */
   configure(): void {
     const others = this.#others()
+    for (const [flow, { runtime }] of this.#waiting) if (this.#context.control(runtime) === null) this.#waiting.delete(flow)
     for (const claim of [...this.#claims.values()]) {
       for (const incarnation of [...claim.pending]) {
         if (others.some((entry) => entry.incarnation === incarnation)) continue

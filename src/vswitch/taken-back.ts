@@ -64,7 +64,8 @@ export class TakenBack {
   /**
    * Packets of a flow go to a runtime from now on: what its link has of the same key is of another flow, or of another time.
    *
-   * @param isBack it was on its way to a target, which may have some packets of it that come between
+   * @param isBack it was on its way to a target, which may have some packets of it that come between; said of who goes on for the dead, too,
+   *   behind what was sent there ahead of those
    */
   cameTo(runtime: number, flow: number, position: number, isBack: boolean): void {
     if (position !== 0) this.#note(runtime, flow, isBack ? -position : position)

@@ -86,8 +86,8 @@ export class VirtualSwitch {
     this.#policy = policy
     this.addresses = new Addresses(context)
     this.takenBack = new TakenBack(context, (runtime) => this.#givesBackLate.has(runtime))
-    this.aliases = new AliasHome(context, () => this.#switches, (entry, then) => { this.#remove(entry, '', then) })
     const isLearning = (): boolean => this.#isLearning
+    this.aliases = new AliasHome(context, () => this.#switches, isLearning, (entry, then) => { this.#remove(entry, '', then) })
     this.#questions = new Questions(context, {
       get isLearning() { return isLearning() },
       place: (entry) => { this.#place(entry) },
@@ -449,9 +449,7 @@ export class VirtualSwitch {
     const { arena } = context
     const owner = arena.u16[(at + MessageField.node) >> 1]
     const incarnation = arena.u32[(at + BindOwnerIncarnation) >> 2]
-    // Its replica's word about an owner that has died: by now all has been said of that.
-    const isTooLate = this.#lives.isFenced(owner, incarnation) && this.#lives.haveApplied(this.#version)
-    if (isTooLate || this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
+    if (this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
     const releaser = this.#lives.unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const heard = context.table.findFlow(flow)
     // A move is on its way here, ahead of which our home has told us of the flow.
@@ -625,6 +623,8 @@ export class VirtualSwitch {
         isMarked ? (slot) => { context.toRuntime(slot >> 2, owner) } : undefined)
     }
     this.#mark(sender, at, flow, epoch)
+    // Should the owner die before it has fetched what the target has: what it is sent from now on is from behind that.
+    if (arena.u32[(at + RerouteFlowMarks) >> 2] !== 0) this.takenBack.cameTo(owner, flow, context.positionTo(owner), true)
     this.#flush(entry)
     if (!isKnown) this.aliases.flowKnown(flow, entry)
     this.#questions.askAgain()
@@ -833,6 +833,7 @@ export class VirtualSwitch {
     for (const entry of [...this.#waiting]) {
       if (context.arena.u8[entry + Entry.phase] === EntryPhase.learning) this.#remove(entry, '')
     }
+    this.aliases.learnt()
     this.#questions.askAgain()
   }
 
@@ -874,6 +875,8 @@ export class VirtualSwitch {
       this.#unopened.delete(entry)
       if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
     }
+    // What was said late of flows of the dead has made entries which nobody is going to claim.
+    this.#removeOrphans()
     for (const entry of [...this.#waiting]) {
       if (!this.#waiting.has(entry)) continue
       const phase = arena.u8[entry + Entry.phase]

@@ -12,8 +12,9 @@ export interface IncomingMove {
   source: number
   /** The source that has died, 0 for none, and in which life: later ones may have died, too, before all switches have been told. */
   dead: { readonly runtime: number; readonly incarnation: number }
-  /** The runtimes that keep the flow's replicas, in the order of its chain. */
+  /** The runtimes that keep the flow's replicas, in the order of its chain, and in which lives. */
   readonly replicas: readonly number[]
+  readonly replicaLives: readonly number[]
   /** The one of them that it goes on at, 0 for none. */
   heir: number
   /** The record is refused: its source is dead, and the packets buffered here are for its replica. */

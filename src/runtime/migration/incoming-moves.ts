@@ -20,8 +20,8 @@ import { YieldFlow } from '../../messages/replication.ts'
 import { copyMacs, MessageField } from '../../messages/message.ts'
 import {
   AbortFlowReply, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowReply, InstallFlowSwitches,
-  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReply, RerouteFlow, RerouteFlowDead,
-  RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
+  MoveRefusal, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReplicaIncarnation, PrepareFlowReply,
+  PrepareFlowSecondIncarnation, RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
 } from '../../messages/migration.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -53,8 +53,8 @@ export interface IncomingHost {
   installed(flow: number): void
   /** True for a flow whose replica is kept here. */
   hasReplica(flow: number): boolean
-  /** True for a runtime of the configuration. */
-  isThere(runtime: number): boolean
+  /** True for a runtime of the configuration, in this life. */
+  isThere(runtime: number, incarnation: number): boolean
   /** The other runtimes that there are. */
   runtimes(): Iterable<number>
 }
@@ -75,6 +75,8 @@ export class IncomingMoves {
   #returning: IncomingMove[] = []
   readonly #protection: Protection
   readonly #heirs: Heirs
+  /** Flows that a replica has been told to go on with, and has not said that it does: it may know nothing of them. */
+  readonly #unheard = new Set<number>()
 
   constructor(context: RuntimeContext, host: IncomingHost, protection: Protection) {
     this.#context = context
@@ -121,6 +123,7 @@ export class IncomingMoves {
       this.moves.set(flow, {
         flow, epoch, source, dead: { runtime: 0, incarnation: 0 }, heir: 0, yields: false,
         replicas: replicasIn(arena.u32[(at + PrepareFlowReplica) >> 2]),
+        replicaLives: [arena.u32[(at + PrepareFlowReplicaIncarnation) >> 2], arena.u32[(at + PrepareFlowSecondIncarnation) >> 2]],
         layout: arena.i32[(at + PrepareFlowLayout) >> 2], state: 'prepared', block, record: 0, gone: 0,
         named: [], version: 0, awaited: 0, marked: 0, untold: 0, since: context.now,
         inputs: context.inputs.words.slice(), queue: new PacketQueue(arena), aliases, aliasBlocks,
@@ -258,6 +261,7 @@ export class IncomingMoves {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const move = this.moves.get(flow)
     const isHeir = move?.yields === true && move.state !== 'inheriting'
+    if (isHeir) this.#unheard.delete(flow)
     if (isHeir && epoch !== move.epoch) {
       // Its word is the source's; what switches said at another epoch does not count.
       move.source = move.heir = source
@@ -293,8 +297,8 @@ export class IncomingMoves {
       this.#become(move, 'returning')
       this.#returning.push(move)
     }
-    // Where the flow's replica is dead, a switch may take us for the one who releases.
-    if (this.#protection.isOn) sayDrained(context, flow, epoch)
+    // Where the source, or the flow's replica, is dead, a switch may take us for the one who releases.
+    if (this.#protection.isOn || move.yields) sayDrained(context, flow, epoch)
     this.#giveBack(move)
   }
 
@@ -408,6 +412,7 @@ export class IncomingMoves {
     this.#mustTell(move, 0)
     context.step(move.state, -1)
     this.moves.delete(move.flow)
+    this.#unheard.delete(move.flow)
     this.#heirs.forget(move.flow)
     this.#returning = this.#returning.filter((other) => other !== move)
   }
@@ -452,7 +457,8 @@ export class IncomingMoves {
       const { self } = this.#context
       // With one replica it is that one that is dead, whatever its next life is.
       const others = isAsking || (isHeir && move.replicas.length === 1) ? [] : move.replicas
-      const isThere = (id: number): boolean => (id === self ? this.#host.hasReplica(move.flow) : id !== source && this.#host.isThere(id))
+      const isThere = (id: number, index: number): boolean => (id === self ? this.#host.hasReplica(move.flow)
+        : id !== source && this.#host.isThere(id, move.replicaLives[index] as number))
       const heir = others.find(isThere) ?? 0
       if (heir === 0) {
         this.#askWho(move)
@@ -462,14 +468,24 @@ export class IncomingMoves {
       move.heir = heir
       this.#heirs.forget(move.flow)
       // The flow goes on at its replica; when that is here, it is about to be the flow itself.
+      if (move.state === 'returning') this.#become(move, 'prepared')
+      this.#returning = this.#returning.filter((other) => other !== move)
+      if (heir === self) this.#unheard.delete(move.flow)
+      else this.#unheard.add(move.flow)
       if (heir !== self) sendHead(this.#context, this.#context.control(heir), YieldFlow, move.flow, move.epoch)
     }
+  }
+
+  /** The replica of a flow goes on with it. */
+  heirGoesOn(flow: number): void {
+    this.#unheard.delete(flow)
   }
 
   /** Whoever was to go on with the flow is dead, or knows nothing of it. */
   #askWho(move: IncomingMove): void {
     move.yields = true
     move.heir = 0
+    this.#unheard.delete(move.flow)
     if (move.state === 'returning') this.#become(move, 'prepared')
     this.#returning = this.#returning.filter((other) => other !== move)
     const { flow, epoch, block, replicas } = move
@@ -521,17 +537,10 @@ export class IncomingMoves {
 
   /** True while a switch is to be told of a flow that is ours now. */
   isUntold(switchId: number): boolean {
-    if (this.#heirs.isAsking || this.#awaitsHeir) return true
+    if (this.#heirs.isAsking || this.#unheard.size > 0) return true
     if (this.#untold === 0) return false
     const bit = this.#context.switches.bitOf(switchId)
     for (const move of this.moves.values()) if ((move.untold & bit) !== 0) return true
-    return false
-  }
-
-  /** True while the one that a flow is left to has not said a word: it may know nothing of the flow, which goes on here then. */
-  get #awaitsHeir(): boolean {
-    const { self } = this.#context
-    for (const { state, yields, heir } of this.moves.values()) if (state === 'prepared' && yields && heir !== 0 && heir !== self) return true
     return false
   }
 

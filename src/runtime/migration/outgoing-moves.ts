@@ -16,8 +16,8 @@ import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
   AbortFlow, AbortFlowSwitches, BufferedPacket, InstallFlow, InstallFlowConfigVersion, InstallFlowSwitches, MoveRefusal,
-  PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowDead,
-  RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
+  PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReplicaIncarnation, PrepareFlowSecondIncarnation,
+  PrepareFlowSnapshotBytes, RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
   RerouteFlowReleaser, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation, RerouteFlowReleaserIncarnation,
 } from '../../messages/migration.ts'
 import { MovingFlow } from '../../messages/replication.ts'
@@ -125,6 +125,8 @@ export class OutgoingMoves {
     arena.u32[(at + PrepareFlowSnapshotBytes) >> 2] = engine.chain.recordBytes
     const [first = 0, second = 0] = this.#protection.replicasOf(flow)
     arena.u32[(at + PrepareFlowReplica) >> 2] = first | second << 8
+    arena.u32[(at + PrepareFlowReplicaIncarnation) >> 2] = this.#incarnationOf(first)
+    arena.u32[(at + PrepareFlowSecondIncarnation) >> 2] = this.#incarnationOf(second)
     ;(channel as MessageChannel).commit()
     this.#markMoved(record)
     const move: OutgoingMove = {

@@ -6,6 +6,7 @@ import { coveredBy, Inputs, type InputLink } from './inputs.ts'
 /** A link and a session that do what a test says. */
 class Scene {
   position = 0
+  senderLife = 7
   released = 0
   connection = 1
   isCrowded = false
@@ -19,12 +20,12 @@ class Scene {
     const link: InputLink = {
       canRelease: true,
       get position() { return scene.position },
+      get senderLife() { return scene.senderLife },
       get connection() { return scene.connection },
       get isCrowded() { return scene.isCrowded },
       release: (position) => { this.released = Math.max(this.released, position) },
     }
     this.inputs.add(1, link)
-    this.inputs.setLife(1, 0x10007)
   }
 
   consume(position: number): void {
@@ -106,4 +107,12 @@ test('a record says how far the links of the present switches were consumed', ()
   assert.equal(coveredBy(words, 1, 0x10008), 0)
   assert.equal(coveredBy(words, 2, 0x10007), 0)
   assert.equal(coveredBy(null, 1, 0x10007), 0)
+})
+
+test('what has come from the next life of a switch counts as of that one, whenever it is heard of', () => {
+  const scene = new Scene()
+  scene.consume(5)
+  scene.senderLife = 8
+  scene.consume(6)
+  assert.deepEqual([7, 8].map((life) => coveredBy(scene.inputs.words, 1, life)), [0, 6])
 })

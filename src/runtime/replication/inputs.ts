@@ -20,6 +20,8 @@ export interface InputLink {
   readonly position: number
   /** Which connection that is: positions begin anew with each. */
   readonly connection: number
+  /** Which life of the switch has sent that, the lower half of its incarnation. */
+  readonly senderLife: number
   /** True when what has not been given back nearly fills it. */
   readonly isCrowded: boolean
   release(position: number): void
@@ -66,16 +68,14 @@ export class Inputs {
     return this.#sources.length - 1
   }
 
-  /** Which life of a switch is at the other end. */
-  setLife(switchId: number, incarnation: number): void {
-    const index = this.#switches.indexOf(switchId)
-    if (index >= 0) this.words[index * INPUT_WORDS] = switchId | (incarnation & 0xffff) << 16
-  }
-
-  /** What has been handed over by a link has been processed. Hot: once per batch. */
+  /**
+   * What has been handed over by a link has been processed. Which life of the switch has sent it, it says itself: configurations may tell of
+   * that one later, or of the next one before anything has come from there. Hot: once per batch.
+   */
   consumed(index: number): void {
     const { link } = this.#sources[index] as Source
     if (!link.canRelease) return
+    this.words[index * INPUT_WORDS] = (this.#switches[index] as number) | link.senderLife << 16
     this.words[index * INPUT_WORDS + 1] = link.position
     if (!this.#commits) link.release(link.position)
   }

@@ -19,7 +19,6 @@ import { planted } from '../../base/planted-bugs.ts'
 import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MACS_BYTES, MessageField } from '../../messages/message.ts'
 import { AbortFlow } from '../../messages/migration.ts'
-import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation } from '../../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
   AdoptFlowReply, AdoptMember, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep, CommitStepFrames, CommitStepInputs,
@@ -30,7 +29,7 @@ import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { INPUT_WORDS } from './inputs.ts'
 import { ALIAS_BYTES } from '../alias-claims.ts'
-import { begin, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
+import { begin, beginBind, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
 import type { Guard } from './guard.ts'
 import { HandingOn } from './handing-on.ts'
 import { guardOf, placeIn, type Replica } from './replica.ts'
@@ -195,15 +194,10 @@ export class Replicas {
   /** Every switch hears, ahead of the first frame, that the frames of this flow come from here. */
   #bind({ flow, epoch, owner, ownerIncarnation, key, macs }: Replica): void {
     const context = this.#context
-    const { arena } = context
     for (const id of context.switches.idsIn(context.switches.all)) {
       const channel = context.inBand(id)
-      const at = begin(context, channel, Bind, flow, epoch, true)
+      const at = beginBind(context, channel, flow, epoch, owner, ownerIncarnation, context.self, context.incarnation)
       if (at === 0) continue
-      arena.u16[(at + MessageField.node) >> 1] = owner
-      arena.u32[(at + BindOwnerIncarnation) >> 2] = ownerIncarnation
-      arena.u16[(at + BindReleaser) >> 1] = context.self
-      arena.u32[(at + BindReleaserIncarnation) >> 2] = context.incarnation
       writeKeptKey(context, at, key, macs)
       ;(channel as MessageChannel).commit()
     }

@@ -1,0 +1,58 @@
+/** What is taken back from the links of the dead, and in what order it goes to who goes on. PROTOCOL 20. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
+import {
+  RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowMarks, RerouteFlowOwnerIncarnation,
+} from '../messages/migration.ts'
+import { Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation } from '../messages/placement.ts'
+import { Descriptor } from '../packet/descriptor.ts'
+import { roundRobin } from './placement/round-robin.ts'
+import { type Said, ScriptedSwitch } from './scripted-switch.ts'
+
+const FLOW = flowIdOf(101, 1)
+
+/** Switch 2 of two; runtimes have 100 and their id for an incarnation. */
+function configOf(version: number, runtimes: readonly number[]): ClusterConfig {
+  return {
+    version, clusterId: 1,
+    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }, { id: 2, incarnation: 102, side: 'egress', isHome: false }],
+    runtimes: runtimes.map((id) => ({ id, incarnation: 100 + id, isDraining: false })),
+  }
+}
+
+/** A runtime goes on with flow 5 for a dead one, and has a target's buffer to fetch. */
+const claimOf = (node: number, epoch: number, dead: number): Said => ({ flow: FLOW, epoch, node, key: 5, code: 2, words: {
+  [RerouteFlowOwnerIncarnation]: 100 + node, [RerouteFlowDead]: dead, [RerouteFlowDeadIncarnation]: 100 + dead, [RerouteFlowMarks]: 1 } })
+
+test('what was sent to who goes on for the dead is from ahead of a target\'s buffer up to the mark, and from behind it from then on', () => {
+  const one = new ScriptedSwitch(configOf(1, [11, 12, 13]), 2, roundRobin())
+  // The scripted links count no frames: as many as have been sent to runtime 12.
+  let sent = 5
+  Object.assign(one.context, { positionTo: () => sent })
+  const { toRuntime } = one.context
+  Object.assign(one.context, { toRuntime: (d: number, runtime: number) => {
+    if (runtime === 12) sent++
+    toRuntime(d, runtime)
+  } })
+  const takeBack = (runtime: number, ...positions: number[]): void => {
+    for (const position of positions) {
+      const d = one.packetOf(position)
+      one.logic.takenBack.add(runtime, 100 + runtime, one.entryOf(5), one.arena.i32[d + Descriptor.slot] as number, position)
+    }
+  }
+  one.inBand(11, Bind, { flow: FLOW, epoch: 1, node: 11, key: 5, halves: { [BindReleaser]: 11 },
+    words: { [BindReleaserIncarnation]: 111, [BindOwnerIncarnation]: 111 } })
+  one.configure(configOf(2, [12, 13]))
+  takeBack(11, 6)
+  one.control(12, RerouteFlow, claimOf(12, 9, 11))
+  assert.deepEqual(one.take(),
+    ['=RerouteFlowReply 12', 'Go 12', '=RerouteFlowReply 12 code 2', 'packet 6 to 12', '=RerouteFlowReply 12 code 1'])
+  one.configure(configOf(3, [13]))
+  // The one from above again, and one that came later: the target had been sent nothing any more by then.
+  takeBack(12, 6, 7)
+  one.control(13, RerouteFlow, claimOf(13, 18, 12))
+  assert.deepEqual(one.take(), ['=RerouteFlowReply 13', 'Go 13', '=RerouteFlowReply 13 code 2', 'packet 6 to 13',
+    '=RerouteFlowReply 13 code 1', 'packet 7 to 13'])
+})
