@@ -345,7 +345,7 @@ test('async: a flow has lost more of its state with its owner than it may', () =
 
 /** What the checkers say of a cluster with replicas that lies from the start. */
 function sawReplicas(lie: (simulation: Simulation) => void): string[] {
-  const simulation = new Simulation({ seed: 5, flows: 30, faults: [], replication: 'commit' })
+  const simulation = new Simulation({ seed: 5, flows: 50, faults: [], replication: 'commit' })
   simulation.queue.at(15_000, () => { lie(simulation) })
   return [...new Set(simulation.run().violations.map(({ checker }) => checker))]
 }

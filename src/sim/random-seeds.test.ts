@@ -11,7 +11,7 @@ import { simulate } from './simulation.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 /** Seeds of a run. A process per half, so that two cores are used. */
-const SEEDS = process.env.NFACTOR_FULL === '1' ? 20_000 : 600
+const SEEDS = process.env.NFACTOR_FULL === '1' ? 20_000 : 800
 /** The same with two replicas. */
 const CHAIN_SEEDS = process.env.NFACTOR_FULL === '1' ? 1000 : 24
 const start = Number(process.env.NFACTOR_SEED ?? 1)

@@ -104,6 +104,10 @@ export interface SimNode {
 
 export const SESSIONS = { frameBytes: 1514, sendBytes: 4096, ringBytes: 16_384, messageBytesMax: 4000 }
 const START_US = 20_000
+/** Turns of a flow, when flows begin, and for how long there are faults, at least. Shorter runs find more per second: docs/evaluation.md. */
+const TURNS = 12
+const SPREAD_US = 30_000
+const FAULTS_US = 40_000
 const IDLE_S = 0.03
 const CONVERGENCE_US = 4_000_000
 const QUIET_US = 350_000
@@ -155,7 +159,7 @@ export class Simulation {
   constructor(options: SimulationOptions) {
     const random = new Random(options.seed)
     const { seed, runtimes = 4, flows = 50, faults = [], policy = random.pick(['round-robin', 'least-loaded', 'rendezvous'] as const),
-      packets = 16, replication = 'none', machines = 1, replicas = 1, takesBack = seed % 4 !== 3 } = options
+      packets = TURNS, replication = 'none', machines = 1, replicas = 1, takesBack = seed % 4 !== 3 } = options
     const isOrdered = !faults.some((kind) => looseOrder.includes(kind))
     this.options = { seed, runtimes, flows, faults, policy, packets, replication, machines, replicas, takesBack: takesBack && isOrdered }
     this.random = random
@@ -168,7 +172,7 @@ export class Simulation {
     const entries: RuntimeEntry[] = Array.from({ length: runtimes }, (_, i) =>
       ({ id: 11 + i, incarnation: ++this.#incarnations, isDraining: false }))
     this.config = this.#first = { version: 1, clusterId: 7, switches, runtimes: entries }
-    this.workload = new Workload(random, { flows, packetsMax: packets, spreadUs: 40_000, silenceUs: IDLE_S * 1e6 })
+    this.workload = new Workload(random, { flows, packetsMax: packets, spreadUs: SPREAD_US, silenceUs: IDLE_S * 1e6 })
     this.ledger = new Ledger(this.workload.packetsMax, !faults.some((kind) => looseOrder.includes(kind)), replication === 'commit')
     this.ledger.survives = replication === 'commit' && replicas > 1 && this.ledger.isOrdered &&
       !faults.some((kind) => kind === 'crash' || kind === 'poison' || kind === 'restart')
@@ -443,7 +447,7 @@ export class Simulation {
     this.#orders.start()
     this.#faults.start()
     this.watch.start()
-    const faultsEnd = START_US + 60_000 + random.below(40_000)
+    const faultsEnd = START_US + FAULTS_US + random.below(FAULTS_US)
     this.#until(faultsEnd)
     this.#faults.heal()
     this.#orders.stop()
