@@ -61,7 +61,7 @@ export const plantedBugs = {
 } as const
 
 /** Those that need flows with two replicas, or are seen sooner with them. */
-export const chainBugs: readonly PlantedBug[] = ['tail-releases-early', 'chain-ack-early', 'promote-skips-held', 'relearn-unrecovered']
+export const chainBugs: readonly PlantedBug[] = ['tail-releases-early', 'chain-ack-early', 'promote-skips-held']
 
 export type PlantedBug = keyof typeof plantedBugs
 
