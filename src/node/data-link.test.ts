@@ -197,12 +197,18 @@ test('a port that takes data but no message gets no data either', () => {
   assert.equal(p.b.port.receive(p.pool, p.b.descriptors, 32), 0)
 })
 
-test('a peer that says nothing although it is asked is silent, and frames wait until it says something', () => {
+/** A pair that have heard each other, one of which asks the other when that says nothing for a fifth of a millisecond. */
+function watching(): ReturnType<typeof pair> {
   const p = pair(64, 16, 1000)
   p.say(p.a, 0)
   p.a.link.transmit(p.now)
   p.turn(p.b)
   p.turn(p.a)
+  return p
+}
+
+test('a peer that says nothing although it is asked is silent, and frames wait until it says something', () => {
+  const p = watching()
   const turns = (ends: readonly End[], count: number): void => {
     for (let i = 0; i < count; i++) {
       p.pass(100)
@@ -232,11 +238,7 @@ test('a peer that says nothing although it is asked is silent, and frames wait u
 })
 
 test('a node that has stood still itself does not call its peer silent', () => {
-  const p = pair(64, 16, 1000)
-  p.say(p.a, 0)
-  p.a.link.transmit(p.now)
-  p.turn(p.b)
-  p.turn(p.a)
+  const p = watching()
   assert.ok(p.send(p.a, 1))
   p.turn(p.a)
   p.pass(100_000)
