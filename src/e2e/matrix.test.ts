@@ -118,7 +118,7 @@ test('a runtime stands still for too long, and comes back', { skip: fullSkip, ti
 })
 
 test('a machine is lost with all its runtimes, their flows go on at replicas on the other', { skip: fullSkip, timeout }, async (context) => {
-  const bed = await Bed.make(context, { replication: 'commit', machines: 2, runtimes: 4, more: 'patience: 1' })
+  const bed = await Bed.make(context, { replication: 'commit', machines: 2, runtimes: 4 })
   await bed.under(context, {}, async () => {
     await sleep(WARM_MS)
     const { machines } = bed
