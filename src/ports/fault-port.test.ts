@@ -212,10 +212,32 @@ test('rates that are none are refused', () => {
   assert.throws(() => make({}, 0), { name: 'CodedError', code: 'NF_CONFIG_INVALID' })
 })
 
-for (const [shape, rates] of [['without faults', {}], ['with delay', { delay: 0.05, delayUs: [1, 50] as const }]] as const) {
+test('a line full of frames still takes our own messages, a reserve of them', () => {
+  arena.reset()
+  const [near] = createMemoryPorts(arena, { frames: 4, reserved: 1, frameBytes: 200 })
+  const fault = new FaultPort({ arena, inner: near, seed: 1, clock: new ManualClock(), held: 5, out: { delay: 1 } })
+  while (fault.send(1000, 100)) assert.ok(fault.held <= 5)
+  let more = 0
+  while (fault.sendReserved(1000, 100)) assert.ok(++more <= 64)
+  assert.deepEqual([more, fault.held, fault.room], [64, 69, 0])
+  assert.equal(fault.send(1000, 100), false)
+})
+
+/** Goes on with every look, so that what is late is late by looks. */
+class LookClock {
+  #now = 0
+  now(): number {
+    return this.#now += 1
+  }
+}
+
+for (const [shape, rates, seeds] of [['without faults', {}, 1], ['with delay', { delay: 0.05, delayUs: [1, 50] as const }, 20]] as const) {
   for (const [name, check] of Object.entries(portContract)) {
     test(`fault port ${shape}: ${name}`, () => {
-      check(createMemoryPortPair((inner, ownArena) => new FaultPort({ arena: ownArena, inner, seed: 1, in: rates, out: rates })))
+      for (let seed = 1; seed <= seeds; seed++) {
+        const clock = new LookClock()
+        check(createMemoryPortPair((inner, ownArena) => new FaultPort({ arena: ownArena, inner, seed, clock, in: rates, out: rates })))
+      }
     })
   }
 }

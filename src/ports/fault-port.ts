@@ -8,8 +8,8 @@
  * The *line* is first in, first out: a frame that is late makes those behind it late, so delay alone never reorders. A frame put
  * aside comes back when 1 to `reorderDepth` frames have passed it, or after `reorderUs`.
  *
- * What waits is copied. While as many frames are held as may be, `room` is 0 and nothing is received. Held frames move on at
- * `receive`, `send`, `flush` and `maintain`. The same seed does the same to the same calls. Not for the fast path: it allocates.
+ * What waits is copied. While as many frames are held as may be, `room` is 0 and nothing is received; only our own messages may still
+ * join, RESERVED_PLACES of them. Held frames move on at `receive`, `send`, `flush` and `maintain`. The same seed does the same to the same calls. Not for the fast path: it allocates.
  */
 
 import type { Clock, TimeUs } from '../base/clock.ts'
@@ -65,6 +65,8 @@ export interface FaultCounts {
 const BEFORE = -SEGMENT_BYTES_OFFSET
 /** Note of a held frame that may use the reserve. */
 const RESERVED = 1
+/** Frames that may use the reserve and are held besides as many as may be. */
+const RESERVED_PLACES = 64
 
 export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
   readonly #arena: Arena
@@ -102,7 +104,7 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
 
   override get room(): number {
     const line = this.#out
-    return line.isIdle ? this.inner.room : line.isWaiting ? line.free : Math.min(this.inner.room, line.free)
+    return line.isIdle ? this.inner.room : Math.max(0, line.isWaiting ? line.free : Math.min(this.inner.room, line.free))
   }
 
   override receive(pool: PacketPool, descriptors: number, max: number): number {
@@ -168,7 +170,7 @@ export class FaultPort<P extends InnerPort = InnerPort> extends WrapperPort<P> {
     const { isWaiting } = line
     this.#release()
     const isFull = !isReserved && inner.room <= 0
-    if (line.free <= 0 || (isFull && !isWaiting)) {
+    if (line.free <= (isReserved ? -RESERVED_PLACES : 0) || (isFull && !isWaiting)) {
       line.counts.refused++
       return false
     }
@@ -280,9 +282,9 @@ class FaultLine {
     return this.#line.length > this.#gone
   }
 
-  /** Frames that can be held besides those that are. */
+  /** Frames that can be held besides those that are. Below 0 while some hold places of the reserve. */
   get free(): number {
-    return Math.max(0, this.#most - this.held)
+    return this.#most - this.held
   }
 
   /**
