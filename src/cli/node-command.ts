@@ -19,6 +19,7 @@ import { readMachineConfig } from '../process/machine-config.ts'
 import { NodeExit, NodeProcess } from '../process/node-process.ts'
 import { readNodeConfig, type NodeConfig } from '../process/node-config.ts'
 import { readIdentity, type ControllerConfig } from '../process/supervisor.ts'
+import { endYielding } from '../process/start-priority.ts'
 import { READY_FD, WarmLauncher, type SpareOrder } from '../process/warm-launcher.ts'
 import { ExitStatus } from './exit-status.ts'
 
@@ -44,6 +45,7 @@ export async function spareCommand(): Promise<number> {
   let text = ''
   for await (const part of process.stdin) if ((text += String(part)).includes('\n')) break
   if (!text.includes('\n')) return ExitStatus.ok
+  endYielding()
   const { kind, file, log } = JSON.parse(text) as SpareOrder
   const output = openSync(log, 'a', 0o600)
   for (const fd of [1, 2]) replaceDescriptor(fd, output)

@@ -228,7 +228,8 @@ export class Controller {
     const { switches, runtimes } = cluster.config
     this.#detector.watch([...switches, ...runtimes], now)
     for (const node of this.#detector.late(now)) {
-      this.#detector.standstill(node.id, node.incarnation, this.#launcher.isStopped?.(node) === true)
+      this.#detector.learn(node.id, node.incarnation, this.#launcher.isStopped?.(node) === true,
+        this.#launcher.isMachineSilent?.(node) === true)
     }
     for (const [incarnation, { at }] of this.#reports) if (now - at > 60e6) this.#reports.delete(incarnation)
   }

@@ -50,15 +50,34 @@ test('a node that is known to have been stopped is dead after a short silence, t
   const detector = threeNodes()
   beat(detector, [2, 3], 2e6, 2.06e6, (_node, now) => [{ peer: 1, heardAgoUs: now - 2e6, owedUs: 0 }])
   assert.deepEqual([...detector.late(2.06e6)], [{ id: 1, incarnation: 101 }])
-  detector.standstill(1, 101, true)
+  detector.learn(1, 101, true, false)
   assert.deepEqual(healths(detector, 2.06e6), { 1: 'slow', 2: 'well', 3: 'well' })
   beat(detector, [2, 3], 2.06e6, 2.1e6)
   assert.deepEqual(healths(detector, 2.1e6), { 1: 'dead', 2: 'well', 3: 'well' })
-  detector.standstill(1, 101, false)
+  detector.learn(1, 101, false, false)
   assert.deepEqual(healths(detector, 2.1e6), { 1: 'slow', 2: 'well', 3: 'well' }, 'it has been let go on')
-  detector.standstill(1, 101, true)
+  detector.learn(1, 101, true, false)
   detector.heartbeat(1, 101, 0, [], 2.1e6)
   assert.deepEqual(healths(detector, 2.1e6), { 1: 'well', 2: 'well', 3: 'well' }, 'it is heard')
+})
+
+test('a node whose machine does not answer either is dead after a shorter silence, unless another one hears it, or we hear nobody', () => {
+  const silent = (others: readonly number[], words: (node: number, now: number) => PeerWord[] = () => []): [number, Health?][] => {
+    const detector = threeNodes()
+    const seen: [number, Health?][] = []
+    for (let now = 2e6; now < 2.6e6; now += 20_000) {
+      beat(detector, others, now, now + 20_000, words)
+      for (const { id, incarnation } of detector.late(now + 20_000)) detector.learn(id, incarnation, false, id === 1)
+      const health = healths(detector, now + 20_000)[1]
+      if (seen.at(-1)?.[1] !== health) seen.push([now + 20_000 - 2e6, health])
+    }
+    return seen
+  }
+  // The last heartbeat came 20 ms before the silence is looked at.
+  assert.deepEqual(silent([2, 3]), [[20_000, 'well'], [40_000, 'slow'], [180_000, 'dead']])
+  assert.deepEqual(silent([2, 3], (node) => (node === 2 ? [{ peer: 1, heardAgoUs: 50_000, owedUs: 0 }] : [])).map(([, health]) => health),
+    ['well', 'slow', 'partitioned'])
+  assert.deepEqual(silent([]).map(([, health]) => health), ['well', 'slow', 'unknown'])
 })
 
 test('a node that owns up to longer pauses is allowed longer silence, within the bound and for a while', () => {

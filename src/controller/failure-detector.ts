@@ -4,6 +4,8 @@
  * Three kinds of evidence, in order of weight:
  *   - *ends*: whoever started a process says that it is gone. Certain, and at once.
  *   - *standstills*: whoever started it sees that it has been stopped. It may go on, but not by having less to do: a short silence is enough.
+ *   - *machines*: whoever started processes there hears nothing from it either. One process that pauses does not explain that, so the
+ *     allowance for pauses does not count.
  *   - *signs of life* at this observer: heartbeats (their rhythm is learnt), and the transport's word: acknowledgements and
  *     messages of any kind.
  *   - *words of other nodes*, carried by their heartbeats: when each last heard each peer, and for how long it has been owed an
@@ -31,11 +33,14 @@ export interface DetectorLimits extends ArrivalLimits {
   readonly wordUs: number
   /** Silence that is enough of a node whose process is known to have been stopped, µs. */
   readonly stoppedUs: number
+  /** Silence that is enough of a node whose machine does not answer either, and which nobody else hears, µs. */
+  readonly machineUs: number
 }
 
 /** Defaults; docs/controller.md says what each costs. */
 export const defaultDetectorLimits: DetectorLimits = {
   heartbeatUs: 20_000, pauseUs: 300_000, pauseUsMax: 1_000_000, phi: 8, tickUs: 5000, wordUs: 2_000_000, stoppedUs: 100_000,
+  machineUs: 200_000,
 }
 
 /** For clusters whose runtimes do not pause (no garbage on the packet path) and have processors to themselves. */
@@ -76,6 +81,7 @@ interface Watched {
   readonly words: Map<number, Word>
   hasEnded: boolean
   isStopped: boolean
+  isMachineSilent: boolean
 }
 
 export class FailureDetector {
@@ -95,7 +101,7 @@ export class FailureDetector {
       kept.add(id)
       if (this.#watched.get(id)?.incarnation === incarnation) continue
       this.#watched.set(id, { incarnation, arrivals: new ArrivalEstimator(this.#limits, now), words: new Map(), hasEnded: false,
-        isStopped: false })
+        isStopped: false, isMachineSilent: false })
     }
     for (const id of this.#watched.keys()) if (!kept.has(id)) this.#watched.delete(id)
   }
@@ -104,7 +110,7 @@ export class FailureDetector {
   heartbeat(node: number, incarnation: number, pausedUs: number, words: readonly PeerWord[], now: TimeUs): void {
     const watched = this.#find(node, incarnation)
     if (watched === undefined) return
-    watched.isStopped = false
+    watched.isStopped = watched.isMachineSilent = false
     watched.arrivals.heartbeat(now, pausedUs)
     for (const { peer, heardAgoUs, owedUs } of words) {
       this.#watched.get(peer)?.words.set(node, {
@@ -128,10 +134,10 @@ export class FailureDetector {
     for (const [id, { incarnation, arrivals, hasEnded }] of this.#watched) if (!hasEnded && arrivals.isLate(now)) yield { id, incarnation }
   }
 
-  /** What is known of a late node's process: that it has been stopped, or that it has not. */
-  standstill(node: number, incarnation: number, isStopped: boolean): void {
+  /** What is known of a late node: whether its process has been stopped, and whether its machine does not answer. */
+  learn(node: number, incarnation: number, isStopped: boolean, isMachineSilent: boolean): void {
     const watched = this.#find(node, incarnation)
-    if (watched !== undefined) watched.isStopped = isStopped
+    if (watched !== undefined) Object.assign(watched, { isStopped, isMachineSilent })
   }
 
   /** To be called every `tickUs` or more often: what comes later than that was a standstill of our own. */
@@ -179,7 +185,10 @@ export class FailureDetector {
    */
   #health(watched: Watched, isCutOff: boolean, inTime: number, others: number, now: TimeUs): Health {
     const { arrivals, hasEnded } = watched
-    if (hasEnded || (watched.isStopped && now - arrivals.heardAt >= this.#limits.stoppedUs)) return 'dead'
+    const { stoppedUs, machineUs } = this.#limits
+    if (hasEnded || (watched.isStopped && now - arrivals.heardAt >= stoppedUs)) return 'dead'
+    if (watched.isMachineSilent && !isCutOff && inTime > 0 && now - arrivals.heardAt >= machineUs &&
+      !this.#isHeardElsewhere(watched, now, machineUs)) return 'dead'
     if (!arrivals.isSuspect(now)) return arrivals.isLate(now) ? 'slow' : 'well'
     if (isCutOff) return 'unknown'
     if (this.#isHeardElsewhere(watched, now)) return 'partitioned'
@@ -189,8 +198,7 @@ export class FailureDetector {
   }
 
   /** By another node that we hear, within the silence that we would allow ourselves. */
-  #isHeardElsewhere({ words, arrivals }: Watched, now: TimeUs): boolean {
-    const limit = arrivals.silenceLimit
+  #isHeardElsewhere({ words, arrivals }: Watched, now: TimeUs, limit = arrivals.silenceLimit): boolean {
     for (const { heardAt } of words.values()) if (now - heardAt < limit) return true
     return false
   }

@@ -14,6 +14,8 @@ import { NODE_ID_MAX } from '../messages/cluster-config.ts'
 export interface MachineView {
   /** Processes can be started there now. */
   readonly isUp: boolean
+  /** It has said nothing for a moment: it may be gone, and nothing new is begun there. */
+  readonly isSilent?: boolean
   readonly runtimesMax: number
 }
 
@@ -26,6 +28,8 @@ export function isMachineUp(machines: readonly MachineView[], id: number, firstI
   return machines.length === 0 || machines[machineOf(id, firstId, machines.length)].isUp
 }
 
+const isOpen = ({ isUp, isSilent = false }: MachineView): boolean => isUp && !isSilent
+
 const countsOf = (machines: readonly MachineView[], runtimes: readonly number[], firstId: number): number[] =>
   machines.map((_, index) => runtimes.filter((id) => machineOf(id, firstId, machines.length) === index).length)
 
@@ -35,7 +39,7 @@ const countsOf = (machines: readonly MachineView[], runtimes: readonly number[],
  */
 export function isUneven(machines: readonly MachineView[], runtimes: readonly number[], firstId: number): boolean {
   const counts = countsOf(machines, runtimes, firstId)
-  const least = Math.min(...machines.flatMap(({ isUp, runtimesMax }, index) => (isUp && counts[index] < runtimesMax ? [counts[index]] : [])))
+  const least = Math.min(...machines.flatMap((one, index) => (isOpen(one) && counts[index] < one.runtimesMax ? [counts[index]] : [])))
   return Math.max(...counts) >= least + 2
 }
 
@@ -63,7 +67,7 @@ export function chooseRuntimeId(
   const all = machines.length === 0 ? [{ isUp: true, runtimesMax: NODE_ID_MAX }] : machines
   const step = all.length
   const counts = countsOf(all, runtimes, firstId)
-  const order = all.map((_, index) => index).filter((index) => all[index].isUp && counts[index] < all[index].runtimesMax)
+  const order = all.map((_, index) => index).filter((index) => isOpen(all[index]) && counts[index] < all[index].runtimesMax)
     .sort((a, b) => counts[a] - counts[b] || a - b)
   for (const machine of order) {
     for (let id = firstId + machine; id <= NODE_ID_MAX; id += step) if (!taken.has(id)) return id

@@ -32,7 +32,10 @@ export class ClusterLauncher implements Launcher {
   }
 
   machines(): readonly MachineView[] {
-    return this.#runtimesMax.map((runtimesMax, index) => ({ isUp: index === 0 || this.#remote[index - 1].isUp, runtimesMax }))
+    return this.#runtimesMax.map((runtimesMax, index) => {
+      const { isUp, isSilent } = index === 0 ? { isUp: true, isSilent: false } : this.#remote[index - 1]
+      return { isUp, isSilent, runtimesMax }
+    })
   }
 
   /** The processes that there are, on all machines. */
@@ -55,6 +58,11 @@ export class ClusterLauncher implements Launcher {
       if (entry.id === id && (entry.kind === 'switch' || entry.incarnation === incarnation)) return isStopped(entry)
     }
     return false
+  }
+
+  isMachineSilent({ id }: Launched): boolean {
+    const machine = machineOf(id, FIRST_RUNTIME_ID, this.#remote.length + 1)
+    return machine !== 0 && this.#remote[machine - 1].isSilent
   }
 
   startsOf(name: string): number {

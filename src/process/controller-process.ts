@@ -364,7 +364,7 @@ export function limitsOf({ spec: { patience, scale } }: ClusterIdentity): Partia
   const pauseUs = patience * 1e6
   return {
     detector: { ...detector, heartbeatUs: HEARTBEAT_MS * 1000, tickUs: 4 * POLL_MS * 1000, pauseUs, stoppedUs: pauseUs / 5,
-      pauseUsMax: Math.max(2 * pauseUs, detector.pauseUsMax) },
+      machineUs: Math.max(3000 * HEARTBEAT_MS, pauseUs * 2 / 5), pauseUsMax: Math.max(2 * pauseUs, detector.pauseUsMax) },
     leadership: { ...leadership, leaseUs: 1.5e6, renewUs: 300_000 },
     autoscaler: autoscalerOf(scale),
     rollout: { ...rollout, bakeUs: 2e6 },

@@ -35,6 +35,8 @@ const BACKOFF_MS = 100
 const BACKOFF_MS_MAX = 10_000
 /** A process that has been up for so long is started again without delay when it dies. */
 const STEADY_MS = 30_000
+/** Behind the start of a cluster. */
+const SERVICE_MS = 5_000
 /** How often the folder is read for processes that others have started. */
 const SCAN_MS = 200
 /** How often the launcher looks for what is noted nowhere. */
@@ -136,6 +138,12 @@ export class LocalLauncher implements Launcher {
     for (const entry of [...this.#known.values()]) if (!this.#own.has(entry.pid) && !isRunning(entry)) this.#ended(entry, undefined)
   }
 
+  /** Some runtime has been up for a while, and may have packets to process. */
+  get #isInService(): boolean {
+    for (const { kind, startedAt } of this.#known.values()) if (kind === 'runtime' && Date.now() - startedAt > SERVICE_MS) return true
+    return false
+  }
+
   #ended(entry: ProcessEntry, end: NodeEnd | undefined): void {
     if (!this.#known.delete(entry.pid)) return
     this.#stopAt.delete(entry.pid)
@@ -180,7 +188,7 @@ export class LocalLauncher implements Launcher {
     const begun = { kind, id, name, incarnation, startedAt: Date.now(), ...cpus }
     this.#starts.set(name, this.startsOf(name) + 1)
     this.#starting.add(begun)
-    launcher.launch(kind, file, folder.nodeLog(id)).then((launched) => {
+    launcher.launch(kind, file, folder.nodeLog(id), kind === 'runtime' && this.#isInService).then((launched) => {
       this.#starting.delete(begun)
       const entry: ProcessEntry = { ...begun, pid: launched.pid, startTicks: startTicksOf(launched.pid) }
       this.#options.onStarted(entry)

@@ -8,6 +8,7 @@ import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
 import type { NodeConfig } from './node-config.ts'
+import { beginYielding, yieldingEnvironment } from './start-priority.ts'
 
 export interface LaunchedNode {
   readonly pid: number
@@ -35,8 +36,9 @@ export interface NodeLauncher {
    *
    * @param file where the configuration of the process is
    * @param log where its output goes
+   * @param yields whether nodes that work go first until it does, where processes can (start-priority.ts)
    */
-  launch(kind: NodeConfig['kind'], file: string, log: string): Promise<LaunchedNode>
+  launch(kind: NodeConfig['kind'], file: string, log: string, yields?: boolean): Promise<LaunchedNode>
   /**
    * Looks for nodes that were started for this cluster and are not noted in its folder, because their launcher has died meanwhile: notes
    * them, or ends them where they have no place. To be called now and then.
@@ -69,12 +71,13 @@ export function childEnvironment(): NodeJS.ProcessEnv {
 }
 
 /** Starts a child of this process, a process group of its own: a terminal's Ctrl-C is for the supervisor alone. */
-export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: string, log: string): LaunchedProcess {
+export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: string, log: string, yields = false): LaunchedProcess {
   const output = openSync(log, 'a', 0o600)
   const child = spawn(process.execPath, [programPath, kind, file], {
-    stdio: ['ignore', output, output], detached: true, env: childEnvironment(),
+    stdio: ['ignore', output, output], detached: true, env: { ...childEnvironment(), ...yields && yieldingEnvironment() },
   })
   closeSync(output)
+  if (yields && child.pid !== undefined) beginYielding(child.pid)
   // Whoever has started it may end without it.
   child.unref()
   return {
@@ -87,7 +90,7 @@ export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: str
 export const processLauncher: NodeLauncher = {
   name: 'process',
   // What this throws is the promise's reason.
-  launch: async (kind, file, log) => launchProcess(kind, file, log),
+  launch: async (kind, file, log, yields) => launchProcess(kind, file, log, yields),
 }
 
 /** How a process of ours ends. */

@@ -51,6 +51,7 @@ import { openProgressNote } from './progress-note.ts'
 import { QuarantineCapture } from './quarantine-capture.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
 import { configError, resolveRunConfig, type RunConfig } from './run-config.ts'
+import { endYielding } from './start-priority.ts'
 
 /** Exit statuses that a supervisor knows. */
 export const NodeExit = { ended: 0, failed: NODE_FAILED, defect: 70, fenced: 75 } as const
@@ -365,6 +366,7 @@ export class NodeProcess {
     const node = this.#node
     assert(node !== undefined, 'a node has been made')
     this.#followDraining()
+    endYielding()
     const executor = this.#executor = new Executor({ node, ports: this.#ports() })
     executor.run().then(() => { this.#ended.resolve(this.#isFenced ? NodeExit.fenced : NodeExit.ended) },
       (error: unknown) => { this.#onDefect(this.report(error)) })

@@ -35,6 +35,8 @@ const POLL_MS = 50
 /** An agent that has not answered for so long is not there. */
 const ANSWER_MS = 1_000
 const RETRY_MS = 500
+/** So long without an answer says something together with the silence of a node there. */
+const SILENT_MS = 150
 /** What a call takes on its way, on top of what the node may take. */
 const WAY_MS = 500
 const CALL_MS = 10_000
@@ -45,6 +47,7 @@ export class RemoteMachine implements NodePlace {
   #agent: LineRpcClient | undefined
   #isConnecting = false
   #isPolling = false
+  #polledAt = 0
   #isOpen = true
   #isTried = false
   #dueAt = 0
@@ -67,6 +70,11 @@ export class RemoteMachine implements NodePlace {
   /** It answers; at the beginning, until it has been tried. */
   get isUp(): boolean {
     return this.#agent !== undefined || !this.#isTried
+  }
+
+  /** It does not answer, or has not for a while: it need not be gone. */
+  get isSilent(): boolean {
+    return this.#agent === undefined ? this.#isTried : this.#isPolling && performance.now() - this.#polledAt > SILENT_MS
   }
 
   /** The processes of its runtimes, by pid there. */
@@ -114,6 +122,7 @@ export class RemoteMachine implements NodePlace {
 
   async #poll(agent: LineRpcClient, isFirst = false): Promise<void> {
     this.#isPolling = true
+    this.#polledAt = performance.now()
     try {
       const state = await agent.call<MachineState>('Poll', { after: this.#ended }, ANSWER_MS)
       this.#take(state)

@@ -15,6 +15,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import type { Socket } from 'node:net'
 import type { NodeConfig } from './node-config.ts'
 import { childEnvironment, endOf, programPath, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
+import { beginYielding, yieldingEnvironment } from './start-priority.ts'
 
 /** What a spare process is told. */
 export interface SpareOrder {
@@ -56,10 +57,10 @@ export class WarmLauncher implements NodeLauncher {
     return this.#spare?.isReady === true
   }
 
-  async launch(kind: NodeConfig['kind'], file: string, log: string): Promise<LaunchedNode> {
+  async launch(kind: NodeConfig['kind'], file: string, log: string, yields = false): Promise<LaunchedNode> {
     this.#dueAt = performance.now() + this.#restMs
     const spare = this.#spare
-    if (spare?.isReady !== true) return await this.#launcher.launch(kind, file, log)
+    if (spare?.isReady !== true) return await this.#launcher.launch(kind, file, log, yields)
     this.#spare = undefined
     const { child, ended } = spare
     spare.log = log
@@ -71,7 +72,8 @@ export class WarmLauncher implements NodeLauncher {
   keepWarm(): void {
     if (this.#spare !== undefined || performance.now() < this.#dueAt || process.platform !== 'linux') return
     const child = spawn(process.execPath, [programPath, 'spare'], {
-      stdio: ['pipe', 'ignore', 'ignore', 'pipe'], detached: true, env: childEnvironment() })
+      stdio: ['pipe', 'ignore', 'ignore', 'pipe'], detached: true, env: { ...childEnvironment(), ...yieldingEnvironment() } })
+    if (child.pid !== undefined) beginYielding(child.pid)
     const spare: Spare = { child, isReady: false, log: '', ended: endOf(child, () => spare.log) }
     this.#spare = spare
     child.stdin?.on('error', () => undefined)
