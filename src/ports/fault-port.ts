@@ -9,7 +9,8 @@
  * aside comes back when 1 to `reorderDepth` frames have passed it, or after `reorderUs`.
  *
  * What waits is copied. While as many frames are held as may be, `room` is 0 and nothing is received; only our own messages may still
- * join, RESERVED_PLACES of them. Held frames move on at `receive`, `send`, `flush` and `maintain`. The same seed does the same to the same calls. Not for the fast path: it allocates.
+ * join, RESERVED_PLACES of them. Held frames move on at `receive`, `send`, `flush` and `maintain`. The same seed does the same to the same
+ * calls. Not for the fast path: it allocates.
  */
 
 import type { Clock, TimeUs } from '../base/clock.ts'
