@@ -91,7 +91,7 @@ test('packets that a target hands to who goes on for the dead source are bounded
 
 for (const isDraining of [false, true]) {
   const [what, keeper] = isDraining ? ['whose keeper drains', 13] : ['without a replica', 12]
-  test(`flows ${what} are secured some in a turn, and so many at once; the rest follows`, () => {
+  test(`some flows are secured in a turn, and so many at once, and the rest follows: those ${what}`, () => {
     const one = among({ limits: { flows: 128, packets: 512 }, runtimeLimits: { absentFlows: 128, buffered: 512 } })
     if (isDraining) announce(one, 12)
     one.turn(2)
