@@ -107,28 +107,6 @@ test('where others want the core it stands still instead of polling, until a fra
   port.close()
 })
 
-test('a nap is short though nobody wakes it: commands wait as well', { skip }, async () => {
-  const port = new EventPort()
-  let us = 0
-  let before = { at: 0, naps: 0 }
-  const lengths: number[] = []
-  const executor = new Executor({ node: { poll: () => {
-    const { naps } = executor.statistics
-    const at = performance.now()
-    if (naps === before.naps + 1) lengths.push(at - before.at)
-    before = { at, naps }
-    return false
-  }, nextDue: () => Infinity }, ports: [port], clock: { now: () => us += 30 } })
-  const running = executor.run()
-  await until('it has napped some times', () => lengths.length >= 8)
-  // How much later than that it is woken is the kernel's: not each time, one hopes.
-  const shortest = Math.min(...lengths)
-  assert.ok(shortest >= 0.4 && shortest < 20, `${shortest} ms`)
-  executor.stop()
-  await running
-  port.close()
-})
-
 test('work that cannot be done is looked at once between two turns of the event loop', { skip }, async () => {
   const port = new EventPort()
   let polls = 0
