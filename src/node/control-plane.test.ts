@@ -148,6 +148,35 @@ test('frames of no session are counted, whatever they are', () => {
   assert.equal(pool.used, 0)
 })
 
+test('frames have a few slots, and fewer where they are long: what is more waits in the port', () => {
+  for (const [isLong, most] of [[false, 16], [true, 4]] as const) {
+    const arena = new Arena(1 << 20)
+    const bytes = isLong ? 60_000 : 600
+    const taken: number[] = []
+    let left = 40
+    // It gives all for which there are slots.
+    const receive = (pool: PacketPool, descriptors: number, max: number): number => {
+      let count = 0
+      for (; count < max && left > 0; count++, left--) {
+        const slot = pool.take(bytes)
+        if (slot === 0) break
+        const d = descriptors + count * DESCRIPTOR_WORDS
+        arena.i32[d + Descriptor.frame] = slot + SLOT_FRAME_OFFSET
+        arena.i32[d + Descriptor.length] = bytes
+        arena.i32[d + Descriptor.slot] = slot
+      }
+      taken.push(count)
+      return count
+    }
+    const port = { room: 0, receive, ...isLong && { frameBytesTo: () => 65_024 } } as unknown as Port
+    const plane = createControlPlane({ arena, clusterId: 1, self: 1, selfIncarnation: 10, port, sessions, onMessage: () => {} })
+    assert.equal(plane.receive(24, 1), true)
+    assert.deepEqual([taken, left], [isLong ? [4, 4, 4, 4, 4, 4] : [16, 8], 16])
+    assert.equal(plane.receive(64, 1), false)
+    assert.deepEqual([Math.max(...taken), left, plane.statistics.otherFrames], [most, 0, 40])
+  }
+})
+
 test('making and taking back all sessions of a node is cheap in memory', () => {
   const arena = new Arena(1 << 19)
   createControlPlane({ arena, clusterId: 1, self: 1, selfIncarnation: 1, port: { receive: () => 0 } as unknown as Port, sessions,

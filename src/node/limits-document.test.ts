@@ -48,6 +48,13 @@ test('the tests that are named are there', () => {
   }
 })
 
+test('every bound has a test', () => {
+  const tables = text.matchAll(/^\| Bound \|.*\| Test \|\n\|[-|]+\|\n((?:\|.*\n)+)/gm)
+  const rows = [...tables].flatMap(([, table]) => (table as string).trim().split('\n'))
+  assert.ok(rows.length > 100, `${rows.length}`)
+  for (const row of rows) assert.match(row.split(' | ').at(-1) as string, /^[a-z-]+: "|^as above |^the same test |^[a-z-]+: the same /, row)
+})
+
 test('every refusal and code is named', () => {
   for (const name of Object.keys(MoveRefusal)) if (name !== 'none') assert.ok(text.includes(`\`${name}\``), name)
   const node = readFileSync(join(source, 'node/runtime-node.ts'), 'utf8')

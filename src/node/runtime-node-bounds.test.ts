@@ -13,6 +13,7 @@ import {
   PrepareFlowLayout, PrepareFlowReply, RerouteFlow, RerouteFlowReply,
 } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
+import { AskFlow } from '../messages/replication.ts'
 import { AliasClaim, defineNf, struct, u16, u32, Verdict } from '../nf/index.ts'
 import { frameOf, RuntimeAmongScripts, SELF, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { buildFrame, sideCounter } from '../testing/index.ts'
@@ -220,6 +221,35 @@ test('a straggler for which there is no message is dropped', () => {
   moveTo(one, 'handing')
   one.packet(1, frameOf(1)).packet(1, frameOf(1, 'x'.repeat(13_000))).turn(2)
   assert.deepEqual([one.take(), one.node.dropReasons()], [['BufferedPacket 12 code 1'], { straggler: 1 }])
+})
+
+test('flows that were given on are remembered for copies that ask late, so many of them: the oldest is forgotten', () => {
+  const one = among({ timeouts: { udp: 1e6 } })
+  const giveOn = (first: number, last: number): void => {
+    const numbers = Array.from({ length: last - first + 1 }, (_, index) => first + index)
+    for (const number of numbers) {
+      one.sayInBand(1, FlowOpen, { flow: idOf(number), epoch: 1, node: 1, key: number }).packet(1, frameOf(number))
+    }
+    one.turn()
+    one.node.setMigrationTarget(12, numbers.length)
+    one.turn()
+    for (const number of numbers) one.say(12, PrepareFlowReply, { flow: idOf(number), epoch: 2 })
+    one.turn()
+    for (const number of numbers) for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: idOf(number), epoch: 2 })
+    one.turn(2)
+    for (const number of numbers) one.say(12, InstallFlowReply, { flow: idOf(number), epoch: 2 })
+    one.turn(2)
+    assert.deepEqual(phases(one), [])
+  }
+  const ask = (number: number): string[] => {
+    one.take()
+    one.say(13, AskFlow, { flow: idOf(number), epoch: 1, key: number })
+    return one.turn(2).take()
+  }
+  for (let first = 1; first <= 1024; first += 16) giveOn(first, first + 15)
+  assert.deepEqual([ask(1), one.node.moves.out.completed], [['AskFlowReply 13 code 1'], 1024])
+  giveOn(1025, 1025)
+  assert.deepEqual([1, 2, 1025].map(ask), [['AskFlowReply 13'], ['AskFlowReply 13 code 1'], ['AskFlowReply 13 code 1']])
 })
 
 // -- Flows that end, aliases ---------------------------------------------------------------------------------------------

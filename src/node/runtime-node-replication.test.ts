@@ -14,7 +14,7 @@ import {
   CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlow, MovingFlowReply,
   RetireFlow, YieldFlow,
 } from '../messages/replication.ts'
-import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
+import { frameOf, RuntimeAmongScripts, SELF, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
 
 const idOf = (number: number): number => flowIdOf(101, number)
@@ -470,4 +470,28 @@ test('a target says that it has applied the death of its source when the replica
   assert.deepEqual(one.turn(2).take(), ['YieldFlow 13'])
   one.say(13, YieldFlow, { flow: idOf(1), epoch: 2, code: 2 })
   assert.deepEqual(one.turn(2).take(), ['ConfigApplied 1 code 1', 'ConfigApplied 2 code 1'])
+})
+
+test('a flow that has come runs when its source and the runtime that it was to have a replica at die at once', () => {
+  const source = among({ replication: 'none' })
+  source.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(2)
+  source.node.setMigrationTarget(13, 1)
+  source.turn(2).say(13, PrepareFlowReply, { flow: idOf(1), epoch: 2 }).turn(2)
+  for (const id of [1, 2]) source.sayInBand(id, RerouteFlowReply, { flow: idOf(1), epoch: 2 })
+  source.turn(3)
+  const record = source.said.get('InstallFlow')
+  assert.ok(record !== undefined)
+  const one = among()
+  for (const id of [12, 13]) one.say(id, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(source.node.engine.layout)) })
+  one.say(13, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1, words: { [PrepareFlowLayout]: source.node.engine.layoutHash } })
+  assert.deepEqual(one.turn(2).take(), ['PrepareFlowReply 13'])
+  one.raw(13, false, record)
+  for (const id of [1, 2]) one.say(id, Go, { flow: idOf(1), epoch: 2 })
+  assert.ok(one.turn(2).take().includes('AdoptFlow 12 code 2'))
+  assert.equal(one.node.openSteps.waiting, 1)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id === SELF) })
+  one.turn(3)
+  const flows = [...one.node.flows()].map(({ flow, phase, epoch }) => ({ flow, phase, epoch }))
+  assert.deepEqual(flows, [{ flow: idOf(1), phase: 'active', epoch: 3 }])
+  assert.equal(one.node.openSteps.waiting, 0)
 })

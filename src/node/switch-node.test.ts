@@ -197,6 +197,29 @@ test('fragments go where their first one goes, those that come before it too', (
   assert.deepEqual([links[0].take().length, links[1].take().length], [0, fragments.length])
 })
 
+test('a turn takes a bounded number of frames from each port and link, and of batches, which in-band messages end', () => {
+  const { node, external, links, say, run } = setUp({ limits: { packets: 1024 } })
+  external.inbox.push(buildFrame(request))
+  run()
+  const second = links[1]
+  const [back] = second.take()
+  external.inbox.push(...Array.from({ length: 300 }, () => buildFrame(request)))
+  second.inbox.push(...Array.from({ length: 300 }, () => back))
+  let before = node.packets.received
+  assert.equal(node.poll(2000), true)
+  assert.deepEqual([external.inbox.length, second.inbox.length, node.packets.received - before], [300 - 128, 300 - 128, 256])
+  run()
+  for (let number = 0; number < 100; number++) {
+    say(new Uint8Array(16))
+    second.inbox.push(back)
+  }
+  before = node.packets.received
+  assert.equal(node.poll(3000), true)
+  assert.ok(node.packets.received - before <= 64 && node.packets.received - before >= 32, `${node.packets.received - before}`)
+  run()
+  assert.equal(node.packets.received - before, 100)
+})
+
 test('full links and ports cost the packet, and nobody waits', () => {
   const { node, external, links, run } = setUp()
   external.inbox.push(buildFrame(request))

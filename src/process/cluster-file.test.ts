@@ -45,6 +45,9 @@ test('machines: what cannot be is refused, with the place', () => {
   assert.equal(fault(remote({ authority: 'ca.pem' })), '')
   assert.match(fault(remote({})), /^machines\[1\]\.agent: .*TLS.*clear: true/)
   assert.match(fault({ machines: [near] }), /^machines: machines must have at least 2/)
+  const many = (count: number): object[] => [near, ...Array.from({ length: count - 1 }, (_, index) => ({ ...far, name: `m${index}` }))]
+  assert.equal(fault({ machines: many(16) }), '')
+  assert.match(fault({ machines: many(17) }), /^machines: machines must have at most 16/)
   assert.match(fault({ machines: [near, far], token: undefined }), /^machines: .*token: FILE/)
   assert.match(fault({ machines: [far, near] }), /^machines\[0\]\.agent: .*first machine is this one/)
   assert.match(fault({ machines: [near, { ...far, agent: undefined }] }), /^machines\[1\]\.agent: .*where its agent is/)

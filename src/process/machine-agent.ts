@@ -47,10 +47,18 @@ export interface MachineState {
   readonly ends: readonly MachineEnd[]
 }
 
+export interface MachineAgentLimits {
+  readonly connections: number
+  /** Connections to nodes, of one controller. */
+  readonly channels: number
+  /** Ends of processes that are remembered. */
+  readonly ends: number
+  /** How long everything up to the proof may take, ms. */
+  readonly proofMs: number
+}
+
+const defaultLimits: MachineAgentLimits = { connections: 64, channels: 256, ends: 256, proofMs: PROOF_MS }
 const TICK_MS = 20
-const CONNECTIONS_MAX = 64
-const CHANNELS_MAX = 256
-const ENDS_MAX = 256
 /** A cluster whose controllers have been here so lately is there. */
 const ALIVE_MS = 10_000
 
@@ -59,6 +67,7 @@ export class MachineAgent {
   readonly #folder: ClusterFolder
   readonly #token: string
   readonly #launch: NodeLauncher
+  readonly #limits: MachineAgentLimits
   readonly #life = randomUUID()
   readonly #sockets = new Set<Socket>()
   readonly #members = new Map<number, RuntimeConfig>()
@@ -74,9 +83,10 @@ export class MachineAgent {
   #ending: Promise<number> | undefined
 
   /** @throws CodedError for what is wrong with the token's file */
-  constructor(config: MachineConfig, launcher: NodeLauncher) {
+  constructor(config: MachineConfig, launcher: NodeLauncher, limits: Partial<MachineAgentLimits> = {}) {
     this.#config = config
     this.#launch = launcher
+    this.#limits = { ...defaultLimits, ...limits }
     // Not that of a cluster whose controllers are on this machine.
     this.#folder = ClusterFolder.ofCluster(`${config.cluster}.machine`)
     this.#token = readLongToken(resolve(config.folder, config.token), 'Write one: openssl rand -hex 32')
@@ -120,9 +130,9 @@ export class MachineAgent {
       const { certificate, key, clientAuthority } = await serverTls(tls, folder, 'tls')
       const isAsked = clientAuthority !== undefined
       server = createTlsServer({ cert: certificate, key, ca: clientAuthority, requestCert: isAsked, rejectUnauthorized: isAsked,
-        minVersion: 'TLSv1.2', handshakeTimeout: PROOF_MS, noDelay: true }, take)
+        minVersion: 'TLSv1.2', handshakeTimeout: this.#limits.proofMs, noDelay: true }, take)
     }
-    server.maxConnections = CONNECTIONS_MAX
+    server.maxConnections = this.#limits.connections
     await new Promise<void>((done, reject) => {
       server.once('error', (cause: NodeJS.ErrnoException) => {
         const code = cause.code === 'EADDRINUSE' ? 'NF_PORT_BUSY' : 'NF_PORT_FAILED'
@@ -142,7 +152,8 @@ export class MachineAgent {
     const channels = new Map<number, LineRpcClient>()
     let isProved = false
     let channelCount = 0
-    const timer = setTimeout(() => { socket.destroy() }, PROOF_MS)
+    let connecting = 0
+    const timer = setTimeout(() => { socket.destroy() }, this.#limits.proofMs)
     this.#sockets.add(socket)
     socket.on('close', () => {
       clearTimeout(timer)
@@ -156,11 +167,15 @@ export class MachineAgent {
       Kill: ({ pid, signal }) => ({ isDone: this.#launcher.kill(Number(pid), signal as NodeJS.Signals) }),
       End: async () => ({ killed: await this.#end() }),
       Connect: async ({ node }) => {
-        if (channels.size >= CHANNELS_MAX) throw new CodedError('NF_RPC_LIMIT', `there are ${CHANNELS_MAX} connections to nodes already`)
-        const client = await LineRpcClient.connect(this.#folder.nodeSocket(Number(node)))
+        const most = this.#limits.channels
+        if (channels.size + connecting >= most) throw new CodedError('NF_RPC_LIMIT', `there are ${most} connections to nodes already`)
+        connecting++
+        const client = await LineRpcClient.connect(this.#folder.nodeSocket(Number(node))).finally(() => { connecting-- })
         const channel = ++channelCount
         channels.set(channel, client)
         client.onClose = () => { channels.delete(channel) }
+        // Who asked may have gone meanwhile, and nobody else closes it.
+        if (socket.destroyed) client.close()
         return { channel }
       },
       Call: ({ channel, method, params, timeoutMs }) => {
@@ -243,7 +258,7 @@ export class MachineAgent {
     }
     this.#ended++
     this.#ends.push({ entry, end, note })
-    if (this.#ends.length > ENDS_MAX) this.#ends.shift()
+    if (this.#ends.length > this.#limits.ends) this.#ends.shift()
   }
 
   #state(after: number): MachineState {

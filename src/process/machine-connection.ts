@@ -45,17 +45,18 @@ export function isProof(given: unknown, right: string): boolean {
 /**
  * A connection to the agent of a machine, both sides proved, for this cluster.
  *
+ * @param proofMs how long each step up to the proof may take
  * @throws CodedError `NF_MACHINE`, `NF_RPC_TOKEN`, and what the agent says
  */
-export async function openMachine(address: MachineAddress, token: string, clusterId: number): Promise<LineRpcClient> {
+export async function openMachine(address: MachineAddress, token: string, clusterId: number, proofMs = PROOF_MS): Promise<LineRpcClient> {
   const { name, host, port } = address
   const what = `machine ${name} at ${host}:${port}`
-  const client = new LineRpcClient(what, await connected(address, what))
+  const client = new LineRpcClient(what, await connected(address, what, proofMs))
   try {
     const nonce = newNonce()
-    const hello = await client.call<{ nonce: string }>('Hello', {}, PROOF_MS)
+    const hello = await client.call<{ nonce: string }>('Hello', {}, proofMs)
     const proof = proofOf('controller', token, nonce, hello.nonce)
-    const answer = await client.call<{ proof: string }>('Prove', { nonce, proof, clusterId }, PROOF_MS)
+    const answer = await client.call<{ proof: string }>('Prove', { nonce, proof, clusterId }, proofMs)
     if (!isProof(answer.proof, proofOf('agent', token, nonce, hello.nonce))) {
       throw new CodedError('NF_RPC_TOKEN', `${what} does not have the cluster's token`, 'Give it the same token file')
     }
@@ -68,11 +69,11 @@ export async function openMachine(address: MachineAddress, token: string, cluste
   }
 }
 
-function connected({ host, port, authority }: MachineAddress, what: string): Promise<Socket> {
+function connected({ host, port, authority }: MachineAddress, what: string, proofMs: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket: Socket = authority === undefined ? connect({ host, port, noDelay: true })
       : connectTls({ host, port, ca: authority, minVersion: 'TLSv1.2', ...isIP(host) === 0 && { servername: host } })
-    const timer = setTimeout(() => { socket.destroy(new Error(`no answer for ${PROOF_MS} ms`)) }, PROOF_MS)
+    const timer = setTimeout(() => { socket.destroy(new Error(`no answer for ${proofMs} ms`)) }, proofMs)
     const refuse = (cause: Error): void => {
       clearTimeout(timer)
       reject(new CodedError('NF_MACHINE', `${what} cannot be reached: ${cause.message}`, 'Start it there: nfactor machine FILE', { cause }))

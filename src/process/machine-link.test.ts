@@ -94,6 +94,39 @@ test('a link without a cable refuses frames and holds nobody up; plugged in, it 
   for (const { port } of [a, b]) port.close()
 })
 
+test('rings of a link are bounded: what finds no room is refused, and what nobody fetches is lost and counted as missed', { skip }, async () => {
+  const [one, two] = addMachines(2)
+  const [a, b] = [linkOn(one, 1, 11), linkOn(two, 11, 1)]
+  const turn = (): void => { a.turn(); b.turn() }
+  for (const { port } of [a, b]) port.open()
+  await until('both are up', turn, () => a.port.isUp && b.port.isUp)
+  const size = a.put(Uint8Array.from(nodeMac(11, 1, 1)), Uint8Array.from(nodeMac(1, 11, 1)), hex('88b5'), new Uint8Array(50))
+  const sent = 3000
+  for (let number = 0; number < sent; number++) await until('there is room', turn, () => a.port.send(a.frame, size))
+  await until('all have come or are missed', turn, () => b.port.statistics.rxMissed >= sent - 1024)
+  let received = 0
+  await until('it is fetched', turn, () => {
+    const count = b.receive().length
+    received += count
+    return count === 0
+  })
+  assert.deepEqual([received, b.port.statistics.rxMissed], [1024, sent - 1024])
+  assert.equal(a.port.send(a.frame, size), true)
+  await until('there is room again', turn, () => b.receive().length === 1)
+  // A network that takes some frames and then next to nothing.
+  network.run(one, 'tc', 'qdisc', 'add', 'dev', 'link0', 'root', 'tbf', 'rate', '8bit', 'burst', '1600', 'limit', '1000000')
+  let waiting = 0
+  while (waiting < 2000 && a.port.send(a.frame, size)) waiting++
+  let reserved = 0
+  while (reserved < 2000 && a.port.sendReserved(a.frame, size)) reserved++
+  const both = waiting + reserved
+  assert.ok(reserved >= 32 && both >= 512 && both <= 512 + 1600 / size + 1, `${waiting} and ${reserved} were taken`)
+  assert.deepEqual([a.port.room, a.port.statistics.txFull], [0, 2])
+  network.run(one, 'tc', 'qdisc', 'del', 'dev', 'link0', 'root')
+  await until('there is room again', turn, () => { b.receive(); return a.port.room > 400 })
+  for (const { port } of [a, b]) port.close()
+})
+
 test('an interface that is too narrow is refused', { skip }, () => {
   const [narrow] = addMachines(1, 1400)
   assert.throws(() => { linkOn(narrow, 1, 11).port.open() }, { code: 'NF_PORT_INTERFACE', message: /takes 1400 bytes, 1500 are needed/ })

@@ -24,6 +24,8 @@ export interface RemoteMachineOptions {
   readonly clusterId: number
   /** That of this controller: where notes of lives that have ended go. */
   readonly folder: ClusterFolder
+  /** An agent that has not answered for so long is not there, ms. Default 1000. */
+  readonly answerMs?: number
   runtime(id: number, incarnation: number, chain: number): RuntimeMember
   onStarted(entry: ProcessEntry): void
   onEnded(entry: ProcessEntry, end: NodeEnd | undefined): void
@@ -32,7 +34,6 @@ export interface RemoteMachineOptions {
 }
 
 const POLL_MS = 50
-/** An agent that has not answered for so long is not there. */
 const ANSWER_MS = 1_000
 const RETRY_MS = 500
 /** So long without an answer says something together with the silence of a node there. */
@@ -124,7 +125,7 @@ export class RemoteMachine implements NodePlace {
     this.#isPolling = true
     this.#polledAt = performance.now()
     try {
-      const state = await agent.call<MachineState>('Poll', { after: this.#ended }, ANSWER_MS)
+      const state = await agent.call<MachineState>('Poll', { after: this.#ended }, this.#options.answerMs ?? ANSWER_MS)
       this.#take(state)
       if (!isFirst || !agent.isOpen) return
       this.#agent = agent

@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { assert as holds } from '../base/assert.ts'
-import { defaultLimits, defaultTimeouts } from '../base/limits.ts'
+import { BATCH_PACKETS, defaultLimits, defaultTimeouts } from '../base/limits.ts'
+import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Arena } from '../memory/arena.ts'
 import { defineNf, struct, u32, Verdict } from '../nf/index.ts'
 import { Descriptor } from '../packet/descriptor.ts'
@@ -11,6 +12,7 @@ import { describeFrame, SLOT_FRAME_OFFSET } from '../packet/packet-pool.ts'
 import { buildFrame } from '../testing/index.ts'
 import { createEngine, defaultPolicy, type Engine } from './engine.ts'
 import { IN_PROGRESS_BYTES, InProgress, readInProgress } from './in-progress.ts'
+import { Quarantine, Quarantined, QUARANTINED_MAX } from './quarantine.ts'
 
 const POISON = 'poison'
 /** Counts packets; dies of some, or of a timer. */
@@ -139,6 +141,30 @@ test('of several suspects each runs, with care: off the fast path, where it is n
   assert.equal(run(one, frame(1001, 'fine'), frame(1002, 'fine')), 2)
   assert.throws(() => run(one, frame(1002, POISON)))
   assert.deepEqual(portsOf(one.note), [1002])
+})
+
+test('flows in quarantine are bounded: the oldest is forgotten', () => {
+  const quarantine = new Quarantine()
+  const keyOf = (number: number): Int32Array => new Int32Array(KEY_WORDS).fill(number)
+  const kindOf = (number: number): number => quarantine.of(keyOf(number), 0, 1)
+  for (let number = 1; number <= QUARANTINED_MAX; number++) quarantine.add(keyOf(number), Quarantined.poisoned, 0)
+  // Said again it takes no other's place, and is the newest.
+  quarantine.add(keyOf(2), Quarantined.poisoned, 0)
+  assert.equal(kindOf(1), Quarantined.poisoned)
+  quarantine.add(keyOf(QUARANTINED_MAX + 1), Quarantined.suspect, 0)
+  assert.deepEqual([1, 2, 3, QUARANTINED_MAX + 1].map(kindOf),
+    [Quarantined.no, Quarantined.poisoned, Quarantined.poisoned, Quarantined.suspect])
+  assert.equal(quarantine.size, QUARANTINED_MAX)
+})
+
+test('of a batch as many flows are noted as it can have: more are not, and nothing behind the note is touched', () => {
+  const words = IN_PROGRESS_BYTES >> 2
+  const memory = new Int32Array(words + 24).fill(-1)
+  const note = memory.subarray(0, words)
+  const batch = new InProgress(memory)
+  for (let number = 1; number <= BATCH_PACKETS + 2; number++) batch.add(new Int32Array(KEY_WORDS).fill(number), 0)
+  assert.deepEqual(readInProgress(note).map((key) => key[0]), Array.from({ length: BATCH_PACKETS }, (_, index) => index + 1))
+  assert.ok(memory.subarray(words).every((word) => word === -1))
 })
 
 test('memory that is no note says nothing', () => {

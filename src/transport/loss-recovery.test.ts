@@ -29,6 +29,17 @@ test('at a time-out what has come early is left out, and a few frames go at once
   assert.deepEqual(missing(recovery), ['80-100', '100-120', '120-140', '140-160', '160-180', '180-200'])
 })
 
+test('frames that go again are bounded, at a time-out and in each turn behind it: the rest follows', () => {
+  const recovery = new LossRecovery()
+  recovery.reset(0)
+  recovery.timedOut(0, 1000)
+  assert.equal(missing(recovery).at(-1), '60-80')
+  for (const [from, last] of [[20, '380-400'], [100, '700-720'], [120, '980-1000']] as const) {
+    recovery.advance(from)
+    assert.equal(missing(recovery).at(-1), last)
+  }
+})
+
 test('a little that has come early may be late, much of it shows a loss', () => {
   const recovery = new LossRecovery()
   recovery.reset(0)

@@ -375,6 +375,8 @@ test('what one end may have to keep of what comes early is bounded', () => {
   }
   p.step()
   assert.ok(p.b.session.statistics.beyondWindow > 0)
+  const told = p.b.wire.map(({ bytes }) => bytes[14 + SessionHeader.stretchCount] as number)
+  assert.equal(Math.max(...told), 3, 'more than that it has, and tells later')
   assert.equal(p.b.received, 0)
   p.a.filter = () => true
   assert.ok(p.settle())

@@ -127,6 +127,7 @@ export class Releasing {
   goWithout(owner: number, incarnation: number, flow: number, epoch: number): void {
     const context = this.#context
     const channel = context.control(owner)
+    this.#without.delete(flow)
     if (this.#without.size >= EARLY_MAX) this.#without.delete(this.#without.keys().next().value as number)
     this.#without.set(flow, epoch)
     if (channel !== null) return sendHead(context, channel, Go, flow, epoch)

@@ -56,3 +56,49 @@ test('what was sent to who goes on for the dead is from ahead of a target\'s buf
   assert.deepEqual(one.take(), ['=RerouteFlowReply 13', 'Go 13', '=RerouteFlowReply 13 code 2', 'packet 6 to 13',
     '=RerouteFlowReply 13 code 1', 'packet 7 to 13'])
 })
+
+const NOTES_MAX = 4096
+const HEIRS_MAX = 1024
+
+/** The owner of a flow says so. */
+const bindOf = (flow: number, key: number, owner: number): Said => ({ flow, epoch: 1, node: owner, key, halves: { [BindReleaser]: owner },
+  words: { [BindReleaserIncarnation]: 100 + owner, [BindOwnerIncarnation]: 100 + owner } })
+
+/** A packet of a key, whose number it is in the log, is taken back from the link to a runtime. */
+function takeBack(one: ScriptedSwitch, runtime: number, key: number, position: number): void {
+  const slot = one.arena.i32[one.packetOf(key) + Descriptor.slot] as number
+  one.logic.takenBack.add(runtime, 100 + runtime, one.entryOf(key), slot, position)
+}
+
+test('notes of when flows came to a runtime are bounded, for each: of the oldest, all that is taken back is of its present stay', () => {
+  const one = new ScriptedSwitch(configOf(1, [11, 12]), 2, roundRobin(), { entries: 10_000 })
+  const { takenBack } = one.logic
+  Object.assign(one.context, { positionTo: () => 7 })
+  for (const key of [5, 6]) one.inBand(11, Bind, bindOf(flowIdOf(101, key), key, 11))
+  // Those of others are their own.
+  for (let flow = 1; flow <= NOTES_MAX; flow++) takenBack.cameTo(12, flow, 9, false)
+  for (let key = 7; key < 5 + NOTES_MAX; key++) one.inBand(11, Bind, bindOf(flowIdOf(101, key), key, 11))
+  takeBack(one, 11, 5, 7)
+  assert.deepEqual([takenBack.counts, one.context.held], [{ taken: 0, covered: 1 }, 0], 'it was sent before the flow came')
+  one.inBand(11, Bind, bindOf(flowIdOf(101, 9000), 9000, 11))
+  for (const key of [5, 6]) takeBack(one, 11, key, 7)
+  assert.deepEqual([takenBack.counts, one.context.held], [{ taken: 1, covered: 2 }, 1])
+  assert.deepEqual([5, 6].map((key) => takenBack.has(flowIdOf(101, key))), [true, false])
+})
+
+test('flows whose key another one had are bounded: what is taken back for the oldest counts as consumed, others get theirs', () => {
+  const one = new ScriptedSwitch(configOf(1, [11, 12]), 2, roundRobin(), { entries: 2000 })
+  const olderOf = (key: number): number => flowIdOf(101, key)
+  const newerOf = (key: number): number => flowIdOf(101, 5000 + key)
+  for (let key = 1; key <= HEIRS_MAX + 1; key++) {
+    one.inBand(11, Bind, bindOf(olderOf(key), key, 11))
+    one.inBand(12, Bind, bindOf(newerOf(key), key, 12))
+  }
+  one.take()
+  for (const key of [1, 2, HEIRS_MAX + 1]) takeBack(one, 11, key, 3)
+  assert.deepEqual([one.logic.takenBack.counts, one.context.held], [{ taken: 3, covered: 0 }, 3])
+  one.configure(configOf(2, [12]))
+  assert.deepEqual(one.take(), ['packet 2 to 12', `packet ${HEIRS_MAX + 1} to 12`])
+  one.announced(12)
+  assert.deepEqual([one.take(), one.logic.takenBack.counts, one.context.held, one.pool.used], [[], { taken: 2, covered: 1 }, 0, 0])
+})

@@ -137,6 +137,7 @@ export class TakenBack {
     const { u8, u16, u32, f64 } = this.#context.arena
     const runtime = u16[(entry + Entry.owner) >> 1] as number
     const { first } = this.#since(runtime, f64[(entry + Entry.flow) >> 3] as number)
+    this.#heirs.delete(by)
     if (this.#heirs.size >= HEIRS_MAX) this.#heirs.delete(this.#heirs.keys().next().value as number)
     this.#heirs.set(by, { runtime, incarnation: u32[(entry + Entry.ownerIncarnation) >> 2] as number, first, waits,
       isFresh: ((u8[entry + Entry.flags] as number) & EntryFlag.fresh) !== 0 })

@@ -5,7 +5,7 @@ import { buildFrame, checksumFault, type FrameOptions } from '../../testing/pack
 import { createMemoryPorts, type MemoryPort } from '../../transport/memory-port.ts'
 import { hex, TestPortEnd } from '../test-port-end.ts'
 import { WrapperPort } from '../wrapper-port.ts'
-import { NEIGHBOURS_MAX, Neighbours, UNKNOWN_MAX, WAITING_MAX } from './neighbours.ts'
+import { NEIGHBOURS_MAX, Neighbours, UNKNOWN_MAX, WAITING_ALL_MAX, WAITING_MAX } from './neighbours.ts'
 import { readRouterConfig, type RouterText } from './router-config.ts'
 import { RouterPort } from './router-port.ts'
 
@@ -156,6 +156,21 @@ test('what waits is bounded; a neighbour in use is asked again, itself first, an
   assert.deepEqual([bed.heard().length, bed.end.port.neighbours], [0, 1])
   bed.after(300)
   assert.equal(bed.end.port.neighbours, 0)
+})
+
+test('what waits for neighbours is bounded over all: more is unreachable, until some has left', () => {
+  const bed = new Bed()
+  const send = (host: number, packets = WAITING_MAX): void => { for (let i = 0; i < packets; i++) bed.leaves(udp(`10.1.0.${host}`)) }
+  const hosts = WAITING_ALL_MAX / WAITING_MAX
+  for (let host = 20; host < 20 + hosts; host++) send(host)
+  assert.equal(bed.end.port.counts.unreachable, 0)
+  send(200)
+  assert.equal(bed.end.port.counts.unreachable, WAITING_MAX)
+  while (bed.heard().length > 0);
+  bed.comes(arp(2, HOST, '10.1.0.20', MAC, '10.1.0.1'))
+  assert.equal(bed.heard().length, WAITING_MAX)
+  send(200, WAITING_MAX + 1)
+  assert.equal(bed.end.port.counts.unreachable, WAITING_MAX + 1)
 })
 
 test('a scan of the network fills no table, and pushes nobody out', () => {

@@ -28,6 +28,8 @@ export interface EtcdGatewayOptions {
   readonly user?: { readonly name: string; readonly password: string }
   /** A call takes no longer, all tries together, ms. */
   readonly timeoutMs: number
+  /** A reply, or a line of a stream, is no longer, characters. Default 64 million. */
+  readonly replyMax?: number
 }
 
 export type EtcdOutcome<T> =
@@ -44,7 +46,6 @@ export const Grpc = {
 /** By these codes etcd says that a request was not carried out: invalid, denied, no room, out of range, unknown here. */
 const CERTAIN = new Set<number>([Grpc.INVALID_ARGUMENT, Grpc.NOT_FOUND, Grpc.DENIED, Grpc.EXHAUSTED, Grpc.PRECONDITION, 11, 12,
   Grpc.UNAUTHENTICATED])
-/** A reply, or a line of a stream, is no longer, characters. */
 const REPLY_MAX = 64e6
 /** A connection that is not there by then will not be, ms. */
 const CONNECT_MS = 300
@@ -71,6 +72,7 @@ export interface EtcdStream {
 
 export class EtcdGateway {
   readonly #options: EtcdGatewayOptions
+  readonly #replyMax: number
   readonly #agents: { readonly http: Agent; readonly https: TlsAgent }
   readonly #streams = new Map<EtcdStream, URL>()
   readonly #requests = new Set<ClientRequest>()
@@ -82,6 +84,7 @@ export class EtcdGateway {
 
   constructor(options: EtcdGatewayOptions) {
     this.#options = options
+    this.#replyMax = options.replyMax ?? REPLY_MAX
     this.#current = options.endpoints[0] as URL
     this.#agents = { http: new Agent({ keepAlive: true }), https: new TlsAgent({ keepAlive: true, ...options.tls }) }
   }
@@ -193,7 +196,7 @@ export class EtcdGateway {
         response.setEncoding('utf8')
         response.on('data', (part: string) => {
           answer += part
-          if (answer.length > REPLY_MAX) fail('its answer is too long')
+          if (answer.length > this.#replyMax) fail('its answer is too long')
         })
         response.on('error', (error) => { fail(reasonOf(error)) })
         response.on('end', () => {
@@ -228,10 +231,15 @@ export class EtcdGateway {
       let rest = ''
       response.setEncoding('utf8')
       response.on('data', (part: string) => {
-        const lines = (rest + part).split('\n')
-        rest = lines.pop() as string
-        for (const line of lines) {
-          if (isOver || line === '') continue
+        // Each part is looked through once, however long its line gets.
+        const ends = part.split('\n')
+        for (const [index, text] of ends.entries()) {
+          rest += text
+          if (rest.length > this.#replyMax) stop(false)
+          if (isOver || index === ends.length - 1) return
+          const line = rest
+          rest = ''
+          if (line === '') continue
           clearTimeout(timer)
           const message = (parse(line) as { result?: unknown } | undefined)?.result
           try {
@@ -242,7 +250,6 @@ export class EtcdGateway {
             stop(false)
           }
         }
-        if (rest.length > REPLY_MAX) stop(false)
       })
       response.on('error', () => { stop(false) })
       response.on('end', () => { stop(false) })

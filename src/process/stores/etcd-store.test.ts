@@ -305,6 +305,42 @@ describe('without etcd', () => {
     await new Promise((resolve) => server.close(resolve))
   })
 
+  test('a reply, and a line of a watch, that is too long is none, and the watch ends', async () => {
+    const replyMax = 2000
+    let length = replyMax
+    /** JSON of that length. */
+    const padded = (value: object): string => {
+      const bare = JSON.stringify({ ...value, pad: '' }).length
+      return JSON.stringify({ ...value, pad: 'x'.repeat(length - bare) })
+    }
+    const told = { result: { header: { revision: '2' }, events: [{ kv: { key: 'bmZhY3Rvci9h', value: '', mod_revision: '2' } }] } }
+    let isWhole = true
+    const server = await scripted((respond) => { respond(200, padded({ header: { revision: '2' }, succeeded: true })) }, (response) => {
+      // The rest of its line never comes, or all of it does, and another one behind it.
+      response.write('{"result":{"header":{"revision":"1"},"created":true}}\n')
+      response.write(isWhole ? `${padded(told)}\n${padded(told)}\n` : padded(told))
+    })
+    const { port } = server.address() as AddressInfo
+    const store = await EtcdStore.open({ endpoints: [`http://127.0.0.1:${port}`], replyMax, timeoutMs: 5000 })
+    const watch: StoreRequest = { kind: 'watch', id: 3, prefix: '', after: 1 }
+    try {
+      assert.equal((await ask(store, put))?.kind, 'transacted')
+      assert.equal((await ask(store, watch))?.kind, 'changed')
+      assert.equal((await next(store))?.kind, 'changed')
+      length++
+      for (isWhole of [true, false]) assert.deepEqual(await ask(store, { ...watch, id: 4 }), { kind: 'watch-ended', id: 4 })
+      store.submit(put)
+      // It may have been carried out, so that nothing is said of it; the watch at that endpoint ends.
+      assert.deepEqual(await next(store), { kind: 'watch-ended', id: 3 })
+      assert.match(store.problem?.toLine() ?? '', /its answer is too long/)
+      assert.equal(await next(store, 50), undefined)
+    } finally {
+      await store.close()
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    }
+  })
+
   async function answerTo(onTransaction: Parameters<typeof scripted>[0]): Promise<StoreAnswer | undefined> {
     const server = await scripted(onTransaction)
     const { port } = server.address() as AddressInfo

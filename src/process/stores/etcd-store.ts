@@ -31,6 +31,8 @@ export interface EtcdStoreOptions {
   readonly timeoutMs?: number
   /** For how long an etcd that is not there is waited for at open, ms. Default 5000. */
   readonly openMs?: number
+  /** A reply, or a line of a watch, is no longer, characters. Default 64 million. */
+  readonly replyMax?: number
 }
 
 /** Requests on their way; more are refused. */
@@ -94,10 +96,11 @@ export class EtcdStore implements Store {
    * @throws CodedError NF_STORE_UNREACHABLE, _DENIED, _VERSION, _FAILED, NF_CONFIG_INVALID, NF_FILE_UNREADABLE
    */
   static async open(options: EtcdStoreOptions): Promise<EtcdStore> {
-    const { prefix = 'nfactor/', user, timeoutMs = 1000, openMs = 5000 } = options
+    const { prefix = 'nfactor/', user, timeoutMs = 1000, openMs = 5000, replyMax } = options
     if (prefix === '') throw new CodedError('NF_CONFIG_INVALID', 'the prefix of keys in etcd is empty', 'Give every cluster its own')
     const endpoints = endpointsOf(options.endpoints)
-    const gateway = new EtcdGateway({ endpoints, tls: tlsOf(options.tls ?? {}), user, timeoutMs })
+    const gateway = new EtcdGateway({ endpoints, tls: tlsOf(options.tls ?? {}), user, timeoutMs,
+      ...replyMax !== undefined && { replyMax } })
     for (const end = performance.now() + openMs; ; await sleep(OPEN_RETRY_MS)) {
       const outcome = await gateway.call('/v3/kv/range', { ...rangeOf(prefix), limit: '1' }, true)
       if (outcome.kind === 'done') return new EtcdStore(gateway, prefix)

@@ -655,7 +655,8 @@ export class Protection {
     if (securing === undefined) return false
     const context = this.#context
     context.countTakenOver(1)
-    if (securing.returned.pushFrame(context.arena, context.engine.pool, frame, length, switchId)) context.buffered++
+    if (context.buffered >= context.limits.buffered) context.drop(0, 'secure-buffer')
+    else if (securing.returned.pushFrame(context.arena, context.engine.pool, frame, length, switchId)) context.buffered++
     else context.drop(0, 'no-slot')
     return true
   }
