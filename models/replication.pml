@@ -30,6 +30,7 @@
  *   SECURED_WITHOUT_GO                             nothing leaves anew before the switches say who has released what
  *   EVERYTHING_RESENT, NOTHING_RESENT              what a dead replica has not released, and only that, leaves anew
  *   COUNT_FORGOTTEN, LATE_GO_COUNTS                the same when a move was given up meanwhile
+ *   BACK_FORGOTTEN                                 the same when it has given one up before (CRASHES=2)
  *   HAND_UNSTORED, CONFIRM_EARLY, RETIRED_FOR_GOOD, RUN_UNCONFIRMED  a move waits until all steps are stored, until the target's replica
  *                                                  has the flow, until the source takes nothing back; the old replica is kept till then
  *   APPLIED_EARLY                                  flows of the dead are given up when every replica has been promoted
@@ -79,15 +80,18 @@ mtype:incoming = { prepared, waiting, returning, inheriting, absent };
 #define SETTLED 0
 #define TENTATIVE 2
 
+/* Room for what another death brings. */
+#define MORE ((CRASHES - 1) * 4)
+
 /* Control sessions between runtimes, by sender and receiver. */
-chan control[9] = [5] of { mtype, byte, byte, byte, byte };
+chan control[9] = [5 + MORE] of { mtype, byte, byte, byte, byte };
 #define sessionTo(x) control[(self - 1) * N + (x) - 1]
 #define sessionFrom(x) control[((x) - 1) * N + self - 1]
 /* Control sessions and links of switches and runtimes. */
-chan toSwitch[SWITCHES * N] = [4] of { mtype, byte, byte, byte, byte, byte };
-chan fromSwitch[SWITCHES * N] = [4] of { mtype, byte, byte, bool };
-chan linkTo[SWITCHES * N] = [PACKETS + 4] of { mtype, byte };
-chan linkFrom[SWITCHES * N] = [PACKETS + 5] of { mtype, byte };
+chan toSwitch[SWITCHES * N] = [4 + MORE] of { mtype, byte, byte, byte, byte, byte };
+chan fromSwitch[SWITCHES * N] = [4 + MORE] of { mtype, byte, byte, bool };
+chan linkTo[SWITCHES * N] = [PACKETS + 4 + MORE] of { mtype, byte };
+chan linkFrom[SWITCHES * N] = [PACKETS + 5 + MORE] of { mtype, byte };
 #define at(s, runtime) ((s) * N + (runtime) - 1)
 
 /* What is true, whoever knows it. */
@@ -248,13 +252,13 @@ inline reroute() {
 /* When every runtime has said its word about the dead, flows that nobody has claimed are given up. */
 inline removeOrphan() {
   if
-  :: isOrphan && isFenced(owner) && dead == fences && ((applied | dead) == 7) -> assert(fences != 0 && version > 1); isLost = true
+  :: isOrphan && isFenced(owner) && dead == fences && appliedIn == version && ((applied | dead) == 7) -> assert(fences != 0 && version > 1); isLost = true
   :: else
   fi
 }
 
 proctype Switch(byte self) {
-  byte epoch = 1, nextReleaser = 3, drainedBy = 0, drainedEpoch = 0, released = 0, dead = 0, applied = 0;
+  byte epoch = 1, nextReleaser = 3, drainedBy = 0, drainedEpoch = 0, released = 0, dead = 0, applied = 0, appliedIn = 0;
   byte node = 0, epochSaid = 0, ownerSaid = 0, releaserSaid = 0, now = 0, code = 0, value = 0, next = 0;
   byte early[4];
   bool awaitsDrained = false, isOrphan = false;
@@ -276,7 +280,9 @@ end:
        toSwitch[at(self, x)]?kind(epochSaid, ownerSaid, releaserSaid, now, code); \
        if \
        :: kind == RerouteFlow -> reroute() \
-       :: kind == ConfigApplied && epochSaid == version -> applied = applied | bit(node); removeOrphan() \
+       :: kind == ConfigApplied && epochSaid == version -> \
+          applied = (appliedIn == version -> applied | bit(node) : bit(node)); appliedIn = version; \
+          removeOrphan() \
        :: else \
        fi; \
        kind = 0; node = 0; epochSaid = 0; ownerSaid = 0; releaserSaid = 0; now = 0; code = 0 \
@@ -309,7 +315,6 @@ end:
           node++
        :: else -> node++
        od;
-       applied = 0;
        if
        :: isFenced(owner) -> isOrphan = true
        :: else
@@ -323,6 +328,7 @@ end:
           fi
        :: else
        fi;
+       removeOrphan();
        kind = 0; node = 0; epochSaid = 0; ownerSaid = 0; releaserSaid = 0; now = 0; code = 0
      }
   od
@@ -404,7 +410,7 @@ inline goOn() {
 }
 
 inline clearGuard() {
-  guard = 0; isGuardDead = false; isAdopted = false; outputs = 0; kept = 0; handled[self] = 0
+  guard = 0; isGuardDead = false; isAdopted = false; outputs = 0; kept = 0; handled[self] = 0; backAt = 0; acceptedBack = 0
 }
 
 /* -- Protection: src/runtime/replication/protection.ts */
@@ -431,7 +437,11 @@ inline finishSecuring() {
      :: guard != 0 && !isGuardDead && guard != newReplica -> say(guard, ForgetFlow, 0, 0, 0, 0)
      :: else
      fi;
-     /* The first `released` of its outputs have been accepted. */
+     /* The first `released` of its outputs have been accepted, as a switch has said now or when a move was called off. */
+     if
+     :: acceptedBack > released -> released = acceptedBack
+     :: else
+     fi;
      p = 1;
      do
      :: p > EVERY -> break
@@ -628,6 +638,10 @@ inline goBack(isTargetGone) {
 
 inline abortMove(isTargetGone) {
   state = aborting;
+  if
+  :: guard != 0 -> backAt = before + 2
+  :: else
+  fi;
   goBack(isTargetGone)
 }
 
@@ -678,7 +692,9 @@ inline giveBack() {
   if
   :: incoming == returning && (awaited & ~marked) == 0 ->
      if
-     :: queue != 0 -> say(source, BufferedPacket, incomingEpoch + 1, queue, 0, 0); queue = 0
+     /* Said to somebody whose end is not known here yet, it is lost with him. */
+     :: queue != 0 && !alive[source] -> excused = excused | queue; queue = 0
+     :: queue != 0 && alive[source] -> say(source, BufferedPacket, incomingEpoch + 1, queue, 0, 0); queue = 0
      :: else
      fi;
      say(source, AbortFlowReply, incomingEpoch + 1, 0, 0, 0);
@@ -691,7 +707,8 @@ inline giveBack() {
 inline confirm(where, epochSaid) {
   if
   :: !isFenced(where) -> isReplyHandled[self] = false; unconfirmed = 2; say(where, InstallFlowReply, epochSaid, 0, 0, 0)
-  :: else -> unconfirmed = 0
+  /* Nobody hears it any more, and nothing is taken back. */
+  :: else -> unconfirmed = 0; mustStart = true
   fi
 }
 
@@ -829,6 +846,8 @@ inline fromRuntime(x) {
         ; startRerouting()
 #endif
      fi
+  /* Of a move that has been called off. */
+  :: kind == PrepareFlowReply && !(state == preparing && e == before + 1) -> skip
   :: kind == InstallFlow ->
      assert(incoming == prepared && source == x && incomingEpoch == e && !yields);
      has = true; record = a; epoch = e;
@@ -1054,6 +1073,12 @@ inline rerouteReply(switchId, epochSaid) {
 }
 
 inline goFrom(switchId) {
+#ifndef BACK_FORGOTTEN
+  if
+  :: b == 0 && backAt != 0 && e == backAt && switchId == LAST && a > acceptedBack -> acceptedBack = a
+  :: else
+  fi;
+#endif
   if
   :: b != 0 ->
      /* A switch knows better. */
@@ -1167,7 +1192,7 @@ inline fenced(x) {
 }
 
 proctype Runtime(byte self) {
-  byte epoch = 0, outputs = 0, kept = 0, newReplica = 0, pending = 0, markers = 0, released = 0, firstEpoch = 0, securingTarget = 0, returned = 0, held = 0;
+  byte epoch = 0, outputs = 0, kept = 0, backAt = 0, acceptedBack = 0, newReplica = 0, pending = 0, markers = 0, released = 0, firstEpoch = 0, securingTarget = 0, returned = 0, held = 0;
   bool isAdopted = false, isMarked = false, isAsked = false, isNewAdopted = false, isRerouted = false, isPromotion = false,
     isOwnReleaser = false, isReleasedKnown = false, isTargetDone = false, isBatch = false;
   bool mustGoBack = false, mustStart = false, mustPromote = false, mustBegin = false, mustAsk = false, mustChange = false, mustFinish = false;

@@ -116,7 +116,7 @@ test('no run of replication breaks its promises: one packet, a move, a death', {
 })
 
 /** Larger bounds. */
-for (const bounds of ['', '-DPACKETS=2', '-DMOVES=0 -DREPLACES=1']) {
+for (const bounds of ['', '-DPACKETS=2', '-DMOVES=0 -DREPLACES=1', '-DCRASHES=2']) {
   test(`replication, with ${bounds === '' ? 'either choice of a replica' : bounds}`, { skip: skipUnlessFull }, () => {
     assert.equal(errorsIn(bounds.split(' ').filter((flag) => flag !== ''), '-O2', 'replication'), 0)
   })
@@ -127,9 +127,10 @@ const quick = ['EVERYTHING_RESENT', 'STEP_NOT_STORED', 'COUNT_FORGOTTEN']
 
 for (const variant of [...quick, 'RELEASE_BEFORE_STORE', 'NOTHING_RESENT', 'SECURED_WITHOUT_GO', 'LATE_GO_COUNTS', 'NO_MOVING_WORD',
   'PROMOTE_UNASKED', 'ANSWER_EARLY', 'PROMOTE_LOW_EPOCH', 'HAND_UNSTORED', 'CONFIRM_EARLY', 'RETIRED_FOR_GOOD', 'RUN_UNCONFIRMED',
-  'APPLIED_EARLY', 'RETIRED_EARLY', 'REPLACED_UNMARKED']) {
+  'APPLIED_EARLY', 'RETIRED_EARLY', 'REPLACED_UNMARKED', 'BACK_FORGOTTEN']) {
   test(`an error is found in the variant ${variant} of replication`, { skip: quick.includes(variant) ? skip : skipUnlessFull }, () => {
-    const bounds = ['RETIRED_EARLY', 'REPLACED_UNMARKED'].includes(variant) ? ['-DMOVES=0', '-DREPLACES=1'] : []
+    const bounds = ['RETIRED_EARLY', 'REPLACED_UNMARKED'].includes(variant) ? ['-DMOVES=0', '-DREPLACES=1']
+      : variant === 'BACK_FORGOTTEN' ? ['-DONE_CHOICE', '-DCRASHES=2'] : []
     assert.equal(errorsIn([`-D${variant}`, ...bounds], '-O0', 'replication'), 1)
   })
 }
