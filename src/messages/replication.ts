@@ -7,6 +7,10 @@
  *     owner ── RetireFlow ─▶ replica ══ Drained ═▶ every switch               behind the last step
  *     owner ── ForgetFlow ─▶ replica
  *
+ * When the owner has died:
+ *
+ *     switch ── HurryFlow ─▶ replica                                          packets of this flow wait
+ *
  * With two replicas they are a chain. Both adopt the flow from its owner; the first, which the owner speaks to, hands steps on to the tail,
  * which releases:
  *
@@ -120,4 +124,9 @@ export const AskFlowReply = message(40, 'AskFlowReply')
  * answer of who goes on with it; who knows nothing of it says `AbortFlow`.
  */
 export const YieldFlow = message(41, 'YieldFlow')
+/**
+ * From a switch to the replica that has released a flow's frames: its owner is dead, and packets of it wait. Go on with it ahead of others
+ * that nobody waits for. A wish, said once: whoever has no such replica any more need not answer.
+ */
+export const HurryFlow = message(50, 'HurryFlow')
 

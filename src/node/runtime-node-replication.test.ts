@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
+import { MessageField } from '../messages/message.ts'
 import {
   AbortFlow, AbortFlowReply, AnnounceChain, Go, GoReleased, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica, PrepareFlowReplicaIncarnation,
   PrepareFlowReply, RerouteFlowReply,
@@ -11,8 +12,8 @@ import {
 import { BindOwnerIncarnation, FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
-  CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, MovingFlow, MovingFlowReply,
-  RetireFlow, YieldFlow,
+  AdoptMember, AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, HurryFlow,
+  MovingFlow, MovingFlowReply, RetireFlow, YieldFlow,
 } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts, SELF, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
@@ -259,6 +260,27 @@ test('a copy is forgotten on the word of whoever has the flow at a higher epoch,
   one.say(13, ForgetFlow, { flow: idOf(1), epoch: 7 })
   assert.deepEqual(one.turn(2).take().filter((line) => line.startsWith('=')), ['=Drained 1', '=Drained 2'])
   assert.deepEqual([one.node.replicas, one.node.openSteps.askingOwner], [0, 0])
+})
+
+test('a flow that packets wait for at a switch goes on ahead of others; a tail leaves it to the first of its chain', () => {
+  const one = among()
+  for (const number of [1, 2, 3, 4]) adopt(one, number)
+  // The switch has heard of the death ahead of us; of flow 9 there is no replica here.
+  one.say(1, HurryFlow, { flow: idOf(4), epoch: 1 }).say(2, HurryFlow, { flow: idOf(9), epoch: 1 })
+  assert.deepEqual(one.turn(2).take(), [])
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  one.turn(3)
+  // These copies are no records, and each is given up in its turn: the last is not that of flow 4.
+  const last = one.said.get('=Drained') as Uint8Array
+  assert.equal(one.node.anomalies['promotion-failed'], 4)
+  assert.equal(new DataView(last.buffer).getFloat64(MessageField.flow, true), idOf(3))
+  const tail = among({ replicas: 2 })
+  const incarnation = tail.config.runtimes.find(({ id }) => id === 13)?.incarnation ?? 0
+  tail.say(12, AdoptMember, { flow: idOf(1), epoch: 1, node: 1, key: 1, code: AdoptKind.settled, tail: new Uint8Array(64),
+    words: { [AdoptFlowLayout]: tail.node.engine.layoutHash, [AdoptMemberPredecessor]: 13, [AdoptMemberPredecessorIncarnation]: incarnation } })
+  tail.turn(2).take()
+  tail.say(1, HurryFlow, { flow: idOf(1), epoch: 1 })
+  assert.deepEqual(tail.turn(2).take(), ['HurryFlow 13'])
 })
 
 test('a replica that is retired for good is forgotten; questions wait for the configuration that they were asked under', () => {

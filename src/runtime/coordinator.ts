@@ -27,7 +27,7 @@ import {
 } from '../messages/migration.ts'
 import {
   AdoptFlow, AdoptFlowReply, AdoptMember, AskFlow, AskFlowReply, CommitStep, ForgetFlow, MovingFlow, MovingFlowReply, ReleasePacket,
-  RetireFlow, RetireFlowConfigVersion, StepsHeld, StepsHeldOutputs, YieldFlow,
+  RetireFlow, RetireFlowConfigVersion, HurryFlow, StepsHeld, StepsHeldOutputs, YieldFlow,
 } from '../messages/replication.ts'
 import { ClaimAliasReply } from '../messages/aliasing.ts'
 import { homeSwitchOf } from '../messages/home-switch.ts'
@@ -426,6 +426,7 @@ export class Coordinator {
         if (!this.incoming.answered(peer, flow, arena.u16[(at + MessageField.node) >> 1], code)) this.replicas.answer(peer, flow, code)
         return
       case YieldFlow.type: return this.#yielded(peer, flow, epoch, code)
+      case HurryFlow.type: return this.replicas.hurry(flow, epoch)
       case AnnounceChain.type: return this.#chainAnnounced(peer, at, bytes)
       case StopPlacing.type: return this.#stopKeeping(peer, code !== 0)
       case StopPlacingReply.type: return this.draining.stopped(0, peer)

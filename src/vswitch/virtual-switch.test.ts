@@ -156,7 +156,7 @@ test('a replica that says late who owns a flow means the life that has died, not
     // All has been said of that death where the flow has been claimed, and has ended since.
     if (!isClaimed) for (const id of [11, 12]) one.control(id, ConfigApplied, { epoch: 2 })
     one.inBand(11, Bind, bindOf(12, 11))
-    assert.deepEqual([one.take(), one.context.held, one.entry(5)?.phase], [['PlaceFlow 1'], 1, EntryPhase.orphaned])
+    assert.deepEqual([one.take(), one.context.held, one.entry(5)?.phase], [['PlaceFlow 1', 'HurryFlow 11'], 1, EntryPhase.orphaned])
     one.fromRuntime(5, 11)
     assert.deepEqual(one.take(), ['packet 5 out'])
     if (!isClaimed) {
@@ -286,6 +286,18 @@ test('a claim that was given up leaves the flow to whoever claims it next, and t
   one.pass(defaultSwitchTimes.holdUs + 1)
   assert.deepEqual([one.steps.orphaned, one.context.held, one.drops], [0, 0, {}])
   assert.notEqual(one.entry(5)?.flow, flow, 'its packets open a new flow')
+})
+
+test('the replica of a flow whose owner has died hears once that packets wait, unless it has more to hear than it takes', () => {
+  for (const isStrained of [false, true]) {
+    const one = opened()
+    one.inBand(11, Bind, bindOf(11, 12))
+    if (isStrained) one.strained.add('12')
+    one.configure(configOf({ version: 2, runtimes: [{ id: 12, incarnation: 112, isDraining: false }] }))
+    one.take()
+    for (let i = 0; i < 3; i++) one.external(5)
+    assert.deepEqual([one.take(), one.context.held], [isStrained ? [] : ['HurryFlow 12'], 3])
+  }
 })
 
 test('Drained that overtakes its RerouteFlow counts', () => {
@@ -456,7 +468,7 @@ test('the word of a replica that comes when its owner has died and come back is 
   one.inBand(12, Bind, bindOf(11, 12))
   one.fromRuntime(5, 12)
   one.external(5)
-  assert.deepEqual([one.take(), one.entry(5)?.phase], [['packet 5 out'], EntryPhase.orphaned])
+  assert.deepEqual([one.take(), one.entry(5)?.phase], [['packet 5 out', 'HurryFlow 12'], EntryPhase.orphaned])
   one.pass(defaultSwitchTimes.sweepUs)
   assert.deepEqual([one.take(), one.steps.orphaned, one.entry(5)?.flow], [['PlaceFlow 1'], 0, 0])
 })

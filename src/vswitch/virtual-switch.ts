@@ -39,6 +39,7 @@ import type { MessageChannel } from '../transport/message-channel.ts'
 import { Addresses } from './addresses.ts'
 import { AliasHome } from './alias-home.ts'
 import { heldCount, hold, takeHeld } from './held-list.ts'
+import { hurry } from './hurrying.ts'
 import type { PlacementPolicy } from './placement/placement-policy.ts'
 import { Questions } from './questions.ts'
 import { Releasing } from './releasing.ts'
@@ -159,7 +160,9 @@ export class VirtualSwitch {
     const { arena } = this.#context
     if (arena.u8[entry + Entry.phase] === EntryPhase.active) return this.#context.toRuntime(d, arena.u16[(entry + Entry.owner) >> 1])
     if (this.addresses.isExpected(entry)) this.addresses.learn(entry, d)
+    const isFirst = heldCount(this.#context, entry) === 0
     hold(this.#context, entry, d)
+    if (isFirst) hurry(this.#context, entry)
   }
 
   /** A packet that a runtime sends: out, if it is the one that may. */

@@ -35,6 +35,8 @@ export interface Replica {
   isWaiting: boolean
   /** Its predecessor alone has been asked. */
   isAskingOne: boolean
+  /** Packets of the flow wait at a switch: should its owner be dead, it goes ahead of others. */
+  isHurried: boolean
   /** Others may have gone on with the flow before. */
   hasAsked: boolean
   /** The flow's snapshot, padded. */

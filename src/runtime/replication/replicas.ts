@@ -22,7 +22,7 @@ import { AbortFlow } from '../../messages/migration.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
   AdoptFlowReply, AdoptMember, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep, CommitStepFrames, CommitStepInputs,
-  CommitStepSnapshotBytes, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion, RetireKind,
+  CommitStepSnapshotBytes, HurryFlow, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion, RetireKind,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -30,10 +30,9 @@ import type { MessageChannel } from '../../transport/message-channel.ts'
 import { INPUT_WORDS } from './inputs.ts'
 import { ALIAS_BYTES } from '../alias-claims.ts'
 import { begin, beginBind, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
-import type { Guard } from './guard.ts'
 import { HandingOn } from './handing-on.ts'
 import { guardOf, placeIn, type Replica } from './replica.ts'
-import type { Steps } from './steps.ts'
+import type { ReplicasHost } from './replicas-host.ts'
 
 interface Question {
   readonly from: number
@@ -46,29 +45,6 @@ interface Question {
   readonly isTarget: boolean
 }
 
-export interface ReplicasHost {
-  /** What is handed on to tails. */
-  steps(): Steps
-  /** Incarnation of another runtime of the configuration, 0 for none. */
-  incarnationOf(runtime: number): number
-  /** True for a flow that was promoted here from a chain of this generation whose tail is at that runtime, and is not secured yet. */
-  isSecuring(flow: number, tail: number, generation: number): boolean
-  /** Sends a frame to a switch and counts it. */
-  release(switchId: number, frame: number, length: number): void
-  /** True when this runtime owns the flow with this key at this epoch or a higher one. */
-  owns(key: Int32Array, flow: number, epoch: number): boolean
-  /** True when a flow has moved on from here that was here at this epoch or a higher one. */
-  gaveOn(flow: number, epoch: number): boolean
-  /** True when packets of a flow on its way here are buffered, and its record is refused from now on: whose replica is elsewhere. */
-  yields(flow: number, replica: number): boolean
-  /** True while it is not known whether a flow that was promoted here on the same key lives, or ended before its owner could say so. */
-  isContested(key: Int32Array): boolean
-  /** Makes a replica the flow itself, with what the first of a chain keeps. */
-  promote(replica: Replica, guard: Guard | null): void
-  /** The other runtimes that there are. */
-  runtimes(): Iterable<number>
-}
-
 export class Replicas {
   readonly counts = { adopted: 0, refused: 0, steps: 0, released: 0, promoted: 0, forgotten: 0 }
   readonly handingOn: HandingOn
@@ -77,6 +53,8 @@ export class Replicas {
   readonly #replicas = new Map<number, Replica>()
   /** Replicas whose owners are fenced and that are still to be promoted. */
   readonly #orphans = new Set<Replica>()
+  /** Those of them that packets wait for. */
+  readonly #hurried = new Set<Replica>()
   /** Owners that have moved a flow to whom it is kept for now, and may die before they ask for our last word of their time. */
   readonly #replaced = new Map<number, { readonly owner: number; readonly epoch: number }>()
   /** Last words that wait for a configuration with the switches that they are for. */
@@ -167,7 +145,7 @@ export class Replicas {
         movingEpoch: epoch, asking: null, buffersAt: arena.u32[(at + AdoptFlowBuffersAt) >> 2],
         former: arena.u32[(at + AdoptFlowFormer) >> 2], formerIncarnation: arena.u32[(at + AdoptFlowFormerIncarnation) >> 2],
         generation: epoch, place: message === AdoptMember ? placeIn(context, at) : null, guard: null, outputs: 0, isFull: false,
-        isWaiting: false, isAskingOne: false, hasAsked: false, before: null,
+        isWaiting: false, isAskingOne: false, isHurried: false, hasAsked: false, before: null,
       }
       if (isGiven && replica.isTentative) replica.before = before
       if (replica.place !== null && replica.place.successor !== 0) replica.guard = guardOf(replica, replica.place)
@@ -381,6 +359,7 @@ export class Replicas {
     }
     this.#replicas.delete(replica.flow)
     this.#orphans.delete(replica)
+    this.#hurried.delete(replica)
     this.#toAsk.delete(replica)
     this.handingOn.forget(replica)
     if (replica.asking === null) return
@@ -421,7 +400,7 @@ export class Replicas {
       else if (replica.place !== null && replica.place.predecessor !== 0) {
         if (replica.owner === runtime || (replica.isWaiting && replica.place.predecessor === runtime)) this.#toAsk.add(replica)
       } else if (replica.owner === runtime) {
-        if ((replica.movingTo === 0 && !replica.isTentative) || planted['promote-unasked']) this.#orphans.add(replica)
+        if ((replica.movingTo === 0 && !replica.isTentative) || planted['promote-unasked']) this.#orphan(replica)
         else this.#ask(replica)
       }
     }
@@ -490,7 +469,7 @@ export class Replicas {
     } else if (asking.size === 0) {
       this.#endAsking(replica)
       if (replica.isAskingOne) return this.#ask(replica, 0)
-      this.#orphans.add(replica)
+      this.#orphan(replica)
       this.work()
     }
   }
@@ -534,7 +513,24 @@ export class Replicas {
     sendHead(context, context.control(from), AskFlowReply, flow, epoch, isHere ? 1 : this.#host.yields(flow, from) ? 2 : 0)
   }
 
-  /** Promotes what there is room for. */
+  /** Packets of a flow wait at a switch, for its owner is dead, though we may not have heard so. A tail leaves the flow to its predecessor. */
+  hurry(flow: number, epoch: number): void {
+    const context = this.#context
+    const replica = this.#replicas.get(flow)
+    if (replica === undefined) return
+    const predecessor = this.#predecessorOf(replica)
+    if (predecessor !== 0) return sendHead(context, context.control(predecessor), HurryFlow, flow, epoch)
+    replica.isHurried = true
+    if (this.#orphans.has(replica)) this.#hurried.add(replica)
+  }
+
+  /** It is to be promoted. */
+  #orphan(replica: Replica): void {
+    this.#orphans.add(replica)
+    if (replica.isHurried) this.#hurried.add(replica)
+  }
+
+  /** Promotes what there is room for, first what packets wait for. */
   work(): void {
     const context = this.#context
     for (const replica of this.#toAsk) {
@@ -542,7 +538,13 @@ export class Replicas {
       this.#toAsk.delete(replica)
       this.#ask(replica)
     }
-    for (const replica of this.#orphans) {
+    this.#promote(this.#hurried)
+    this.#promote(this.#orphans)
+  }
+
+  #promote(replicas: ReadonlySet<Replica>): void {
+    const context = this.#context
+    for (const replica of replicas) {
       if (context.isStrained()) return
       if (this.#host.isContested(replica.key)) continue
       const { guard } = replica
