@@ -28,7 +28,7 @@ import { roundRobin } from '../vswitch/placement/round-robin.ts'
 import { FlowNames, type TrafficPacket } from './capture-traffic.ts'
 import { EventQueue } from './event-queue.ts'
 import { addCounters, append, flowText, keyText, recordText, sameBytes, type MovingOutcome } from './moving-outcome.ts'
-import { SimPort, type Outlet } from './sim-port.ts'
+import { SimPort, SimRing, SimRingReader, SimRingWriter, type Outlet } from './sim-port.ts'
 
 export interface MovingClusterOptions {
   readonly traffic: readonly TrafficPacket[]
@@ -49,6 +49,11 @@ export interface MovingClusterOptions {
    * replicated, and the switches know so at once: nothing is lost then but what was only there. It is back in another life soon.
    */
   readonly crashes?: readonly number[]
+  /**
+   * They end at once, whatever they are at, as soon as every flow has its replica: what they have said is on its way, what they have read and
+   * not stored is taken back out of the links.
+   */
+  readonly isAbrupt?: boolean
 }
 
 interface ClusterNodeEntry {
@@ -84,6 +89,8 @@ const LOOK_US = 15
 const LOOKS_MAX = 2000
 const TELL_US = 900
 const BACK_US = 6000
+/** How long until a switch sees that nobody reads a link any more. */
+const DOWN_US = 500
 const arenas: Arena[] = []
 
 /** Runs traffic through a cluster, to the end of the last flow. */
@@ -104,6 +111,8 @@ class MovingCluster {
   readonly #flows = new Map<string, string[]>()
   readonly #faults: string[] = []
   readonly #lastOnLink = new Map<string, number>()
+  /** What links from switches to runtimes keep, by `switch runtime`, where runtimes end abruptly. */
+  readonly #rings = new Map<string, SimRing>()
   /** Counts of runtimes that are gone. */
   readonly #gone = { drops: {} as Record<string, number>, counters: {} as Record<string, number> }
   #config: ClusterConfig
@@ -179,6 +188,7 @@ class MovingCluster {
 
   /** Ends a runtime that has flows as soon as nothing is inside that is nowhere else. */
   #crash(looks = LOOKS_MAX, id = 0): void {
+    if (this.#options.isAbrupt === true) return this.#crashAbruptly(looks)
     if (looks === 0 || this.#config.runtimes.length < RUNTIMES.length) return
     const having = RUNTIMES.filter((one) => this.#runtime(one).engine.table.size > 0)
     const chosen = id !== 0 || having.length === 0 ? id : this.#random.pick(having)
@@ -186,8 +196,33 @@ class MovingCluster {
       this.#queue.after(LOOK_US, () => { this.#crash(looks - 1, chosen) })
       return
     }
-    this.#crashes++
     this.#end(this.#nodes.get(chosen) as ClusterNodeEntry)
+    this.#fence(chosen)
+  }
+
+  /** Ends a runtime that has flows in the middle of whatever it does; one failure is outlived, then the next. */
+  #crashAbruptly(looks: number): void {
+    const runtimes = this.#nodes.values().filter(({ node }) => node.kind === 'runtime').map(({ node }) => node as RuntimeNode).toArray()
+    const isWhole = runtimes.length === RUNTIMES.length && this.#config.runtimes.length === RUNTIMES.length && runtimes.every((one) =>
+      one.degraded === 0 && ['securing', 'askingOwner', 'claiming'].every((step) => one.openSteps[step] === 0))
+    const having = isWhole ? RUNTIMES.filter((id) => this.#runtime(id).engine.table.size > 0) : []
+    if (having.length === 0) {
+      if (looks > 0) this.#queue.after(LOOK_US, () => { this.#crashAbruptly(looks - 1) })
+      return
+    }
+    const chosen = this.#random.pick(having)
+    this.#end(this.#nodes.get(chosen) as ClusterNodeEntry)
+    for (const [name, ring] of this.#rings) {
+      if (!name.endsWith(` ${chosen}`)) continue
+      ring.readerWent()
+      this.#queue.after(this.#random.below(DOWN_US), () => { ring.isDown = ring.isDead })
+    }
+    this.#queue.after(this.#random.below(BACK_US), () => { this.#fence(chosen) })
+  }
+
+  /** Tells all that a runtime is dead, and starts it anew. */
+  #fence(chosen: number): void {
+    this.#crashes++
     this.#reconfigure({ ...this.#config, runtimes: this.#config.runtimes.filter((one) => one.id !== chosen) })
     this.#queue.after(TELL_US + this.#random.below(BACK_US), () => {
       const incarnation = ++this.#incarnations
@@ -225,7 +260,7 @@ class MovingCluster {
         entry.node.notifyClusterConfig(next, this.#queue.now)
         this.#wake(entry)
       }
-      if (entry.node.kind === 'switch') tell()
+      if (entry.node.kind === 'switch' && this.#options.isAbrupt !== true) tell()
       else this.#queue.after(this.#random.below(TELL_US), tell)
     }
   }
@@ -238,14 +273,28 @@ class MovingCluster {
     })))
     for (const peer of peers) {
       const name = `${id} ${peer}`
-      ports.set(`link ${peer}`, new SimPort(arena, this.#outlet((frame) => {
+      const ring = this.#ringOf(id, peer)
+      const outlet = this.#outlet((frame) => {
+        if (id < peer) ring?.push(frame)
+        if (id < peer && ring?.isDead === true) return
         const latency = this.#random.chance(0.1) ? this.#random.below(600) : 2 + this.#random.below(10)
         const at = Math.max(this.#lastOnLink.get(name) ?? 0, this.#queue.now + latency)
         this.#lastOnLink.set(name, at)
         this.#deliver(peer, `link ${id}`, frame, at, this.#nodes.get(id)?.sent)
-      })))
+      })
+      ports.set(`link ${peer}`, ring === null ? new SimPort(arena, outlet)
+        : id < peer ? new SimRingWriter(arena, outlet, ring, () => undefined) : new SimRingReader(arena, outlet, ring))
     }
     return ports
+  }
+
+  /** What the link from a switch to a runtime keeps; null where nothing is taken back. */
+  #ringOf(id: number, peer: number): SimRing | null {
+    if (this.#options.isAbrupt !== true) return null
+    const name = `${Math.min(id, peer)} ${Math.max(id, peer)}`
+    let ring = this.#rings.get(name)
+    if (ring === undefined) this.#rings.set(name, ring = new SimRing(() => true, () => undefined, () => undefined))
+    return ring
   }
 
   #linksOf(ports: Map<string, SimPort>, peers: readonly number[]): Map<number, SimPort> {
