@@ -283,6 +283,16 @@ test('a flow that packets wait for at a switch goes on ahead of others; a tail l
   assert.deepEqual(tail.turn(2).take(), ['HurryFlow 13'])
 })
 
+test('flows of the dead go on 64 in a turn, the rest in the next', () => {
+  const one = among()
+  for (let number = 1; number <= 70; number++) adopt(one, number)
+  assert.equal(one.node.replicas, 70)
+  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  assert.equal(one.node.replicas, 6)
+  one.turn()
+  assert.equal(one.node.replicas, 0)
+})
+
 test('a replica that is retired for good is forgotten; questions wait for the configuration that they were asked under', () => {
   const one = among()
   adopt(one, 1)

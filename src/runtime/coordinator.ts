@@ -137,6 +137,7 @@ export class Coordinator {
       promote: (replica, kept) => { this.#promote(replica, kept) },
       steps: () => this.protection.steps, incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       isSecuring: (flow, tail, generation) => this.protection.isSecuringFrom(flow, tail, generation),
+      securing: () => this.protection.securing.size, secured: () => this.protection.counts.secured,
       runtimes: () => this.#runtimes.keys(),
     })
     this.protection = new Protection(context, {

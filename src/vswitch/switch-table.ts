@@ -58,6 +58,8 @@ export const EntryFlag = {
   unaddressed: 8,
   /** Known from its home alone, which may have heard of a move ahead of us: who has released its frames so far says so in-band. */
   hearsay: 16,
+  /** Its owner is dead, and whoever may go on with it has been told that packets wait. */
+  hurried: 32,
 } as const
 
 export class SwitchTable {

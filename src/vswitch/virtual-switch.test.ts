@@ -288,7 +288,7 @@ test('a claim that was given up leaves the flow to whoever claims it next, and t
   assert.notEqual(one.entry(5)?.flow, flow, 'its packets open a new flow')
 })
 
-test('the replica of a flow whose owner has died hears once that packets wait, unless it has more to hear than it takes', () => {
+test('the replica of a flow whose owner has died hears once that packets wait, as soon as it has room to', () => {
   for (const isStrained of [false, true]) {
     const one = opened()
     one.inBand(11, Bind, bindOf(11, 12))
@@ -297,6 +297,9 @@ test('the replica of a flow whose owner has died hears once that packets wait, u
     one.take()
     for (let i = 0; i < 3; i++) one.external(5)
     assert.deepEqual([one.take(), one.context.held], [isStrained ? [] : ['HurryFlow 12'], 3])
+    one.strained.clear()
+    one.external(5)
+    assert.deepEqual(one.take(), isStrained ? ['HurryFlow 12'] : [])
   }
 })
 

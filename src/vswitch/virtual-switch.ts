@@ -160,9 +160,8 @@ export class VirtualSwitch {
     const { arena } = this.#context
     if (arena.u8[entry + Entry.phase] === EntryPhase.active) return this.#context.toRuntime(d, arena.u16[(entry + Entry.owner) >> 1])
     if (this.addresses.isExpected(entry)) this.addresses.learn(entry, d)
-    const isFirst = heldCount(this.#context, entry) === 0
     hold(this.#context, entry, d)
-    if (isFirst) hurry(this.#context, entry)
+    hurry(this.#context, entry)
   }
 
   /** A packet that a runtime sends: out, if it is the one that may. */
@@ -230,6 +229,7 @@ export class VirtualSwitch {
     if (before !== undefined) step(before, -1)
     if (after !== undefined) step(after, 1)
     arena.u8[entry + Entry.phase] = phase
+    arena.u8[entry + Entry.flags] &= ~EntryFlag.hurried
   }
 
   /** The entry's key is a flow's; what belongs to the flow that had it before, which has ended, goes. */

@@ -11,6 +11,9 @@ export interface ReplicasHost {
   incarnationOf(runtime: number): number
   /** True for a flow that was promoted here from a chain of this generation whose tail is at that runtime, and is not secured yet. */
   isSecuring(flow: number, tail: number, generation: number): boolean
+  /** Flows that are being secured now, and how many have been. */
+  securing(): number
+  secured(): number
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
   /** True when this runtime owns the flow with this key at this epoch or a higher one. */

@@ -45,6 +45,11 @@ interface Question {
   readonly isTarget: boolean
 }
 
+/** Flows that go on in a turn, a millisecond or two; and how many switches need not have heard of yet, unless they hear of none. */
+const PROMOTED_PER_TURN = 64
+const SECURED_AT_ONCE = 1024
+const STALLED_US = 5000
+
 export class Replicas {
   readonly counts = { adopted: 0, refused: 0, steps: 0, released: 0, promoted: 0, forgotten: 0 }
   readonly handingOn: HandingOn
@@ -55,6 +60,9 @@ export class Replicas {
   readonly #orphans = new Set<Replica>()
   /** Those of them that packets wait for. */
   readonly #hurried = new Set<Replica>()
+  /** Flows that had been secured when that was looked at last, and when there was one more. */
+  #secured = 0
+  #securedAt = 0
   /** Owners that have moved a flow to whom it is kept for now, and may die before they ask for our last word of their time. */
   readonly #replaced = new Map<number, { readonly owner: number; readonly epoch: number }>()
   /** Last words that wait for a configuration with the switches that they are for. */
@@ -530,7 +538,7 @@ export class Replicas {
     if (replica.isHurried) this.#hurried.add(replica)
   }
 
-  /** Promotes what there is room for, first what packets wait for. */
+  /** Promotes what there is room for: first what packets wait for, and others not far ahead of what switches have heard. */
   work(): void {
     const context = this.#context
     for (const replica of this.#toAsk) {
@@ -539,14 +547,19 @@ export class Replicas {
       this.#ask(replica)
     }
     this.#promote(this.#hurried)
-    this.#promote(this.#orphans)
+    const secured = this.#host.secured()
+    if (secured !== this.#secured) this.#securedAt = context.now
+    this.#secured = secured
+    if (this.#host.securing() < SECURED_AT_ONCE || context.now - this.#securedAt > STALLED_US) this.#promote(this.#orphans)
   }
 
   #promote(replicas: ReadonlySet<Replica>): void {
     const context = this.#context
+    let left = PROMOTED_PER_TURN
     for (const replica of replicas) {
-      if (context.isStrained()) return
+      if (left === 0 || context.isStrained()) return
       if (this.#host.isContested(replica.key)) continue
+      left--
       const { guard } = replica
       // What is kept for the tail goes with the flow.
       replica.guard = planted['promote-skips-held'] ? guard : null
