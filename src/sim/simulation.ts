@@ -410,15 +410,27 @@ export class Simulation {
       if (node === null) continue
       this.queue.after(20 + this.random.below(600), () => {
         if (one.node !== node) return
-        if (published.version > (one.config?.version ?? 0)) one.config = published
+        const before = one.config
+        if (published.version > (before?.version ?? 0)) one.config = published
         try {
           node.notifyClusterConfig(published, this.queue.now + one.skewUs)
         } catch (error) {
           this.#died(one, error)
           return
         }
+        if (before !== null) this.#checkPublished(one, before)
         this.wake(one)
       })
+    }
+  }
+
+  /** What a runtime had put into its link before a switch hears that it is fenced counts: it has been read by now (PROTOCOL 18). */
+  #checkPublished(one: SimNode, before: ClusterConfig): void {
+    if (!one.isSwitch || one.config === null) return
+    for (const { id, incarnation } of before.runtimes) {
+      const waiting = one.links.get(id)?.waiting ?? 0
+      if (waiting === 0 || one.config.runtimes.some((entry) => entry.id === id && entry.incarnation === incarnation)) continue
+      this.ledger.violate('published', `switch ${one.id} hears that runtime ${id}.${incarnation} is fenced and has not read ${waiting} frames`)
     }
   }
 

@@ -719,6 +719,8 @@ export class Protection {
     const context = this.#context
     const { flow, record, chain, old, released, returned, held, back } = securing
     if (!securing.isRerouted || securing.pending !== 0 || securing.unmarked !== 0) return
+    // While there is no switch it may be done as soon as it is asked for.
+    if (this.securing.get(flow) !== securing) return
     if (!securing.targetDone || !isAdopted(securing)) return
     // The switches know by now that it is ours, so what others have of it is old.
     if (chain.length === 0 && securing.isPromotion && !this.#mayBeBare(securing, securing.forgetting)) return
