@@ -158,11 +158,14 @@ export class Protection {
     return false
   }
 
-  /** True for a flow that is secured because no replica of it is left, until the new one, which has the state, has what is to leave, too. */
+  /**
+   * True for a flow that is secured because no replica of it is left, until the new one, which has the state, has what is to leave, too, even
+   * though it is to be replaced by then.
+   */
   isExposed(flow: number): boolean {
     const securing = this.securing.get(flow)
-    if (securing !== undefined) return living(securing.old).length === 0
-    const guard = this.#guards.get(flow)
+    if (securing !== undefined && living(securing.old).length === 0) return true
+    const guard = securing?.old ?? this.#guards.get(flow)
     return guard !== undefined && guard.given < guard.resent
   }
 
