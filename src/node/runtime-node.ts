@@ -525,6 +525,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get keepers() { return (coordinator as Coordinator).keepers },
     replicaOf: (flow: number) => (coordinator as Coordinator).protection.replicaOf(flow),
     isExposed: (flow: number) => (coordinator as Coordinator).protection.isExposed(flow),
+    isBare: (flow: number) => (coordinator as Coordinator).protection.isBare(flow),
     isAlone: (flow: number) => (coordinator as Coordinator).protection.isAlone(flow),
     keepsReplica: (flow: number) => (coordinator as Coordinator).replicas.has(flow),
     isPaused: (record: number) => (u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0,

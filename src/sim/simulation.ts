@@ -338,6 +338,7 @@ export class Simulation {
     for (const { flow } of node.flows()) {
       if (node.isExposed(flow)) this.ledger.exposed(flow)
       if (node.isAlone(flow)) this.ledger.abandoned(flow)
+      if (node.isBare(flow)) this.ledger.bereft(flow)
       if (this.options.replication === 'async') this.ledger.setBack(flow)
       const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))
       if (keeper?.node?.kind !== 'runtime' || !keeper.node.keepsReplica(flow)) continue

@@ -158,10 +158,7 @@ export class Protection {
     return false
   }
 
-  /**
-   * True for a flow that is secured because no replica of it is left, until the new one, which has the state, has what is to leave, too, even
-   * though it is to be replaced by then.
-   */
+  /** True for a flow of which no replica was left, until a new one, to be replaced again or not, has its state and what is to leave, too. */
   isExposed(flow: number): boolean {
     const securing = this.securing.get(flow)
     if (securing !== undefined && living(securing.old).length === 0) return true
@@ -174,6 +171,12 @@ export class Protection {
     const securing = this.securing.get(flow)
     if (securing === undefined || (securing.old === null && !securing.isPromotion)) return false
     return living(securing.old).length === 0 && securing.adopted === 0
+  }
+
+  /** True for a flow of which nobody else has a copy. */
+  isBare(flow: number): boolean {
+    const chain = this.securing.get(flow)?.chain
+    return chain === undefined ? this.#bare.has(flow) && !this.#guards.has(flow) : chain.length === 0 && this.replicaOf(flow) === 0
   }
 
   /** True for a flow that has just come here and has as many replicas as it is to have. */
