@@ -16,7 +16,7 @@ import { isClusterConfig, type ClusterConfig } from '../messages/cluster-config.
 import type { ChainMember } from '../nf/chain.ts'
 import type { ClusterView } from '../nf/definition.ts'
 import type { DecodedRecord } from '../nf/record-buffer.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { Descriptor, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { Port } from '../packet/port.ts'
@@ -214,7 +214,14 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       if (record === 0) {
         target = context.switches.across(i32[d + Descriptor.switch], 0)
       } else {
-        const direction = ((i32[d + Descriptor.meta] >>> 16) & 1) ^ u8[record + FlowRecord.opener]
+        const meta = i32[d + Descriptor.meta]
+        // It would wait in vain at the switch, which could not count it as its flow's.
+        if ((meta & Meta.laterFragment) !== 0 && engine.isRestOfDropped(d)) {
+          if (replicates) protection.steps.changed(record)
+          drop(0, 'first-fragment-dropped')
+          continue
+        }
+        const direction = ((meta >>> 16) & 1) ^ u8[record + FlowRecord.opener]
         target = u8[record + FlowRecord.outputs + direction]
       }
       const isGuarded = replicates && record !== 0 && u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] !== 0

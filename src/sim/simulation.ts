@@ -112,7 +112,7 @@ const IDLE_S = 0.03
 const CONVERGENCE_US = 4_000_000
 const QUIET_US = 350_000
 /** Drops of network functions, and of connections that end while packets are held. */
-const ORDINARY_DROPS = new Set(['probe-unwanted', 'translating-stray', 'translating-no-port', 'hold-ended'])
+const ORDINARY_DROPS = new Set(['probe-unwanted', 'translating-stray', 'translating-no-port', 'hold-ended', 'first-fragment-dropped'])
 /** Those that cost no packet whose fate is not known otherwise. */
 const dropsOfOthers = new Set([...ORDINARY_DROPS, ...dropsOfCopies].filter((reason) => reason !== 'hold-ended'))
 const EVENTS_MAX = 20_000_000
