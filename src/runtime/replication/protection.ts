@@ -30,6 +30,7 @@ import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayClosed, sayDrained, sendHead, setFlow, writeKey,
   type RuntimeContext,
 } from '../runtime-context.ts'
+import { announceAliases } from '../alias-claims.ts'
 import { Forgetting } from './forgetting.ts'
 import { createGuard, isPiped, living, releaserOf, strike, type Guard } from './guard.ts'
 import { coveredBy } from './inputs.ts'
@@ -545,6 +546,7 @@ export class Protection {
       arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2] = now === context.self ? context.incarnation : this.#host.incarnationOf(now)
       writeKey(context, at, record)
       ;(channel as MessageChannel).commit()
+      if (isPromotion) announceAliases(context, id, record, epoch)
     }
   }
 
