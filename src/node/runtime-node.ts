@@ -32,7 +32,7 @@ import { Inputs } from '../runtime/replication/inputs.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import type { ClusterNode, CommandResult, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
-import { DataLink } from './data-link.ts'
+import { DataLink, markOwnKey } from './data-link.ts'
 
 export interface RuntimeNodeOptions {
   readonly arena: Arena
@@ -221,6 +221,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
           drop(0, 'first-fragment-dropped')
           continue
         }
+        if ((meta & Meta.ownKey) !== 0) markOwnKey(u16, i32[d + Descriptor.frame])
         const direction = ((meta >>> 16) & 1) ^ u8[record + FlowRecord.opener]
         target = u8[record + FlowRecord.outputs + direction]
       }
