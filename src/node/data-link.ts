@@ -33,6 +33,21 @@ const LET_GO_US = 10_000_000
 const MAC_LIFE = 2
 const lifeOf = (incarnation: number): number => ((incarnation >> 8) & 255) | ((incarnation & 255) << 8)
 
+/**
+ * What a source address begins with in the place of `02:4e`, as a little-endian number, where a runtime sends an ICMP error that was a flow of
+ * its own there. The switch may know the flow that it quotes by then, and would count it as one of that flow's.
+ */
+const OWN_KEY_MAC = 0x4f02
+
+/** Marks a frame so at the runtime that has run it: it keeps the mark wherever it is released. */
+export function markOwnKey(u16: Uint16Array, frame: number): void {
+  u16[(frame + ETHERNET_SOURCE) >> 1] = OWN_KEY_MAC
+}
+
+export function isMarkedOwnKey(u16: Uint16Array, frame: number): boolean {
+  return u16[(frame + ETHERNET_SOURCE) >> 1] === OWN_KEY_MAC
+}
+
 export interface DataLinkOptions {
   readonly arena: Arena
   readonly clusterId: number
@@ -137,7 +152,7 @@ export class DataLink {
     u16[to] = u16[macs]
     u16[to + 1] = u16[macs + 1]
     u16[to + 2] = u16[macs + 2]
-    u16[to + 3] = u16[macs + 3]
+    if (u16[to + 3] !== OWN_KEY_MAC || this.#options.isSwitch) u16[to + 3] = u16[macs + 3]
     u16[to + 4] = u16[macs + 4]
     u16[to + 5] = u16[macs + 5]
     if (this.session.hasUnsent) {

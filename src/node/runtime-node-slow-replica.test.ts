@@ -10,6 +10,7 @@ import { frameOf, RuntimeAmongScripts } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
 
 const FLOWS = 10
+const FLOW = flowIdOf(101, 1)
 
 /** Ten flows, each with a replica at 12 or at 13, in turn. */
 function guarding(): RuntimeAmongScripts {
@@ -80,24 +81,45 @@ test('a slow replica gets no more flows', () => {
   assert.deepEqual(one.take().filter((line) => line.startsWith('AdoptFlow')), Array(4).fill('AdoptFlow 12 code 1'))
 })
 
-test('a flow whose replica is dead, and that waits for a move that is called off, does not keep what that waits for from being read', () => {
+/** A flow with a replica at 12, which may have died since, whose move to 13 is called off, for no switch has answered. */
+function goingBack(isFenced: boolean, packets?: number): RuntimeAmongScripts {
   const one = new RuntimeAmongScripts({ chain: [{ definition: sideCounter(), config: {} }], replication: 'commit',
-    times: { slowReplicaUs: 5000, moveTimeoutUs: 5000 }, runtimeLimits: { unacknowledged: 12 } })
+    limits: packets === undefined ? {} : { packets }, times: { slowReplicaUs: 5000, moveTimeoutUs: 5000 },
+    runtimeLimits: { unacknowledged: 12 } })
   const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
-  const flow = flowIdOf(101, 1)
   one.say(12, AnnounceChain, { tail }).turn(2)
-  one.sayInBand(1, FlowOpen, { flow, epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(3)
-  one.say(12, AdoptFlowReply, { flow, epoch: 1 }).say(13, AnnounceChain, { tail }).turn(3)
+  one.sayInBand(1, FlowOpen, { flow: FLOW, epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(3)
+  one.say(12, AdoptFlowReply, { flow: FLOW, epoch: 1 }).say(13, AnnounceChain, { tail }).turn(3)
   one.node.setMigrationTarget(13, 1)
-  one.turn(2).say(13, PrepareFlowReply, { flow, epoch: 2 }).turn(2).say(12, MovingFlowReply, { flow, epoch: 2, node: 13 }).turn(3)
-  one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
+  one.turn(2).say(13, PrepareFlowReply, { flow: FLOW, epoch: 2 }).turn(2).say(12, MovingFlowReply, { flow: FLOW, epoch: 2, node: 13 }).turn(3)
+  if (isFenced) one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
   one.turn(3, 5000)
   assert.equal(one.node.openSteps.aborting, 1)
   for (let packet = 0; packet < 40; packet++) one.packet(1, frameOf(1)).turn(1, 10)
+  return one
+}
+
+/** All that the move waits for comes, behind those packets. */
+function goneBack(one: RuntimeAmongScripts): void {
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: FLOW, epoch: 2 })
+  one.turn(20, 1000).say(13, AbortFlowReply, { flow: FLOW, epoch: 3 })
+  assert.equal(one.turn(3).node.packets.received, 41)
+  assert.equal(one.node.openSteps.aborting, 0)
+}
+
+test('outputs of a flow whose move is called off wait until that has ended, and do not keep what it waits for from being read', () => {
+  for (const isFenced of [false, true]) {
+    const one = goingBack(isFenced)
+    assert.equal(one.node.packets.received, 41)
+    goneBack(one)
+    assert.deepEqual([one.node.openSteps.securing, one.node.dropReasons()], [isFenced ? 1 : 0, {}])
+  }
+})
+
+test('where they take half of the packet slots nothing is read, until their replica, which is dead, is slow', () => {
+  const one = goingBack(true, 48)
   const { received } = one.node.packets
   assert.ok(received < 30, `${received} have been read`)
-  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow, epoch: 2 })
-  one.turn(20, 1000).say(13, AbortFlowReply, { flow, epoch: 3 })
-  assert.equal(one.turn(3).node.packets.received, 41)
-  assert.deepEqual([one.node.openSteps.aborting, one.node.openSteps.securing], [0, 1])
+  goneBack(one)
+  assert.equal(one.node.openSteps.securing, 1)
 })

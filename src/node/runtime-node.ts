@@ -16,7 +16,7 @@ import { isClusterConfig, type ClusterConfig } from '../messages/cluster-config.
 import type { ChainMember } from '../nf/chain.ts'
 import type { ClusterView } from '../nf/definition.ts'
 import type { DecodedRecord } from '../nf/record-buffer.ts'
-import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
+import { Descriptor, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { Port } from '../packet/port.ts'
@@ -32,7 +32,7 @@ import { Inputs } from '../runtime/replication/inputs.ts'
 import type { ReplicationMode } from '../runtime/replication/protection.ts'
 import type { ClusterNode, CommandResult, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
-import { DataLink } from './data-link.ts'
+import { DataLink, markOwnKey } from './data-link.ts'
 
 export interface RuntimeNodeOptions {
   readonly arena: Arena
@@ -214,7 +214,15 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
       if (record === 0) {
         target = context.switches.across(i32[d + Descriptor.switch], 0)
       } else {
-        const direction = ((i32[d + Descriptor.meta] >>> 16) & 1) ^ u8[record + FlowRecord.opener]
+        const meta = i32[d + Descriptor.meta]
+        // It would wait in vain at the switch, which could not count it as its flow's.
+        if ((meta & Meta.laterFragment) !== 0 && engine.isRestOfDropped(d)) {
+          if (replicates) protection.steps.changed(record)
+          drop(0, 'first-fragment-dropped')
+          continue
+        }
+        if ((meta & Meta.ownKey) !== 0) markOwnKey(u16, i32[d + Descriptor.frame])
+        const direction = ((meta >>> 16) & 1) ^ u8[record + FlowRecord.opener]
         target = u8[record + FlowRecord.outputs + direction]
       }
       const isGuarded = replicates && record !== 0 && u16[(companionOf(context, record) + COMPANION_REPLICA) >> 1] !== 0
@@ -525,6 +533,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     get keepers() { return (coordinator as Coordinator).keepers },
     replicaOf: (flow: number) => (coordinator as Coordinator).protection.replicaOf(flow),
     isExposed: (flow: number) => (coordinator as Coordinator).protection.isExposed(flow),
+    isBare: (flow: number) => (coordinator as Coordinator).protection.isBare(flow),
     isAlone: (flow: number) => (coordinator as Coordinator).protection.isAlone(flow),
     keepsReplica: (flow: number) => (coordinator as Coordinator).replicas.has(flow),
     isPaused: (record: number) => (u8[record + FlowRecord.flags] & FlowFlag.paused) !== 0,

@@ -33,7 +33,7 @@ import { Entry, EntryFlag, EntryPhase, SwitchTable } from '../vswitch/switch-tab
 import { VirtualSwitch } from '../vswitch/virtual-switch.ts'
 import type { ClusterNode, MessageObserver, NodeFlow, PacketCounts } from './cluster-node.ts'
 import { createControlPlane, type SessionSizes } from './control-plane.ts'
-import { DataLink } from './data-link.ts'
+import { DataLink, isMarkedOwnKey } from './data-link.ts'
 import { FairShares } from './fair-share.ts'
 import { TakingBack } from './taking-back.ts'
 
@@ -345,8 +345,9 @@ export function createSwitchNode(options: SwitchNodeOptions) {
   function special(d: number, result: number, from: number): void {
     switch (result) {
       case ParseResult.related:
-        packet(d, from)
-        return
+        // A flow of its own where it ran, it is counted as such, whatever is known here of the one that it quotes.
+        if (from !== OUTSIDE && isMarkedOwnKey(u16, i32[d + FRAME])) parser.useOwnKey(d)
+        return packet(d, from)
       case ParseResult.firstFragment: {
         let held = fragments.first(d)
         packet(d, from)
@@ -372,8 +373,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     switch (fragments.later(d)) {
       case FragmentOutcome.flow:
         i32[d + RECORD] = 0
-        packet(d, from)
-        return
+        return packet(d, from)
       case FragmentOutcome.held: return
       case FragmentOutcome.malformed: return drop(i32[d + SLOT], 'malformed-fragment')
       default: drop(i32[d + SLOT], 'fragment-limit')

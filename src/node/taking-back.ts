@@ -66,21 +66,23 @@ export class TakingBack {
   }
 
   /** An ICMP error went with the flow that it is about, or by its own key if nobody knew that one then. */
-  #entryOf(d: number, runtime: number, life: number): number {
+  #entryOf(d: number, runtime: number, life: number, position: number): number {
     const { context: { arena: { i32 } }, parser } = this.#host
     const entry = this.#host.find(d)
-    if (((i32[d + Descriptor.meta] as number) & Meta.related) === 0 || entry === 0 || this.#isOf(entry, runtime, life)) return entry
+    if (((i32[d + Descriptor.meta] as number) & Meta.related) === 0 || entry === 0 || this.#isOf(entry, runtime, life, position)) return entry
     parser.useOwnKey(d)
     const own = this.#host.find(d)
-    if (own !== 0 && this.#isOf(own, runtime, life)) return own
+    if (own !== 0 && this.#isOf(own, runtime, life, position)) return own
     parser.parse(d)
     return entry
   }
 
-  #isOf(entry: number, runtime: number, life: number): boolean {
-    const { arena: { u16, u32 }, table } = this.#host.context
+  /** True when an entry's flow lived there as that frame was sent. It may have come since, and the error was a flow of its own. */
+  #isOf(entry: number, runtime: number, life: number, position: number): boolean {
+    const { context: { arena: { u16, u32 }, table }, virtualSwitch } = this.#host
     const main = table.mainOf(entry)
-    return u16[(main + Entry.owner) >> 1] === runtime && u32[(main + Entry.ownerIncarnation) >> 2] === life
+    return u16[(main + Entry.owner) >> 1] === runtime && u32[(main + Entry.ownerIncarnation) >> 2] === life &&
+      virtualSwitch.takenBack.cameAhead(runtime, life, main, position)
   }
 
   #packet(d: number, runtime: number, life: number, position: number): void {
@@ -101,7 +103,7 @@ export class TakingBack {
       return
     }
     const isOurs = FLOW_RESULTS.has(result) && this.#returned.get(runtime)?.has(position) !== true
-    const entry = isOurs ? this.#entryOf(d, runtime, life) : 0
+    const entry = isOurs ? this.#entryOf(d, runtime, life, position) : 0
     // It may open a flow anew, which learns them from it.
     if (entry !== 0) virtualSwitch.addresses.restore(d, entry)
     i32.copyWithin(slot >> 2, d, d + DESCRIPTOR_WORDS)

@@ -78,4 +78,6 @@ export const Meta = {
   emitted: 1 << 21,
   /** The capture did not keep the whole packet. */
   cut: 1 << 22,
+  /** An ICMP error that is a flow of its own, for the one that it quotes is not known. */
+  ownKey: 1 << 23,
 } as const

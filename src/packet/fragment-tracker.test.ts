@@ -5,7 +5,7 @@ import { Random } from '../base/random.ts'
 import { Arena } from '../memory/arena.ts'
 import { buildFragments, type FrameOptions } from '../testing/index.ts'
 import { Descriptor as D, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, Meta } from './descriptor.ts'
-import { FragmentOutcome, FragmentTracker } from './fragment-tracker.ts'
+import { FRAGMENT_ENTRY_BYTES, FragmentOutcome, FragmentTracker } from './fragment-tracker.ts'
 import { PacketPool, SLOT_FRAME_OFFSET } from './packet-pool.ts'
 import { createParser, ParseResult } from './parse.ts'
 
@@ -98,6 +98,24 @@ for (const [name, base] of Object.entries(bases)) {
         position += i32[d + D.payloadLength]
       }
       assert.equal(position, 200)
+    }
+  })
+
+  test(`${name}: the rest of a datagram whose first fragment was dropped is known as such, also where its flow has gone`, () => {
+    const [setup, there] = [new Setup(), new Setup()]
+    const [first, second, third] = buildFragments({ ...base, identification: 5, udp: { payload: 'x'.repeat(200) } }, 64)
+    setup.bring(first, 1)
+    setup.bring(second, 2)
+    assert.equal(setup.tracker.isRestOfDropped(setup.d), false)
+    setup.parse(first, 3)
+    setup.tracker.dropped(setup.d)
+    const copy = new DataView(new ArrayBuffer(FRAGMENT_ENTRY_BYTES))
+    const entries = setup.tracker.datagramsOf(setup.d + D.key)
+    setup.tracker.exportEntry(entries[0], 4, copy, 0)
+    there.tracker.importEntry(copy, 0, 4, 1)
+    for (const one of [setup, there]) {
+      assert.equal(one.bring(third, 5), FragmentOutcome.flow)
+      assert.equal(one.tracker.isRestOfDropped(one.d), true)
     }
   })
 

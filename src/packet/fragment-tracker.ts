@@ -37,6 +37,8 @@ export const FragmentOutcome = {
 export type FragmentLimits = Pick<EngineLimits, 'fragmentedDatagrams' | 'fragmentsHeld' | 'fragmentsHeldPerDatagram'>
 
 const D = Descriptor
+/** What is known of a datagram's first fragment. A network function has dropped it: what comes behind belongs to its flow all the same. */
+const Known = { nothing: 0, key: 1, dropped: 2 } as const
 /** Words of an entry. */
 const E = {
   hash: 0, next: 1, previous: 2, known: 3, datagram: 4, heldFirst: 15, heldLast: 16, heldCount: 17, key: 18, flowHash: 29,
@@ -84,7 +86,7 @@ export class FragmentTracker {
     let entry = this.#find(hash)
     if (entry === 0) entry = this.#add(hash, d)
     const at = entry >> 2
-    i32[at + E.known] = 1
+    i32[at + E.known] = Known.key
     for (let i = 0; i < 11; i++) i32[at + E.key + i] = i32[d + D.key + i]
     i32[at + E.flowHash] = i32[d + D.hash]
     const meta = i32[d + D.meta]
@@ -103,7 +105,7 @@ export class FragmentTracker {
     // The identification of IPv6 is where the parser put it; a packet that waited has it in its datagram already.
     const hash = this.#readDatagram(d, this.#identification(d))
     let entry = this.#find(hash)
-    if (entry !== 0 && i32[(entry >> 2) + E.known] === 1) {
+    if (entry !== 0 && i32[(entry >> 2) + E.known] !== Known.nothing) {
       const at = entry >> 2
       const offset = i32[d + D.sequence]
       if (offset < i32[at + E.headerBytes]) return FragmentOutcome.malformed
@@ -126,6 +128,18 @@ export class FragmentTracker {
     i32[at + E.heldCount]++
     this.held++
     return FragmentOutcome.held
+  }
+
+  /** A network function has dropped a first fragment: a switch that sees the rest of the datagram cannot tell whose it is. */
+  dropped(d: number): void {
+    const entry = this.#find(this.#readDatagram(d, this.#identification(d)))
+    if (entry !== 0 && this.#i32[(entry >> 2) + E.known] === Known.key) this.#i32[(entry >> 2) + E.known] = Known.dropped
+  }
+
+  /** True for a later fragment of a datagram whose first one has been dropped so. */
+  isRestOfDropped(d: number): boolean {
+    const entry = this.#find(this.#readDatagram(d, this.#identification(d)))
+    return entry !== 0 && this.#i32[(entry >> 2) + E.known] === Known.dropped
   }
 
   /**
@@ -162,7 +176,7 @@ export class FragmentTracker {
     const found: number[] = []
     for (let entry = this.#oldest; entry !== 0; entry = this.#i32[(entry >> 2) + E.next]) {
       const at = entry >> 2
-      if (this.#i32[at + E.known] === 1 && flowKeysEqual(this.#i32, key, at + E.key)) found.push(entry)
+      if (this.#i32[at + E.known] !== Known.nothing && flowKeysEqual(this.#i32, key, at + E.key)) found.push(entry)
     }
     return found
   }
@@ -182,11 +196,11 @@ export class FragmentTracker {
     const hash = source.getInt32(at + E.hash * 4, true)
     for (let i = 0; i < 11; i++) this.#datagram[i] = source.getInt32(at + (E.datagram + i) * 4, true)
     const found = this.#find(hash)
-    if (found !== 0 && i32[(found >> 2) + E.known] === 1) return 0
+    if (found !== 0 && i32[(found >> 2) + E.known] !== Known.nothing) return 0
     const entry = (found !== 0 ? found
       : this.#insert(hash, now + Math.min(this.#lifetimeUs, source.getFloat64(at + E.expiry * 4, true)))) >> 2
     for (let word = E.key; word < E.expiry; word++) i32[entry + word] = source.getInt32(at + word * 4, true)
-    i32[entry + E.known] = 1
+    i32[entry + E.known] = source.getInt32(at + E.known * 4, true)
     i32[entry + E.flowHash] = flowHash
     i32[entry + E.headerBytes] = source.getInt32(at + E.headerBytes * 4, true)
     return this.#takeWaiting(entry)

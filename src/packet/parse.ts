@@ -67,6 +67,7 @@ const FRAGMENT = Meta.fragment
 const LATER_FRAGMENT = Meta.laterFragment
 const RELATED = Meta.related
 const CUT = Meta.cut
+const OWN_KEY = Meta.ownKey
 const BAD_LINK = dropResult(DropReason['malformed-link'])
 const BAD_IPV4 = dropResult(DropReason['malformed-ipv4'])
 const BAD_IPV6 = dropResult(DropReason['malformed-ipv6'])
@@ -525,7 +526,7 @@ export function createParser(arena: Arena, seed: number): Parser {
     const tag = i32[d + KEY]
     const session = i32[d + KEY + 2] >>> 8
     const network = i32[d + NETWORK]
-    const meta = i32[d + META] & ~(RELATED | FROM_B)
+    const meta = (i32[d + META] & ~(RELATED | FROM_B)) | OWN_KEY
     if ((meta & IPV6) !== 0) setKey6(d, meta, network + 8, network + 24, 0, 0, tag & 0xffffff, session)
     else setKey4(d, meta, view.getInt32(network + 12), view.getInt32(network + 16), 0, 0, tag & 0xffffff, session)
     i32[d + RESULT] = FLOW

@@ -8,6 +8,7 @@
 
 import { AliasClaim } from '../nf/definition.ts'
 import { AliasRefusal, ClaimAlias } from '../messages/aliasing.ts'
+import { AnnouncedPhase, AnnounceFlow, AnnounceFlowOwnerIncarnation } from '../messages/announcing.ts'
 import { MACS_BYTES, MessageField } from '../messages/message.ts'
 import { copyFlowKey } from '../flow/flow-key.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
@@ -15,7 +16,7 @@ import { KeyBlock } from '../flow/key-table.ts'
 import { Descriptor } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
-import { AbsentKind, begin, companionOf, epochOf, flowOf, type RuntimeContext } from './runtime-context.ts'
+import { AbsentKind, begin, companionOf, epochOf, flowOf, type RuntimeContext, writeKey } from './runtime-context.ts'
 
 /** Words of an alias in the tail of a message: the key, and whether its endpoint a is the flow's endpoint b. */
 export const ALIAS_WORDS = KEY_WORDS + 1
@@ -176,4 +177,23 @@ export function writeAliases({ arena, engine }: RuntimeContext, at: number, reco
     arena.u32[(at >> 2) + KEY_WORDS] = engine.aliases.isFlipped(block) ? 1 : 0
     at += ALIAS_BYTES
   }
+}
+
+/**
+ * Tells a switch of the aliases of a flow that has come here from the dead, behind RerouteFlow: it may have come back since, and know the flow
+ * by that alone. The home of a tuple would grant it to another flow.
+ */
+export function announceAliases(context: RuntimeContext, switchId: number, record: number, epoch: number): void {
+  const count = aliasCount(context, record)
+  if (count === 0) return
+  const { arena, self, incarnation } = context
+  const channel = context.control(switchId)
+  const at = begin(context, channel, AnnounceFlow, flowOf(context, record), epoch, true, count * ALIAS_BYTES)
+  if (at === 0) return context.anomaly('alias-not-announced')
+  arena.u8[at + MessageField.code] = AnnouncedPhase.owned
+  arena.u16[(at + MessageField.node) >> 1] = self
+  arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] = incarnation
+  writeKey(context, at, record)
+  writeAliases(context, at + AnnounceFlow.bytes, record)
+  ;(channel as MessageChannel).commit()
 }

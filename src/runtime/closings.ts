@@ -166,7 +166,13 @@ export class Closings {
     }
   }
 
-  /** A switch has come back knowing nothing. */
+  /** A switch has come back. What we tell it of a flow may come behind the flow's end, so none ends before it has heard that it closes. */
+  switchCame(switchId: number): void {
+    const bit = this.#context.switches.bitOf(switchId)
+    for (const closing of this.#closings.values()) if (!closing.isCancelled) closing.pending |= bit
+  }
+
+  /** It has been told of all flows. */
   repeatTo(switchId: number): void {
     const bit = this.#context.switches.bitOf(switchId)
     for (const closing of [...this.#closings.values()]) {

@@ -586,6 +586,7 @@ export class Coordinator {
     this.outgoing.switchesCame(come.reduce((mask, id) => mask | context.switches.bitOf(id), 0))
     for (const id of come) {
       if (!this.#announcements.has(id)) context.step('announcing', 1)
+      this.closings.switchCame(id)
       const [flows, openings] = [context.engine.flows(), context.absent.blocks()]
       this.#announcements.set(id, { flows, record: 0, openings, block: 0, since: context.now, isTold: false })
     }

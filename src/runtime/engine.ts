@@ -470,6 +470,7 @@ export function createEngine(options: EngineOptions) {
 
   /** A verdict other than forward, of the NF that ran last. */
   function notForwarded(d: number, record: number, verdict: number): void {
+    if (verdict >= 2 && (i32[d + META] & (Meta.fragment | Meta.laterFragment)) === Meta.fragment) fragments.dropped(d)
     if (planted['drop-ignored'] && verdict >= 2) forward(d)
     else if (verdict >= 2 && verdict - 2 < dropCounts.length && Number.isInteger(verdict)) drop(d, dropReasonOfVerdict(verdict))
     else if (verdict === Verdict.Hold) {
@@ -1141,6 +1142,7 @@ export function createEngine(options: EngineOptions) {
     get heldPackets() { return held.count },
     /** Packets kept: held by NFs, or fragments waiting for their first one. */
     get buffered() { return held.count + fragments.held },
+    isRestOfDropped: (d: number): boolean => fragments.isRestOfDropped(d),
     get now() { return f64[clock] },
   }
 }

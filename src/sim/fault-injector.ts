@@ -7,7 +7,7 @@
 import type { RuntimeNode } from '../node/runtime-node.ts'
 import { readInProgress } from '../runtime/in-progress.ts'
 import type { FaultKind } from './fault-kinds.ts'
-import { protocolPhases } from './simulation-report.ts'
+import { huntsLearners, protocolPhases } from './simulation-report.ts'
 import type { NetworkFaults } from './network.ts'
 import type { SimNode, Simulation } from './simulation.ts'
 
@@ -27,9 +27,12 @@ export class FaultInjector {
   #isOn = false
   /** Every eighth seed hunts the rarest step: a flow goes on where it was prepared, for its source has died. */
   readonly #huntsHeirs: boolean
+  /** How often switches end, too, when a runtime does. */
+  readonly #crashesBoth: number
 
   constructor(simulation: Simulation) {
     this.#huntsHeirs = simulation.options.seed % 8 === 2
+    this.#crashesBoth = huntsLearners(simulation.options.seed) ? 0.8 : 0.2
     this.#simulation = simulation
     simulation.network.onStrike = (kind) => { this.#strike(kind) }
   }
@@ -132,7 +135,10 @@ export class FaultInjector {
       case 'link-reordering': return this.#chance(kind, random.pick([0.02, 0.2]))
       case 'link-delay': return this.#chance(kind, random.pick([0.01, 0.1]))
       case 'partition': return this.#partition()
-      case 'crash': return random.chance(0.4) && this.#cutOff() ? () => undefined : this.#crash(this.#someRuntime(), kind)
+      case 'crash':
+        if (random.chance(0.4) && this.#cutOff()) return () => undefined
+        if (this.#simulation.options.faults.includes('restart') && random.chance(this.#crashesBoth)) return this.#crashBoth()
+        return this.#crash(this.#someRuntime(), kind)
       case 'crash-pair': return this.#crashPair()
       case 'poison': return this.#poison()
       case 'restart': return this.#crash(random.pick(nodes.filter((one) => one.isSwitch)), kind)
@@ -221,8 +227,9 @@ export class FaultInjector {
    * A node ends; it is fenced after a while, and later it is back in another life, or both at once.
    *
    * @param inform done before anybody hears of it
+   * @param afterUs when a runtime is fenced, and a switch is back; by chance unless told
    */
-  #crash(one: SimNode, kind: FaultKind, inform: () => void = () => undefined): () => void {
+  #crash(one: SimNode, kind: FaultKind, inform: () => void = () => undefined, afterUs?: number): () => void {
     const simulation = this.#simulation
     const { random, queue } = simulation
     const { config } = simulation
@@ -235,12 +242,35 @@ export class FaultInjector {
       simulation.start(one)
     }
     if (!one.isSwitch && random.chance(0.3)) this.#when('inheriting', 7200, () => { this.#crashHeir(kind) })
-    const isKnownFirst = !one.isSwitch || random.chance(0.4)
-    queue.after(500 + random.below(4000), () => {
+    const isKnownFirst = !one.isSwitch || (afterUs === undefined && random.chance(0.4))
+    queue.after(afterUs ?? 500 + random.below(4000), () => {
       inform()
       if (!isKnownFirst) return back()
       simulation.reconfigure(one.id, false)
       queue.after(500 + random.below(10_000), back)
+    })
+    return () => undefined
+  }
+
+  /**
+   * Switches end, and when they are back a runtime does: they learn all flows anew while those of the runtime are recovered. Who has its
+   * replicas may be busy then, and late to say so.
+   */
+  #crashBoth(): () => void {
+    const { random, nodes, queue, options } = this.#simulation
+    const us = 300 + random.below(1500)
+    for (const one of nodes) {
+      if (one.isSwitch && random.chance(0.7)) this.#crash(one, 'restart', undefined, random.chance(0.8) ? us + random.below(400) : undefined)
+    }
+    queue.after(us, () => {
+      if (!this.#isOn) return
+      const fencedAfterUs = 400 + random.below(1200)
+      this.#crash(this.#someRuntime(), 'crash', undefined, fencedAfterUs)
+      if (!options.faults.includes('pause') || random.chance(0.2)) return
+      queue.after(Math.max(0, fencedAfterUs - random.below(300)), () => {
+        const live = this.#simulation.liveRuntimes()
+        if (this.#isOn && live.length > 0) queue.after(3000 + random.below(7000), this.#pause(random.pick(live)))
+      })
     })
     return () => undefined
   }

@@ -28,7 +28,7 @@ import { AssertionError } from '../base/assert.ts'
 import { ERROR_FLOWS, hasOwnAddresses, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
 export type Checker = 'exactly-once' | 'addresses' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
-  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit' | 'async' | 'replica' | 'answer' | 'poison'
+  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit' | 'async' | 'replica' | 'answer' | 'poison' | 'published'
 
 export interface Violation {
   readonly checker: Checker
@@ -151,8 +151,10 @@ export class Ledger {
   readonly #processedAs: Uint32Array
   /** All states, by number. 0 is none: what network functions have in a flow that they have not begun. */
   readonly #states: FlowState[] = [{ number: 0, base: 0, left: 0, seen: [], isLost: false }]
-  /** By packet id: 1 for those that a state has seen which has gone on after a crash, so that they must leave; 2 for held ones. */
+  /** By packet id: 1 for those that a state has seen which has gone on after a crash, so that they must leave; 2: need not; 3: was held. */
   readonly #promised: Uint8Array
+  /** Packets that were held in a state of which there was no copy, and that has died with its owner. */
+  readonly #bereft = new Set<number>()
   /** Flows that ended in order. */
   readonly #ended = new Set<number>()
   /** True where no state may be lost, for no more runtimes die at once than there are replicas. */
@@ -339,6 +341,11 @@ export class Ledger {
     life.isAbandoned = true
   }
 
+  /** A flow has died with its owner, for nobody else had a copy: what its network functions held is gone with its state. */
+  bereft(flowId: number): void {
+    for (const { seen } of this.#lives.get(flowId)?.states ?? []) for (const id of seen) if (this.#promised[id] === 3) this.#bereft.add(id)
+  }
+
   /** A flow begins anew: in `commit` its state may be gone only if it has ended, or its replica has died, too; or it has killed its owner. */
   #checkSurvival(life: FlowLife, flowId: number): void {
     const mustSurvive = life.survives === this.crashes && this.#hasLeft(flowId)
@@ -348,7 +355,7 @@ export class Ledger {
 
   /** A network function keeps a packet for later. */
   hold(id: number): void {
-    if (this.#commits) this.#promised[id] = 2
+    if (this.#commits) this.#promised[id] = 3
   }
 
   /** The flow whose state a packet is part of, which state that is, and how many packets it has seen with this one; null for none. */
@@ -472,7 +479,8 @@ export class Ledger {
   /** Packets that nobody accounts for: all, or those alone that were taken back. */
   #gone(onlyTakenBack: boolean): number[] {
     // The rest of a datagram whose first fragment was dropped finds no flow at the far switch.
-    return [...this.unaccounted()].filter((id) => (!onlyTakenBack || this.#takenBack.has(id)) && this.#fates[id - 1] !== Fate.refused)
+    return [...this.unaccounted()].filter((id) => (!onlyTakenBack || this.#takenBack.has(id)) && this.#fates[id - 1] !== Fate.refused &&
+      !this.#bereft.has(id))
   }
 
   /**

@@ -78,6 +78,7 @@ function short(count: number): string {
 export function replicationOfSeed(seed: number): ReplicationMode {
   // Those that hunt flows whose state is lost have no replicas.
   if (seed % 8 === 2) return 'none'
+  if (huntsLearners(seed)) return 'commit'
   return (['none', 'commit', 'none', 'async', 'commit', 'none'] as const)[(Math.imul(seed, 0x9e3779b1) >>> 16) % 6] ?? 'none'
 }
 
@@ -88,11 +89,19 @@ export function faultsOfSeed(seed: number, replicas = 1): FaultKind[] {
   return [...kinds.filter((kind) => seed % 4 === 1 || (kind !== 'crash' && kind !== 'poison')), 'crash-pair']
 }
 
+/** Some seeds hunt switches that learn all flows anew while those of a dead runtime are being recovered; two of three with no other faults. */
+export function huntsLearners(seed: number): boolean {
+  return seed % 16 === 4 || seed % 32 === 12
+}
+const learnersFaults: readonly FaultKind[] = ['crash', 'restart', 'pause']
+
 function someKinds(seed: number): FaultKind[] {
+  if (seed % 16 === 4) return [...learnersFaults]
   const mixed = Math.imul(seed ^ (seed >>> 16), 0x45d9f3b)
   return allFaultKinds.filter((kind, index) => {
     // Lossy links loosen what can be checked: only some seeds have them.
     const odds = looseOrder.includes(kind) ? 12 : 4
+    if (huntsLearners(seed) && learnersFaults.includes(kind)) return true
     if (kind === 'crash' && (seed % 4 === 0 || seed % 8 === 2)) return true
     return (Math.imul(mixed ^ Math.imul(index + 1, 0x9e3779b1), 0x85ebca6b) >>> 16) % odds === 0
   })

@@ -112,7 +112,7 @@ const IDLE_S = 0.03
 const CONVERGENCE_US = 4_000_000
 const QUIET_US = 350_000
 /** Drops of network functions, and of connections that end while packets are held. */
-const ORDINARY_DROPS = new Set(['probe-unwanted', 'translating-stray', 'translating-no-port', 'hold-ended'])
+const ORDINARY_DROPS = new Set(['probe-unwanted', 'translating-stray', 'translating-no-port', 'hold-ended', 'first-fragment-dropped'])
 /** Those that cost no packet whose fate is not known otherwise. */
 const dropsOfOthers = new Set([...ORDINARY_DROPS, ...dropsOfCopies].filter((reason) => reason !== 'hold-ended'))
 const EVENTS_MAX = 20_000_000
@@ -338,6 +338,7 @@ export class Simulation {
     for (const { flow } of node.flows()) {
       if (node.isExposed(flow)) this.ledger.exposed(flow)
       if (node.isAlone(flow)) this.ledger.abandoned(flow)
+      if (node.isBare(flow)) this.ledger.bereft(flow)
       if (this.options.replication === 'async') this.ledger.setBack(flow)
       const keeper = this.nodes.find(({ id }) => id === node.replicaOf(flow))
       if (keeper?.node?.kind !== 'runtime' || !keeper.node.keepsReplica(flow)) continue
@@ -410,15 +411,27 @@ export class Simulation {
       if (node === null) continue
       this.queue.after(20 + this.random.below(600), () => {
         if (one.node !== node) return
-        if (published.version > (one.config?.version ?? 0)) one.config = published
+        const before = one.config
+        if (published.version > (before?.version ?? 0)) one.config = published
         try {
           node.notifyClusterConfig(published, this.queue.now + one.skewUs)
         } catch (error) {
           this.#died(one, error)
           return
         }
+        if (before !== null) this.#checkPublished(one, before)
         this.wake(one)
       })
+    }
+  }
+
+  /** What a runtime had put into its link before a switch hears that it is fenced counts: it has been read by now (PROTOCOL 18). */
+  #checkPublished(one: SimNode, before: ClusterConfig): void {
+    if (!one.isSwitch || one.config === null) return
+    for (const { id, incarnation } of before.runtimes) {
+      const waiting = one.links.get(id)?.waiting ?? 0
+      if (waiting === 0 || one.config.runtimes.some((entry) => entry.id === id && entry.incarnation === incarnation)) continue
+      this.ledger.violate('published', `switch ${one.id} hears that runtime ${id}.${incarnation} is fenced and has not read ${waiting} frames`)
     }
   }
 

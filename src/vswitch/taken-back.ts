@@ -110,13 +110,23 @@ export class TakenBack {
     return this.#flows.has(flow)
   }
 
+  /** The same of a flow that may be the heir of the one that lived there. */
+  #sinceOf(runtime: number, incarnation: number, flow: number): { readonly first: number; readonly back: number; readonly last: number } {
+    const since = this.#since(runtime, flow)
+    const heir = since.last === 0 ? this.#heirs.get(flow) : undefined
+    return heir?.runtime === runtime && heir.incarnation === incarnation ? { ...since, first: heir.first } : since
+  }
+
+  /** True for a position on the link to a runtime ahead of which an entry's flow came there: what is before it was not sent as part of that. */
+  cameAhead(runtime: number, incarnation: number, entry: number, position: number): boolean {
+    return position > this.#sinceOf(runtime, incarnation, this.#context.arena.f64[(entry + Entry.flow) >> 3] as number).first
+  }
+
   /** A packet in a slot, from the link of a runtime that is dead. `entry` is its flow's, 0 for none. */
   add(runtime: number, incarnation: number, entry: number, slot: number, position: number): void {
     const { f64 } = this.#context.arena
     const flow = entry === 0 ? 0 : f64[(entry + Entry.flow) >> 3] as number
-    const { first: own, back, last } = this.#since(runtime, flow)
-    const heir = last === 0 ? this.#heirs.get(flow) : undefined
-    const first = heir?.runtime === runtime && heir.incarnation === incarnation ? heir.first : own
+    const { first, back, last } = this.#sinceOf(runtime, incarnation, flow)
     if (flow === 0 || position <= first) {
       this.counts.covered++
       this.#context.giveSlot(slot)

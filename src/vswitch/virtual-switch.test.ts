@@ -658,6 +658,21 @@ test('what a switch is to ask and to open waits while who is to hear it does not
   assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11'])
 })
 
+test('packets of a flow wait while its owner cannot be told of it: none goes ahead of FlowOpen, to come back behind another', () => {
+  const one = learnt(2)
+  one.external(5)
+  one.external(5)
+  one.take()
+  one.control(1, PlaceFlowReply, { ...replyTo(1), node: 13, words: { [PlaceFlowReplyOwnerIncarnation]: 113, [PlaceFlowReplyQuestion]: 1 } })
+  one.strained.add('=13')
+  one.configure(configOf({ version: 2, runtimes: [...configOf().runtimes, { id: 13, incarnation: 113, isDraining: false }] }))
+  one.pass(defaultSwitchTimes.sweepUs + 1)
+  assert.deepEqual([one.take(), one.context.held], [[], 2])
+  one.strained.clear()
+  one.pass(100)
+  assert.deepEqual(one.take(), ['=FlowOpen 13', 'packet 5 to 13', 'packet 5 to 13'])
+})
+
 test('a flow that could only wait does not begin while there is no room to wait', () => {
   const one = learnt(2, { held: 2 })
   for (const flow of [5, 6, 7, 8]) one.external(flow)

@@ -68,7 +68,7 @@ export class VirtualSwitch {
   #counter = 0
   /** Entries whose packets are held, but for those that close. */
   readonly #waiting = new Set<number>()
-  /** Entries whose owner is to be told of them when it can be. */
+  /** Entries whose owner is to be told of them when it can be; they are stalled until then. */
   readonly #unopened = new Set<number>()
   /** Entries that hold packets until there is room on the way to their owner. */
   readonly #stalled = new Set<number>()
@@ -296,6 +296,8 @@ export class VirtualSwitch {
       : begin(context, channel, FlowOpen, arena.f64[(entry + Entry.flow) >> 3], arena.u32[(entry + Entry.epoch) >> 2])
     if (at === 0) {
       this.#unopened.add(entry)
+      // Packets ahead of it would come back, each behind others that are sent meanwhile.
+      if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#stall(entry)
       return
     }
     this.#unopened.delete(entry)
@@ -318,6 +320,7 @@ export class VirtualSwitch {
     arena.u32[(entry + Entry.epoch) >> 2] = epoch
     arena.u16[(entry + Entry.returns) >> 1] = 0
     this.#waiting.delete(entry)
+    this.#unopened.delete(entry)
     const waits = this.takenBack.waits(arena.f64[(entry + Entry.flow) >> 3])
     if (this.#lives.isLive(owner, incarnation) && !waits) this.#setPhase(entry, EntryPhase.active)
     else this.#wait(entry, EntryPhase.orphaned)
@@ -867,17 +870,16 @@ export class VirtualSwitch {
   tick(): void {
     const { now, times, arena } = this.#context
     for (const entry of this.#stalled) {
-      if (!this.#context.hasRoomTo(arena.u16[(entry + Entry.owner) >> 1])) continue
+      if (this.#unopened.has(entry)) this.#open(entry)
+      if (this.#unopened.has(entry) || !this.#context.hasRoomTo(arena.u16[(entry + Entry.owner) >> 1])) continue
       this.#setPhase(entry, EntryPhase.active)
       this.#flush(entry)
     }
     if (now < this.#nextSweep) return
     this.#nextSweep = now + times.sweepUs
     this.#questions.expire()
-    for (const entry of [...this.#unopened]) {
-      this.#unopened.delete(entry)
-      if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
-    }
+    // Their owners have said something of them meanwhile, or are dead.
+    for (const entry of this.#unopened) if (arena.u8[entry + Entry.phase] !== EntryPhase.stalled) this.#unopened.delete(entry)
     // What was said late of flows of the dead has made entries which nobody is going to claim.
     this.#removeOrphans()
     for (const entry of [...this.#waiting]) {

@@ -35,6 +35,8 @@ export interface BacklogsHost {
   readonly slowUs: number
   /** All flows of this runtime that have replicas. */
   guards(): Iterable<Guard>
+  /** Those whose outputs wait, but not for room: until a move that is called off, or a change of replica, has ended. */
+  withheld(): Iterable<Guard>
   /** Stops a flow, unless it stands still for another reason. */
   stop(guard: Guard): void
   /** A flow that was stopped goes on, unless it stands still for another reason, or is here no more. */
@@ -65,7 +67,8 @@ export class Backlogs {
 
   /**
    * False while so much waits for replicas that are in time, in sessions or in the slots of packets, that nothing more should be read: half
-   * of the slots that slow ones leave is for others.
+   * of the slots that slow ones leave is for others. What waits until a move has ended does not count, for that may be waiting for what is to be
+   * read.
    */
   get hasRoom(): boolean {
     let { packets, largePackets } = this.#host.slots
@@ -81,8 +84,19 @@ export class Backlogs {
       packets -= slow.kept - slow.keptLarge + slow.behind
       largePackets -= slow.keptLarge
     }
-    return behind < BEHIND_MAX && behindBytes < BEHIND_BYTES_MAX && kept * 2 <= packets && large * 2 <= largePackets &&
-      kept + behind < this.#host.unacknowledged
+    if (kept * 2 > packets || large * 2 > largePackets) return false
+    if (this.#isFew(behind, behindBytes, kept)) return true
+    const all = behind
+    for (const { unsentCount, unsentBytes, backlog } of this.#host.withheld()) {
+      if (backlog?.isSlow === true) continue
+      behind -= unsentCount
+      behindBytes -= unsentBytes
+    }
+    return this.#isFew(behind, behindBytes, kept) && all * 2 <= packets
+  }
+
+  #isFew(behind: number, behindBytes: number, kept: number): boolean {
+    return behind < BEHIND_MAX && behindBytes < BEHIND_BYTES_MAX && kept + behind < this.#host.unacknowledged
   }
 
   /** Where a guard's outputs count, also when its replica's next life has a backlog of its own. */

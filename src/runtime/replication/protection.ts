@@ -30,6 +30,7 @@ import {
   begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayClosed, sayDrained, sendHead, setFlow, writeKey,
   type RuntimeContext,
 } from '../runtime-context.ts'
+import { announceAliases } from '../alias-claims.ts'
 import { Forgetting } from './forgetting.ts'
 import { createGuard, isPiped, living, releaserOf, strike, type Guard } from './guard.ts'
 import { coveredBy } from './inputs.ts'
@@ -158,11 +159,11 @@ export class Protection {
     return false
   }
 
-  /** True for a flow that is secured because no replica of it is left, until the new one, which has the state, has what is to leave, too. */
+  /** True for a flow of which no replica was left, until a new one, to be replaced again or not, has its state and what is to leave, too. */
   isExposed(flow: number): boolean {
     const securing = this.securing.get(flow)
-    if (securing !== undefined) return living(securing.old).length === 0
-    const guard = this.#guards.get(flow)
+    if (securing !== undefined && living(securing.old).length === 0) return true
+    const guard = securing?.old ?? this.#guards.get(flow)
     return guard !== undefined && guard.given < guard.resent
   }
 
@@ -171,6 +172,12 @@ export class Protection {
     const securing = this.securing.get(flow)
     if (securing === undefined || (securing.old === null && !securing.isPromotion)) return false
     return living(securing.old).length === 0 && securing.adopted === 0
+  }
+
+  /** True for a flow of which nobody else has a copy. */
+  isBare(flow: number): boolean {
+    const chain = this.securing.get(flow)?.chain
+    return chain === undefined ? this.#bare.has(flow) && !this.#guards.has(flow) : chain.length === 0 && this.replicaOf(flow) === 0
   }
 
   /** True for a flow that has just come here and has as many replicas as it is to have. */
@@ -539,6 +546,7 @@ export class Protection {
       arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2] = now === context.self ? context.incarnation : this.#host.incarnationOf(now)
       writeKey(context, at, record)
       ;(channel as MessageChannel).commit()
+      if (isPromotion) announceAliases(context, id, record, epoch)
     }
   }
 
@@ -720,6 +728,8 @@ export class Protection {
     const context = this.#context
     const { flow, record, chain, old, released, returned, held, back } = securing
     if (!securing.isRerouted || securing.pending !== 0 || securing.unmarked !== 0) return
+    // While there is no switch it may be done as soon as it is asked for.
+    if (this.securing.get(flow) !== securing) return
     if (!securing.targetDone || !isAdopted(securing)) return
     // The switches know by now that it is ours, so what others have of it is old.
     if (chain.length === 0 && securing.isPromotion && !this.#mayBeBare(securing, securing.forgetting)) return

@@ -101,7 +101,8 @@ export class Steps {
     const { times, limits, engine } = context
     this.backlogs = new Backlogs({
       now: () => context.now, slots: engine.limits, unacknowledged: limits.unacknowledged, slowUs: times.slowReplicaUs,
-      guards: () => host.guards(), stop: (guard) => { host.stop(guard) }, resume: (guard) => { host.resume(guard) },
+      guards: () => host.guards(), withheld: () => [...this.#unsent].filter(({ flow }) => host.isSecuring(flow)),
+      stop: (guard) => { host.stop(guard) }, resume: (guard) => { host.resume(guard) },
     })
     this.#copyBytes = loadFrameBytes(context.arena).copyBytes
   }
