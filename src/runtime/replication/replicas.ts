@@ -105,10 +105,16 @@ export class Replicas {
     return { epoch, owner, snapshot: new Uint8Array(words.buffer, words.byteOffset, snapshotBytes) }
   }
 
-  /** A target whose source is dead buffers packets of a flow: true if that is kept here, and goes on here should its owner be dead. */
+  /**
+   * A target whose source is dead buffers packets of a flow: true if that is kept here, and goes on here should its owner be dead.
+   *
+   * @param isAny any copy of one who is dead goes on; an owner that lives and has not heard of the target needs nothing of it
+   */
   goesOn(flow: number, target: number, isAny: boolean): boolean {
     const replica = this.#replicas.get(flow)
-    if (replica === undefined || (replica.movingTo !== target && replica.buffersAt !== target && !isAny)) return false
+    if (replica === undefined) return false
+    const isDead = this.#host.incarnationOf(replica.owner) !== replica.ownerIncarnation
+    if (replica.movingTo !== target && replica.buffersAt !== target && !(isAny && isDead)) return false
     replica.buffersAt = target
     return true
   }
