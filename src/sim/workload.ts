@@ -59,6 +59,8 @@ export class Workload {
   /** Packets sent so far: the last id given. */
   packets = 0
   #poison = 0
+  /** Those of all datagrams in fragments. */
+  readonly #identifications = new Set<number>()
   readonly packetsMax: number
   readonly #flows = new Map<number, Flow>()
   readonly #random: Random
@@ -199,10 +201,18 @@ export class Workload {
   /** A datagram in fragments, the later one first now and then. */
   #fragments(flow: Flow, side: 0 | 1, send: (sent: Sent) => void): void {
     const { source, destination, sourcePort, destinationPort } = this.#ends(flow, side)
-    const frames = buildFragments({ source, destination, identification: this.#random.below(65_536),
+    const frames = buildFragments({ source, destination, identification: this.#identification(),
       udp: { sourcePort, destinationPort, payload: '-'.repeat(88) } }, 48).map((frame) => this.#stamp(flow, side, frame))
     if (this.#random.chance(0.3)) frames.reverse()
     for (const sent of frames) send(sent)
+  }
+
+  /** Flows share hosts, and a host gives no two datagrams the same while both may be on their way (RFC 8200 §4.5). */
+  #identification(): number {
+    let identification = this.#random.below(65_536)
+    while (this.#identifications.has(identification)) identification = (identification + 1) % 65_536
+    this.#identifications.add(identification)
+    return identification
   }
 
   #icmpError(flow: Flow, side: 0 | 1, send: (sent: Sent) => void): void {
