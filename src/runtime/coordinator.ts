@@ -457,7 +457,9 @@ export class Coordinator {
   /** A target that holds a prepared flow for a dead source: what it buffers is asked for elsewhere, and else it may forget it. */
   #yielded(target: number, flow: number, epoch: number, code: number): void {
     if (code === 2) return this.incoming.heirGoesOn(flow)
-    const goesOn = this.replicas.goesOn(flow, target, code === 1) || this.protection.securing.get(flow)?.target === target
+    const securing = this.protection.securing.get(flow)
+    // One that has answered ahead of the news that its source is dead did not know what we meant.
+    const goesOn = this.replicas.goesOn(flow, target, code === 1) || (securing?.target === target && !securing.targetDone)
     sendHead(this.#context, this.#context.control(target), goesOn ? YieldFlow : AbortFlow, flow, epoch, goesOn ? 2 : code)
   }
 
