@@ -376,7 +376,8 @@ export class Protection {
       { target = 0, isPromotion = false, isReleaser = false, former = 0, kept = null as Guard | null,
         dead = null as Deceased | null, inputs = this.#context.inputs.words } = {}): void {
     const context = this.#context
-    const hasOlder = isPromotion && held !== null && held.count > 0
+    // We were the target, too: what switches have sent us so may be unread yet.
+    const hasOlder = isPromotion && held !== null
     const flow = flowOf(context, record)
     this.#bare.delete(flow)
     this.#thin.delete(flow)
