@@ -64,6 +64,8 @@ export interface Guard {
   unsentBytes: number
   /** Its record, with outputs or without, is to be sent. */
   isUnsent: boolean
+  /** A replica has not been told of its newest aliases, for want of room: no step that may have used them goes ahead of that. */
+  owesAliases: boolean
   /** Outputs so far, by switch. */
   readonly counts: Map<number, number>
   /** In `async`: outputs since the record was sent; whether it has been since the flow was adopted. */
@@ -85,7 +87,7 @@ export function createGuard(flow: number, record: number, replica: number, isAdo
   return {
     flow, record, replica, tail, generation, copy, incarnation, isAdopted, isDead: false, isFirstDead: false, isTailDead: false,
     isRefused: false, adopted: 0, given: 0, resent: 0, first: null, stepless: null, unsent: null, last: null, unsentCount: 0, unsentBytes: 0,
-    isUnsent: false, counts: new Map(), since: 0, hasSent: false, backlog: null, backAt: 0, accepted: new Map(),
+    isUnsent: false, owesAliases: false, counts: new Map(), since: 0, hasSent: false, backlog: null, backAt: 0, accepted: new Map(),
   }
 }
 

@@ -102,8 +102,8 @@ export class Protection {
       guardOf: (record) => this.#guardAt[context.engine.slab.indexOf(record)],
       // What has come and waits is not in the record, and is behind what the step would say to be covered.
       isSecuring: (flow) => this.securing.has(flow) || host.isGoingBack(flow),
-      incarnationOf: (runtime) => host.incarnationOf(runtime),
-      held: (guard) => { host.held(guard) },
+      tellAliases: (guard) => { this.refresh(guard.record) },
+      incarnationOf: (runtime) => host.incarnationOf(runtime), held: (guard) => { host.held(guard) },
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },
       guards: () => this.#guards.values(),
       stop: ({ flow, record }) => { if (!this.#isPaused(flow)) context.engine.pauseFlow(record) },
@@ -322,9 +322,11 @@ export class Protection {
     const guard = this.#guards.get(flowOf(this.#context, record))
     if (guard === undefined || guard.isDead) return
     const chain = living(guard)
-    const kind = chain.length === 1 ? AdoptKind.settled : AdoptKind.aliases
-    // No room: the next time it is secured.
-    for (const index of chain.keys()) if (!this.#adopt(record, chain, index, kind)) this.#context.anomaly('alias-not-replicated')
+    const isTooLarge = chain.some((id) => isTooLargeToAdopt(this.#context, record, id, chain.length > 1))
+    if (isTooLarge) return this.#context.anomaly('alias-not-replicated')
+    // What has no room yet must not be in the record ahead of its step.
+    const kind = chain.length === 1 && !guard.isUnsent ? AdoptKind.settled : AdoptKind.aliases
+    guard.owesAliases = chain.some((_, index) => !this.#adopt(record, chain, index, kind))
   }
 
   /** A flow that has just come here: a replica has it before its source forgets it. */

@@ -61,6 +61,8 @@ export interface StepsHost {
   /** The guard of the flow at a record. */
   guardOf(record: number): Guard | undefined
   isSecuring(flow: number): boolean
+  /** Tells replicas of the aliases that a guard owes them, if there is room. */
+  tellAliases(guard: Guard): void
   incarnationOf(runtime: number): number
   /** The tail has released more outputs of a flow whose copy is kept here, all told so many. */
   held(guard: Guard): void
@@ -312,6 +314,8 @@ export class Steps {
   /** Sends what a guard has not sent, and the record behind it, as far as there is room. */
   send(guard: Guard): void {
     if (!guard.isUnsent || guard.isDead || this.#host.isSecuring(guard.flow)) return
+    if (guard.owesAliases) this.#host.tellAliases(guard)
+    if (guard.owesAliases) return
     const context = this.#context
     const { engine, arena } = context
     const { flow, record, copy } = guard
