@@ -173,7 +173,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     useOwnKey: (d) => { parser.useOwnKey(d) },
     hasRoomTo: (runtime) => {
       const link = linkOf[runtime]
-      return link === null || link === undefined || (!link.isWaiting && link.room > 0)
+      return link === null || link === undefined || (context.inBand(runtime) !== null && !link.isWaiting && link.room > 0)
     },
     isDown: (runtime) => linkOf[runtime]?.isDown === true,
     positionTo: (runtime) => linkOf[runtime]?.sentPosition ?? 0,

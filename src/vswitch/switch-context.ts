@@ -8,7 +8,7 @@ import { copyFlowKey } from '../flow/flow-key.ts'
 import { copyMacs, MessageField, type MessageKind } from '../messages/message.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
-import { Entry, type SwitchTable } from './switch-table.ts'
+import { Entry, EntryPhase, type SwitchTable } from './switch-table.ts'
 
 export interface SwitchLimits {
   /** Flows and aliases. */
@@ -67,7 +67,7 @@ export interface SwitchContext {
   toExternal(d: number, entry: number): void
   /** Gives a packet that was sent on a link, or was to be, its flow's Ethernet addresses again, which are at this offset. */
   restoreAddresses(d: number, macs: number): void
-  /** True when a packet to a runtime would be taken now; false also while its link is down or silent. */
+  /** True when a packet to a runtime would be taken now; false also while its link is down or silent, or nothing has been heard from it. */
   hasRoomTo(runtime: number): boolean
   /** The other end of the link to a runtime is gone. */
   isDown(runtime: number): boolean
@@ -87,6 +87,12 @@ export interface SwitchContext {
   useOwnKey(d: number): void
   countTakenOver(packets: number): void
   countHandedOver(packets: number): void
+}
+
+/** True for an entry whose packets go to its owner, at once or as soon as they can. */
+export function isActive({ arena }: SwitchContext, entry: number): boolean {
+  const phase = arena.u8[entry + Entry.phase]
+  return phase === EntryPhase.active || phase === EntryPhase.stalled
 }
 
 /** A new message with its head filled in, 0 when there is no peer or no room. None of a switch's has a tail, so all fit. */

@@ -44,7 +44,7 @@ export const EntryPhase = {
   placing: 5,
   /** This switch has come back and does not know yet whether anybody serves it. */
   learning: 6,
-  /** There is no room on the way to its owner, or the owner is gone and not yet known to be dead. */
+  /** There is no room on the way to its owner, or the owner has not been heard from yet, or is gone and not yet known to be dead. */
   stalled: 7,
 } as const
 

@@ -44,7 +44,7 @@ import type { PlacementPolicy } from './placement/placement-policy.ts'
 import { Questions } from './questions.ts'
 import { Releasing } from './releasing.ts'
 import { RuntimeLives } from './runtime-lives.ts'
-import { begin, sendHead, writeEntryKey, type SwitchContext } from './switch-context.ts'
+import { begin, isActive, sendHead, writeEntryKey, type SwitchContext } from './switch-context.ts'
 import { Entry, EntryFlag, EntryPhase } from './switch-table.ts'
 import { TakenBack } from './taken-back.ts'
 
@@ -322,8 +322,14 @@ export class VirtualSwitch {
     this.#waiting.delete(entry)
     this.#unopened.delete(entry)
     const waits = this.takenBack.waits(arena.f64[(entry + Entry.flow) >> 3])
-    if (this.#lives.isLive(owner, incarnation) && !waits) this.#setPhase(entry, EntryPhase.active)
+    if (this.#lives.isLive(owner, incarnation) && !waits) this.#activate(entry)
     else this.#wait(entry, EntryPhase.orphaned)
+  }
+
+  /** Its packets go to its owner, as soon as that one has been heard from: what is to be said of them in-band they would overtake. */
+  #activate(entry: number): void {
+    this.#setPhase(entry, EntryPhase.active)
+    if (this.#context.inBand(this.#context.arena.u16[(entry + Entry.owner) >> 1]) === null) this.#stall(entry)
   }
 
   #ask(entry: number, home: number): void {
@@ -362,7 +368,7 @@ export class VirtualSwitch {
     this.#own(entry, owner, incarnation, epoch)
     this.#releasing.set(entry, this.#lives.unlessFenced(owner, incarnation), epoch)
     if (epoch > 1) arena.u8[entry + Entry.flags] |= EntryFlag.hearsay
-    if (arena.u8[entry + Entry.phase] !== EntryPhase.active) return
+    if (!isActive(this.#context, entry)) return
     this.#open(entry)
     this.#flush(entry)
   }
@@ -516,8 +522,7 @@ export class VirtualSwitch {
     let isBusy = false
     if (entry !== 0) {
       const isSame = arena.f64[(entry + Entry.flow) >> 3] === flow && arena.u32[(entry + Entry.epoch) >> 2] === epoch
-      const phase = arena.u8[entry + Entry.phase]
-      if (isSame && (phase === EntryPhase.active || phase === EntryPhase.stalled)) this.#setPhase(entry, EntryPhase.closing)
+      if (isSame && isActive(context, entry)) this.#setPhase(entry, EntryPhase.closing)
       isBusy = heldCount(context, entry) > 0
     }
     sendHead(context, context.inBand(runtime), CloseFlowReply, flow, epoch, 0, isBusy ? 1 : 0)
@@ -753,7 +758,7 @@ export class VirtualSwitch {
       case EntryPhase.orphaned:
         if (!this.#lives.isLive(arena.u16[(entry + Entry.owner) >> 1], arena.u32[(entry + Entry.ownerIncarnation) >> 2])) return
         this.#waiting.delete(entry)
-        this.#setPhase(entry, EntryPhase.active)
+        this.#activate(entry)
         // What was to be said to an owner that we had not heard of.
         if (arena.u32[(entry + Entry.epoch) >> 2] === 1) this.#open(entry)
         else if (!this.#releasing.awaitsDrained(entry)) this.#releasing.go(entry)
@@ -811,11 +816,11 @@ export class VirtualSwitch {
       this.#releasing.set(entry, named !== 0 ? releaser : this.#lives.unlessFenced(owner, incarnation), epoch)
       this.#own(entry, owner, incarnation, epoch)
       // What was taken back comes ahead of what is held, and its claim is on its way.
-      if (this.takenBack.has(flow) && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#wait(entry, EntryPhase.orphaned)
+      if (this.takenBack.has(flow) && isActive(this.#context, entry)) this.#wait(entry, EntryPhase.orphaned)
       this.#flush(entry)
       this.aliases.flowKnown(flow, entry)
       // It may have ended there by now, before we were known: then it ends here as an opening does.
-      if (phase === AnnouncedPhase.handedOver && arena.u8[entry + Entry.phase] === EntryPhase.active) this.#open(entry)
+      if (phase === AnnouncedPhase.handedOver && isActive(this.#context, entry)) this.#open(entry)
     }
     this.aliases.announced(at, bytes, entry)
     if (phase !== AnnouncedPhase.owned && !this.#releasing.awaitsDrained(entry)) this.#releasing.go(entry)
