@@ -488,8 +488,9 @@ export class IncomingMoves {
     this.#unheard.delete(move.flow)
     if (move.state === 'returning') this.#become(move, 'prepared')
     this.#returning = this.#returning.filter((other) => other !== move)
-    const { flow, epoch, block, replicas } = move
-    if (replicas.length === 0 || !this.#heirs.ask(flow, epoch, block >> 2, block + AbsentBlock.macs)) this.#foundNobody(move)
+    const { flow, epoch, block } = move
+    // A copy of before the source had it may be asking for it, though the source had no replica.
+    if (!this.#protection.isOn || !this.#heirs.ask(flow, epoch, block >> 2, block + AbsentBlock.macs)) this.#foundNobody(move)
   }
 
   #foundNobody(move: IncomingMove): void {
