@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { CloseFlowReply, FlowClosedReleaserIncarnation } from '../messages/closing.ts'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
 import { MessageField } from '../messages/message.ts'
@@ -13,7 +14,7 @@ import { BindOwnerIncarnation, FlowOpen } from '../messages/placement.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep,
   AdoptMember, AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, CommitStepFrames, CommitStepSnapshotBytes, ForgetFlow, HurryFlow,
-  MovingFlow, MovingFlowReply, RetireFlow, YieldFlow,
+  MovingFlow, MovingFlowReply, RetireFlow, RetireKind, YieldFlow,
 } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts, SELF, type RuntimeAmongScriptsOptions, type Words } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
@@ -133,6 +134,20 @@ test('a replica that is on our machine for want of others goes to another one wh
   assert.deepEqual(one.turn(3).take().filter((text) => /MovingFlow|AdoptFlow /.test(text)), ['MovingFlow 12'])
   one.say(12, MovingFlowReply, { flow: idOf(1), epoch: 2 }).turn(3)
   assert.deepEqual(one.take().filter((text) => text.startsWith('AdoptFlow ')), ['AdoptFlow 13'])
+})
+
+test('a flow ends behind the last packet of the replica that releases its packets: switches hear whose word to wait for', () => {
+  const one = among({ timeouts: { udp: 1 } })
+  one.say(12, AnnounceChain, { tail: new TextEncoder().encode(JSON.stringify(one.node.engine.layout)) }).turn(2)
+  one.sayInBand(1, FlowOpen, { flow: idOf(1), epoch: 1, node: 1, key: 1 }).packet(1, frameOf(1)).turn(3)
+  one.say(12, AdoptFlowReply, { flow: idOf(1), epoch: 1 }).turn(3).take()
+  assert.deepEqual(one.turn(20, 100_000).take(), ['CloseFlow 1', 'CloseFlow 2'])
+  for (const id of [1, 2]) one.sayInBand(id, CloseFlowReply, { flow: idOf(1), epoch: 1 })
+  assert.deepEqual(one.turn(3).take().sort(), ['=FlowClosed 1 code 1', '=FlowClosed 2 code 1', `RetireFlow 12 code ${RetireKind.last}`])
+  const view = (name: string): DataView => new DataView(one.said.get(name)?.slice().buffer as ArrayBuffer)
+  assert.equal(view('=FlowClosed').getUint16(MessageField.node, true), 12)
+  assert.equal(view('=FlowClosed').getUint32(FlowClosedReleaserIncarnation, true), 112)
+  assert.equal(view('RetireFlow').getUint32(MessageField.epoch, true), 2)
 })
 
 test('outputs that their replica does not take are bounded: then no more packets are read', () => {

@@ -12,7 +12,7 @@
 import { planted } from '../base/planted-bugs.ts'
 import { FlowRecord } from '../flow/flow-record.ts'
 import { KeyBlock } from '../flow/key-table.ts'
-import { CloseFlow, FlowClosed } from '../messages/closing.ts'
+import { CloseFlow, FlowClosed, FlowClosedReleaserIncarnation } from '../messages/closing.ts'
 import { MessageField, type MessageKind } from '../messages/message.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { AbsentBlock, begin, companionOf, epochOf, flowOf, writeKeyFrom, type RuntimeContext } from './runtime-context.ts'
@@ -29,8 +29,11 @@ interface Closing {
 }
 
 export interface ClosingsHost {
-  /** A flow is about to end. */
-  ended(flow: number): void
+  /** A flow is about to end, at this epoch. */
+  ended(flow: number, epoch: number): void
+  /** Who releases a flow's packets and lives, 0 for us; and the life that another runtime is in. */
+  releaserOf(flow: number): number
+  incarnationOf(runtime: number): number
   /** True while packets of a flow are still to leave elsewhere. */
   hasMore(flow: number): boolean
 }
@@ -95,12 +98,17 @@ export class Closings {
   #tell(closing: Closing, kind: MessageKind, mask: number, code = 0): void {
     const context = this.#context
     const { record, block } = closing
+    const releaser = code === 1 && record !== 0 ? this.#host.releaserOf(closing.flow) : 0
     for (const id of context.switches.idsIn(mask)) {
       // The end comes behind what the flow has sent.
       const channel = code === 1 && record !== 0 ? context.inBand(id) ?? context.control(id) : context.control(id)
       const at = begin(context, channel, kind, closing.flow, closing.epoch, true)
       if (at === 0) continue
       context.arena.u8[at + MessageField.code] = code
+      if (releaser !== 0) {
+        context.arena.u16[(at + MessageField.node) >> 1] = releaser
+        context.arena.u32[(at + FlowClosedReleaserIncarnation) >> 2] = this.#host.incarnationOf(releaser)
+      }
       if (record !== 0) writeKeyFrom(context, at, record >> 2, companionOf(context, record))
       else writeKeyFrom(context, at, block >> 2, block + AbsentBlock.macs)
       ;(channel as MessageChannel).commit()
@@ -151,7 +159,7 @@ export class Closings {
     this.counts.ended++
     this.#tell(closing, FlowClosed, context.switches.all, 1)
     if (closing.record !== 0) {
-      this.#host.ended(closing.flow)
+      this.#host.ended(closing.flow, closing.epoch)
       context.engine.endFlow(closing.record)
     } else {
       context.absent.remove(closing.block)

@@ -154,8 +154,9 @@ export class Coordinator {
     })
     this.#scratch = context.arena.allocate('coordinator: key', DESCRIPTOR_BYTES) >> 2
     this.closings = new Closings(context, {
-      ended: (flow) => { this.protection.ended(flow) },
-      hasMore: (flow) => this.protection.hasKept(flow),
+      ended: (flow, epoch) => { this.protection.ended(flow, epoch + 1) },
+      hasMore: (flow) => this.protection.hasKept(flow), releaserOf: (flow) => this.protection.lastReleaserOf(flow),
+      incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
     })
     const hashOf = (key: number): number => {
       this.#find(key)

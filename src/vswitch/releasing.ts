@@ -53,6 +53,20 @@ export class Releasing {
     return this.#isLast(entry, early?.get(releaser))
   }
 
+  /** True when a runtime has said at this epoch that it has sent its last packet of an entry's flow. */
+  hasSaid(entry: number, runtime: number, epoch: number): boolean {
+    const { u16, u32, f64 } = this.#context.arena
+    if (u16[(entry + Entry.drainedBy) >> 1] === runtime && u32[(entry + Entry.drainedEpoch) >> 2] === epoch) return true
+    return this.#early.get(f64[(entry + Entry.flow) >> 3])?.get(runtime) === epoch
+  }
+
+  /** The entry goes, for its flow has ended at this epoch; but a replica that did not hear so may be about to go on with it. */
+  outlives(entry: number, epoch: number): void {
+    const { u16, u32, f64 } = this.#context.arena
+    const said = u32[(entry + Entry.drainedEpoch) >> 2]
+    if (said > epoch + 1) this.#keep(u16[(entry + Entry.drainedBy) >> 1], f64[(entry + Entry.flow) >> 3], said)
+  }
+
   /**
    * True for the epoch of a last word that ends what the releaser began. It may be that of a change which was never carried out, for the
    * next one was heard of ahead of that word: who was to release in between never did.

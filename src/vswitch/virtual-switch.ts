@@ -38,6 +38,7 @@ import { Descriptor, Meta } from '../packet/descriptor.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import { Addresses } from './addresses.ts'
 import { AliasHome } from './alias-home.ts'
+import { Endings } from './endings.ts'
 import { heldCount, hold, takeHeld } from './held-list.ts'
 import { hurry } from './hurrying.ts'
 import type { PlacementPolicy } from './placement/placement-policy.ts'
@@ -78,6 +79,7 @@ export class VirtualSwitch {
   readonly addresses: Addresses
   readonly #questions: Questions
   readonly #releasing: Releasing
+  readonly #endings: Endings
   #lastQuestion = 0
   #nextSweep = 0
 
@@ -95,6 +97,10 @@ export class VirtualSwitch {
       remind: (switchId, alias) => { this.aliases.remind(switchId, alias) },
     })
     this.#releasing = new Releasing(context, this.#lives)
+    this.#endings = new Endings(context, this.#lives, this.#releasing, (entry) => {
+      this.#remove(entry, '')
+      this.#questions.askAgain()
+    })
     context.step('relearning', 1)
   }
 
@@ -224,6 +230,7 @@ export class VirtualSwitch {
   #setPhase(entry: number, phase: number): void {
     const { arena, step } = this.#context
     if (arena.u8[entry + Entry.phase] === EntryPhase.stalled) this.#stalled.delete(entry)
+    if (phase !== EntryPhase.closing) this.#endings.forget(entry)
     const before = STEP_OF[arena.u8[entry + Entry.phase]]
     const after = STEP_OF[phase]
     if (before !== undefined) step(before, -1)
@@ -449,7 +456,9 @@ export class VirtualSwitch {
     const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     switch (arena.u8[at]) {
       case Bind.type: return this.#bind(at, flow, epoch)
-      case Drained.type: return this.#releasing.drained(runtime, flow, epoch)
+      case Drained.type:
+        this.#releasing.drained(runtime, flow, epoch)
+        return this.#endings.drained(flow)
       case FlowClosed.type: return this.#flowClosed(at, flow, true)
     }
     context.anomaly('unexpected-message')
@@ -464,6 +473,8 @@ export class VirtualSwitch {
     if (this.#releasing.isOld(flow, epoch)) return context.anomaly('stale-epoch')
     const releaser = this.#lives.unlessFenced(arena.u16[(at + BindReleaser) >> 1], arena.u32[(at + BindReleaserIncarnation) >> 2])
     const heard = context.table.findFlow(flow)
+    // Its owner has ended it by now.
+    if (heard !== 0 && this.#endings.has(heard) && epoch <= arena.u32[(heard + Entry.epoch) >> 2]) return
     // A move is on its way here, ahead of which our home has told us of the flow.
     if (heard !== 0 && this.#isHearsay(heard) && epoch < arena.u32[(heard + Entry.epoch) >> 2]) {
       return this.#releasing.set(heard, releaser, epoch)
@@ -540,7 +551,9 @@ export class VirtualSwitch {
       return
     }
     if (hasEnded) {
-      this.#remove(entry, '')
+      if (!this.#endings.end(entry, at)) return
+      this.#waiting.delete(entry)
+      this.#setPhase(entry, EntryPhase.closing)
     } else if (arena.u8[entry + Entry.phase] === EntryPhase.closing) {
       this.#setPhase(entry, EntryPhase.active)
       this.#flush(entry)
@@ -707,6 +720,7 @@ export class VirtualSwitch {
     this.takenBack.inherit((runtime, incarnation) => this.#lives.isFenced(runtime, incarnation), (entry) => {
       if (arena.u8[entry + Entry.phase] === EntryPhase.active) this.#flush(entry)
     })
+    this.#endings.configured()
     for (const entry of [...this.#waiting]) this.#reconsider(entry, switchesBefore)
     this.#releasing.configured()
     this.aliases.configure()

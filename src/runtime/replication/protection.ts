@@ -338,8 +338,14 @@ export class Protection {
     this.#early.set(flow, chain)
   }
 
-  /** The flow has ended, or lives elsewhere now. */
-  ended(flow: number): void {
+  /** Who releases the frames of a flow that ends, should that one have refused it even: 0 for us, or for one that is dead. */
+  lastReleaserOf(flow: number): number {
+    const guard = this.#host.mode === 'commit' ? this.#guards.get(flow) : undefined
+    return guard === undefined || guard.isTailDead ? 0 : guard.tail
+  }
+
+  /** The flow has ended, or lives elsewhere now. @param lastEpoch of the last word of who released its frames, where switches wait for it */
+  ended(flow: number, lastEpoch = 0): void {
     this.#bare.delete(flow)
     this.#thin.delete(flow)
     this.#adoptions.delete(flow)
@@ -352,9 +358,11 @@ export class Protection {
       if (isUnsent) this.#context.drop(slot, 'replica-behind')
       else this.#context.engine.pool.give(slot)
     })
+    const releaser = lastEpoch === 0 ? 0 : this.lastReleaserOf(flow)
+    if (releaser !== 0) sendRetire(this.#context, releaser, flow, lastEpoch, RetireKind.last)
     this.#guards.delete(flow)
     this.#clear(guard)
-    this.#forgetAt(living(guard), flow)
+    this.#forgetAt(living(guard).filter((id) => id !== releaser), flow)
   }
 
   #clear({ record }: Guard): void {
