@@ -3,13 +3,13 @@ import assert from 'node:assert/strict'
 import { LossRecovery } from './loss-recovery.ts'
 
 /** What would be sent again now, in frames of at most 20 units. */
-function missing(recovery: LossRecovery): string[] {
+function missing(recovery: LossRecovery, next = 200): string[] {
   const list: string[] = []
   while (recovery.budget > 0) {
     const units = recovery.findMissing(20)
     if (units === 0) break
     list.push(`${recovery.from}-${recovery.from + units}`)
-    recovery.sent(units)
+    recovery.sent(units, next)
   }
   recovery.budget = 0
   return list
@@ -60,6 +60,32 @@ test('a little that has come early may be late, much of it shows a loss', () => 
   assert.deepEqual([recovery.budget, recovery.lateUntil], [0, 2250], 'evidence counts anew')
   recovery.judge(20, 2250, 250)
   assert.deepEqual(missing(recovery), ['95-100'])
+})
+
+test('what was sent again and is overtaken by what was first sent behind it is sent once more', () => {
+  const recovery = new LossRecovery()
+  recovery.reset(0)
+  told(recovery, 0, 60, 20, 40)
+  recovery.judge(20, 1000, 250)
+  recovery.presumeLost(1250)
+  assert.deepEqual(missing(recovery, 60), ['0-20'])
+  for (const now of [1300, 1400, 1500]) {
+    told(recovery, 0, 80, 20, 60)
+    recovery.judge(20, now, 250)
+    assert.deepEqual(missing(recovery, 80), [], 'that was under way by then')
+  }
+  told(recovery, 0, 80, 20, 60, 70, 80)
+  recovery.judge(20, 1600, 250)
+  assert.deepEqual([missing(recovery, 80), recovery.lateUntil], [['60-70'], 1850], 'it may be late')
+  told(recovery, 0, 100, 20, 60, 70, 100)
+  recovery.judge(20, 1700, 250)
+  assert.deepEqual([missing(recovery, 100), recovery.lateUntil], [[], 1850])
+  recovery.presumeLost(1850)
+  assert.deepEqual([missing(recovery, 100), recovery.lateUntil], [['0-20', '60-70'], Infinity])
+  told(recovery, 0, 120, 20, 60, 70, 120)
+  recovery.judge(20, 2000, 250)
+  recovery.advance(60)
+  assert.equal(recovery.lateUntil, Infinity, 'it was late')
 })
 
 test('what the peer cannot have got is not believed', () => {

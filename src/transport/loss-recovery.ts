@@ -1,6 +1,6 @@
 /**
  * Loss recovery: which parts of a stream are to be sent again. After RFC 6675 (what the peer says has come early shows what is
- * missing) and RFC 8985 (it may be late instead of lost, for a while).
+ * missing) and RFC 8985 (it may be late instead of lost, for a while; what was sent again and is overtaken, too, has been lost again).
  *
  *     una ..... from ......... to ........ next
  *         sent again  │ to be sent again    sent once         what has come early is left out
@@ -26,13 +26,20 @@ export class LossRecovery {
   from = 0
   #to = 0
   #evidence = 0
+  /** The first unit that had not been sent when something was sent again last. */
+  #mark = 0
+  #una = 0
+  #isAgain = false
+  /** When what was sent again counts as lost, too, for what was first sent behind it has come. */
+  #overtakenUntil: TimeUs = Infinity
   readonly #early = new StretchList(STRETCHES_MAX)
 
   /** Begins anew with a stream that begins at `start`. */
   reset(start: number): void {
     this.budget = this.#evidence = 0
-    this.from = this.#to = start
-    this.lateUntil = Infinity
+    this.from = this.#to = this.#una = start
+    this.#isAgain = false
+    this.lateUntil = this.#overtakenUntil = Infinity
     this.#early.clear()
   }
 
@@ -46,7 +53,8 @@ export class LossRecovery {
   /** All before `una` has come. */
   advance(una: number): void {
     this.#evidence = 0
-    this.lateUntil = Infinity
+    this.#una = una
+    this.lateUntil = this.#overtakenUntil = Infinity
     if (((this.from - una) | 0) < 0) this.from = una
     if (((this.#to - una) | 0) < 0) this.#to = una
     if (this.#to !== this.from) this.budget = RESENT_PER_TURN
@@ -69,15 +77,23 @@ export class LossRecovery {
     let units = 0
     for (let i = 0; i < count; i++) units += (this.#early.to(i) - this.#early.from(i)) | 0
     this.#evidence++
-    if (this.#evidence >= LOSS_EVIDENCE || units >= LOSS_EVIDENCE * frameUnits || now >= this.lateUntil) this.presumeLost()
+    const isBehind = this.#isAgain && ((this.#early.to(count - 1) - this.#mark) | 0) > 0
+    if (isBehind && this.#overtakenUntil === Infinity) this.#overtakenUntil = now + reorderingUs
+    if (this.#evidence >= LOSS_EVIDENCE || units >= LOSS_EVIDENCE * frameUnits || now >= this.lateUntil) this.presumeLost(now)
     else if (this.lateUntil === Infinity) this.lateUntil = now + reorderingUs
   }
 
   /** All that is missing before the last stretch that has come is lost. */
-  presumeLost(): void {
-    this.lateUntil = Infinity
+  presumeLost(now: TimeUs): void {
+    const isOvertaken = now >= this.#overtakenUntil
+    if (isOvertaken) this.#overtakenUntil = Infinity
+    this.lateUntil = this.#overtakenUntil
     const { count } = this.#early
     if (count === 0) return
+    if (isOvertaken) {
+      this.#isAgain = false
+      this.from = this.#una
+    }
     const to = this.#early.from(count - 1)
     if (((to - this.#to) | 0) > 0) this.#to = to
     if (((this.#to - this.from) | 0) > 0) this.budget = RESENT_PER_TURN
@@ -98,9 +114,11 @@ export class LossRecovery {
     return Math.max(0, Math.min((to - this.from) | 0, max))
   }
 
-  /** `units` from `from` on have been sent again. */
-  sent(units: number): void {
+  /** `units` from `from` on have been sent again; what comes next for the first time begins at `next`. */
+  sent(units: number, next: number): void {
     this.from = (this.from + units) | 0
+    this.#mark = next
+    this.#isAgain = true
     this.budget--
   }
 }

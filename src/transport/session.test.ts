@@ -163,6 +163,30 @@ test('a lost frame is sent again after a round trip, not after a time-out', () =
   assert.ok(p.now - since < 900, `${p.now - since} µs`)
 })
 
+test('a frame that is lost again is sent once more as soon as later ones have come, not after a time-out', () => {
+  const p = new SessionPair({ faults: { delayUs: 100 }, sizes: { timeoutUsMin: 20_000 } })
+  for (let i = 0; i < 20; i++) {
+    p.a.send(100)
+    p.step(200)
+  }
+  p.settle()
+  let first = -1
+  let lost = 0
+  p.a.filter = (frame) => {
+    const sequence = new DataView(frame.buffer, frame.byteOffset).getUint32(14 + SessionHeader.sequence, true)
+    if (isData(frame) && first < 0) first = sequence
+    return sequence !== first || !isData(frame) || lost++ >= 2
+  }
+  const since = p.now
+  for (let i = 0; i < 12; i++) {
+    p.a.send(500)
+    for (let step = 0; step < 4; step++) p.step(50)
+  }
+  assert.ok(p.settle(100, 50))
+  assert.deepEqual([p.a.session.statistics.retransmitted, p.a.session.statistics.timeouts], [2, 0])
+  assert.ok(p.now - since < 4000, `${p.now - since} µs`)
+})
+
 test('the last but one frame, if lost, is sent again as soon as it cannot be late any more', () => {
   const p = new SessionPair({ faults: { delayUs: 1000 } })
   for (let i = 0; i < 30; i++) {

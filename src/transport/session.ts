@@ -306,7 +306,7 @@ export class Session implements MessageChannel {
     const reaches = Math.min(this.#longFrameBytes, port.frameBytesTo?.(this.peer) ?? 0)
     this.#dataUnits = dataUnitsOf(Math.max(this.#frameBytes, reaches))
     if (now >= this.#deadline) this.#timeOut(now)
-    if (now >= this.#recovery.lateUntil) this.#recovery.presumeLost()
+    if (now >= this.#recovery.lateUntil) this.#recovery.presumeLost(now)
     if (this.#recovery.budget > 0) this.#resend(port)
     while (this.#next !== this.#end && !this.#isBlocked) {
       const units = this.#nextStretch()
@@ -361,7 +361,7 @@ export class Session implements MessageChannel {
       const units = recovery.findMissing(this.#dataUnits)
       if (units === 0) break
       if (!this.#send(port, recovery.from, units)) return
-      recovery.sent(units)
+      recovery.sent(units, this.#next)
       // What is sent twice is not measured (Karn).
       this.#timedAt = -1
       this.statistics.retransmitted++
