@@ -131,7 +131,7 @@ for (const switches of [1, 2] as const) {
     test(`moves that are called off leave no trace: ${chain}, ${switches} switches`, () => {
       for (const seed of [1, 2]) {
         const { moves } = compare(web, { chain, pace: 'dense', switches, hasty: true }, seed)
-        assert.ok(moves.completed > 20 && moves.aborted > 3 && moves.cancelled > 3, JSON.stringify(moves))
+        assert.ok(moves.completed > 20 && moves.aborted >= 3 && moves.cancelled > 3, JSON.stringify(moves))
       }
     })
   }

@@ -71,6 +71,19 @@ export class RuntimeLives {
     return runtime !== 0 && this.isFenced(runtime, incarnation) ? 0 : runtime
   }
 
+  /** A runtime has said how much it has to do. */
+  workload(runtime: number, busyPerMille: number, flows: number): void {
+    const state = this.#byId.get(runtime)
+    if (state !== undefined) Object.assign(state, { busyPerMille, flows, placed: 0 })
+  }
+
+  /** A runtime gets no new flows any more, or does again. False if there is none of this id. */
+  stopPlacing(runtime: number, isStopped: boolean): boolean {
+    const state = this.#byId.get(runtime)
+    if (state !== undefined) state.isStopped = isStopped
+    return state !== undefined
+  }
+
   /** The life that a runtime of the configuration is in, 0 for others. */
   incarnationOf(runtime: number): number {
     return this.#byId.get(runtime)?.incarnation ?? 0

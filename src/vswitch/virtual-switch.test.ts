@@ -288,21 +288,6 @@ test('a claim that was given up leaves the flow to whoever claims it next, and t
   assert.notEqual(one.entry(5)?.flow, flow, 'its packets open a new flow')
 })
 
-test('the replica of a flow whose owner has died hears once that packets wait, as soon as it has room to', () => {
-  for (const isStrained of [false, true]) {
-    const one = opened()
-    one.inBand(11, Bind, bindOf(11, 12))
-    if (isStrained) one.strained.add('12')
-    one.configure(configOf({ version: 2, runtimes: [{ id: 12, incarnation: 112, isDraining: false }] }))
-    one.take()
-    for (let i = 0; i < 3; i++) one.external(5)
-    assert.deepEqual([one.take(), one.context.held], [isStrained ? [] : ['HurryFlow 12'], 3])
-    one.strained.clear()
-    one.external(5)
-    assert.deepEqual(one.take(), isStrained ? ['HurryFlow 12'] : [])
-  }
-})
-
 test('Drained that overtakes its RerouteFlow counts', () => {
   const one = opened()
   one.inBand(12, Drained, { flow: FIRST, epoch: 2 })

@@ -437,7 +437,8 @@ export class VirtualSwitch {
       case AnnounceDone.type: return this.#announceDone(peer)
       case ConfigApplied.type: return this.#configApplied(peer, epoch, arena.u8[at + MessageField.code] === 1)
       case StopPlacing.type: return this.#stopPlacing(peer, code !== 0)
-      case Workload.type: return this.#workload(peer, at)
+      case Workload.type:
+        return this.#lives.workload(peer, arena.u32[(at + WorkloadBusy) >> 2], arena.u32[(at + WorkloadFlows) >> 2])
       case ClaimAlias.type: return this.aliases.claim(peer, at, flow)
       case BindAlias.type: return this.aliases.bind(peer, at, flow)
       case BindAliasReply.type:
@@ -863,19 +864,7 @@ export class VirtualSwitch {
   }
 
   #stopPlacing(runtime: number, isStopped: boolean): void {
-    const state = this.#lives.get(runtime)
-    if (state === undefined) return
-    state.isStopped = isStopped
-    if (isStopped) sendHead(this.#context, this.#context.inBand(runtime), StopPlacingReply, 0, 0)
-  }
-
-  #workload(runtime: number, at: number): void {
-    const { u32 } = this.#context.arena
-    const state = this.#lives.get(runtime)
-    if (state === undefined) return
-    state.busyPerMille = u32[(at + WorkloadBusy) >> 2]
-    state.flows = u32[(at + WorkloadFlows) >> 2]
-    state.placed = 0
+    if (this.#lives.stopPlacing(runtime, isStopped) && isStopped) sendHead(this.#context, this.#context.inBand(runtime), StopPlacingReply, 0, 0)
   }
 
   // -- Time ----------------------------------------------------------------------------------------------------------

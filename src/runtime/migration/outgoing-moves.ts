@@ -25,7 +25,7 @@ import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, aliasCount, writeAliases } from '../alias-claims.ts'
-import { sendRetire } from '../replication/replicas.ts'
+import { sendRetire } from '../replication/retiring.ts'
 import type { Protection } from '../replication/protection.ts'
 import {
   begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sayDrained, sendFrame, sendHead, setFlow, writeKey, type RuntimeContext,

@@ -16,28 +16,20 @@
  */
 
 import { planted } from '../../base/planted-bugs.ts'
-import {
-  AbortFlow, AbortFlowSwitches, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowCovered, RerouteFlowDead, RerouteFlowDeadIncarnation,
-  RerouteFlowMarks, RerouteMark, RerouteFlowOwnerIncarnation, RerouteFlowReleaser,
-  RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow, RerouteFlowReleaserNowIncarnation,
-} from '../../messages/migration.ts'
-import { MessageField } from '../../messages/message.ts'
+import { RerouteMark } from '../../messages/migration.ts'
 import { AdoptKind, AdoptRefusal, ForgetFlow, MovingFlow, RetireKind } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
-import type { MessageChannel } from '../../transport/message-channel.ts'
 import {
-  begin, COMPANION_REPLICA, companionOf, epochOf, flowOf, sayClosed, sayDrained, sendHead, setFlow, writeKey,
-  type RuntimeContext,
+  COMPANION_REPLICA, companionOf, epochOf, flowOf, sayClosed, sayDrained, sendHead, setFlow, type RuntimeContext,
 } from '../runtime-context.ts'
-import { announceAliases } from '../alias-claims.ts'
 import { Forgetting } from './forgetting.ts'
 import { createGuard, isPiped, living, releaserOf, strike, type Guard } from './guard.ts'
-import { coveredBy } from './inputs.ts'
 import { isAdopted, tailOf, type Deceased, type Securing } from './securing.ts'
+import { fetchBuffer, sayRerouted } from './securing-words.ts'
 import { Steps } from './steps.ts'
 import { isTooLargeToAdopt, sendAdoption } from './adoption.ts'
-import { sendRetire } from './replicas.ts'
+import { sendRetire } from './retiring.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
 
@@ -497,7 +489,7 @@ export class Protection {
     if (securing.waitsToRetire) return
     securing.isRerouted = true
     securing.pending = securing.markers = context.switches.all
-    this.#reroute(securing, context.switches.all)
+    sayRerouted(context, this.#host, securing, context.switches.all)
     const isOldReleaser = releaser !== 0
     if (chain.length === 0 && !securing.isBetween) securing.forgetting = releaser
     if (isOldReleaser) sendRetire(context, releaser, flow, epoch, securing.forgetting !== 0 ? RetireKind.last : RetireKind.stays)
@@ -506,7 +498,7 @@ export class Protection {
     }
     // Where the owner has died in the middle of a change, some switches may take us for the releaser.
     if (!isOldReleaser || securing.isPromotion) sayDrained(context, flow, epoch)
-    if (!securing.targetDone) this.#sendAbort(securing)
+    if (!securing.targetDone) fetchBuffer(this.#context, securing)
     if (planted['secured-without-go']) securing.pending = 0
     this.#finish(securing)
   }
@@ -530,57 +522,6 @@ export class Protection {
       const buffersAt = securing.targetDone ? 0 : securing.target
       if (!this.#adopt(record, chain, securing.asked, AdoptKind.settled, isFormer ? 0 : former, securing.inputs, buffersAt)) return
     }
-  }
-
-  #reroute(securing: Securing, mask: number): void {
-    const { record, flow, epoch, isPromotion, target, dead, unmarked } = securing
-    const context = this.#context
-    const { arena } = context
-    const releaser = this.#host.mode === 'commit' ? tailOf(securing) : 0
-    const now = this.#releaserBefore(securing)
-    for (const id of context.switches.idsIn(mask)) {
-      const channel = context.control(id)
-      const at = begin(context, channel, RerouteFlow, flow, epoch, true)
-      if (at === 0) continue
-      arena.u16[(at + MessageField.node) >> 1] = context.self
-      if (isPromotion) arena.u8[at + MessageField.code] = 2
-      arena.u32[(at + RerouteFlowBuffersAt) >> 2] = target
-      arena.u32[(at + RerouteFlowOwnerIncarnation) >> 2] = context.incarnation
-      arena.u32[(at + RerouteFlowDead) >> 2] = dead?.owner ?? 0
-      arena.u32[(at + RerouteFlowDeadIncarnation) >> 2] = dead?.ownerIncarnation ?? 0
-      const covered = planted['take-back-repeats'] ? null : dead?.inputs ?? null
-      arena.u32[(at + RerouteFlowCovered) >> 2] = coveredBy(covered, id, context.switches.incarnationOf(id))
-      arena.u32[(at + RerouteFlowMarks) >> 2] = (unmarked & context.switches.bitOf(id)) === 0 ? 0 : 1
-      arena.u32[(at + RerouteFlowReleaser) >> 2] = releaser
-      arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2] = releaser === 0 ? 0 : this.#host.incarnationOf(releaser)
-      arena.u32[(at + RerouteFlowReleaserNow) >> 2] = now
-      arena.u32[(at + RerouteFlowReleaserNowIncarnation) >> 2] = now === context.self ? context.incarnation : this.#host.incarnationOf(now)
-      writeKey(context, at, record)
-      ;(channel as MessageChannel).commit()
-      if (isPromotion) announceAliases(context, id, record, epoch)
-    }
-  }
-
-  /**
-   * Who has released the flow's frames so far and lives: a switch that is told of the change before it has heard of the flow still has
-   * those coming. 0: whoever it was is dead.
-   */
-  #releaserBefore({ old, isReleaser, isPromotion }: Securing): number {
-    if (this.#host.mode !== 'commit') return 0
-    // Who was the first of a chain has not released anything.
-    if (old === null || isReleaser || (isPromotion && old.generation === 0)) return this.#context.self
-    return releaserOf(old)
-  }
-
-  /** The target of the dead owner's move hands over what it buffers when it has heard from these switches. */
-  #sendAbort({ flow, epoch, target, markers }: Securing): void {
-    const context = this.#context
-    const channel = context.control(target)
-    let at = begin(context, channel, AbortFlow, flow, epoch, true)
-    if (at === 0) return
-    at += AbortFlowSwitches
-    for (const id of context.switches.idsIn(markers)) context.arena.u8[at++] = id
-    ;(channel as MessageChannel).commit()
   }
 
   /**
@@ -652,7 +593,7 @@ export class Protection {
     }
     if (epoch === securing.epoch && securing.isRerouted && !securing.targetDone && (securing.markers & bit) !== 0) {
       securing.markers &= ~bit
-      this.#sendAbort(securing)
+      fetchBuffer(this.#context, securing)
     }
     return true
   }
@@ -842,7 +783,7 @@ export class Protection {
       securing.pending &= ~mask
       securing.markers &= ~mask
       securing.unmarked &= ~mask
-      if (securing.isRerouted && !securing.targetDone) this.#sendAbort(securing)
+      if (securing.isRerouted && !securing.targetDone) fetchBuffer(this.#context, securing)
       this.#finish(securing)
     }
   }
@@ -853,7 +794,7 @@ export class Protection {
     for (const securing of this.securing.values()) {
       if (!securing.isRerouted) continue
       securing.pending |= bit
-      this.#reroute(securing, bit)
+      sayRerouted(this.#context, this.#host, securing, bit)
     }
   }
 

@@ -22,7 +22,7 @@ import { AbortFlow } from '../../messages/migration.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptKind,
   AdoptFlowReply, AdoptMember, AdoptRefusal, AskFlow, AskFlowConfigVersion, AskFlowReply, CommitStep, CommitStepFrames, CommitStepInputs,
-  CommitStepSnapshotBytes, HurryFlow, MovingFlowReply, padded, ReleasePacket, RetireFlow, RetireFlowConfigVersion, RetireKind,
+  CommitStepSnapshotBytes, HurryFlow, MovingFlowReply, padded, ReleasePacket, RetireKind,
 } from '../../messages/replication.ts'
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
@@ -33,6 +33,7 @@ import { begin, beginBind, sayDrained, sendHead, type RuntimeContext } from '../
 import { HandingOn } from './handing-on.ts'
 import { guardOf, placeIn, type Replica } from './replica.ts'
 import type { ReplicasHost } from './replicas-host.ts'
+import { sendRetire } from './retiring.ts'
 
 interface Question {
   readonly from: number
@@ -593,14 +594,4 @@ export class Replicas {
 function writeKeptKey({ arena }: RuntimeContext, at: number, key: Int32Array, macs: Uint8Array): void {
   arena.i32.set(key, (at + MessageField.key) >> 2)
   arena.u8.set(macs, at + MessageField.macs)
-}
-
-/** Tells a replica that it is to release no more. */
-export function sendRetire(context: RuntimeContext, replica: number, flow: number, epoch: number, kind: number = RetireKind.stays): void {
-  const channel = context.control(replica)
-  const at = begin(context, channel, RetireFlow, flow, epoch, true)
-  if (at === 0) return
-  context.arena.u8[at + MessageField.code] = kind
-  context.arena.u32[(at + RetireFlowConfigVersion) >> 2] = context.configVersion
-  ;(channel as MessageChannel).commit()
 }
