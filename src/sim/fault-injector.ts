@@ -78,7 +78,9 @@ export class FaultInjector {
       if (this.#huntsHeirs) return this.#when('rerouting', PATIENCE_US, begin)
       // Every fourth seed hunts a rare step: a record is handed over to a runtime that dies.
       const isHunt = this.#simulation.options.seed % 4 === 0
-      if (isHunt) this.#when(kind === 'crash' ? 'handing' : 'takingBack', PATIENCE_US, begin)
+      // Packets that are overtaken matter where flows are being re-pointed.
+      if (kind === 'link-reordering' && random.chance(0.7)) this.#when('rerouting', PATIENCE_US, begin)
+      else if (isHunt) this.#when(kind === 'crash' ? 'handing' : 'takingBack', PATIENCE_US, begin)
       else if (random.chance(0.4)) begin()
       else this.#when(random.chance(0.6) ? random.pick(RARE_PHASES) : random.pick(protocolPhases), PATIENCE_US, begin)
     })
@@ -132,7 +134,7 @@ export class FaultInjector {
       case 'corruption': return this.#chance(kind, random.pick([0.05, 0.2]))
       case 'link-loss': return this.#chance(kind, random.pick([0.005, 0.03]))
       case 'link-duplication': return this.#chance(kind, random.pick([0.01, 0.1]))
-      case 'link-reordering': return this.#chance(kind, random.pick([0.02, 0.2]))
+      case 'link-reordering': return this.#chance(kind, random.pick([0.02, 0.2, 0.5]))
       case 'link-delay': return this.#chance(kind, random.pick([0.01, 0.1]))
       case 'partition': return this.#partition()
       case 'crash':
