@@ -8,11 +8,13 @@
  *         ends                                           is that node; its output goes into the node's log
  *
  * One is made some time after the last start, so that it takes no core from nodes that begin. A spare that dies is made again later; while
- * there is none, processes start as they do without.
+ * there is none, processes start as they do without; but what is started beside others that work waits for the next spare, for a while: several
+ * that start at once, as when a machine is lost, would take the cores from those that work just when these have most to do.
  */
 
 import { spawn, type ChildProcess } from 'node:child_process'
 import type { Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { NodeConfig } from './node-config.ts'
 import { childEnvironment, endOf, programPath, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 import { beginYielding, yieldingEnvironment } from './start-priority.ts'
@@ -29,6 +31,11 @@ export const READY_FD = 3
 
 /** Nothing has been started for so long before a spare is made. */
 const REST_MS = 1_500
+/** So long a process that yields waits for a spare. */
+const SPARE_MS = 8_000
+const LOOK_MS = 20
+/** Who keeps a spare does so at least this often. */
+const KEPT_MS = 1_000
 /** After one that has died by itself. */
 const FAILED_MS = 10_000
 
@@ -45,6 +52,7 @@ export class WarmLauncher implements NodeLauncher {
   readonly #restMs: number
   #spare: Spare | undefined
   #dueAt: number
+  #keptAt = -Infinity
 
   constructor(launcher: NodeLauncher, restMs = REST_MS) {
     this.#launcher = launcher
@@ -57,7 +65,14 @@ export class WarmLauncher implements NodeLauncher {
     return this.#spare?.isReady === true
   }
 
+  /** Somebody sees to it that there will be a spare. */
+  get #isKept(): boolean {
+    return performance.now() - this.#keptAt < KEPT_MS && process.platform === 'linux'
+  }
+
   async launch(kind: NodeConfig['kind'], file: string, log: string, yields = false): Promise<LaunchedNode> {
+    const end = performance.now() + SPARE_MS
+    while (yields && !this.isWarm && this.#isKept && performance.now() < end) await sleep(LOOK_MS)
     this.#dueAt = performance.now() + this.#restMs
     const spare = this.#spare
     if (spare?.isReady !== true) return await this.#launcher.launch(kind, file, log, yields)
@@ -70,6 +85,7 @@ export class WarmLauncher implements NodeLauncher {
 
   /** To be called again and again by whoever may have to start something: makes a spare when it is time to. */
   keepWarm(): void {
+    this.#keptAt = performance.now()
     if (this.#spare !== undefined || performance.now() < this.#dueAt || process.platform !== 'linux') return
     const child = spawn(process.execPath, [programPath, 'spare'], {
       stdio: ['pipe', 'ignore', 'ignore', 'pipe'], detached: true, env: { ...childEnvironment(), ...yieldingEnvironment() } })
