@@ -1,7 +1,7 @@
 /**
  * Failure detector: tells nodes that are well, slow, partitioned from us, and dead apart, as far as anyone can from outside.
  *
- * Three kinds of evidence, in order of weight:
+ * Kinds of evidence, in order of weight:
  *   - *ends*: whoever started a process says that it is gone. Certain, and at once.
  *   - *standstills*: whoever started it sees that it has been stopped. It may go on, but not by having less to do: a short silence is enough.
  *   - *machines*: whoever started processes there hears nothing from it either. One process that pauses does not explain that, so the

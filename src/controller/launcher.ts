@@ -21,8 +21,6 @@ export interface Launcher {
   running(): readonly Launched[]
   /** True for a node whose process is known to stand still: it has been stopped, and does nothing, whatever the reason for its silence. */
   isStopped?(node: Launched): boolean
-  /** True for a node on a machine that says nothing to whoever starts processes there. */
-  isMachineSilent?(node: Launched): boolean
   /** The machines that runtimes can be on, if there is more than one. */
   machines?(): readonly MachineView[]
 }

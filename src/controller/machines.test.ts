@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Random } from '../base/random.ts'
 import { NODE_ID_MAX } from '../messages/cluster-config.ts'
-import { chooseRuntimeId, isUneven, machineOf, onFullest, type MachineView } from './machines.ts'
+import { chooseRuntimeId, isMachineSilent, isUneven, machineOf, onFullest, type MachineView } from './machines.ts'
 
 const FIRST = 11
 const up = (runtimesMax = 64): MachineView => ({ isUp: true, runtimesMax })
@@ -30,6 +30,14 @@ test('a machine that is down or full gets none; what is lost comes back where th
   assert.deepEqual(start([up(), up()], 2, [11, 13, 15, 17]), [12, 14])
   // Names of the dead are free when their flows have been recovered.
   assert.deepEqual(start([up(), up()], 1, [11], [12]), [14])
+})
+
+test('a machine that says nothing gets none, is not less full than others, and its nodes are known to be there', () => {
+  const silent: MachineView = { ...up(), isSilent: true }
+  assert.deepEqual(start([up(), silent], 2), [11, 13])
+  assert.deepEqual([isUneven([up(), up()], [11, 13], FIRST), isUneven([up(), silent], [11, 13], FIRST)], [true, false])
+  assert.deepEqual([1, 11, 12, 13, 14].map((id) => isMachineSilent([up(), silent], id, FIRST)), [false, false, true, false, true])
+  assert.equal(isMachineSilent([], 12, FIRST), false)
 })
 
 test('whatever comes and goes: no id twice, on machines that are up and have room, evenly where they can', () => {

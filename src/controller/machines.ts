@@ -28,6 +28,11 @@ export function isMachineUp(machines: readonly MachineView[], id: number, firstI
   return machines.length === 0 || machines[machineOf(id, firstId, machines.length)].isUp
 }
 
+/** Whether the machine of a node has said nothing for a moment; never, where there is but one. */
+export function isMachineSilent(machines: readonly MachineView[], id: number, firstId: number): boolean {
+  return machines.length > 0 && machines[machineOf(id, firstId, machines.length)].isSilent === true
+}
+
 const isOpen = ({ isUp, isSilent = false }: MachineView): boolean => isUp && !isSilent
 
 const countsOf = (machines: readonly MachineView[], runtimes: readonly number[], firstId: number): number[] =>

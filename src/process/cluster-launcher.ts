@@ -60,11 +60,6 @@ export class ClusterLauncher implements Launcher {
     return false
   }
 
-  isMachineSilent({ id }: Launched): boolean {
-    const machine = machineOf(id, FIRST_RUNTIME_ID, this.#remote.length + 1)
-    return machine !== 0 && this.#remote[machine - 1].isSilent
-  }
-
   startsOf(name: string): number {
     return this.#all.reduce((sum, one) => sum + one.startsOf(name), 0)
   }

@@ -1,7 +1,6 @@
 /** Bounds of a machine's agent, and of how controllers wait for it: each is reached, and who is within it goes on. docs/limits.md lists them. */
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
@@ -13,8 +12,8 @@ import { answerLines, type LineRpcClient, LineRpcServer } from './line-rpc.ts'
 import { MachineAgent, type MachineAgentLimits, type MachineState } from './machine-agent.ts'
 import { readMachineConfig } from './machine-config.ts'
 import { newNonce, openMachine, proofOf } from './machine-connection.ts'
-import type { NodeEnd, NodeLauncher } from './node-launcher.ts'
 import { RemoteMachine } from './remote-machine.ts'
+import { sleepers } from './testing/sleepers.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'nfactor-bounds-'))
 process.env['NFACTOR_DIR'] = join(root, 'far')
@@ -22,18 +21,6 @@ after(() => { rmSync(root, { recursive: true, force: true }) })
 
 const TOKEN = 'a-token-that-nobody-guesses-in-a-test'
 writeFileSync(join(root, 'token.txt'), `${TOKEN}\n`)
-
-/** Processes that do nothing until they are ended. */
-const sleepers: NodeLauncher = {
-  name: 'process',
-  launch() {
-    const child = spawn('sleep', ['60'], { stdio: 'ignore' })
-    return Promise.resolve({
-      pid: child.pid ?? 0, kill: (signal: NodeJS.Signals) => { child.kill(signal) },
-      ended: new Promise<NodeEnd>((resolve) => { child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: '' }) }) }),
-    })
-  },
-}
 
 async function listen(server: Server): Promise<number> {
   server.listen(0, '127.0.0.1')

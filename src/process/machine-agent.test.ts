@@ -4,7 +4,7 @@
  */
 
 import assert from 'node:assert/strict'
-import { spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -15,8 +15,9 @@ import { LineRpcServer } from './line-rpc.ts'
 import { MachineAgent } from './machine-agent.ts'
 import { readMachineConfig } from './machine-config.ts'
 import { openMachine } from './machine-connection.ts'
-import type { NodeEnd, NodeLauncher } from './node-launcher.ts'
+import type { NodeEnd } from './node-launcher.ts'
 import { RemoteMachine } from './remote-machine.ts'
+import { sleepers } from './testing/sleepers.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'nfactor-agent-'))
 process.env['NFACTOR_DIR'] = join(root, 'far')
@@ -25,18 +26,6 @@ after(() => { rmSync(root, { recursive: true, force: true }) })
 const TOKEN = 'a-token-that-nobody-guesses-in-a-test'
 writeFileSync(join(root, 'token.txt'), `${TOKEN}\n`)
 writeFileSync(join(root, 'short.txt'), 'short\n')
-
-/** Processes that do nothing until they are ended. */
-const sleepers: NodeLauncher = {
-  name: 'process',
-  launch() {
-    const child = spawn('sleep', ['60'], { stdio: 'ignore' })
-    return Promise.resolve({
-      pid: child.pid ?? 0, kill: (signal: NodeJS.Signals) => { child.kill(signal) },
-      ended: new Promise<NodeEnd>((resolve) => { child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: '' }) }) }),
-    })
-  },
-}
 
 async function freePort(): Promise<number> {
   const server = createServer()
