@@ -11,11 +11,10 @@
 
 import { assert } from '../base/assert.ts'
 import { planted } from '../base/planted-bugs.ts'
-import { FlowPhase, FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
+import { FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
 import { KeyBlock } from '../flow/key-table.ts'
 import { copyFlowKey, flowKeysEqual } from '../flow/flow-key.ts'
 import {
-  AnnouncedPhase, AnnounceDone, AnnounceFlow, AnnounceFlowOwnerIncarnation, AnnounceFlowReleaser, AnnounceFlowReleaserIncarnation,
   ConfigApplied, StopPlacing, StopPlacingReply, Workload, WorkloadBusy, WorkloadDrops, WorkloadFlows, WorkloadPackets, WorkloadQueue,
 } from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
@@ -35,21 +34,21 @@ import { FlowOpen, ReturnPacket } from '../messages/placement.ts'
 import { Descriptor, DESCRIPTOR_BYTES, Meta } from '../packet/descriptor.ts'
 import { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
-import { ALIAS_BYTES, ALIAS_WORDS, AliasClaims, aliasCount, writeAliases } from './alias-claims.ts'
+import { ALIAS_WORDS, AliasClaims } from './alias-claims.ts'
+import { Announcing } from './announcing.ts'
 import { Closings } from './closings.ts'
 import { Draining } from './draining.ts'
 import type { FlowManager } from './flow-manager.ts'
 import { isChainLayout, layoutHash, type ChainLayout } from './flow-snapshot.ts'
 import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves } from './migration/outgoing-moves.ts'
-import type { OutgoingMove } from './migration/outgoing-move.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
 import type { Replica } from './replication/replica.ts'
 import { Replicas } from './replication/replicas.ts'
 import type { Guard } from './replication/guard.ts'
 import {
   AbsentBlock, AbsentKind, begin, beginBind, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
-  writeKeyFrom, expectsQuoted, type RuntimeContext,
+  expectsQuoted, type RuntimeContext,
 } from './runtime-context.ts'
 
 /**
@@ -60,18 +59,6 @@ const PROMOTION_EPOCHS = 8
 
 /** Result of asking a flow to go somewhere. */
 export type MoveAnswer = '' | 'unknown-runtime' | 'self' | 'no-such-flow'
-
-interface Announcement {
-  readonly flows: Iterator<number>
-  /** A flow that found no room yet; 0 if there is none. */
-  record: number
-  /** The same for openings, behind the flows. */
-  readonly openings: Iterator<number>
-  block: number
-  readonly since: number
-  /** All flows have been told of; `AnnounceDone` waits for what is on its way here. */
-  isTold: boolean
-}
 
 export interface CoordinatorOptions {
   readonly replication: ReplicationMode
@@ -101,13 +88,13 @@ export class Coordinator {
   readonly replicas: Replicas
   readonly protection: Protection
   readonly draining: Draining
+  readonly #announcing: Announcing
   readonly #context: RuntimeContext
   readonly #scratch: number
   #runtimes = new Map<number, number>()
   #switches: readonly SwitchEntry[] = []
   /** Layouts of other runtimes' chains, of those whose flows ours can take. */
   readonly #layouts = new Map<number, ChainLayout>()
-  readonly #announcements = new Map<number, Announcement>()
   readonly #layoutBytes: Uint8Array
   #layoutTold = new Set<number>()
   #nextSweep = 0
@@ -168,7 +155,7 @@ export class Coordinator {
       this.protection)
     this.incoming = new IncomingMoves(context, {
       isDraining: () => this.draining.isOn,
-      announce: (record, switchId) => { this.#announceFlow(switchId, record, true) },
+      announce: (record, switchId) => { this.#announcing.announceFlow(switchId, record, true) },
       recordOf: (key) => this.#find(key),
       hashOf,
       layoutOf: (source, hash) => this.#layoutOf(source, hash),
@@ -177,6 +164,10 @@ export class Coordinator {
       isThere: (runtime, incarnation) => this.#runtimes.get(runtime) === incarnation,
       runtimes: () => this.#runtimes.keys(),
     }, this.protection)
+    const { outgoing, incoming, closings, claims, protection } = this
+    this.#announcing = new Announcing(context, {
+      outgoing, incoming, closings, claims, protection, incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+    })
     this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
   }
 
@@ -339,7 +330,7 @@ export class Coordinator {
     if (!planted['replicated-unbegun']) this.protection.opened(record)
     // The opener knows it, unless that was a former life; where no replica says so, it hears that frames may leave before they do.
     const isBare = this.protection.givesBackLate && this.protection.replicaOf(flowOf(context, record)) === 0
-    for (const id of switches.idsIn(switches.all)) if (id !== this.#opener || isBare || this.#announcements.has(id)) this.#bind(record, id)
+    for (const id of switches.idsIn(switches.all)) if (id !== this.#opener || isBare || this.#announcing.has(id)) this.#bind(record, id)
     if (isBare) context.publish(this.#opener)
   }
 
@@ -356,14 +347,8 @@ export class Coordinator {
     ;(channel as MessageChannel).commit()
   }
 
-  /** False while a switch that has come (back) is being told of our flows: its word about one would be of before it knew it. */
-  get #isKnownToAll(): boolean {
-    for (const { isTold } of this.#announcements.values()) if (!isTold) return false
-    return true
-  }
-
   #idle(record: number): void {
-    if (!this.#isKnownToAll) return
+    if (!this.#announcing.isKnownToAll) return
     const flow = flowOf(this.#context, record)
     if (this.closings.has(flow) || this.outgoing.moves.has(flow) || this.incoming.has(flow) || this.claims.has(flow) ||
         this.protection.securing.has(flow) || this.protection.hasKept(flow)) return
@@ -588,16 +573,10 @@ export class Coordinator {
     this.incoming.configured(gone.reduce((mask, bit) => mask | bit, 0))
     this.outgoing.switchesCame(come.reduce((mask, id) => mask | context.switches.bitOf(id), 0))
     for (const id of come) {
-      if (!this.#announcements.has(id)) context.step('announcing', 1)
       this.closings.switchCame(id)
-      const [flows, openings] = [context.engine.flows(), context.absent.blocks()]
-      this.#announcements.set(id, { flows, record: 0, openings, block: 0, since: context.now, isTold: false })
+      this.#announcing.begin(id)
     }
-    for (const id of [...this.#announcements.keys()]) {
-      if (context.switches.bitOf(id) !== 0) continue
-      this.#announcements.delete(id)
-      context.step('announcing', -1)
-    }
+    this.#announcing.configured()
     this.draining.come(come, [...runtimes.keys()].filter((id) => before.get(id) !== runtimes.get(id)))
     this.protection.keepersChanged()
     this.replicas.configured()
@@ -648,21 +627,21 @@ export class Coordinator {
   /** Everything that is due or was waiting for room. */
   tick(load: CoordinatorLoad): void {
     const context = this.#context
-    for (const id of this.#announcements.keys()) this.#announce(id)
+    this.#announcing.tick()
     if (this.#layoutTold.size < this.#runtimes.size) this.#tellLayout()
-    this.outgoing.tick(this.#isKnownToAll)
+    this.outgoing.tick(this.#announcing.isKnownToAll)
     this.incoming.tick()
     this.replicas.work()
     this.protection.tick()
     this.replicas.handingOn.tellHeld()
     this.#sayApplied()
     context.inputs.tick(context.buffered === 0 && this.protection.isSettled, () => this.#channels())
-    if (context.now >= this.#nextSweep && this.#isKnownToAll) this.#sweepOpenings()
+    if (context.now >= this.#nextSweep && this.#announcing.isKnownToAll) this.#sweepOpenings()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
 
   nextDue(): number {
-    const soon = this.#applying !== 0 || this.protection.isWaiting || this.replicas.handingOn.isTelling || this.#announcements.size > 0 ||
+    const soon = this.#applying !== 0 || this.protection.isWaiting || this.replicas.handingOn.isTelling || this.#announcing.isUnderWay ||
       this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
       this.#context.absent.size > 0 ? this.#nextSweep : Infinity)
@@ -719,96 +698,5 @@ export class Coordinator {
       ;(channel as MessageChannel).commit()
       this.#layoutTold.add(id)
     }
-  }
-
-  // -- Announcing ----------------------------------------------------------------------------------------------------
-
-  /** Goes on announcing all flows to a switch that has come (back), as far as there is room. */
-  #announce(switchId: number): void {
-    const context = this.#context
-    const announcement = this.#announcements.get(switchId) as Announcement
-    for (;;) {
-      if (announcement.record === 0) {
-        const next = announcement.flows.next()
-        if (next.done === true) break
-        announcement.record = next.value
-      }
-      const phase = context.arena.u8[announcement.record + FlowRecord.phase]
-      const isFlow = phase === FlowPhase.active || phase === FlowPhase.lingering
-      if (isFlow && !this.#announceFlow(switchId, announcement.record)) return
-      announcement.record = 0
-    }
-    while (!announcement.isTold) {
-      if (announcement.block === 0) {
-        const next = announcement.openings.next()
-        if (next.done === true) break
-        announcement.block = next.value
-      }
-      const isOpening = context.arena.u8[announcement.block + KeyBlock.kind] === AbsentKind.opening
-      if (isOpening && !this.#announceOpening(switchId, announcement.block)) return
-      announcement.block = 0
-    }
-    if (!announcement.isTold) {
-      announcement.isTold = true
-      this.closings.repeatTo(switchId)
-      this.outgoing.repeatTo(switchId)
-      this.incoming.repeatTo(switchId)
-      this.protection.repeatTo(switchId)
-      this.claims.repeatTo(switchId)
-    }
-    // A flow that was on its way here, or whose opening is in a link yet, may have been announced neither by its source nor, so far, by us.
-    if (this.incoming.hasPreparedBefore(announcement.since) || !context.hasRead(announcement.since)) return
-    // Nothing is placed here before every switch knows us, or it would refuse what we send.
-    for (const id of context.switches.idsIn(context.switches.all)) if (!context.hasHeard(id)) return
-    sendHead(context, context.control(switchId), AnnounceDone, 0, 0)
-    this.#announcements.delete(switchId)
-    context.step('announcing', -1)
-  }
-
-  #announceFlow(switchId: number, record: number, reserved = false): boolean {
-    const context = this.#context
-    const { arena } = context
-    const flow = flowOf(context, record)
-    const move = this.outgoing.moves.get(flow)
-    const { epoch, owner, phase } = this.#standing(record, flow, move)
-    if (move?.state === 'rerouting') this.outgoing.rerouteAgain(move, switchId)
-    const channel = context.control(switchId)
-    const at = begin(context, channel, AnnounceFlow, flow, epoch, reserved, aliasCount(context, record) * ALIAS_BYTES)
-    if (at === 0) return false
-    arena.u8[at + MessageField.code] = phase
-    arena.u16[(at + MessageField.node) >> 1] = owner
-    arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] = owner === context.self ? context.incarnation : this.#runtimes.get(owner) ?? 0
-    // What is being taken back was released by its replica for the last time.
-    const releaser = owner === context.self && move?.state !== 'takingBack' ? this.protection.releaserOf(flow) : 0
-    arena.u32[(at + AnnounceFlowReleaser) >> 2] = releaser
-    arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2] = this.#runtimes.get(releaser) ?? 0
-    writeKey(context, at, record)
-    writeAliases(context, at + AnnounceFlow.bytes, record)
-    ;(channel as MessageChannel).commit()
-    return true
-  }
-
-  #standing(record: number, flow: number, move: OutgoingMove | undefined): { epoch: number; owner: number; phase: number } {
-    const isGiven = move?.state === 'handing' || move?.state === 'rerouting'
-    if (isGiven) return { epoch: move.before + 1, owner: move.target, phase: AnnouncedPhase.handedOver }
-    const securing = this.protection.securing.get(flow)
-    // No switch has been told of the change yet.
-    if (securing?.isRerouted === false) return { epoch: securing.epoch - 1, owner: this.#context.self, phase: AnnouncedPhase.owned }
-    const isWaiting = this.incoming.moves.get(flow)?.state === 'waiting' || move?.state === 'takingBack' || securing !== undefined
-    return { epoch: epochOf(this.#context, record), owner: this.#context.self, phase: isWaiting ? AnnouncedPhase.waiting : AnnouncedPhase.owned }
-  }
-
-  #announceOpening(switchId: number, block: number): boolean {
-    const context = this.#context
-    const { arena } = context
-    const channel = context.control(switchId)
-    const at = begin(context, channel, AnnounceFlow, arena.f64[(block + KeyBlock.flow) >> 3], arena.u32[(block + KeyBlock.epoch) >> 2], false)
-    if (at === 0) return false
-    arena.u8[at + MessageField.code] = AnnouncedPhase.owned
-    arena.u16[(at + MessageField.node) >> 1] = context.self
-    arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2] = context.incarnation
-    writeKeyFrom(context, at, block >> 2, block + AbsentBlock.macs)
-    ;(channel as MessageChannel).commit()
-    return true
   }
 }
