@@ -9,7 +9,6 @@
  * a time; what cannot be sent for want of room is tried again at the next tick.
  */
 
-import { assert } from '../base/assert.ts'
 import { planted } from '../base/planted-bugs.ts'
 import { FlowRecord, KEY_WORDS } from '../flow/flow-record.ts'
 import { KeyBlock } from '../flow/key-table.ts'
@@ -19,7 +18,7 @@ import {
 } from '../messages/announcing.ts'
 import { CloseFlowReply } from '../messages/closing.ts'
 import type { ClusterConfig, SwitchEntry } from '../messages/cluster-config.ts'
-import { copyMacs, isWellFormed, MessageField } from '../messages/message.ts'
+import { isWellFormed, MessageField } from '../messages/message.ts'
 import {
   AbortFlow, AbortFlowReply, AnnounceChain, BufferedPacket, Go, GoReleased, InstallFlow, InstallFlowReply, PrepareFlow,
   PrepareFlowReply, RerouteFlowReply,
@@ -39,16 +38,17 @@ import { Announcing } from './announcing.ts'
 import { Closings } from './closings.ts'
 import { Draining } from './draining.ts'
 import type { FlowManager } from './flow-manager.ts'
-import { isChainLayout, layoutHash, type ChainLayout } from './flow-snapshot.ts'
 import { IncomingMoves } from './migration/incoming-moves.ts'
 import { OutgoingMoves } from './migration/outgoing-moves.ts'
+import { Openings } from './openings.ts'
+import { PeerRuntimes } from './peer-runtimes.ts'
 import { Protection, type ReplicationMode } from './replication/protection.ts'
 import type { Replica } from './replication/replica.ts'
 import { Replicas } from './replication/replicas.ts'
 import type { Guard } from './replication/guard.ts'
 import {
-  AbsentBlock, AbsentKind, begin, beginBind, COMPANION_BYTES, companionOf, epochOf, flowOf, isTooLong, sendFrame, sendHead, setFlow, writeKey,
-  expectsQuoted, type RuntimeContext,
+  AbsentKind, begin, beginBind, COMPANION_BYTES, companionOf, epochOf, expectsQuoted, flowOf, sendFrame, sendHead, setFlow, writeKey,
+  type RuntimeContext,
 } from './runtime-context.ts'
 
 /**
@@ -88,29 +88,21 @@ export class Coordinator {
   readonly replicas: Replicas
   readonly protection: Protection
   readonly draining: Draining
-  readonly #announcing: Announcing
   readonly #context: RuntimeContext
+  readonly #runtimes: PeerRuntimes
+  readonly #openings: Openings
+  readonly #announcing: Announcing
   readonly #scratch: number
-  #runtimes = new Map<number, number>()
   #switches: readonly SwitchEntry[] = []
-  /** Layouts of other runtimes' chains, of those whose flows ours can take. */
-  readonly #layouts = new Map<number, ChainLayout>()
-  readonly #layoutBytes: Uint8Array
-  #layoutTold = new Set<number>()
-  #nextSweep = 0
   #nextWorkload = 0
-  /** Runtimes of the configuration that are to get no new flows. */
-  #draining = new Set<number>()
-  /** Runtimes that have asked for no more replicas, for they are to be emptied. */
-  readonly #stopped = new Set<number>()
-  /** Runtimes that may keep replicas of flows here. */
-  #keepers: readonly number[] = []
   /** Switches that are still to hear that we have taken the configuration. */
   #applying = 0
 
   constructor(context: RuntimeContext, options: CoordinatorOptions) {
     this.#context = context
     this.draining = new Draining(context)
+    const runtimes = this.#runtimes = new PeerRuntimes(context)
+    const incarnationOf = (id: number): number => runtimes.incarnationOf(id)
     this.replicas = new Replicas(context, {
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       // What is being taken back, or may yet be, lives here too.
@@ -122,17 +114,17 @@ export class Coordinator {
         return here !== 0 && this.protection.securing.get(flowOf(context, here))?.isPromotion === true
       },
       promote: (replica, kept) => { this.#promote(replica, kept) },
-      steps: () => this.protection.steps, incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+      steps: () => this.protection.steps, incarnationOf,
       isSecuring: (flow, tail, generation) => this.protection.isSecuringFrom(flow, tail, generation),
       securing: () => this.protection.securing.size, secured: () => this.protection.counts.secured,
-      runtimes: () => this.#runtimes.keys(),
+      runtimes: () => runtimes.ids,
     })
     this.protection = new Protection(context, {
       mode: options.replication, every: options.every, replicas: options.replicas,
-      candidates: () => this.#keepers, knownRuntimes: () => this.#layouts.keys(),
-      isApart: options.isApart ?? (() => false), isLeaving: (id) => this.#isLeaving(id),
+      candidates: () => runtimes.keepers, knownRuntimes: () => runtimes.known,
+      isApart: options.isApart ?? (() => false), isLeaving: (id) => runtimes.isLeaving(id),
       isGoingBack: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting',
-      incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+      incarnationOf,
       held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },
       isBusy: (flow) => this.closings.isUnderWay(flow) || this.outgoing.moves.has(flow) || this.outgoing.isTelling(flow) ||
@@ -143,14 +135,15 @@ export class Coordinator {
     this.closings = new Closings(context, {
       ended: (flow, epoch) => { this.protection.ended(flow, epoch + 1) },
       hasMore: (flow) => this.protection.hasKept(flow), releaserOf: (flow) => this.protection.lastReleaserOf(flow),
-      incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
+      incarnationOf,
     })
+    this.#openings = new Openings(context, this.closings)
     const hashOf = (key: number): number => {
       this.#find(key)
       return context.arena.i32[this.#scratch + Descriptor.hash]
     }
     this.claims = new AliasClaims(context, (key) => homeSwitchOf(context.arena.i32, key, this.#switches), hashOf)
-    this.outgoing = new OutgoingMoves(context, (id) => this.#runtimes.get(id) ?? 0,
+    this.outgoing = new OutgoingMoves(context, incarnationOf,
       (flow) => this.closings.has(flow) || this.incoming.has(flow) || this.claims.has(flow) || this.protection.securing.has(flow),
       this.protection)
     this.incoming = new IncomingMoves(context, {
@@ -158,17 +151,14 @@ export class Coordinator {
       announce: (record, switchId) => { this.#announcing.announceFlow(switchId, record, true) },
       recordOf: (key) => this.#find(key),
       hashOf,
-      layoutOf: (source, hash) => this.#layoutOf(source, hash),
+      layoutOf: (source, hash) => runtimes.layoutOf(source, hash),
       installed: (flow) => { this.replicas.owned(flow) },
       hasReplica: (flow) => this.replicas.has(flow),
-      isThere: (runtime, incarnation) => this.#runtimes.get(runtime) === incarnation,
-      runtimes: () => this.#runtimes.keys(),
+      isThere: (runtime, incarnation) => runtimes.isThere(runtime, incarnation),
+      runtimes: () => runtimes.ids,
     }, this.protection)
     const { outgoing, incoming, closings, claims, protection } = this
-    this.#announcing = new Announcing(context, {
-      outgoing, incoming, closings, claims, protection, incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
-    })
-    this.#layoutBytes = new TextEncoder().encode(JSON.stringify(context.engine.layout))
+    this.#announcing = new Announcing(context, { outgoing, incoming, closings, claims, protection, incarnationOf })
   }
 
   /** The record of the key at a word index, 0 if there is none. Leaves the key's hash in the scratch descriptor. */
@@ -177,39 +167,16 @@ export class Coordinator {
     return this.#context.engine.findFlow(this.#scratch)
   }
 
-  /** Layout of a source's chain, null for one like ours, undefined when its flows cannot be taken. */
-  #layoutOf(source: number, hash: number): ChainLayout | null | undefined {
-    if (hash === this.#context.engine.layoutHash) return null
-    const layout = this.#layouts.get(source)
-    return layout !== undefined && layoutHash(layout) === hash ? layout : undefined
-  }
-
   // -- Replication ---------------------------------------------------------------------------------------------------
 
   /** Runtimes that may keep replicas of flows here. */
   get keepers(): readonly number[] {
-    return this.#keepers
-  }
-
-  /** Looks anew which runtimes have the same chain and may keep a replica. */
-  #findKeepers(): void {
-    const { engine } = this.#context
-    this.#keepers = [...this.#runtimes.keys()].filter((id) => {
-      const layout = this.#layouts.get(id)
-      return layout !== undefined && !this.#isLeaving(id) && layoutHash(layout) === engine.layoutHash
-    })
-  }
-
-  /** True for a runtime that is to become empty: what it keeps for others is to be kept elsewhere. */
-  #isLeaving(id: number): boolean {
-    return this.#draining.has(id) || this.#stopped.has(id)
+    return this.#runtimes.keepers
   }
 
   /** A runtime wants no more replicas, or does again. */
   #stopKeeping(runtime: number, isStopped: boolean): void {
-    if (isStopped) this.#stopped.add(runtime)
-    else this.#stopped.delete(runtime)
-    this.#findKeepers()
+    this.#runtimes.stopKeeping(runtime, isStopped)
     this.protection.keepersChanged()
     if (isStopped) sendHead(this.#context, this.#context.control(runtime), StopPlacingReply, 0, 0)
   }
@@ -240,7 +207,7 @@ export class Coordinator {
       engine.addAlias(record, this.#scratch + Descriptor.key, replica.aliases[i + KEY_WORDS] !== 0)
     }
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
-    const former = this.#runtimes.get(replica.former) === replica.formerIncarnation ? replica.former : 0
+    const former = this.#runtimes.isThere(replica.former, replica.formerIncarnation) ? replica.former : 0
     const held = this.incoming.takeOver(replica.flow)
     this.protection.secure(record, held, { target, isPromotion: true, former, kept, dead: replica })
   }
@@ -298,28 +265,7 @@ export class Coordinator {
 
   /** The first packet of an opening has made its actor. */
   #opened(record: number, d: number): void {
-    const context = this.#context
-    const { arena, switches } = context
-    const from = arena.i32[d + Descriptor.switch]
-    const hash = arena.i32[d + Descriptor.hash]
-    const block = context.absent.find(d + Descriptor.key, hash)
-    const companion = companionOf(context, record)
-    // What has come may be an answer: the opener is at the other end then.
-    const direction = ((arena.i32[d + Descriptor.meta] >>> 16) & 1) ^ arena.u8[record + FlowRecord.opener]
-    arena.u8[record + FlowRecord.outputs + direction] = switches.across(from, hash)
-    arena.u8[record + FlowRecord.outputs + 1 - direction] = from
-    arena.u8.fill(0, companion, companion + COMPANION_BYTES)
-    this.#opener = from
-    if (block === 0) {
-      assert(planted['ghost-actor'], 'an actor is made for an opening')
-      setFlow(context, record, 0, 0)
-    } else {
-      setFlow(context, record, arena.f64[(block + KeyBlock.flow) >> 3], arena.u32[(block + KeyBlock.epoch) >> 2])
-      copyMacs(arena, block + AbsentBlock.macs, companion)
-      this.#opener = arena.i32[(block + AbsentBlock.switch) >> 2]
-      context.absent.remove(block)
-      context.step('opening', -1)
-    }
+    this.#opener = this.#openings.finish(record, d)
     if (planted['replicated-unbegun']) this.protection.opened(record)
   }
 
@@ -341,7 +287,7 @@ export class Coordinator {
     const flow = flowOf(context, record)
     const replica = this.protection.releaserOf(flow)
     const at = beginBind(context, channel, flow, epochOf(context, record), self, incarnation, replica || self,
-      replica === 0 ? incarnation : this.#runtimes.get(replica) ?? 0)
+      replica === 0 ? incarnation : this.#runtimes.incarnationOf(replica))
     if (at === 0) return
     writeKey(context, at, record)
     ;(channel as MessageChannel).commit()
@@ -414,7 +360,9 @@ export class Coordinator {
         return
       case YieldFlow.type: return this.#yielded(peer, flow, epoch, code)
       case HurryFlow.type: return this.replicas.hurry(flow, epoch)
-      case AnnounceChain.type: return this.#chainAnnounced(peer, at, bytes)
+      case AnnounceChain.type:
+        if (!this.#runtimes.chainAnnounced(peer, at, bytes)) context.anomaly('malformed-message')
+        return this.protection.keepersChanged()
       case StopPlacing.type: return this.#stopKeeping(peer, code !== 0)
       case StopPlacingReply.type: return this.draining.stopped(0, peer)
       // Planted bug: the answer has come past the data.
@@ -459,7 +407,6 @@ export class Coordinator {
     const context = this.#context
     const { arena } = context
     const flow = arena.f64[(at + MessageField.flow) >> 3]
-    const epoch = arena.u32[(at + MessageField.epoch) >> 2]
     const key = (at + MessageField.key) >> 2
     let record = this.#find(key)
     if (record !== 0 && this.outgoing.supersede(flowOf(context, record), flow)) record = this.#find(key)
@@ -475,29 +422,7 @@ export class Coordinator {
         context.engine.endFlow(record)
       }
     }
-    const hash = arena.i32[this.#scratch + Descriptor.hash]
-    let block = context.absent.find(key, hash)
-    if (block === 0) {
-      block = context.absent.add(key, hash)
-      // No room: its packets go back to the switch, which gives up on them in the end.
-      if (block === 0) return context.anomaly('no-room-to-open')
-      context.step('opening', 1)
-    } else if (arena.u8[block + KeyBlock.kind] === AbsentKind.claimed) {
-      // The tuple is claimed here in vain: it is a flow of its own.
-      context.step('opening', 1)
-    } else if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) {
-      return
-    } else if (arena.f64[(block + KeyBlock.flow) >> 3] < flow) {
-      context.anomaly('opening-replaced')
-    } else {
-      return
-    }
-    arena.u8[block + KeyBlock.kind] = AbsentKind.opening
-    arena.f64[(block + KeyBlock.flow) >> 3] = flow
-    arena.u32[(block + KeyBlock.epoch) >> 2] = epoch
-    arena.i32[(block + AbsentBlock.switch) >> 2] = switchId
-    arena.f64[(block + AbsentBlock.since) >> 3] = context.now
-    copyMacs(arena, at + MessageField.macs, block + AbsentBlock.macs)
+    this.#openings.begin(switchId, at, arena.i32[this.#scratch + Descriptor.hash])
   }
 
   /** A packet from the other side of a move: one that strayed runs like any, one that was buffered goes where it is waited for. */
@@ -516,45 +441,19 @@ export class Coordinator {
     else context.drop(0, 'no-slot')
   }
 
-  #chainAnnounced(peer: number, at: number, bytes: number): void {
-    const { arena, engine, anomaly } = this.#context
-    let layout: unknown
-    try {
-      const text = arena.u8.slice(at + AnnounceChain.bytes, at + bytes)
-      const own = this.#layoutBytes
-      // As a rule all have the same chain.
-      const isOwn = text.length === own.length && own.every((byte, index) => byte === text[index])
-      layout = isOwn ? engine.layout : JSON.parse(new TextDecoder().decode(text))
-    } catch {
-      return anomaly('malformed-message')
-    }
-    this.#layouts.delete(peer)
-    if (!isChainLayout(layout)) anomaly('malformed-message')
-    else if (engine.takesLayout(layout)) this.#layouts.set(peer, layout)
-    this.#findKeepers()
-    this.protection.keepersChanged()
-  }
-
   // -- Configuration -------------------------------------------------------------------------------------------------
 
   /** A new configuration. Sessions to nodes that are gone have been closed already. */
   configure(config: ClusterConfig): void {
     const context = this.#context
-    const runtimes = new Map(config.runtimes.filter(({ id }) => id !== context.self).map((r) => [r.id, r.incarnation]))
-    const before = this.#runtimes
-    this.#runtimes = runtimes
+    const runtimes = this.#runtimes.configure(config.runtimes)
+    const fenced = runtimes.fenced.map(([id]) => id)
     this.#switches = config.switches
-    this.#draining = new Set(config.runtimes.filter(({ isDraining }) => isDraining).map(({ id }) => id))
-    const fenced = [...before].filter(([id, incarnation]) => runtimes.get(id) !== incarnation).map(([id]) => id)
     context.inputs.forget()
-    for (const id of fenced) {
-      context.ended.set(id, before.get(id) ?? 0)
-      this.#layouts.delete(id)
-      this.#layoutTold.delete(id)
-      this.#stopped.delete(id)
+    for (const [id, incarnation] of runtimes.fenced) {
+      context.ended.set(id, incarnation)
       this.draining.stopped(0, id)
     }
-    this.#findKeepers()
     for (const id of fenced) {
       this.outgoing.fenced(id)
       this.incoming.fenced(id)
@@ -577,7 +476,7 @@ export class Coordinator {
       this.#announcing.begin(id)
     }
     this.#announcing.configured()
-    this.draining.come(come, [...runtimes.keys()].filter((id) => before.get(id) !== runtimes.get(id)))
+    this.draining.come(come, runtimes.come)
     this.protection.keepersChanged()
     this.replicas.configured()
     this.#applying = context.switches.all
@@ -601,12 +500,12 @@ export class Coordinator {
   }
 
   setDraining(on: boolean): void {
-    this.draining.set(on, this.#runtimes.keys())
+    this.draining.set(on, this.#runtimes.ids)
   }
 
   /** True when all that was said on the control network has been heard: packets that went back with moves, too. */
   get isHeard(): boolean {
-    for (const id of [...this.#runtimes.keys(), ...this.#switches.map((entry) => entry.id)]) {
+    for (const id of [...this.#runtimes.ids, ...this.#switches.map((entry) => entry.id)]) {
       const channel = this.#context.control(id)
       if (channel?.hasReached?.(channel.position ?? 0) === false) return false
     }
@@ -628,7 +527,7 @@ export class Coordinator {
   tick(load: CoordinatorLoad): void {
     const context = this.#context
     this.#announcing.tick()
-    if (this.#layoutTold.size < this.#runtimes.size) this.#tellLayout()
+    this.#runtimes.tick()
     this.outgoing.tick(this.#announcing.isKnownToAll)
     this.incoming.tick()
     this.replicas.work()
@@ -636,32 +535,22 @@ export class Coordinator {
     this.replicas.handingOn.tellHeld()
     this.#sayApplied()
     context.inputs.tick(context.buffered === 0 && this.protection.isSettled, () => this.#channels())
-    if (context.now >= this.#nextSweep && this.#announcing.isKnownToAll) this.#sweepOpenings()
+    if (this.#announcing.isKnownToAll) this.#openings.sweep()
     if (context.now >= this.#nextWorkload) this.#reportWorkload(load)
   }
 
   nextDue(): number {
     const soon = this.#applying !== 0 || this.protection.isWaiting || this.replicas.handingOn.isTelling || this.#announcing.isUnderWay ||
-      this.incoming.isWaiting || this.#layoutTold.size < this.#runtimes.size
+      this.incoming.isWaiting || this.#runtimes.isTelling
     return Math.min(soon ? this.#context.now + 100 : Infinity, this.outgoing.nextDue(), this.#nextWorkload,
-      this.#context.absent.size > 0 ? this.#nextSweep : Infinity)
+      this.#openings.nextDue())
   }
 
   /** Sessions with all that may keep replicas of our flows. */
   *#channels(): Generator<MessageChannel> {
-    for (const id of this.#runtimes.keys()) {
+    for (const id of this.#runtimes.ids) {
       const channel = this.#context.control(id)
       if (channel !== null) yield channel
-    }
-  }
-
-  #sweepOpenings(): void {
-    const { absent, arena, now, times } = this.#context
-    this.#nextSweep = now + times.openingTimeoutUs / 4
-    if (absent.size === 0) return
-    for (const block of absent.blocks()) {
-      if (arena.u8[block + KeyBlock.kind] !== AbsentKind.opening) continue
-      if (now - arena.f64[(block + AbsentBlock.since) >> 3] >= times.openingTimeoutUs) this.closings.startOpening(block)
     }
   }
 
@@ -679,24 +568,6 @@ export class Coordinator {
       f64[(at + WorkloadDrops) >> 3] = load.drops
       u32[(at + WorkloadQueue) >> 2] = load.queueDepth
       ;(channel as MessageChannel).commit()
-    }
-  }
-
-  /** Tells the layout of our chain to runtimes that have not heard it, so that they can take our flows and leave us replicas of theirs. */
-  #tellLayout(): void {
-    const context = this.#context
-    // The frames of a replica would overtake our word about it at a switch that does not know us yet.
-    for (const id of context.switches.idsIn(context.switches.all)) if (!context.hasHeard(id)) return
-    for (const id of this.#runtimes.keys()) {
-      if (this.#layoutTold.has(id)) continue
-      const channel = context.control(id)
-      const at = begin(context, channel, AnnounceChain, 0, 0, false, this.#layoutBytes.length)
-      // Without it other versions of this chain refuse our flows.
-      if (isTooLong(channel, AnnounceChain, this.#layoutBytes.length)) this.#layoutTold.add(id)
-      if (at === 0) continue
-      context.arena.u8.set(this.#layoutBytes, at + AnnounceChain.bytes)
-      ;(channel as MessageChannel).commit()
-      this.#layoutTold.add(id)
     }
   }
 }
