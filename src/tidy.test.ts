@@ -60,7 +60,6 @@ const longFiles: Record<string, [number, string]> = {
   'src/runtime/coordinator.ts': [580, 'the one actor that every message of a runtime comes to; closing, moving and claiming are apart'],
   'src/runtime/migration/incoming-moves.ts': [630, 'one state machine'],
   'src/runtime/migration/outgoing-moves.ts': [720, 'one state machine'],
-  'src/runtime/replication/protection.ts': [855, 'one state machine'],
   'src/runtime/replication/replicas.ts': [600, 'one state machine'],
   'src/node/runtime-node.ts': [550, 'what a runtime is wired of, in one place'],
   'src/node/switch-node.ts': [560, 'what a switch is wired of, in one place'],

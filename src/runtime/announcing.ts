@@ -121,7 +121,7 @@ export class Announcing {
       this.#host.closings.repeatTo(switchId)
       this.#host.outgoing.repeatTo(switchId)
       this.#host.incoming.repeatTo(switchId)
-      this.#host.protection.repeatTo(switchId)
+      this.#host.protection.securings.repeatTo(switchId)
       this.#host.claims.repeatTo(switchId)
     }
     // A flow that was on its way here, or whose opening is in a link yet, may have been announced neither by its source nor, so far, by us.

@@ -209,7 +209,7 @@ export class Coordinator {
     const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
     const former = this.#runtimes.isThere(replica.former, replica.formerIncarnation) ? replica.former : 0
     const held = this.incoming.takeOver(replica.flow)
-    this.protection.secure(record, held, { target, isPromotion: true, former, kept, dead: replica })
+    this.protection.securings.secure(record, held, { target, isPromotion: true, former, kept, dead: replica })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ export class Coordinator {
   #paused(d: number, record: number): boolean {
     const flow = flowOf(this.#context, record)
     if (this.closings.cancel(flow)) return false
-    if (this.protection.take(flow, d)) return true
+    if (this.protection.securings.take(flow, d)) return true
     if (this.incoming.moves.has(flow)) {
       this.incoming.take(flow, d)
       return true
@@ -330,16 +330,16 @@ export class Coordinator {
       case InstallFlowReply.type: return this.outgoing.installReply(flow, epoch, code)
       case AbortFlow.type: return this.incoming.abort(peer, at)
       case AbortFlowReply.type:
-        if (!this.protection.abortReply(flow, epoch)) this.outgoing.abortReply(flow, epoch)
+        if (!this.protection.securings.abortReply(flow, epoch)) this.outgoing.abortReply(flow, epoch)
         return
       case BufferedPacket.type: return this.#bufferedPacket(at, bytes, flow, code)
       case Go.type:
         if (code !== 0) {
-          const isDropped = this.incoming.superseded(flow, epoch, code === 2) || this.protection.superseded(flow, epoch, code === 2)
+          const isDropped = this.incoming.superseded(flow, epoch, code === 2) || this.protection.securings.superseded(flow, epoch, code === 2)
           return isDropped ? undefined : context.anomaly('late-go')
         }
         if (!this.incoming.go(peer, flow, epoch) && !this.outgoing.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2]) &&
-            !this.protection.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
+            !this.protection.securings.go(peer, flow, epoch, arena.u32[(at + GoReleased) >> 2])) context.anomaly('late-go')
         return
       case ClaimAliasReply.type: return this.claims.reply(at, (record) => { this.protection.refresh(record) })
       case AdoptFlow.type:
@@ -352,7 +352,7 @@ export class Coordinator {
       case ForgetFlow.type: return this.replicas.forget(peer, flow, epoch)
       case MovingFlow.type: return this.replicas.moving(peer, flow, epoch, arena.u16[(at + MessageField.node) >> 1], code !== 0)
       case MovingFlowReply.type:
-        if (!this.protection.movingReply(peer, flow)) this.outgoing.movingReply(peer, flow)
+        if (!this.protection.securings.movingReply(peer, flow)) this.outgoing.movingReply(peer, flow)
         return
       case AskFlow.type: return this.replicas.asked(peer, at, flow, epoch)
       case AskFlowReply.type:
@@ -398,7 +398,7 @@ export class Coordinator {
   }
 
   #rerouteReply(switchId: number, flow: number, epoch: number, code = 0): void {
-    if (this.protection.rerouteReply(switchId, flow, epoch, code)) return
+    if (this.protection.securings.rerouteReply(switchId, flow, epoch, code)) return
     if (this.incoming.moves.has(flow)) this.incoming.rerouteReply(switchId, flow, epoch)
     else this.outgoing.rerouteReply(switchId, flow, epoch)
   }
@@ -432,7 +432,7 @@ export class Coordinator {
     const length = bytes - BufferedPacket.bytes
     const from = context.arena.u16[(at + MessageField.node) >> 1]
     if (code === 0) {
-      if (!this.protection.returnedPacket(flow, frame, length, from)) this.outgoing.returnedPacket(flow, frame, length, from)
+      if (!this.protection.securings.returnedPacket(flow, frame, length, from)) this.outgoing.returnedPacket(flow, frame, length, from)
       return
     }
     const queue = new PacketQueue(context.arena)
@@ -467,7 +467,7 @@ export class Coordinator {
       this.draining.stopped(mask)
       this.closings.withoutSwitches(mask)
       this.outgoing.withoutSwitches(mask)
-      this.protection.withoutSwitches(mask)
+      this.protection.securings.withoutSwitches(mask)
     }
     this.incoming.configured(gone.reduce((mask, bit) => mask | bit, 0))
     this.outgoing.switchesCame(come.reduce((mask, id) => mask | context.switches.bitOf(id), 0))
@@ -489,7 +489,7 @@ export class Coordinator {
    */
   #sayApplied(): void {
     const context = this.#context
-    const isClaiming = this.protection.isClaiming || this.outgoing.isClaiming
+    const isClaiming = this.protection.securings.isClaiming || this.outgoing.isClaiming
     const isRecovering = (this.replicas.isRecovering || isClaiming) && !planted['applied-early']
     if (this.#applying === 0 || isRecovering) return
     for (const id of context.switches.idsIn(this.#applying)) {

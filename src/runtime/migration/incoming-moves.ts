@@ -341,7 +341,7 @@ export class IncomingMoves {
     this.moves.delete(move.flow)
     if (move.state === 'waiting') this.#waiting--
     if (move.state === 'waiting' && this.#protection.isOn && !planted['bare-after-move']) {
-      return this.#protection.secure(move.record, move.queue, { inputs: move.inputs })
+      return this.#protection.securings.secure(move.record, move.queue, { inputs: move.inputs })
     }
     context.buffered -= move.queue.count
     if (move.state === 'inheriting') this.#open(move)

@@ -470,7 +470,7 @@ export class OutgoingMoves {
       // Its replica is to be replaced, and goes on asking should we die.
       move.returned.takeAll(move.held)
       const dead = move.mustClaim ? { owner: move.target, ownerIncarnation: move.deadIncarnation, inputs: null } : null
-      return this.#protection.secure(move.record, move.returned, { isReleaser: isTakenBack, dead })
+      return this.#protection.securings.secure(move.record, move.returned, { isReleaser: isTakenBack, dead })
     }
     this.#tellReplicaStays(move, move.before + 2)
     context.engine.resumeFlow(move.record)

@@ -6,11 +6,12 @@ import { KEY_WORDS } from '../../flow/flow-record.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
   AdoptFlow, AdoptFlowAliases, AdoptFlowBuffersAt, AdoptFlowFormer, AdoptFlowFormerIncarnation, AdoptFlowInputs, AdoptFlowLayout, AdoptMember,
-  AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation,
+  AdoptMemberPredecessor, AdoptMemberPredecessorIncarnation, AdoptMemberSuccessor, AdoptMemberSuccessorIncarnation, ForgetFlow,
 } from '../../messages/replication.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
 import { ALIAS_BYTES, ALIAS_WORDS, aliasCount } from '../alias-claims.ts'
-import { begin, epochOf, flowOf, isTooLong, writeKey, type RuntimeContext } from '../runtime-context.ts'
+import { begin, epochOf, flowOf, isTooLong, sendHead, writeKey, type RuntimeContext } from '../runtime-context.ts'
+import type { ProtectionHost } from './protection-host.ts'
 
 export interface Adoption {
   /** An AdoptKind. */
@@ -88,4 +89,32 @@ export function sendAdoption(context: RuntimeContext, record: number, replica: n
   arena.u8.set(engine.exportFlow(record), to)
   ;(channel as MessageChannel).commit()
   return true
+}
+
+/** Sends the whole flow to a runtime that is to be a member of a chain; false when there is no room. */
+export function adoptAt(context: RuntimeContext, host: ProtectionHost, record: number, chain: readonly number[], index: number, kind: number,
+    { former = 0, inputs = context.inputs.words, buffersAt = 0 } = {}): boolean {
+  const formerIncarnation = former === 0 ? 0 : host.incarnationOf(former)
+  const at = (id: number | undefined): readonly [number, number] => (id === undefined ? [0, 0] : [id, host.incarnationOf(id)])
+  const [successor, successorIncarnation] = at(chain[index + 1])
+  const [predecessor, predecessorIncarnation] = at(chain[index - 1])
+  const place = chain.length === 1 ? null : { successor, successorIncarnation, predecessor, predecessorIncarnation }
+  const releases = host.mode === 'commit' && successor === 0
+  return sendAdoption(context, record, chain[index] as number, { kind, releases, former, formerIncarnation, place, inputs, buffersAt })
+}
+
+/** The same to all of a chain; to none when there is no room for all. */
+export function adoptAll(context: RuntimeContext, host: ProtectionHost, record: number, chain: readonly number[], kind: number,
+    inputs = context.inputs.words): boolean {
+  for (const index of chain.keys()) {
+    if (adoptAt(context, host, record, chain, index, kind, { inputs })) continue
+    forgetAt(context, chain.slice(0, index), flowOf(context, record))
+    return false
+  }
+  return true
+}
+
+/** Runtimes that have a copy of a flow need it no more. */
+export function forgetAt(context: RuntimeContext, runtimes: Iterable<number>, flow: number): void {
+  for (const id of runtimes) sendHead(context, context.control(id), ForgetFlow, flow, 0)
 }

@@ -15,7 +15,7 @@ import { announceAliases } from '../alias-claims.ts'
 import { begin, writeKey, type RuntimeContext } from '../runtime-context.ts'
 import { releaserOf } from './guard.ts'
 import { coveredBy } from './inputs.ts'
-import type { ProtectionHost } from './protection.ts'
+import type { ProtectionHost } from './protection-host.ts'
 import { tailOf, type Securing } from './securing.ts'
 
 /** Tells switches who has the flow, and who releases its frames from now on. */
