@@ -65,7 +65,6 @@ const longFiles: Record<string, [number, string]> = {
   'src/node/switch-node.ts': [560, 'what a switch is wired of, in one place'],
   'src/sim/ledger.ts': [530, 'all that is known of every packet, in one place'],
   'src/sim/simulation.ts': [620, 'one simulation: its nodes, its clock, its configuration'],
-  'src/vswitch/virtual-switch.ts': [915, 'one state machine'],
   'src/memory/struct.ts': [800, 'every kind of field, each a few lines, compiled by one class'],
   'src/packet/parse.ts': [600, 'one closure: all branches of the parser share its constants'],
   'src/memory/kernels/http-head.as.ts': [800, 'a kernel is one module: AssemblyScript compiles it whole'],

@@ -86,6 +86,18 @@ export class Releasing {
     u16[(entry + Entry.releaserSince) >> 1] = since
   }
 
+  /** Who is to release the flow's frames when the one who does now has sent its last: a replica, or with 0 the owner. */
+  setNext(entry: number, replica: number, incarnation: number): void {
+    const { u16 } = this.#context.arena
+    const life = incarnation & 0xffff
+    const releaser = u16[(entry + Entry.releaser) >> 1]
+    const isOfEntry = releaser !== 0 && releaser === u16[(entry + Entry.nextReleaser) >> 1]
+    // Who has released so far, in a life that is over, has nothing more to say.
+    if (isOfEntry && !this.#lives.isLife(releaser, u16[(entry + Entry.releaserLife) >> 1])) u16[(entry + Entry.releaser) >> 1] = 0
+    u16[(entry + Entry.nextReleaser) >> 1] = replica
+    u16[(entry + Entry.releaserLife) >> 1] = life
+  }
+
   /** True while the releaser of an entry's flow is to send its last packet. */
   awaitsDrained(entry: number): boolean {
     return (this.#context.arena.u8[entry + Entry.flags] & EntryFlag.awaitsDrained) !== 0

@@ -22,6 +22,8 @@ export interface RuntimeState {
 }
 
 export class RuntimeLives {
+  /** The newest configuration. */
+  #version = 0
   #byId = new Map<number, RuntimeState>()
   /** Those of the configuration, in its order. */
   list: readonly RuntimeState[] = []
@@ -29,7 +31,8 @@ export class RuntimeLives {
   readonly #newest = new Map<number, number>()
 
   /** Takes a configuration's runtimes. Returns those whose life is over now. */
-  configure(entries: readonly RuntimeEntry[]): RuntimeState[] {
+  configure(entries: readonly RuntimeEntry[], version: number): RuntimeState[] {
+    this.#version = version
     const before = this.#byId
     this.#byId = new Map(entries.map((entry) => [entry.id, stateOf(entry, before.get(entry.id))]))
     this.list = [...this.#byId.values()]
@@ -37,9 +40,14 @@ export class RuntimeLives {
     return [...before.values()].filter((old) => !this.isLive(old.id, old.incarnation))
   }
 
-  /** True when every runtime has said all that it has to say of those that a configuration's version has fenced. */
-  haveApplied(version: number): boolean {
-    return !this.list.some(({ applied }) => applied < version)
+  /** True when every runtime has said all that it has to say of those that the configuration has fenced. */
+  get haveApplied(): boolean {
+    return !this.list.some(({ applied }) => applied < this.#version)
+  }
+
+  /** True when a runtime has taken a configuration that we have not heard of. */
+  get isBehind(): boolean {
+    return this.list.some(({ applied }) => applied > this.#version)
   }
 
   get(runtime: number): RuntimeState | undefined {

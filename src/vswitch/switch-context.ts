@@ -8,7 +8,7 @@ import { copyFlowKey } from '../flow/flow-key.ts'
 import { copyMacs, MessageField, type MessageKind } from '../messages/message.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
-import { Entry, EntryPhase, type SwitchTable } from './switch-table.ts'
+import { Entry, EntryFlag, EntryPhase, type SwitchTable } from './switch-table.ts'
 
 export interface SwitchLimits {
   /** Flows and aliases. */
@@ -93,6 +93,11 @@ export interface SwitchContext {
 export function isActive({ arena }: SwitchContext, entry: number): boolean {
   const phase = arena.u8[entry + Entry.phase]
   return phase === EntryPhase.active || phase === EntryPhase.stalled
+}
+
+/** True for an entry that is known from its flow's home alone. */
+export function isHearsay({ arena }: SwitchContext, entry: number): boolean {
+  return (arena.u8[entry + Entry.flags] & EntryFlag.hearsay) !== 0
 }
 
 /** A new message with its head filled in, 0 when there is no peer or no room. None of a switch's has a tail, so all fit. */

@@ -1,5 +1,5 @@
 /**
- * Securing words: what others are told of a change of replica (protection.ts): the switches who releases the flow's frames from now on, and the
+ * Securing words: what others are told of a change of replica (securings.ts): the switches who releases the flow's frames from now on, and the
  * target of a dead owner's move that it is to hand over what it buffers. PROTOCOL 9, 18, 20.
  */
 

@@ -1,5 +1,5 @@
 /**
- * Securing: what a runtime knows of a change of replica under way, of a flow that is its own (protection.ts). PROTOCOL 9, 15, 18, 20.
+ * Securing: what a runtime knows of a change of replica under way, of a flow that is its own (securings.ts). PROTOCOL 9, 15, 18, 20.
  */
 
 import type { PacketQueue } from '../../packet/packet-queue.ts'
