@@ -4,72 +4,29 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { planted } from '../base/planted-bugs.ts'
 import { Random } from '../base/random.ts'
-import {
-  AnnounceDone, AnnouncedPhase, AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied, StopPlacing, Workload, WorkloadBusy,
-  WorkloadFlows,
-} from '../messages/announcing.ts'
+import { ConfigApplied } from '../messages/announcing.ts'
 import { CloseFlow, FlowClosed } from '../messages/closing.ts'
-import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
+import { flowIdOf } from '../messages/cluster-config.ts'
 import { messageKinds } from '../messages/message.ts'
 import {
-  Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation, RerouteFlowReleaserNow,
-  RerouteFlowReleaserNowIncarnation, RerouteFlowReply,
+  Drained, RerouteFlow, RerouteFlowOwnerIncarnation, RerouteFlowReleaser, RerouteFlowReleaserIncarnation, RerouteFlowReply,
 } from '../messages/migration.ts'
 import {
-  Bind, BindOwnerIncarnation, BindReleaser, BindReleaserIncarnation, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply,
-  PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal,
+  Bind, PlaceFlow, PlaceFlowQuestion, PlaceFlowReply, PlaceFlowReplyOwnerIncarnation, PlaceFlowReplyQuestion, PlaceRefusal,
 } from '../messages/placement.ts'
-import { leastLoaded } from './placement/least-loaded.ts'
-import { rendezvous } from './placement/rendezvous.ts'
 import { roundRobin } from './placement/round-robin.ts'
+import { bindOf, configOf, FIRST, learnt, opened, replyTo, rerouteTo, secured, without12 } from './scripted-scenes.ts'
 import { type Said, ScriptedSwitch } from './scripted-switch.ts'
-import type { SwitchLimits } from './switch-context.ts'
 import { defaultSwitchTimes } from './switch-context.ts'
 import { EntryPhase } from './switch-table.ts'
 
 afterEach(() => { for (const bug of Object.keys(planted) as (keyof typeof planted)[]) planted[bug] = false })
 
-/** Switches 1 and 2, the first home to all keys; runtimes 11 and 12 with the incarnations 111 and 112. */
-function configOf(change: Partial<ClusterConfig> = {}): ClusterConfig {
-  return {
-    version: 1, clusterId: 1,
-    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true },
-      { id: 2, incarnation: 102, side: 'egress', isHome: false }],
-    runtimes: [{ id: 11, incarnation: 111, isDraining: false }, { id: 12, incarnation: 112, isDraining: false }],
-    ...change,
-  }
-}
-
-const FIRST = flowIdOf(101, 1)
-
-function learnt(self: number, limits: Partial<SwitchLimits> = {}, policy = roundRobin()): ScriptedSwitch {
-  const one = new ScriptedSwitch(configOf(), self, policy, limits)
-  for (const { id } of configOf().runtimes) one.announced(id)
-  one.take()
-  return one
-}
-
-/** The home with flow 5, id `FIRST`, at runtime 12. */
-function opened(): ScriptedSwitch {
-  const one = learnt(1)
-  one.external(5)
-  one.take()
-  assert.deepEqual(one.entry(5), { owner: 12, releaser: 12, epoch: 1, flow: FIRST, phase: EntryPhase.active, awaits: false })
-  return one
-}
-
-const rerouteTo = (node: number, epoch: number, flow = FIRST) =>
-  ({ flow, epoch, node, key: 5, words: { [RerouteFlowOwnerIncarnation]: 100 + node } })
-
-/** The home's answer to a question of switch 2: flow 5, by its id, is at runtime 11. */
-const replyTo = (question: number, flow = FIRST): Said => ({ flow, epoch: 1, node: 11, key: 5,
-  words: { [PlaceFlowReplyOwnerIncarnation]: 111, [PlaceFlowReplyQuestion]: question } })
-
-/** An owner, or its replica, says who serves a flow with key 5. */
-const bindOf = (owner: number, releaser = owner, epoch = 1, flow = FIRST): Said => ({ flow, epoch, node: owner, key: 5,
-  halves: { [BindReleaser]: releaser }, words: { [BindReleaserIncarnation]: 100 + releaser, [BindOwnerIncarnation]: 100 + owner } })
-
 // -- Opening -----------------------------------------------------------------------------------------------------------
+
+test('the scene that most tests begin with', () => {
+  assert.deepEqual(opened().entry(5), { owner: 12, releaser: 12, epoch: 1, flow: FIRST, phase: EntryPhase.active, awaits: false })
+})
 
 test('the home places an unknown flow: FlowOpen in-band, then the packet', () => {
   const one = learnt(1)
@@ -248,159 +205,7 @@ test('the close of a flow that is over leaves the next one alone, but for the pl
   assert.equal(one.entry(5), null)
 })
 
-// -- Moving ------------------------------------------------------------------------------------------------------------
-
-test('a move: the word behind the last packet, Go when the releaser has drained', () => {
-  const one = opened()
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  assert.deepEqual(one.take(), ['=RerouteFlowReply 12'])
-  one.external(5)
-  one.fromRuntime(5, 12)
-  one.fromRuntime(5, 11)
-  assert.deepEqual(one.take(), ['packet 5 to 11', 'packet 5 out', 'drop not-releaser'])
-  assert.equal(one.steps.drained, 1)
-  one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
-  assert.deepEqual(one.take(), ['Go 11'])
-  one.fromRuntime(5, 11)
-  assert.deepEqual(one.take(), ['packet 5 out'])
-  assert.equal(one.steps.drained, 0)
-})
-
-test('a claim that was given up leaves the flow to whoever claims it next, and to nobody after a while', () => {
-  const one = opened()
-  const flow = FIRST
-  one.control(11, RerouteFlow, rerouteTo(11, 3))
-  one.inBand(12, Drained, { flow, epoch: 3 })
-  one.control(12, FlowClosed, { flow, epoch: 3, key: 5, code: 2 })
-  one.control(11, FlowClosed, { flow, epoch: 2, key: 5, code: 2 })
-  assert.equal(one.entry(5)?.owner, 11, 'neither another runtime nor an older claim takes it back')
-  one.take()
-  one.control(11, FlowClosed, { flow, epoch: 3, key: 5, code: 2 })
-  one.inBand(11, Drained, { flow, epoch: 4 })
-  one.external(5)
-  assert.deepEqual([one.take(), one.context.held, one.steps.orphaned], [[], 1, 1])
-  one.control(12, RerouteFlow, rerouteTo(12, 20))
-  assert.deepEqual([one.take(), one.steps.orphaned, one.steps.drained], [['=RerouteFlowReply 12', 'Go 12', 'packet 5 to 12'], 0, 0])
-  one.control(12, FlowClosed, { flow, epoch: 20, key: 5, code: 2 })
-  one.external(5)
-  one.pass(defaultSwitchTimes.holdUs + 1)
-  assert.deepEqual([one.steps.orphaned, one.context.held, one.drops], [0, 0, {}])
-  assert.notEqual(one.entry(5)?.flow, flow, 'its packets open a new flow')
-})
-
-test('Drained that overtakes its RerouteFlow counts', () => {
-  const one = opened()
-  one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  assert.deepEqual(one.take(), ['=RerouteFlowReply 12', 'Go 11'])
-})
-
-test('a change that overtakes another waits for the last word of whoever has released, at whatever epoch it was said since', () => {
-  const one = opened()
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  one.inBand(11, Drained, { flow: FIRST, epoch: 3 })
-  one.control(11, RerouteFlow, rerouteTo(11, 3))
-  assert.deepEqual(one.take(), ['=RerouteFlowReply 12', '=RerouteFlowReply 11'], 'runtime 11 was never the releaser')
-  one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
-  assert.deepEqual(one.take(), ['Go 11'])
-  one.control(11, RerouteFlow, rerouteTo(12, 4))
-  assert.deepEqual([one.take(), one.entry(5)?.awaits], [['=RerouteFlowReply 11'], true], 'that word is from before 11 released')
-  one.inBand(11, Drained, { flow: FIRST, epoch: 4 })
-  assert.deepEqual(one.take(), ['Go 12'])
-})
-
-test('a flow that its home tells of in the middle of a move: who has released it may go on until its last word', () => {
-  for (const hasBind of [true, false]) {
-    const one = learnt(2)
-    one.external(5)
-    one.control(1, PlaceFlowReply, { ...replyTo(1), epoch: 2 })
-    assert.deepEqual(one.take(), ['PlaceFlow 1', '=FlowOpen 11', 'packet 5 to 11'])
-    if (hasBind) one.inBand(12, Bind, bindOf(12))
-    one.control(12, RerouteFlow, rerouteTo(11, 2))
-    one.fromRuntime(5, 12)
-    assert.deepEqual(one.take(), ['=RerouteFlowReply 12', 'packet 5 out'])
-    one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
-    assert.deepEqual(one.take(), ['Go 11'])
-    assert.deepEqual(one.entry(5), { owner: 11, releaser: 11, epoch: 2, flow: FIRST, phase: EntryPhase.active, awaits: false })
-  }
-})
-
-/** The owner 11 of a flow gets a replica at 12, and has released its frames itself so far. */
-const secured: Said = { flow: FIRST, epoch: 2, node: 11, key: 5, words: {
-  [RerouteFlowOwnerIncarnation]: 111, [RerouteFlowReleaser]: 12, [RerouteFlowReleaserIncarnation]: 112, [RerouteFlowReleaserNow]: 11,
-  [RerouteFlowReleaserNowIncarnation]: 111 } }
-
-test('a change of releaser that comes ahead of all else about a flow waits for the one before', () => {
-  const one = learnt(2)
-  one.external(5)
-  one.take()
-  one.control(11, RerouteFlow, secured)
-  one.inBand(11, Bind, bindOf(11))
-  one.fromRuntime(5, 11)
-  assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'packet 5 to 11', 'packet 5 out'])
-  one.inBand(11, Drained, { flow: FIRST, epoch: 2 })
-  one.fromRuntime(5, 12)
-  assert.deepEqual(one.take(), ['Go 11', 'packet 5 out'])
-})
-
-test('of two last words about an unknown flow, the one that is waited for counts', () => {
-  for (const runtimes of [[11, 12], [12, 11]]) {
-    const one = learnt(2)
-    for (const runtime of runtimes) one.inBand(runtime, Drained, { flow: FIRST, epoch: 2 })
-    one.control(11, RerouteFlow, secured)
-    assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11'], runtimes.join())
-  }
-})
-
-test('a flow whose key becomes another flow\'s while its releaser is awaited hears Go: nobody waits for ever', () => {
-  const one = opened()
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  assert.deepEqual([one.take(), one.steps.drained], [['=RerouteFlowReply 12'], 1])
-  one.inBand(12, Bind, bindOf(12, 12, 1, FIRST + 7))
-  assert.deepEqual([one.sent.map(({ name, to, flow, epoch }) => [name, to, flow, epoch]), one.steps.drained], [[['Go', 11, FIRST, 2]], 0])
-  one.inBand(12, Drained, { flow: FIRST, epoch: 2 })
-  assert.deepEqual([one.entry(5)?.flow, one.entry(5)?.releaser], [FIRST + 7, 12])
-})
-
-test('a move back to the releaser: the word goes to the target, Go at once', () => {
-  const one = opened()
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  one.take()
-  one.control(12, RerouteFlow, rerouteTo(12, 3))
-  assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 12'])
-  assert.equal(one.steps.drained, 0)
-})
-
-test('RerouteFlow that is said again is answered again, one of an epoch that is over is not', () => {
-  const one = opened()
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  one.take()
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  assert.deepEqual(one.take(), ['=RerouteFlowReply 12'])
-  one.control(12, RerouteFlow, rerouteTo(12, 1))
-  assert.deepEqual([one.take(), one.entry(5)?.owner, one.anomalies['stale-epoch']], [[], 11, 1])
-  planted['stale-epoch'] = true
-  one.control(12, RerouteFlow, rerouteTo(12, 1))
-  assert.equal(one.entry(5)?.owner, 12)
-})
-
-test('a switch that does not know the flow makes the entry, and answers to the sender', () => {
-  const one = learnt(2)
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  assert.deepEqual(one.take(), ['=RerouteFlowReply 12'])
-  assert.deepEqual([one.entry(5)?.owner, one.entry(5)?.releaser], [11, 12])
-})
-
-test('planted: the word goes past the data', () => {
-  planted['barrier-out-of-band'] = true
-  const one = opened()
-  one.control(12, RerouteFlow, rerouteTo(11, 2))
-  assert.deepEqual(one.take(), ['RerouteFlowReply 12'])
-})
-
 // -- Fencing -----------------------------------------------------------------------------------------------------------
-
-const without12 = configOf({ version: 2, runtimes: [{ id: 11, incarnation: 111, isDraining: false }] })
 
 test('a fenced owner: packets are held until all have spoken, then they open another flow', () => {
   const one = opened()
@@ -471,143 +276,6 @@ test('a fenced releaser whose next life is here already is not waited for', () =
   one.control(12, RerouteFlow, rerouteTo(12, 3))
   assert.deepEqual(one.take(), ['=RerouteFlowReply 12', 'Go 12'])
   assert.equal(one.entry(5)?.releaser, 12)
-})
-
-// -- Restart -----------------------------------------------------------------------------------------------------------
-
-test('a flow announced at a life of its owner that is over waits for nobody when its source takes it back', () => {
-  const one = new ScriptedSwitch(configOf({ runtimes: [{ id: 11, incarnation: 111, isDraining: false },
-    { id: 12, incarnation: 212, isDraining: false }] }), 1, roundRobin())
-  one.control(11, AnnounceFlow, { flow: FIRST, epoch: 2, node: 12, code: AnnouncedPhase.handedOver, key: 5,
-    words: { [AnnounceFlowOwnerIncarnation]: 112 } })
-  assert.deepEqual([one.entry(5)?.phase, one.entry(5)?.releaser], [EntryPhase.orphaned, 0])
-  one.take()
-  one.control(11, RerouteFlow, rerouteTo(11, 3))
-  assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11'])
-  assert.equal(one.steps.drained ?? 0, 0)
-})
-
-test('a restarted switch holds unknown flows until every runtime has announced its own', () => {
-  const one = new ScriptedSwitch(configOf(), 1, roundRobin())
-  one.external(5)
-  one.external(6)
-  one.control(2, PlaceFlow, { key: 7 })
-  one.control(11, AnnounceFlow, { flow: 77, epoch: 4, node: 11, key: 5, words: { [AnnounceFlowOwnerIncarnation]: 111 } })
-  assert.deepEqual(one.take(), ['packet 5 to 11'])
-  one.announced(11)
-  assert.deepEqual([one.take(), one.logic.isLearning, one.steps.relearning], [[], true, 1])
-  one.announced(12)
-  assert.deepEqual(one.take(), ['=FlowOpen 12', 'packet 6 to 12', '=FlowOpen 11', 'PlaceFlowReply 2'])
-  assert.deepEqual([one.logic.isLearning, one.steps.relearning, one.context.held], [false, 0, 0])
-})
-
-test('a restarted switch holds them, too, until those of a runtime that has died have been claimed', () => {
-  for (const isKnown of [true, false]) {
-    const one = new ScriptedSwitch(isKnown ? configOf() : without12, 1, roundRobin())
-    one.external(5)
-    one.external(6)
-    one.control(11, AnnounceDone)
-    if (isKnown) {
-      one.control(11, ConfigApplied, { epoch: 1 })
-      one.configure(without12)
-    }
-    assert.deepEqual([one.take(), one.logic.isLearning], [[], true])
-    one.control(11, RerouteFlow, rerouteTo(11, 9, 77))
-    assert.deepEqual(one.take(), ['=RerouteFlowReply 11', 'Go 11', 'packet 5 to 11'])
-    one.control(11, ConfigApplied, { epoch: 2 })
-    assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 6 to 11'])
-    assert.equal(one.entry(5)?.flow, 77)
-  }
-})
-
-test('announced by two: the higher epoch wins; a new owner that waits gets its Go', () => {
-  const one = new ScriptedSwitch(configOf(), 1, roundRobin())
-  const announce = (epoch: number, node: number, code: number) =>
-    ({ flow: 77, epoch, node, key: 5, code, words: { [AnnounceFlowOwnerIncarnation]: 100 + node } })
-  one.control(11, AnnounceFlow, announce(4, 12, AnnouncedPhase.handedOver))
-  assert.ok(one.log.includes('Go 12'))
-  one.control(11, AnnounceFlow, announce(3, 11, AnnouncedPhase.owned))
-  assert.deepEqual([one.entry(5)?.owner, one.anomalies['stale-epoch']], [12, 1])
-  one.take()
-  one.control(12, AnnounceFlow, announce(4, 12, AnnouncedPhase.waiting))
-  assert.ok(one.log.includes('Go 12'))
-})
-
-test('nobody hangs where no runtime is configured; planted: nothing is learnt', () => {
-  const one = new ScriptedSwitch(configOf({ runtimes: [] }), 1, roundRobin())
-  assert.equal(one.logic.isLearning, false)
-  planted['relearn-at-once'] = true
-  const other = new ScriptedSwitch(configOf(), 1, roundRobin())
-  other.external(5)
-  assert.deepEqual(other.take(), ['=FlowOpen 12', 'packet 5 to 12'])
-})
-
-test('what a runtime sends of a flow that is not announced yet waits for its announcement', () => {
-  const one = new ScriptedSwitch(configOf(), 2, roundRobin())
-  one.fromRuntime(5, 11)
-  one.fromRuntime(6, 11)
-  assert.deepEqual(one.take(), [])
-  one.control(11, AnnounceFlow, { flow: 77, epoch: 4, node: 11, key: 5, words: { [AnnounceFlowOwnerIncarnation]: 111 } })
-  one.announced(11)
-  one.announced(12)
-  assert.deepEqual(one.take(), ['packet 5 out', 'drop not-releaser'])
-})
-
-// -- Placement ---------------------------------------------------------------------------------------------------------
-
-test('StopPlacing is answered in-band and kept; draining runtimes get nothing new', () => {
-  const one = learnt(1)
-  one.control(12, StopPlacing, { code: 1 })
-  for (let flow = 1; flow < 5; flow++) one.external(flow)
-  assert.deepEqual(one.take(), ['=StopPlacingReply 12',
-    ...[1, 2, 3, 4].flatMap((flow) => ['=FlowOpen 11', `packet ${flow} to 11`])])
-  one.control(12, StopPlacing, { code: 0 })
-  one.configure(configOf({ version: 2, runtimes: [{ id: 11, incarnation: 111, isDraining: true },
-    { id: 12, incarnation: 112, isDraining: false }] }))
-  one.external(9)
-  assert.deepEqual(one.take(), ['=FlowOpen 12', 'packet 9 to 12'])
-})
-
-test('without a runtime packets are held, for a while', () => {
-  const one = learnt(1)
-  for (const runtime of [11, 12]) one.control(runtime, StopPlacing, { code: 1 })
-  one.take()
-  one.external(5)
-  one.pass(defaultSwitchTimes.sweepUs)
-  assert.deepEqual([one.take(), one.steps.placing], [[], 1])
-  one.control(11, StopPlacing, { code: 0 })
-  one.pass(defaultSwitchTimes.sweepUs)
-  assert.deepEqual(one.take(), ['=FlowOpen 11', 'packet 5 to 11'])
-  one.control(11, StopPlacing, { code: 1 })
-  one.external(6)
-  one.pass(defaultSwitchTimes.holdUs + 1)
-  assert.deepEqual([one.drops, one.entry(6), one.steps.placing], [{ 'no-runtime': 1 }, null, 0])
-})
-
-test('least loaded: by reports and by what was placed since', () => {
-  const one = learnt(1, {}, leastLoaded())
-  const load = (flows: number, busy: number) => ({ words: { [WorkloadFlows]: flows, [WorkloadBusy]: busy } })
-  one.control(11, Workload, load(10, 500))
-  one.control(12, Workload, load(8, 500))
-  for (let flow = 1; flow < 5; flow++) one.external(flow)
-  assert.deepEqual([1, 2, 3, 4].map((flow) => one.entry(flow)?.owner), [12, 12, 11, 12])
-  planted['load-for-runtime'] = true
-  one.external(5)
-  assert.deepEqual([one.anomalies['placement-policy'], one.entry(5)?.phase], [1, EntryPhase.placing])
-})
-
-test('rendezvous: a runtime that goes moves only its own keys', () => {
-  const candidates = [11, 12, 13].map((id) => ({ id, busyPerMille: 0, flows: 0, placed: 0 }))
-  const policy = rendezvous()
-  const random = new Random(3)
-  const counts = [0, 0, 0]
-  for (let i = 0; i < 3000; i++) {
-    const hash = random.int32()
-    const before = policy.choose(candidates, hash)
-    counts[before]++
-    if (before !== 2) assert.equal(policy.choose(candidates.slice(0, 2), hash), before)
-  }
-  assert.ok(counts.every((count) => count > 850 && count < 1150), counts.join())
 })
 
 // -- Limits ------------------------------------------------------------------------------------------------------------
