@@ -728,7 +728,6 @@ export class VirtualSwitch {
     this.#checkLearnt()
     this.#removeOrphans()
     this.#questions.askAgain()
-    context.now = Math.max(context.now, 0)
   }
 
   /** Flows of fenced runtimes wait for whoever claims them. */
@@ -812,11 +811,14 @@ export class VirtualSwitch {
 
   #announced(sender: number, at: number, bytes: number, flow: number, epoch: number, phase: number): void {
     const context = this.#context
-    const { arena } = context
+    const { arena, table } = context
     const key = (at + MessageField.key) >> 2
     const entry = this.#entryFor(at, key, flow, epoch)
-    if (entry === 0) return
     const owner = arena.u16[(at + MessageField.node) >> 1]
+    const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
+    // As in RerouteFlow: whoever waits for our word about a flow that can have no entry here would wait for ever.
+    if (entry === 0 && phase !== AnnouncedPhase.owned && table.findFlow(flow) === 0) this.#releasing.goWithout(owner, incarnation, flow, epoch)
+    if (entry === 0) return
     const isNew = arena.f64[(entry + Entry.flow) >> 3] !== flow || arena.u32[(entry + Entry.epoch) >> 2] !== epoch
     if (isNew) {
       this.addresses.hear(entry, at)
@@ -825,7 +827,6 @@ export class VirtualSwitch {
       const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
       const named = arena.u32[(at + AnnounceFlowReleaser) >> 2]
       const releaser = this.#lives.unlessFenced(named, life)
-      const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
       this.#setNextReleaser(entry, releaser, life)
       // A replica that has died since has nothing more to send, and the owner never had.
       this.#releasing.set(entry, named !== 0 ? releaser : this.#lives.unlessFenced(owner, incarnation), epoch)
