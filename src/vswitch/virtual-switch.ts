@@ -628,15 +628,14 @@ export class VirtualSwitch {
     const releaser = arena.u32[(at + RerouteFlowReleaser) >> 2]
     this.#setNextReleaser(entry, releaser, arena.u32[(at + RerouteFlowReleaserIncarnation) >> 2])
     const hadNone = arena.u16[(entry + Entry.releaser) >> 1] === 0
-    if (!isKnown || hadNone) {
-      // Whoever releases its frames until the change may have some on their way here, before which it was to have been heard of.
-      this.#releasing.set(entry, now || (owner === sender || isReplicaDead ? releaser || owner : sender), epoch - 1)
-    }
+    // Whoever releases its frames until the change may have some on their way here, before which it was to have been heard of.
+    if (!isKnown || hadNone) this.#releasing.set(entry, now || (owner === sender || isReplicaDead ? releaser || owner : sender), epoch - 1)
     // A source that takes back what it was giving away; who goes on for the dead says so.
     this.#own(entry, owner, incarnation, epoch, owner === sender && arena.u8[at + MessageField.code] === 0)
-    const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]
-    const before = previous !== 0 && !isDead && this.#lives.isLive(previous, previousIncarnation) ? previous : sender
-    this.#answerReroute(before, sender, flow, epoch)
+    // The target of a dead owner's move gives back what it buffers when it has read all that it was sent, whoever was the owner since.
+    const target = arena.u8[at + MessageField.code] === 2 ? arena.u32[(at + RerouteFlowBuffersAt) >> 2] as number : previous
+    const isThere = target === previous ? this.#lives.isLive(target, previousIncarnation) : this.#lives.has(target)
+    this.#answerReroute(isThere ? target : sender, sender, flow, epoch)
     const isNewReplica = hadNone && releaser !== 0 && this.#lives.isLife(releaser, arena.u16[(entry + Entry.releaserLife) >> 1])
     this.#releasing.release(entry, isNewReplica)
     if (dead !== 0) this.#mark(sender, at, flow, epoch, RerouteMark.begin)
