@@ -268,8 +268,12 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     else engine.records.drain(options.onRecord)
   }
 
-  /** Runs a queue of packets that were set aside. */
-  function run(queue: PacketQueue): void {
+  /** Runs packets that were set aside; replicas hear of all of them at once. */
+  function run(...queues: PacketQueue[]): void {
+    (coordinator as Coordinator).protection.steps.gather(() => { for (const queue of queues) runQueue(queue) })
+  }
+
+  function runQueue(queue: PacketQueue): void {
     let count = 0
     for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
       const d = engine.descriptor(count++)
