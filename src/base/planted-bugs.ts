@@ -55,6 +55,7 @@ export const plantedBugs = {
   'replaced-unmarked': 'a replica that lives is replaced without hearing so first (15)',
   'retired-early': 'a replica is retired before the new one has said that it has the flow (15)',
   'full-queue-loses': 'outputs for which a session to a replica has no room are lost without a count (16)',
+  'slow-stops-all': 'a replica that takes nothing for long stops the flows of all replicas (16)',
   'async-once': 'in async the record goes to the replica once, and never again (17)',
   'async-outputs-alone': 'in async what makes no output does not take the record to the replica (17)',
   'applied-early': 'a runtime says that it has done with the dead while replicas of theirs are still to be promoted (18)',
