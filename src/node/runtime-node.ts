@@ -268,9 +268,12 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     else engine.records.drain(options.onRecord)
   }
 
-  /** Runs packets that were set aside; replicas hear of all of them at once. */
+  /** Sends what there is, and runs packets that were set aside; replicas hear of all of them at once. */
   function run(...queues: PacketQueue[]): void {
-    (coordinator as Coordinator).protection.steps.gather(() => { for (const queue of queues) runQueue(queue) })
+    (coordinator as Coordinator).protection.steps.gather(() => {
+      context.flush()
+      for (const queue of queues) runQueue(queue)
+    })
   }
 
   function runQueue(queue: PacketQueue): void {

@@ -131,7 +131,7 @@ export class Coordinator {
       mode: options.replication, every: options.every, replicas: options.replicas,
       candidates: () => this.#keepers, knownRuntimes: () => this.#layouts.keys(),
       isApart: options.isApart ?? (() => false), isLeaving: (id) => this.#isLeaving(id),
-      isGoingBack: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting',
+      isWithheld: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting' || this.claims.has(flow),
       incarnationOf: (id) => this.#runtimes.get(id) ?? 0,
       held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },

@@ -52,8 +52,8 @@ export interface ProtectionHost {
   held(guard: Guard): void
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
-  /** True for a flow whose move is called off, while packets of it wait for others. */
-  isGoingBack(flow: number): boolean
+  /** True for a flow of which no step is sent: its move is called off, and packets of it wait for others; or a claim of it is open. */
+  isWithheld(flow: number): boolean
   /** True for flows that move, close or claim. */
   isBusy(flow: number): boolean
   /** True for flows that stand still because they move or close. */
@@ -93,7 +93,7 @@ export class Protection {
       mode: host.mode, every: host.every,
       guardOf: (record) => this.#guardAt[context.engine.slab.indexOf(record)],
       // What has come and waits is not in the record, and is behind what the step would say to be covered.
-      isSecuring: (flow) => this.securing.has(flow) || host.isGoingBack(flow),
+      isSecuring: (flow) => this.securing.has(flow) || host.isWithheld(flow),
       tellAliases: (guard) => { this.refresh(guard.record) },
       incarnationOf: (runtime) => host.incarnationOf(runtime), held: (guard) => { host.held(guard) },
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },
