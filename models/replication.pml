@@ -237,7 +237,13 @@ inline reroute() {
      fi;
      owner = ownerSaid; epoch = epochSaid; isOrphan = isFenced(owner);
      if
+#ifndef TARGET_UNTOLD
+     /* The target of the dead owner's move gives back what it buffers when it has all that was sent to it, whoever was the owner since. */
+     :: code >= 2 && (code >> 2) != 0 && !isFenced(code >> 2) -> value = code >> 2
+     :: !(code >= 2 && (code >> 2) != 0 && !isFenced(code >> 2)) && (code >= 2 || isFenced(value)) -> value = node
+#else
      :: (code >= 2 && value != (code >> 2)) || isFenced(value) -> value = node
+#endif
      :: else
      fi;
      if
@@ -671,7 +677,7 @@ inline startMove(where) {
 /* -- Incoming moves: src/runtime/migration/incoming-moves.ts */
 
 inline forgetMove() {
-  incoming = absent; incomingEpoch = 0; source = 0; sourceReplica = 0; yields = false; gone = 0; awaited = 0; marked = 0
+  incoming = absent; incomingEpoch = 0; source = 0; sourceReplica = 0; yields = false; isUnheard = false; gone = 0; awaited = 0; marked = 0
 }
 
 inline begin() {
@@ -885,7 +891,7 @@ inline fromRuntime(x) {
      isFromReplica = incoming != absent && yields && sourceReplica == x;
      if
      :: isFromReplica ->
-        source = x;
+        source = x; isUnheard = false;
         if
         :: e > incomingEpoch + 1 -> incomingEpoch = e - 1; marked = 0
         :: else
@@ -1019,9 +1025,12 @@ inline fromRuntime(x) {
      :: keeps && isAsking -> answered(x, a)
      :: else
      fi
-  :: kind == YieldFlow ->
+  /* Of a replica that goes on. */
+  :: kind == YieldFlow && a == 2 -> isUnheard = false
+  :: kind == YieldFlow && a == 0 ->
      if
-     :: (keeps && movingTo == x) || (isSecuring && securingTarget == x)
+     :: keeps && (movingTo == x || buffersAt == x) -> buffersAt = x; say(x, YieldFlow, e, 2, 0, 0)
+     :: !(keeps && (movingTo == x || buffersAt == x)) && isSecuring && securingTarget == x && !isTargetDone -> say(x, YieldFlow, e, 2, 0, 0)
      :: else -> say(x, AbortFlow, e, 0, 0, 0)
      fi
   fi
@@ -1142,6 +1151,9 @@ inline fenced(x) {
         if
         :: !(yields && sourceReplica == x) && sourceReplica != 0 && !isFenced(sourceReplica) ->
            yields = true;
+#ifndef YIELD_UNHEARD
+           isUnheard = true;
+#endif
            say(sourceReplica, YieldFlow, incomingEpoch, 0, 0, 0)
         :: else -> startInheriting()
         fi
@@ -1201,7 +1213,7 @@ proctype Runtime(byte self) {
   bool isMarking = false, isMoveDone = false;
   byte incomingEpoch = 0, source = 0, sourceReplica = 0, gone = 0, awaited = 0, marked = 0, queue = 0, unconfirmed = 0, confirmTo = 0,
     confirmEpoch = 0, adoption = 0, earlyReplica = 0;
-  bool yields = false, isFromReplica = false;
+  bool yields = false, isUnheard = false, isFromReplica = false;
   byte keptEpoch = 0, former = 0, movingTo = 0, movingEpoch = 0, asking = 0, buffersAt = 0, replacedOwner = 0, replacedEpoch = 0,
     retireEpoch = 0, retireVersion = 0;
   bool isTentative = false, isAsking = false, isApplying = false;
@@ -1308,7 +1320,7 @@ end:
 #ifdef APPLIED_EARLY
   :: d_step { isApplying && !isLost ->
 #else
-  :: d_step { isApplying && !isAsking && !(isSecuring && isPromotion && !isRerouted) && !isLost ->
+  :: d_step { isApplying && !isAsking && !isUnheard && !(isSecuring && isPromotion && !isRerouted) && !isLost ->
 #endif
        isApplying = false;
        s = 0;
@@ -1419,7 +1431,7 @@ end:
        target = 0; before = 0; movePending = 0; passed = 0; moveMarkers = 0; toldReplica = 0; toldCount = 0;
        isMarking = false; isMoveDone = false;
        incomingEpoch = 0; source = 0; sourceReplica = 0; gone = 0; awaited = 0; marked = 0; unconfirmed = 0; confirmTo = 0;
-       confirmEpoch = 0; adoption = 0; earlyReplica = 0; yields = false;
+       confirmEpoch = 0; adoption = 0; earlyReplica = 0; yields = false; isUnheard = false;
        replacedOwner = 0; replacedEpoch = 0; retireEpoch = 0; retireVersion = 0; isApplying = false; dead = 0; version_ = 0;
        questionEpoch[1] = 0; questionEpoch[2] = 0; questionEpoch[3] = 0;
        questionVersion[1] = 0; questionVersion[2] = 0; questionVersion[3] = 0

@@ -89,6 +89,24 @@ test('packets that a target hands to who goes on for the dead source are bounded
   assert.deepEqual([one.node.dropReasons(), one.node.packets.buffered], [{ 'secure-buffer': 2 }, 3])
 })
 
+test('a switch that comes back hears of a flow that goes on for the dead when that is claimed, and then that it knows all', () => {
+  const owner = among()
+  announce(owner, 12)
+  owner.turn(2)
+  open(owner, [1])
+  const one = among()
+  announce(one, 13)
+  one.raw(12, false, owner.said.get('AdoptFlow') as Uint8Array).turn(2)
+  without(one, 12)
+  one.turn()
+  one.restart(2, 202)
+  one.turn(5)
+  const lines = (): string[] => one.take().filter((line) => /(AnnounceFlow|AnnounceDone|RerouteFlow) 2/.test(line))
+  assert.deepEqual([one.node.openSteps.securing, lines()], [1, []])
+  one.say(13, AdoptFlowReply, { flow: idOf(1), epoch: 10 }).turn(5)
+  assert.deepEqual(lines(), ['RerouteFlow 2 code 2', 'AnnounceDone 2'])
+})
+
 for (const isDraining of [false, true]) {
   const [what, keeper] = isDraining ? ['whose keeper drains', 13] : ['without a replica', 12]
   test(`some flows are secured in a turn, and so many at once, and the rest follows: those ${what}`, () => {

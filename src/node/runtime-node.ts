@@ -250,13 +250,13 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   /** @param source number of the link that the batch comes from, -1 for none */
   function runBatch(source: number): void {
     const count = engine.batchCount
-    const { emitted, dropped } = engine.statistics
+    const { statistics, holds, statistics: { emitted, dropped } } = engine
     engine.process(context.now)
     batchFirst = 0
     if (source >= 0) inputs.consumed(source)
-    // What was not forwarded has changed states all the same.
-    const { statistics } = engine
-    const isSilent = replicates && (engine.outputCount !== count || statistics.emitted !== emitted || statistics.dropped !== dropped)
+    // What was not forwarded has changed states all the same. Where one is held another one may be released.
+    const isSilent = replicates && (engine.outputCount !== count || engine.holds !== holds || statistics.emitted !== emitted ||
+      statistics.dropped !== dropped)
     if (isSilent) (coordinator as Coordinator).protection.steps.touch(engine.descriptor(0), count, engine.outputs, engine.outputCount)
     sendOutput()
     if (engine.reconsidered.length > 0) reconsider()
@@ -268,8 +268,15 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     else engine.records.drain(options.onRecord)
   }
 
-  /** Runs a queue of packets that were set aside. */
-  function run(queue: PacketQueue): void {
+  /** Sends what there is, and runs packets that were set aside; replicas hear of all of them at once. */
+  function run(...queues: PacketQueue[]): void {
+    (coordinator as Coordinator).protection.steps.gather(() => {
+      context.flush()
+      for (const queue of queues) runQueue(queue)
+    })
+  }
+
+  function runQueue(queue: PacketQueue): void {
     let count = 0
     for (let slot = queue.shift(); slot !== 0; slot = queue.shift()) {
       const d = engine.descriptor(count++)

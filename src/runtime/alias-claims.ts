@@ -3,7 +3,8 @@
  *
  * One claim per flow at a time; the flow neither moves nor is a move of it begun before the answer, and a move under way is called
  * off, so that what moves always has all its aliases. When a home comes back from a restart the claim is made again. Packets to the
- * tuple that come before the answer are held: sent back to their switch they would come again in any order.
+ * tuple that come before the answer are held: sent back to their switch they would come again in any order. Replicas have the flow as of
+ * before the packet that claims, until the answer: should its owner die meanwhile, that packet comes again, and claims again.
  */
 
 import { AliasClaim } from '../nf/definition.ts'
@@ -132,7 +133,6 @@ export class AliasClaims {
   #answered({ record, nf, queue }: Claim, granted: boolean): void {
     const context = this.#context
     context.engine.aliasAnswered(record, nf, granted)
-    context.flush()
     context.buffered -= queue.count
     context.run(queue)
   }

@@ -102,7 +102,7 @@ export class Announcing {
         announcement.record = next.value
       }
       const phase = context.arena.u8[announcement.record + FlowRecord.phase]
-      const isFlow = phase === FlowPhase.active || phase === FlowPhase.lingering
+      const isFlow = (phase === FlowPhase.active || phase === FlowPhase.lingering) && !this.#isToClaim(announcement.record)
       if (isFlow && !this.announceFlow(switchId, announcement.record)) return
       announcement.record = 0
     }
@@ -124,6 +124,8 @@ export class Announcing {
       this.#host.protection.securings.repeatTo(switchId)
       this.#host.claims.repeatTo(switchId)
     }
+    // What is yet to be claimed has not been announced: its claim goes ahead of our last word.
+    if (this.#host.protection.securings.isClaiming) return
     // A flow that was on its way here, or whose opening is in a link yet, may have been announced neither by its source nor, so far, by us.
     if (this.#host.incoming.hasPreparedBefore(announcement.since) || !context.hasRead(announcement.since)) return
     // Nothing is placed here before every switch knows us, or it would refuse what we send.
@@ -131,6 +133,15 @@ export class Announcing {
     sendHead(context, context.control(switchId), AnnounceDone, 0, 0)
     this.#announcements.delete(switchId)
     context.step('announcing', -1)
+  }
+
+  /**
+   * True for a flow whose owner has died and that is yet to be claimed: to a switch that has come back, too, the claim says all. Should the
+   * flow live on elsewhere, we take back what we said at the claim's epoch; what had been announced before that would stay for ever.
+   */
+  #isToClaim(record: number): boolean {
+    const securing = this.#host.protection.securing.get(flowOf(this.#context, record))
+    return securing?.isPromotion === true && !securing.isRerouted
   }
 
   /** Tells a switch of a flow; false when there is no room. */

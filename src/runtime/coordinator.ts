@@ -123,7 +123,7 @@ export class Coordinator {
       mode: options.replication, every: options.every, replicas: options.replicas,
       candidates: () => runtimes.keepers, knownRuntimes: () => runtimes.known,
       isApart: options.isApart ?? (() => false), isLeaving: (id) => runtimes.isLeaving(id),
-      isGoingBack: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting',
+      isWithheld: (flow) => this.outgoing.moves.get(flow)?.state === 'aborting' || this.claims.has(flow),
       incarnationOf,
       held: (guard) => { this.replicas.handingOn.held(guard) },
       release: (switchId, frame, length) => { options.release(switchId, frame, length) },

@@ -1140,6 +1140,7 @@ export function createEngine(options: EngineOptions) {
     finish,
     /** Packets held by NFs: they travel with their flows. */
     get heldPackets() { return held.count },
+    get holds() { return held.begun },
     /** Packets kept: held by NFs, or fragments waiting for their first one. */
     get buffered() { return held.count + fragments.held },
     isRestOfDropped: (d: number): boolean => fragments.isRestOfDropped(d),

@@ -34,6 +34,8 @@ export interface HoldingHost {
 export class HeldPacketLists {
   /** Packets held now, of all flows. */
   count = 0
+  /** Packets that have been held, ever. */
+  begun = 0
   readonly #host: HoldingHost
   readonly #i32: Int32Array
   readonly #u16: Uint16Array
@@ -59,6 +61,7 @@ export class HeldPacketLists {
     i32[(record + FlowRecord.heldLast) >> 2] = slot
     this.#u16[count]++
     this.count++
+    this.begun++
     return true
   }
 

@@ -121,8 +121,10 @@ export interface RuntimeContext {
   isOfPresentSwitch(d: number): boolean
   /** The number of a packet of this batch among the frames of its link; 0 when that is not known. */
   positionOf(d: number): number
-  /** Runs the packets of a queue, in order, and sends what comes of them. Not within a batch. */
-  run(queue: PacketQueue): void
+  /**
+   * Runs the packets of queues, in order, and sends what comes of them; what goes to replicas goes behind the last one. Not within a batch.
+   */
+  run(...queues: PacketQueue[]): void
   /** Sends what network functions have put out without a packet. Not within a batch. */
   flush(): void
   /** Counts a packet that ends here, and gives its slot back. */

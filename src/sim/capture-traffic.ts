@@ -42,15 +42,15 @@ export class FlowNames {
   /** Flow of each fragmented datagram whose first fragment has been seen. */
   readonly #datagrams = new Map<string, string>()
 
-  /** The frame's flow and its sender, as texts. */
-  name(frame: CapturedFrame): { readonly flow: string; readonly source: string } {
+  /** The frame's flow and its sender, as texts, and whether it is an ICMP error about the flow. */
+  name(frame: CapturedFrame): { readonly flow: string; readonly source: string; readonly isError: boolean } {
     const datagram = dissectFrame(frame)
     if (datagram === null) {
       const { bytes } = frame
       const ends = [bytes.subarray(0, 6).join('.'), bytes.subarray(6, 12).join('.')]
-      return { flow: `other ${ends.toSorted().join(' ')}`, source: ends[1] as string }
+      return { flow: `other ${ends.toSorted().join(' ')}`, source: ends[1] as string, isError: false }
     }
-    return { flow: this.#flow(datagram), source: datagram.source }
+    return { flow: this.#flow(datagram), source: datagram.source, isError: datagram.fragment === null && this.#quoted(datagram) !== null }
   }
 
   #flow(datagram: Datagram): string {

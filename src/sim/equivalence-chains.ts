@@ -62,13 +62,14 @@ const renamer = defineNf({
   dropReasons: { noPort: 'the port is another flow\'s' },
   create: (_config, context) => ({
     processPacket(packet, state) {
+      // What comes behind a packet that is held, a later fragment of it too, stays behind it.
+      if (packet.direction === 0 && !state.granted && context.held.count > 0) return Verdict.Hold
       if ((!packet.isTcp && !packet.isUdp) || packet.isRelated || packet.isLaterFragment) return Verdict.Forward
       if (packet.direction !== 0) {
         if (state.granted && packet.destinationPort === state.port) packet.destinationPort = state.original
         return Verdict.Forward
       }
       if (!state.granted) {
-        if (context.held.count > 0) return Verdict.Hold
         if (state.port !== 0) return context.drop.noPort
         state.original = packet.sourcePort
         state.port = state.original ^ ALIAS_BIT

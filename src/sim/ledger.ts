@@ -28,7 +28,7 @@ import { AssertionError } from '../base/assert.ts'
 import { ERROR_FLOWS, hasOwnAddresses, hasTrailer, trailerFlow, trailerId, trailerSequence, trailerSide } from './trailer.ts'
 
 export type Checker = 'exactly-once' | 'addresses' | 'order' | 'one-owner' | 'state' | 'verdict' | 'loss' | 'drops' | 'conservation' | 'pools' |
-  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit' | 'async' | 'replica' | 'answer' | 'poison' | 'published'
+  'convergence' | 'invariant' | 'alias' | 'anomaly' | 'commit' | 'async' | 'replica' | 'answer' | 'poison' | 'published' | 'share'
 
 export interface Violation {
   readonly checker: Checker

@@ -150,7 +150,7 @@ class MovingCluster {
     ports.set('external 0', external)
     const node = createSwitchNode({
       arena, id, incarnation: id, clusterId: 1, policy: roundRobin(), seed: id, config, sessions: SESSIONS,
-      limits: { entries: 4096, packets: 1024, largePackets: 16, held: 1024, heldPerFlow: 512 }, wasm: this.#options.wasm ?? false,
+      limits: { entries: 4096, packets: 1024, largePackets: 128, held: 1024, heldPerFlow: 512 }, wasm: this.#options.wasm ?? false,
       ports: { external, control: ports.get('control 0') as SimPort, links: this.#linksOf(ports, RUNTIMES) },
     })
     this.#nodes.set(id, { id, incarnation: id, node, ports, coming: 0, sent: new Set(), turnAt: Infinity })
@@ -164,7 +164,7 @@ class MovingCluster {
     const node: RuntimeNode = createRuntimeNode({
       arena, id, incarnation, clusterId: 1, chain: this.#options.chain(id), seed: id, config, sessions: SESSIONS,
       replication: this.#options.replication,
-      limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 32, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
+      limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 64, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
         aliases: 4096, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
       timeouts: { ...defaultTimeouts, ...this.#options.timeouts }, wasm: this.#options.wasm ?? false,
       runtimeLimits: { absentFlows: 4096, buffered: 1536, bufferedPerFlow: 1024 },
@@ -204,7 +204,8 @@ class MovingCluster {
   #crashAbruptly(looks: number): void {
     const runtimes = this.#nodes.values().filter(({ node }) => node.kind === 'runtime').map(({ node }) => node as RuntimeNode).toArray()
     const isWhole = runtimes.length === RUNTIMES.length && this.#config.runtimes.length === RUNTIMES.length && runtimes.every((one) =>
-      one.degraded === 0 && ['securing', 'askingOwner', 'claiming'].every((step) => one.openSteps[step] === 0))
+      one.degraded === 0 && ['securing', 'askingOwner'].every((step) => one.openSteps[step] === 0) &&
+      one.flows().every(({ flow }) => !one.isExposed(flow)))
     const having = isWhole ? RUNTIMES.filter((id) => this.#runtime(id).engine.table.size > 0) : []
     if (having.length === 0) {
       if (looks > 0) this.#queue.after(LOOK_US, () => { this.#crashAbruptly(looks - 1) })
@@ -215,7 +216,7 @@ class MovingCluster {
     for (const [name, ring] of this.#rings) {
       if (!name.endsWith(` ${chosen}`)) continue
       ring.readerWent()
-      this.#queue.after(this.#random.below(DOWN_US), () => { ring.isDown = ring.isDead })
+      this.#queue.after(this.#random.below(DOWN_US), () => { ring.isDown ||= ring.isDead })
     }
     this.#queue.after(this.#random.below(BACK_US), () => { this.#fence(chosen) })
   }
@@ -382,8 +383,9 @@ class MovingCluster {
   }
 
   #leave(id: number, frame: Uint8Array): void {
-    const { flow } = this.#names.name({ timeUs: 0, bytes: frame, wireLength: frame.length, linkType: 1 })
-    append(this.#outputs, `switch ${id}, ${flow}`, frame)
+    const { flow, isError } = this.#names.name({ timeUs: 0, bytes: frame, wireLength: frame.length, linkType: 1 })
+    // While it is not known at a runtime what flow it is about it is a flow of its own.
+    append(this.#outputs, `switch ${id}, ${flow}${isError && this.#options.replication !== undefined ? ', errors' : ''}`, frame)
     const line = this.#lines.get(flow)
     if (line === undefined) return
     const index = line.inside.findIndex((one) => sameBytes(one, frame, 12))

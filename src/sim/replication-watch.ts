@@ -14,6 +14,7 @@ import type { RuntimeNode } from '../node/runtime-node.ts'
 import { keptProgress, seenOf } from './chain-checks.ts'
 import type { FaultKind } from './fault-kinds.ts'
 import type { Progress } from './ledger.ts'
+import { ReadingWatch } from './reading-watch.ts'
 import type { SimNode, Simulation } from './simulation.ts'
 
 /** In `async`: packets between two copies of a record. */
@@ -51,8 +52,11 @@ export class ReplicationWatch {
   /** What a replica has yet to have, and how often it has been looked for. */
   #behind = new Map<string, { readonly due: Progress; readonly looks: number }>()
 
+  readonly #reading: ReadingWatch
+
   constructor(simulation: Simulation) {
     this.#simulation = simulation
+    this.#reading = new ReadingWatch(simulation)
   }
 
   start(): void {
@@ -168,6 +172,7 @@ export class ReplicationWatch {
     const next = new Map<string, number>()
     this.#calm = this.#isCalm ? this.#calm + 1 : 0
     if (this.#simulation.options.replication === 'async') this.#lookBehind()
+    else this.#reading.look()
     if (this.#isCalm) for (const flow of this.#unprotected()) next.set(flow, since.get(flow) ?? queue.now)
     for (const [flow, first] of next) {
       if (queue.now - first < UNPROTECTED_US) continue

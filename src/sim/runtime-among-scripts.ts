@@ -124,11 +124,16 @@ export class RuntimeAmongScripts {
     this.#outlets.set(id, outlet)
     const node: SimPort = new SimPort(arena, outlet)
     const port: SimPort = new SimPort(arena, { load: 0, capacity: Infinity, send: (frame) => { node.arrive(frame) } })
-    const link = new DataLink({ arena, clusterId: 1, self: id, selfIncarnation: 100 + id, peer: SELF, port, sessions: SESSIONS,
+    this.#setLink(id, 100 + id, port, node)
+    return node
+  }
+
+  /** A switch's end of a link, in a life of it. */
+  #setLink(id: number, selfIncarnation: number, port: SimPort, node: SimPort): void {
+    const link = new DataLink({ arena: this.#arena, clusterId: 1, self: id, selfIncarnation, peer: SELF, port, sessions: SESSIONS,
       isSwitch: true, onRefused: () => {}, onMessage: (at, bytes) => { this.#note(id, '=', at, bytes) } })
     link.setPeer(100 + SELF)
     this.#links.set(id, { link, port, node })
-    return node
   }
 
   #note(peer: number, mark: string, at: number, bytes: number): void {
@@ -253,9 +258,11 @@ export class RuntimeAmongScripts {
     return log
   }
 
-  /** A node comes back in another life, on the control network. */
+  /** A node comes back in another life. */
   restart(peer: number, incarnation: number): void {
     this.#makePlane(peer, incarnation)
+    const ends = this.#links.get(peer)
+    if (ends !== undefined) this.#setLink(peer, incarnation, ends.port, ends.node)
     const changed = <T extends { readonly id: number }>(entry: T): T => (entry.id === peer ? { ...entry, incarnation } : entry)
     const { switches, runtimes } = this.config
     assert(this.configure({ switches: switches.map(changed), runtimes: runtimes.map(changed) }), 'the node takes the configuration')

@@ -60,12 +60,15 @@ export class Relearning {
   /** AnnounceFlow. */
   announced(sender: number, at: number, bytes: number, flow: number, epoch: number, phase: number): void {
     const context = this.#context
-    const { arena } = context
+    const { arena, table } = context
     const { lives, states, releasing, takenBack, aliases, addresses } = this.#host
     const key = (at + MessageField.key) >> 2
     const entry = states.entryFor(at, key, flow, epoch)
-    if (entry === 0) return
     const owner = arena.u16[(at + MessageField.node) >> 1]
+    const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
+    // As in RerouteFlow: whoever waits for our word about a flow that can have no entry here would wait for ever.
+    if (entry === 0 && phase !== AnnouncedPhase.owned && table.findFlow(flow) === 0) releasing.goWithout(owner, incarnation, flow, epoch)
+    if (entry === 0) return
     const isNew = arena.f64[(entry + Entry.flow) >> 3] !== flow || arena.u32[(entry + Entry.epoch) >> 2] !== epoch
     if (isNew) {
       addresses.hear(entry, at)
@@ -74,7 +77,6 @@ export class Relearning {
       const life = arena.u32[(at + AnnounceFlowReleaserIncarnation) >> 2]
       const named = arena.u32[(at + AnnounceFlowReleaser) >> 2]
       const releaser = lives.unlessFenced(named, life)
-      const incarnation = arena.u32[(at + AnnounceFlowOwnerIncarnation) >> 2]
       releasing.setNext(entry, releaser, life)
       // A replica that has died since has nothing more to send, and the owner never had.
       releasing.set(entry, named !== 0 ? releaser : lives.unlessFenced(owner, incarnation), epoch)

@@ -103,9 +103,10 @@ export class Rerouting {
     }
     // A source that takes back what it was giving away; who goes on for the dead says so.
     states.own(entry, owner, incarnation, epoch, owner === sender && arena.u8[at + MessageField.code] === 0)
-    const isDead = arena.u8[at + MessageField.code] === 2 && previous !== arena.u32[(at + RerouteFlowBuffersAt) >> 2]
-    const before = previous !== 0 && !isDead && lives.isLive(previous, previousIncarnation) ? previous : sender
-    this.#answerReroute(before, sender, flow, epoch)
+    // The target of a dead owner's move gives back what it buffers when it has read all that it was sent, whoever was the owner since.
+    const target = arena.u8[at + MessageField.code] === 2 ? arena.u32[(at + RerouteFlowBuffersAt) >> 2] as number : previous
+    const isThere = target === previous ? lives.isLive(target, previousIncarnation) : lives.has(target)
+    this.#answerReroute(isThere ? target : sender, sender, flow, epoch)
     const isNewReplica = hadNone && releaser !== 0 && lives.isLife(releaser, arena.u16[(entry + Entry.releaserLife) >> 1])
     releasing.release(entry, isNewReplica)
     if (dead !== 0) this.#mark(sender, at, flow, epoch, RerouteMark.begin)

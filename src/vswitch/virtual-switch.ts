@@ -373,7 +373,6 @@ export class VirtualSwitch {
     this.#relearning.check()
     this.#removeOrphans()
     this.#questions.askAgain()
-    context.now = Math.max(context.now, 0)
   }
 
   /** Flows of fenced runtimes wait for whoever claims them. */

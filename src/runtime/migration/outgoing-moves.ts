@@ -475,8 +475,7 @@ export class OutgoingMoves {
     this.#tellReplicaStays(move, move.before + 2)
     context.engine.resumeFlow(move.record)
     context.buffered -= move.returned.count + move.held.count
-    context.run(move.returned)
-    context.run(move.held)
+    context.run(move.returned, move.held)
   }
 
   /** A packet that the target had buffered comes back. */

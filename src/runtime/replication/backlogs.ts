@@ -8,6 +8,7 @@
  * So it is with flows whose replica is dead, while they cannot have another yet.
  */
 
+import { planted } from '../../base/planted-bugs.ts'
 import type { Guard } from './guard.ts'
 
 /** What waits for one replica. */
@@ -141,7 +142,7 @@ export class Backlogs {
   tick(): void {
     for (const guard of this.#overrun.splice(0)) if (guard.backlog?.isSlow === true) this.#stop(guard.backlog, guard)
     for (const one of this.#dead) if (one.behind + one.kept === 0) this.#bury(one)
-    if (this.hasRoom) return
+    if (this.hasRoom || planted['slow-stops-all']) return
     for (const one of this.#dead) this.#judge(one, ({ backlog }) => backlog === one)
     if (this.#byReplica.size < 2) return
     for (const [id, one] of this.#byReplica) this.#judge(one, ({ replica }) => replica === id)

@@ -22,8 +22,8 @@ export interface ProtectionHost {
   held(guard: Guard): void
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
-  /** True for a flow whose move is called off, while packets of it wait for others. */
-  isGoingBack(flow: number): boolean
+  /** True for a flow of which no step is sent: its move is called off, and packets of it wait for others; or a claim of it is open. */
+  isWithheld(flow: number): boolean
   /** True for flows that move, close or claim. */
   isBusy(flow: number): boolean
   /** True for flows that stand still because they move or close. */

@@ -54,7 +54,7 @@ export class Protection {
       mode: host.mode, every: host.every,
       guardOf: (record) => guards.at(record),
       // What has come and waits is not in the record, and is behind what the step would say to be covered.
-      isSecuring: (flow) => this.securing.has(flow) || host.isGoingBack(flow),
+      isSecuring: (flow) => this.securing.has(flow) || host.isWithheld(flow),
       tellAliases: (guard) => { this.refresh(guard.record) },
       incarnationOf: (runtime) => host.incarnationOf(runtime), held: (guard) => { host.held(guard) },
       release: (switchId, frame, length) => { host.release(switchId, frame, length) },

@@ -356,9 +356,7 @@ export class Securings {
     this.#guards.counts.secured++
     if (old !== null) this.#resend(old, guard, released)
     context.buffered -= back.count + returned.count + held.count
-    context.run(back)
-    context.run(returned)
-    context.run(held)
+    context.run(back, returned, held)
     if (guard !== null && this.#guards.get(flow) === guard) this.#steps.send(guard)
   }
 

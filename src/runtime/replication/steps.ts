@@ -96,6 +96,7 @@ export class Steps {
   #free: Output | null = null
   /** Outputs of the batch: descriptor, record, switch. */
   readonly #collected: number[] = []
+  #isGathering = false
 
   constructor(context: RuntimeContext, host: StepsHost) {
     this.#context = context
@@ -244,7 +245,7 @@ export class Steps {
       i32[d + Descriptor.slot] = 0
     }
     collected.length = 0
-    this.#sendBatch()
+    if (!this.#isGathering || planted['set-aside-covered']) this.#sendBatch()
   }
 
   #sendBatch(): void {
@@ -255,6 +256,17 @@ export class Steps {
       if (guard.isUnsent) this.#unsent.add(guard)
     }
     batch.length = 0
+  }
+
+  /**
+   * Runs packets that were set aside, in several batches perhaps. What comes of them is one step: the links have been read beyond all of them,
+   * and a step of some would say that the rest had been processed, too, which nobody would take back then should we die.
+   */
+  gather(run: () => void): void {
+    this.#isGathering = true
+    run()
+    this.#isGathering = false
+    this.#sendBatch()
   }
 
   /** Sends an output that nobody guards any more, and gives its slot back. */
