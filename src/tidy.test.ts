@@ -55,14 +55,14 @@ const written = 'src/rpc/generated/'
 
 /** Sources longer than 510 lines: how long they may be, and why. */
 const longFiles: Record<string, [number, string]> = {
-  'src/ports/sys.ts': [530, 'every call of the C library in one module'],
+  'src/ports/sys.ts': [560, 'every call of the C library in one module'],
   'src/runtime/engine.ts': [1150, 'one closure: the hot path binds the arena and its helpers as constants'],
   'src/runtime/coordinator.ts': [580, 'the one actor that every message of a runtime comes to; closing, moving and claiming are apart'],
   'src/runtime/migration/incoming-moves.ts': [630, 'one state machine'],
   'src/runtime/migration/outgoing-moves.ts': [720, 'one state machine'],
   'src/runtime/replication/replicas.ts': [600, 'one state machine'],
   'src/node/runtime-node.ts': [550, 'what a runtime is wired of, in one place'],
-  'src/node/switch-node.ts': [560, 'what a switch is wired of, in one place'],
+  'src/node/switch-node.ts': [565, 'what a switch is wired of, in one place'],
   'src/sim/ledger.ts': [530, 'all that is known of every packet, in one place'],
   'src/sim/simulation.ts': [620, 'one simulation: its nodes, its clock, its configuration'],
   'src/memory/struct.ts': [800, 'every kind of field, each a few lines, compiled by one class'],

@@ -32,7 +32,7 @@ export const defaultLimits: EngineLimits = {
   flows: 1_000_000,
   unanswered: 65_536,
   packets: 16_384,
-  largePackets: 256,
+  largePackets: 1024,
   extentBytes: 256 * 1024 * 1024,
   recordBytes: 1024 * 1024,
   heldPerFlow: 64,

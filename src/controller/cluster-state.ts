@@ -61,6 +61,8 @@ const fence = z.strictObject({
   reason: z.enum(['dead', 'partitioned', 'silent', 'replaced', 'not-started', 'drained']),
   /** Its flows have been recovered, or it had none. */
   isRecovered: z.boolean(),
+  /** When it was fenced, by the clock of the leader of then, µs. */
+  at: z.number().optional(),
 })
 
 const replicas = z.strictObject({

@@ -123,7 +123,8 @@ test('one transaction fences: configuration without them, the next version, one 
   assert.deepEqual([config.version, generation, Object.keys(chains)], [6, 4, ['104', '105']])
   assert.deepEqual(config.runtimes.map(({ id }: { id: number }) => id), [4, 5])
   assert.deepEqual(config.switches.map(({ id, incarnation }: { id: number; incarnation: number }) => [id, incarnation]), [[1, 101], [2, 0]])
-  assert.deepEqual(written.get('fence/103'), { node: 3, incarnation: 103, generation: 4, term: 4, chain: 1, reason: 'dead', isRecovered: false })
+  assert.deepEqual(written.get('fence/103'), { node: 3, incarnation: 103, generation: 4, term: 4, chain: 1, reason: 'dead', isRecovered: false,
+    at: view([]).now })
   const store = new MemoryStore().connect()
   store.submit(request, 0)
   assert.equal(store.poll(0)?.kind, 'transacted')
@@ -290,6 +291,18 @@ test('a machine that is back gets its share: one comes there, one goes where the
   assert.equal(decide([...all.slice(0, 2), idle]), null, 'two and one are even')
   assert.deepEqual(decide([...all.slice(0, 2), idle], { scale: scale(2) }), ['drain', 12], 'but the one that goes is of the two')
   assert.equal(decide([runtime(10)], { scale: scale(1) }), null)
+})
+
+test('scaling: the flows of the dead go on before another runtime is started in its place', () => {
+  const died: FenceDocument = { node: 12, incarnation: 99, generation: 3, term: 1, chain: 1, reason: 'dead', isRecovered: true, at: 90e6 }
+  const decide = (runtimes: RuntimeView[], fence: FenceDocument, now: number): string | undefined =>
+    decideScaling({ ...view(runtimes, { scale: scale(3), fences: [fence] }), now })?.kind
+  const two = [runtime(10), runtime(11)]
+  assert.deepEqual([91e6, 92.1e6].map((now) => decide(two, died, now)), [undefined, 'start'])
+  assert.equal(decide(two, died, 80e6), 'start', 'the leader of then had a clock that was ahead')
+  assert.equal(decide([runtime(10)], died, 91e6), 'start', 'nobody can keep replicas')
+  assert.equal(decide(two, { ...died, reason: 'drained' }, 91e6), 'start')
+  assert.equal(decide(two, { ...died, chain: 0 }, 91e6), 'start', 'it was a switch')
 })
 
 test('scaling: one step at a time, and an empty runtime is one that says so in the present configuration', () => {

@@ -75,13 +75,13 @@ export function decideFencing(
 
 /** The fencing itself: configuration, generation and fence list in one transaction. */
 export function fence(draft: Draft, view: ClusterView, fenced: readonly FencedNow[]): Draft {
-  const { cluster, term } = view
+  const { cluster, term, now } = view
   const { config } = cluster
   const gone = new Set(fenced.map(({ incarnation }) => incarnation))
   const generation = cluster.generation + 1
   for (const { node, incarnation, reason } of fenced) {
     draft.put('fence', incarnation, { node, incarnation, generation, term, chain: cluster.chains[incarnation] ?? 0, reason,
-      isRecovered: reason === 'drained' })
+      isRecovered: reason === 'drained', at: now })
   }
   return draft.put('cluster', '', {
     ...cluster, generation,

@@ -27,11 +27,13 @@ import { INCARNATION_LIMIT } from '../messages/cluster-config.ts'
 export interface ScalingLimits {
   /** A start that takes longer has failed, µs. */
   readonly startUs: number
+  /** After a runtime's death, how long its flows have the processors for themselves before another one is started in its place, µs. */
+  readonly recoveryUs: number
   /** Ids of runtimes begin here. */
   readonly firstId: number
 }
 
-export const defaultScalingLimits: ScalingLimits = { startUs: 30e6, firstId: 10 }
+export const defaultScalingLimits: ScalingLimits = { startUs: 30e6, recoveryUs: 2e6, firstId: 10 }
 
 export type ScalingStep =
   | { readonly kind: 'start'; readonly id: number; readonly chain: number }
@@ -74,6 +76,7 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   const isSurplus = leaving.length > 0 || (goal === null && isUneven(machines, serving.map(({ id }) => id), limits.firstId))
   const surge = isSurplus && draining.length === 0 ? 1 : 0
   if (serving.length + starting.length < wanted + surge) {
+    if (serving.length > 1 && isRecent(view, limits)) return null
     const id = freeId(view, limits)
     return id === 0 || cluster.incarnation + 1 >= INCARNATION_LIMIT ? null : { kind: 'start', id, chain: chainToStart(view) }
   }
@@ -81,6 +84,15 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   const [least] = (leaving.length > 0 ? leaving : onFullest(machines, serving, limits.firstId)).filter(isReachable)
     .sort((a, b) => demandOf(a) - demandOf(b) || b.incarnation - a.incarnation)
   return least === undefined ? null : { kind: 'drain', runtime: least }
+}
+
+/**
+ * True shortly after a runtime's death. Its flows resume meanwhile, each gets a replica, and what their connections have lost comes again; a
+ * process that starts beside takes the processors from all of that. With a single runtime left there is nobody to keep replicas.
+ */
+function isRecent({ now, fences }: ClusterView, { recoveryUs }: ScalingLimits): boolean {
+  return fences.some(({ chain, reason, at = -Infinity }) => chain > 0 && reason !== 'drained' && reason !== 'not-started' &&
+    Math.abs(now - at) < recoveryUs)
 }
 
 /** An id that no node has, nor had before its flows were recovered, on the machine that has fewest. */

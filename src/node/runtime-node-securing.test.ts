@@ -107,11 +107,13 @@ test('a switch that comes back hears of a flow that goes on for the dead when th
   assert.deepEqual(lines(), ['RerouteFlow 2 code 2', 'AnnounceDone 2'])
 })
 
-for (const isDraining of [false, true]) {
-  const [what, keeper] = isDraining ? ['whose keeper drains', 13] : ['without a replica', 12]
+for (const [what, keeper, begins] of [['without a replica', 12, [16, 16, 16, 16]], ['whose keeper drains', 13, [16, 16, 16, 16]],
+  ['whose keeper has died', 13, [64, 36]]] as const) {
   test(`some flows are secured in a turn, and so many at once, and the rest follows: those ${what}`, () => {
     const one = among({ limits: { flows: 128, packets: 512 }, runtimeLimits: { absentFlows: 128, buffered: 512 } })
-    if (isDraining) announce(one, 12)
+    const isDraining = what === 'whose keeper drains'
+    const hasDied = what === 'whose keeper has died'
+    if (isDraining || hasDied) announce(one, 12)
     one.turn(2)
     open(one, flowsTo(100))
     // How many are begun by each poll of the node that begins any.
@@ -125,12 +127,14 @@ for (const isDraining of [false, true]) {
     } })
     announce(one, keeper)
     if (isDraining) one.say(12, StopPlacing, { code: 1 })
+    if (hasDied) without(one, 12)
     one.turn(50)
-    assert.deepEqual([begun, one.node.openSteps.securing], [[16, 16, 16, 16], 64])
+    const atOnce = begins.reduce((sum, count) => sum + count, 0)
+    assert.deepEqual([begun, one.node.openSteps.securing], [begins, atOnce])
     for (const number of flowsTo(100)) {
       if (isDraining) one.say(12, MovingFlowReply, { flow: idOf(number), epoch: 2, node: 11 }).turn(2)
       finish(one, number, keeper)
-      assert.equal(one.node.openSteps.securing, Math.min(64, 100 - number), 'another one follows')
+      assert.equal(one.node.openSteps.securing, Math.min(atOnce, 100 - number), 'another one follows')
     }
     assert.deepEqual(flowsTo(100).filter((number) => one.node.replicaOf(idOf(number)) !== keeper), [])
     assert.equal(one.node.unprotected, 0)

@@ -164,6 +164,7 @@ export function createSwitchNode(options: SwitchNodeOptions) {
     },
     toRuntime, toExternal, restoreAddresses, drop,
     giveSlot: (slot) => { pool.give(slot) },
+    isScarce: (slot) => pool.isLarge(slot) && pool.availableLarge * 2 < limits.largePackets,
     anomaly: (what) => { anomalies[what] = (anomalies[what] ?? 0) + 1 },
     step: (phase, by) => { openSteps[phase] += by },
     hashOf(key) {

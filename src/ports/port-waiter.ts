@@ -5,10 +5,13 @@
  *                                                 └─ sleep on their descriptors ─▶ woken, or the time is over ─▶ disarm, go on
  *
  * A look after arming is part of `arm`, so that no frame can slip between the last poll and the sleep.
+ *
+ * A loop sleeps hundreds of times a second while little comes. So all descriptors are in one set, which the kernel keeps from sleep to
+ * sleep, and the event loop watches that one; a set lasts until the ports have other descriptors.
  */
 
 import type { LinkPort } from './link-port.ts'
-import { waitForInput, watchInput } from './sys.ts'
+import { addToSet, close, closeCount, createDescriptorSet, portError, waitForInput, watchInput, type InputWatch } from './sys.ts'
 
 function descriptorsOf(ports: readonly LinkPort[]): number[] {
   const list: number[] = []
@@ -30,27 +33,83 @@ function disarmAll(ports: readonly LinkPort[]): void {
   for (const port of ports) port.disarm()
 }
 
-/**
- * Waits on the event loop until one of the ports has something to do or the time is over. Call `maintain` on them afterwards.
- *
- * @param interrupted ends the wait as well, as if something had come
- * @returns true if there is something, false if it was the time
- */
+/** Whoever sleeps on ports, on the event loop; one for each loop that does, closed at its end. */
+export class PortWaiter {
+  #set = -1
+  #watch: InputWatch | undefined
+  /** What the set holds, and how many descriptors had been closed when it was made. */
+  #held: readonly number[] = []
+  #closes = 0
+  #wake: (isThere: boolean) => void = nothing
+  readonly #woken = (): void => { this.#wake(true) }
+  readonly #late = (): void => { this.#wake(false) }
+
+  /**
+   * Waits until one of the ports has something to do or the time is over. Call `maintain` on them afterwards. One wait at a time.
+   *
+   * @returns true if there is something, or it was interrupted; false if it was the time
+   */
+  async wait(ports: readonly LinkPort[], timeoutMs: number): Promise<boolean> {
+    if (!armAll(ports)) return true
+    let timer: NodeJS.Timeout | undefined
+    try {
+      const watch = this.#watchOver(descriptorsOf(ports))
+      return await new Promise<boolean>((resolve) => {
+        this.#wake = resolve
+        timer = setTimeout(this.#late, timeoutMs)
+        watch.start(this.#woken)
+      })
+    } finally {
+      this.#wake = nothing
+      clearTimeout(timer)
+      this.#watch?.stop()
+      disarmAll(ports)
+    }
+  }
+
+  /** Ends a wait, as if something had come. */
+  interrupt(): void {
+    this.#wake(true)
+  }
+
+  close(): void {
+    this.#watch?.close()
+    this.#watch = undefined
+    close(this.#set)
+    this.#set = -1
+  }
+
+  /** The watch over these descriptors. */
+  #watchOver(fds: readonly number[]): InputWatch {
+    const { length } = fds
+    let isSame = this.#watch !== undefined && this.#closes === closeCount() && length === this.#held.length
+    for (let i = 0; isSame && i < length; i++) isSame = fds[i] === this.#held[i]
+    if (this.#watch !== undefined && isSame) return this.#watch
+    this.close()
+    this.#set = createDescriptorSet()
+    if (this.#set < 0) throw portError(this.#set, 'waiting for ports')
+    for (const fd of fds) {
+      const result = addToSet(this.#set, fd)
+      if (result < 0) throw portError(result, 'waiting for a port')
+    }
+    this.#held = fds
+    this.#closes = closeCount()
+    return this.#watch = watchInput(this.#set, this.#woken)
+  }
+}
+
+function nothing(): void {
+  // Nobody waits.
+}
+
+/** Waits once on the event loop: see `PortWaiter`. */
 export async function waitForPorts(ports: readonly LinkPort[], timeoutMs: number, interrupted?: Promise<void>): Promise<boolean> {
-  if (!armAll(ports)) return true
-  // The handles are used once: a port may close a descriptor, and another may get its number, as soon as somebody else runs.
-  let handles: ReturnType<typeof watchInput>[] = []
-  let timer: NodeJS.Timeout | undefined
+  const waiter = new PortWaiter()
+  void interrupted?.then(() => { waiter.interrupt() })
   try {
-    return await new Promise<boolean>((resolve) => {
-      timer = setTimeout(() => { resolve(false) }, timeoutMs)
-      void interrupted?.then(() => { resolve(true) })
-      handles = descriptorsOf(ports).map((fd) => watchInput(fd, () => { resolve(true) }))
-    })
+    return await waiter.wait(ports, timeoutMs)
   } finally {
-    clearTimeout(timer)
-    for (const handle of handles) handle.close()
-    disarmAll(ports)
+    waiter.close()
   }
 }
 

@@ -53,6 +53,9 @@ const F_GET_SEALS = 1034
 export const F_SEAL_SHRINK = 2
 export const F_SEAL_GROW = 4
 
+const EPOLL_CLOEXEC = 0x80000
+const EPOLL_CTL_ADD = 1
+const EPOLLIN = 1
 const EFD_NONBLOCK = 0x800
 const EFD_CLOEXEC = 0x80000
 
@@ -94,6 +97,8 @@ interface Libc {
   ftruncate(fd: number, bytes: number): Result
   fcntl(fd: number, command: number, value: number): Result
   eventfd(value: number, flags: number): Result
+  epoll_create1(flags: number): Result
+  epoll_ctl(set: number, operation: number, fd: number, event: Pointer): Result
   read(fd: number, buffer: Pointer, bytes: number): Result
   write(fd: number, buffer: Pointer, bytes: number): Result
   poll(descriptors: Pointer, count: number, timeoutMs: number): Result
@@ -125,6 +130,8 @@ const declarations: Record<keyof Libc, string> = {
   ftruncate: 'int ftruncate(int fd, int64_t bytes)',
   fcntl: 'int fcntl(int fd, int command, long value)',
   eventfd: 'int eventfd(unsigned int value, int flags)',
+  epoll_create1: 'int epoll_create1(int flags)',
+  epoll_ctl: 'int epoll_ctl(int set, int operation, int fd, void *event)',
   read: 'intptr_t read(int fd, void *buffer, size_t bytes)',
   write: 'intptr_t write(int fd, void *buffer, size_t bytes)',
   poll: 'int poll(void *descriptors, unsigned long count, int timeoutMs)',
@@ -163,13 +170,23 @@ export function addressOf(bytes: ArrayBufferView): number {
   return Number(load().memcpy(bytes, bytes, 0))
 }
 
+let closes = 0
+
 /** Lets a descriptor be another one's file from now on. */
 export function replaceDescriptor(fd: number, by: number): number {
+  closes++
   return check(load().dup2(by, fd))
 }
 
 export function close(fd: number): void {
-  if (fd >= 0) load().close(fd)
+  if (fd < 0) return
+  closes++
+  load().close(fd)
+}
+
+/** How many descriptors were closed here, or replaced: as long as it is the same, a number means the same descriptor. */
+export function closeCount(): number {
+  return closes
 }
 
 // -- Memory ------------------------------------------------------------------------------------------------------------
@@ -451,6 +468,21 @@ export function clearEvent(fd: number): number {
   return check(load().read(fd, eventWord, 8))
 }
 
+/** A descriptor that has something to read while one of those added to it has (epoll(7)). */
+export function createDescriptorSet(): number {
+  return check(load().epoll_create1(EPOLL_CLOEXEC))
+}
+
+/** An `epoll_event`: its data, which we do not use, is behind a gap on some machines. */
+const epollEvent = scratch(16)
+
+/** Adds a descriptor to a set; one that is there already stays. One that is closed has to go with the whole set: a peer may hold it too. */
+export function addToSet(set: number, fd: number): number {
+  epollEvent.setUint32(0, EPOLLIN, true)
+  const result = check(load().epoll_ctl(set, EPOLL_CTL_ADD, fd, epollEvent))
+  return result === -Errno.EEXIST ? 0 : result
+}
+
 const timespec = scratch(16)
 
 /**
@@ -487,9 +519,11 @@ export function yieldCore(): void {
  *
  * @returns a handle; `stop()` ends it, `unref()` lets the process end in spite of it
  */
-export function watchInput(fd: number, callback: () => void): { stop(): void, close(): void, unref(): void } {
+export function watchInput(fd: number, callback: () => void): InputWatch {
   return koffi.node.poll(fd, { readable: true }, () => { callback() })
 }
+
+export type InputWatch = ReturnType<typeof koffi.node.poll>
 
 // -- Errors ------------------------------------------------------------------------------------------------------------
 

@@ -9,15 +9,16 @@
  *
  * A turn that found nothing lets another process have the core: processes that poll on the same core without that are two hundred
  * times slower. So does one that left work which it could not do (a link is full, a replica has not answered): whoever it waits for
- * needs a core. Where somebody has taken the core lately it naps after a few: it stands still until a frame comes, for half a millisecond
- * at most. Ports that cannot be waited for (a generator) are looked at every millisecond once there has been nothing for long.
+ * needs a core. Where somebody has taken the core lately it dozes after a few turns: a core on which somebody polls without end looks busy to
+ * the kernel, which then leaves those who have work in the queue of another one. Ports that cannot be waited for (a generator) are looked
+ * at every millisecond once there has been nothing for long.
  *
  * A broken invariant ends `run` with the error: the process is to end at once.
  */
 
 import type { Clock, TimeUs } from '../base/clock.ts'
 import type { LinkPort } from '../ports/link-port.ts'
-import { waitForPorts, waitForPortsBlocking } from '../ports/port-waiter.ts'
+import { PortWaiter } from '../ports/port-waiter.ts'
 import { yieldCore } from '../ports/sys.ts'
 import { systemClock } from '../ports/system-clock.ts'
 
@@ -45,11 +46,8 @@ const SHARED_US = 20
 const SHARED_TURNS = 50
 /** For how long cores count as shared after that, microseconds. */
 const SHARED_FOR_US = 50_000
-/** While they do, turns without a frame before a nap; the longest nap and the shortest that is worth while; what one counts as. */
-const TURNS_BEFORE_NAP = 10
-const NAP_US = 500
-const NAP_US_MIN = 20
-const NAP_TURNS = 10
+/** While they do, turns without a frame before the executor sleeps. */
+const SHARED_IDLE_TURNS = 10
 const MAINTAIN_US = 5_000
 /** What is due within this time is waited for awake: timers of the event loop count milliseconds. */
 const NEAR_US = 300
@@ -65,11 +63,10 @@ export interface ExecutorStatistics {
   busyUs: number
   asleepUs: number
   sleeps: number
-  naps: number
 }
 
 export class Executor {
-  readonly statistics: ExecutorStatistics = { polls: 0, busyPolls: 0, busyUs: 0, asleepUs: 0, sleeps: 0, naps: 0 }
+  readonly statistics: ExecutorStatistics = { polls: 0, busyPolls: 0, busyUs: 0, asleepUs: 0, sleeps: 0 }
   readonly #node: Pollable
   readonly #ports: LinkPort[]
   readonly #clock: Clock
@@ -83,6 +80,7 @@ export class Executor {
   #sharedUntil: TimeUs = -Infinity
   /** The last poll has left work, and no frame came in it. */
   #isStuck = false
+  readonly #waiter = new PortWaiter()
   #wake: (() => void) | undefined
 
   constructor(options: ExecutorOptions) {
@@ -114,6 +112,14 @@ export class Executor {
 
   /** Runs the node until `stop`. Rejects with what the node throws. */
   async run(): Promise<void> {
+    try {
+      await this.#run()
+    } finally {
+      this.#waiter.close()
+    }
+  }
+
+  async #run(): Promise<void> {
     let idle = 0
     let stubborn = 0
     for (;;) {
@@ -125,22 +131,26 @@ export class Executor {
         idle = stubborn = 0
       } else {
         idle += this.#yield()
-        if (idle >= TURNS_BEFORE_NAP && this.#clock.now() < this.#sharedUntil) idle += this.#nap()
       }
-      if (idle <= IDLE_TURNS || this.#isStopping) {
+      const now = this.#clock.now()
+      const isLong = idle > IDLE_TURNS
+      if (this.#isStopping || (!isLong && (idle <= SHARED_IDLE_TURNS || now >= this.#sharedUntil))) {
         await turn()
         continue
       }
-      const dueUs = this.#node.nextDue() - this.#clock.now()
+      const dueUs = this.#node.nextDue() - now
       if (dueUs < NEAR_US) {
         await turn()
         continue
       }
       const ms = Math.max(1, Math.min(this.#dozeMsMax, Math.floor(dueUs / 1000)))
-      const wasAsleep = await this.#doze(stubborn > STUBBORN_TURNS ? 1 : ms, stubborn > STUBBORN_TURNS)
-      stubborn = wasAsleep ? stubborn : stubborn + 1
+      const isByClock = isLong && stubborn > STUBBORN_TURNS
+      const wasAsleep = await this.#doze(isByClock ? 1 : ms, isByClock)
       // Unless there is something now, back to sleep.
-      idle = IDLE_TURNS
+      if (wasAsleep || isLong) idle = IDLE_TURNS
+      if (wasAsleep) continue
+      if (isLong) stubborn++
+      else await turn()
     }
   }
 
@@ -187,23 +197,6 @@ export class Executor {
     }
   }
 
-  /**
-   * Stands still until a frame comes or something is due; not for long, for commands wait as well. A core on which somebody polls without
-   * end looks busy to the kernel, which then leaves those who have work in the queue of another one.
-   *
-   * @returns for how many idle turns that counts
-   */
-  #nap(): number {
-    const { statistics } = this
-    const start = this.#clock.now()
-    const us = Math.min(NAP_US, this.#node.nextDue() - start)
-    if (us < NAP_US_MIN) return 0
-    const isThere = waitForPortsBlocking(this.#ports, us / 1000)
-    statistics.naps++
-    statistics.asleepUs += this.#clock.now() - start
-    return isThere ? 0 : NAP_TURNS
-  }
-
   #maintain(now: TimeUs): void {
     this.#maintainAt = now + MAINTAIN_US
     for (const port of this.#ports) port.maintain(now)
@@ -213,12 +206,15 @@ export class Executor {
   async #doze(ms: number, isByClock: boolean): Promise<boolean> {
     const { statistics } = this
     const start = this.#clock.now()
-    const woken = new Promise<void>((resolve) => { this.#wake = resolve })
     try {
       if (isByClock) {
-        await Promise.race([woken, new Promise((resolve) => { setTimeout(resolve, ms) })])
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve
+          setTimeout(resolve, ms)
+        })
       } else {
-        await waitForPorts(this.#ports, ms, woken)
+        this.#wake = () => { this.#waiter.interrupt() }
+        await this.#waiter.wait(this.#ports, ms)
       }
     } finally {
       this.#wake = undefined

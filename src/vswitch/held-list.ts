@@ -12,7 +12,7 @@ export function hold(context: SwitchContext, entry: number, d: number): void {
   const { i32, u16 } = context.arena
   const slot = i32[d + Descriptor.slot]
   const count = (entry + Entry.heldCount) >> 1
-  if (u16[count] >= context.limits.heldPerFlow || context.held >= context.limits.held) {
+  if (u16[count] >= context.limits.heldPerFlow || context.held >= context.limits.held || context.isScarce(slot)) {
     context.drop(slot, 'hold-limit')
     return
   }

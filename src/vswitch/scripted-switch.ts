@@ -100,6 +100,7 @@ export class ScriptedSwitch {
         if (slot !== 0) this.pool.give(slot)
       },
       giveSlot: (slot) => { this.pool.give(slot) },
+      isScarce: (slot) => this.pool.isLarge(slot) && this.pool.availableLarge * 2 < all.largePackets,
       anomaly: (what) => { this.anomalies[what] = (this.anomalies[what] ?? 0) + 1 },
       step: (phase, by) => {
         this.steps[phase] = (this.steps[phase] ?? 0) + by
@@ -189,24 +190,24 @@ export class ScriptedSwitch {
   }
 
   /** A packet of a flow, from endpoint a, as a parsed descriptor in its slot. */
-  packetOf(number: number): number {
+  packetOf(number: number, bytes = FRAME_BYTES): number {
     const { i32, u8 } = this.arena
-    const slot = this.pool.take(FRAME_BYTES)
+    const slot = this.pool.take(bytes)
     assert(slot !== 0, 'the script has a slot')
     const d = slot >> 2
     i32.fill(0, d, d + DESCRIPTOR_WORDS)
     this.writeKey(number, d + Descriptor.key)
     i32[d + Descriptor.hash] = this.context.hashOf(d + Descriptor.key)
     i32[d + Descriptor.frame] = slot + SLOT_FRAME_OFFSET
-    i32[d + Descriptor.length] = FRAME_BYTES
+    i32[d + Descriptor.length] = bytes
     i32[d + Descriptor.slot] = slot
     u8.set(FLOW_MACS, slot + SLOT_FRAME_OFFSET)
     return d
   }
 
   /** A packet comes in from outside. */
-  external(number: number): void {
-    const d = this.packetOf(number)
+  external(number: number, bytes = FRAME_BYTES): void {
+    const d = this.packetOf(number, bytes)
     const shown = this.entryOf(number)
     if (shown === 0) this.logic.unknown(d)
     else this.logic.packet(this.table.mainOf(shown), d)

@@ -32,7 +32,7 @@ export interface SwitchLimits {
 
 export const defaultSwitchLimits: SwitchLimits = {
   entries: 1_000_000, heldPerFlow: 64, held: 4096, questions: 1024, claims: 1024, earlyAliases: 1024, flowIds: 0xffff_ffff, packets: 8192,
-  largePackets: 128,
+  largePackets: 1024,
 }
 
 export interface SwitchTimes {
@@ -79,6 +79,8 @@ export interface SwitchContext {
   countForwarded(packets: number): void
   drop(slot: number, reason: string): void
   giveSlot(slot: number): void
+  /** True for the slot of a large segment when no more of those are to wait: half of them are for packets that go on. */
+  isScarce(slot: number): boolean
   anomaly(what: string): void
   step(phase: string, by: 1 | -1): void
   /** Hash of the key at a word index, by this switch's secret. */

@@ -343,6 +343,14 @@ test('held packets are bounded per flow and in total, and in time', () => {
   assert.deepEqual([one.context.held, one.pool.used, one.table.size, one.steps.asking], [0, 0, 0, 0])
 })
 
+test('segments that wait leave half of the large slots to those that go on', () => {
+  const one = learnt(2, { largePackets: 8 })
+  for (let flow = 5; flow < 12; flow++) one.external(flow, 20_000)
+  assert.deepEqual([one.drops, one.context.held, one.pool.availableLarge], [{ 'hold-limit': 3 }, 4, 4])
+  one.external(12)
+  assert.equal(one.context.held, 5, 'a small one waits all the same')
+})
+
 test('a full table drops new flows and leaves those that are there alone', () => {
   const one = learnt(1, { entries: 2 })
   for (const flow of [5, 6, 7, 5]) one.external(flow)

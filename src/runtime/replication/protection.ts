@@ -31,9 +31,14 @@ import { Steps } from './steps.ts'
 
 export type ReplicationMode = 'none' | 'async' | 'commit'
 
-const BARE_PER_TURN = 16
-/** Flows that are secured at once, but for those whose owner has died: each stands still meanwhile. */
+/**
+ * Flows that are secured in a turn, and at once, but for those whose owner has died. A flow stands still meanwhile; one whose replica has
+ * died does so anyway, until it has another.
+ */
+const SECURED_PER_TURN = 16
 const SECURING_MAX = 64
+const STRANDED_PER_TURN = 64
+const STRANDED_MAX = 512
 
 export class Protection {
   readonly steps: Steps
@@ -328,13 +333,23 @@ export class Protection {
 
   #secureBare(): void {
     if (this.#context.isStrained()) return
-    let left = BARE_PER_TURN
+    // One that stands still anyway costs one of a turn's share.
+    let left = STRANDED_PER_TURN
     for (const [flow, record] of this.#guards.bare) {
-      if (left-- === 0 || this.securing.size >= SECURING_MAX) return
       const guard = this.#guards.get(flow)
+      const isStranded = guard?.isDead === true
+      left -= isStranded ? 1 : STRANDED_PER_TURN / SECURED_PER_TURN
+      if (left < 0 || this.securing.size >= STRANDED_MAX) return
+      if (!isStranded && this.securing.size >= SECURING_MAX) continue
       // Without a runtime to keep a replica, flows whose replica has died or is to go run on without one.
       const candidate = this.#host.candidates()[0] ?? 0
-      if (guard === undefined && (candidate === 0 || isTooLargeToAdopt(this.#context, record, candidate))) continue
+      if (guard === undefined && candidate === 0) continue
+      if (guard === undefined && isTooLargeToAdopt(this.#context, record, candidate)) {
+        // Nor do those that nobody can take keep others from their turn.
+        this.#guards.bare.delete(flow)
+        this.#guards.bare.set(flow, record)
+        continue
+      }
       if (guard !== undefined && !guard.isDead) {
         const isThin = guard.tail === guard.replica && this.#host.replicas > 1
         const canGrow = isThin && this.#host.candidates().length > 1 && !isTooLargeToAdopt(this.#context, record, candidate, true)
