@@ -4,40 +4,18 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { PortStatistics, type LinkPort } from './link-port.ts'
 import { PortWaiter, waitForPorts } from './port-waiter.ts'
-import { clearEvent, close, createEvent, signalEvent } from './sys.ts'
+import { clearEvent, signalEvent } from './sys.ts'
+import { EventPort } from './test-event-port.ts'
 
 const skip = process.platform === 'linux' ? false : 'needs Linux'
 const LONG_MS = 10_000
 
-class EventPort implements LinkPort {
-  readonly name = 'event'
-  readonly isUp = true
-  readonly statistics = new PortStatistics()
-  readonly frameBytesMax = 1
-  readonly room = 0
-  fds: number[] = []
-  armed = 0
-  receive(): number { return 0 }
-  send(): boolean { return false }
-  sendReserved(): boolean { return false }
-  open(): void {}
-  close(): void { for (const fd of this.fds.splice(0)) close(fd) }
-  flush(): void {}
-  maintain(): void {}
-  arm(): boolean { return ++this.armed > 0 }
-  disarm(): void { this.armed = 0 }
-  waitDescriptors(list: number[]): void { list.push(...this.fds) }
-}
-
 test('a waiter wakes for each of its ports, wait after wait, and lets them go', { skip }, async () => {
-  const [one, two, waiter] = [new EventPort(), new EventPort(), new PortWaiter()]
-  one.fds = [createEvent(), createEvent()]
-  two.fds = [createEvent()]
+  const [one, two, waiter] = [new EventPort(2), new EventPort(), new PortWaiter()]
   try {
     assert.equal(await waiter.wait([one, two], 1), false, 'the time is over')
-    for (const fd of [...one.fds, ...two.fds, one.fds[0] as number]) {
+    for (const fd of [...one.fds, two.fd, one.fd]) {
       const waiting = waiter.wait([one, two], LONG_MS)
       signalEvent(fd)
       assert.equal(await waiting, true)
@@ -45,7 +23,7 @@ test('a waiter wakes for each of its ports, wait after wait, and lets them go', 
       clearEvent(fd)
       assert.equal(await waiter.wait([one, two], 1), false, 'it has been taken')
     }
-    assert.deepEqual([one.armed, two.armed], [0, 0])
+    assert.deepEqual([one.isArmed, two.isArmed], [false, false])
     const waiting = waiter.wait([one, two], LONG_MS)
     waiter.interrupt()
     assert.equal(await waiting, true)
@@ -58,15 +36,14 @@ test('a waiter wakes for each of its ports, wait after wait, and lets them go', 
 
 test('a descriptor that a port has closed is forgotten, also where a peer holds it and another one has its number', { skip }, async () => {
   const [port, waiter] = [new EventPort(), new PortWaiter()]
-  port.fds = [createEvent()]
   try {
     assert.equal(await waiter.wait([port], 1), false)
-    const [old] = port.fds
+    const old = port.fd
     port.close()
-    port.fds = [createEvent()]
-    assert.deepEqual(port.fds, [old], 'the kernel gives the lowest number')
+    port.open()
+    assert.equal(port.fd, old, 'the kernel gives the lowest number')
     const waiting = waiter.wait([port], LONG_MS)
-    signalEvent(port.fds[0] as number)
+    signalEvent(port.fd)
     assert.equal(await waiting, true)
     port.close()
     assert.equal(await waiter.wait([port], 1), false, 'nothing is left to wait for')
@@ -78,7 +55,6 @@ test('a descriptor that a port has closed is forgotten, also where a peer holds 
 
 test('one wait alone can be interrupted, too', { skip }, async () => {
   const port = new EventPort()
-  port.fds = [createEvent()]
   try {
     assert.equal(await waitForPorts([port], LONG_MS, new Promise((resolve) => { setTimeout(resolve, 1) })), true)
   } finally {

@@ -5,41 +5,12 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { AssertionError } from '../base/assert.ts'
-import { PortStatistics, type LinkPort } from '../ports/link-port.ts'
-import { createEvent, clearEvent, close, signalEvent } from '../ports/sys.ts'
+import { signalEvent } from '../ports/sys.ts'
 import { systemClock } from '../ports/system-clock.ts'
+import { EventPort } from '../ports/test-event-port.ts'
 import { Executor } from './executor.ts'
 
 const skip = process.platform === 'linux' ? false : 'needs Linux'
-
-/** A port whose frames are counts of an event descriptor. */
-class EventPort implements LinkPort {
-  readonly name = 'event'
-  readonly isUp = true
-  readonly statistics = new PortStatistics()
-  readonly frameBytesMax = 1
-  readonly room = 0
-  readonly fd = createEvent()
-  maintained = 0
-  /** True while somebody sleeps on it: a nap is over before anybody else looks. */
-  isArmed = false
-  receive(): number { return 0 }
-  send(): boolean { return false }
-  sendReserved(): boolean { return false }
-  open(): void {}
-  close(): void { close(this.fd) }
-  flush(): void {}
-  maintain(): void { this.maintained++ }
-  arm(): boolean { return this.isArmed = true }
-  disarm(): void { this.isArmed = false }
-  waitDescriptors(list: number[]): void { list.push(this.fd) }
-  /** What a node does with a port, in `poll`. */
-  take(): number {
-    const isThere = clearEvent(this.fd) > 0
-    if (isThere) this.statistics.rxFrames++
-    return isThere ? 1 : 0
-  }
-}
 
 /** A busy machine does everything late. */
 const PATIENCE_MS = 30_000
