@@ -86,12 +86,12 @@ test('calls under way are bounded: a client refuses the next one, and who takes 
   } })
   await server.open()
   const client = await LineRpcClient.connect(other)
-  const calls = Array.from({ length: 256 }, () => client.call('Wait'))
+  const calls = Array.from({ length: 1024 }, () => client.call('Wait'))
   await assert.rejects(client.call('Echo'), { code: 'NF_RPC_LIMIT' })
   const greedy = connect(other).on('error', () => undefined)
-  greedy.write('{"id":1,"method":"Wait"}\n'.repeat(1025))
+  greedy.write('{"id":1,"method":"Wait"}\n'.repeat(4097))
   await new Promise((resolve) => { greedy.on('close', resolve).resume() })
-  assert.equal(asked, 256 + 1024)
+  assert.equal(asked, 1024 + 4096)
   isLetGo()
   await Promise.all(calls)
   assert.deepEqual(await client.call('Echo', { a: 1 }), { a: 1 })
@@ -99,8 +99,8 @@ test('calls under way are bounded: a client refuses the next one, and who takes 
   const deaf = connect(other).on('error', () => undefined)
   const isEnded = new Promise((resolve) => { deaf.on('close', resolve) })
   deaf.pause()
-  const line = `${JSON.stringify({ id: 1, method: 'Echo', params: { text: 'x'.repeat(10_000) } })}\n`
-  for (let i = 0; i < 2000 && !deaf.destroyed; i++) if (!deaf.write(line)) await new Promise((resolve) => { setImmediate(resolve) })
+  const line = `${JSON.stringify({ id: 1, method: 'Echo', params: { text: 'x'.repeat(4_000) } })}\n`
+  for (let i = 0; i < 8000 && !deaf.destroyed; i++) if (!deaf.write(line)) await new Promise((resolve) => { setImmediate(resolve) })
   deaf.resume()
   await isEnded
   assert.deepEqual(await client.call('Echo', { a: 2 }), { a: 2 })

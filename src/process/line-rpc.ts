@@ -18,9 +18,12 @@ const LINE_BYTES_MAX = 64 << 20
 /** Longest request. */
 const REQUEST_BYTES_MAX = 1 << 20
 const CALL_MS = 10_000
-/** Calls that one client has under way, the next one is refused; and those that a connection may bring: more are not ours, and end it. */
-const CALLS_MAX = 256
-const SERVED_MAX = 1024
+/**
+ * Calls that one client has under way, the next one is refused: to an agent there are those to all nodes of its machine. And those that a
+ * connection may bring: more are not ours, and end it.
+ */
+const CALLS_MAX = 1024
+const SERVED_MAX = 4096
 /** Connections to one socket. */
 const CONNECTIONS_MAX = 256
 
