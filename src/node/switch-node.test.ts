@@ -220,6 +220,22 @@ test('a turn takes a bounded number of frames from each port and link, and of ba
   assert.equal(node.packets.received - before, 100)
 })
 
+test('of a runtime that is fenced a bounded number of frames still counts, more than a link holds', () => {
+  const { node, external, links, run } = setUp()
+  external.inbox.push(buildFrame(request))
+  run()
+  const second = links[1]
+  const [back] = second.take()
+  second.inbox.push(...Array.from({ length: 16_384 + 100 }, () => back))
+  const before = node.packets.received
+  const config: ClusterConfig = { version: 3, clusterId: 1, runtimes: [{ id: 11, incarnation: 111, isDraining: false }],
+    switches: [{ id: 1, incarnation: 101, side: 'ingress', isHome: true }] }
+  assert.equal(node.notifyClusterConfig(config, 3000), true)
+  assert.deepEqual([second.inbox.length, node.packets.received - before, external.take().length], [100, 16_384, 16_384])
+  run()
+  assert.deepEqual([second.inbox.length, external.take().length, node.dropReasons()], [0, 0, { 'not-releaser': 100 }])
+})
+
 test('full links and ports cost the packet, and nobody waits', () => {
   const { node, external, links, run } = setUp()
   external.inbox.push(buildFrame(request))

@@ -4,7 +4,8 @@
 
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { createServer, connect, type AddressInfo } from 'node:net'
+import { once } from 'node:events'
+import { createServer, connect, type AddressInfo, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -88,6 +89,36 @@ test('TCP can come later; a port that is taken is told', async () => {
   assert.equal(await receivedAt({ socket: path }), 7)
   const answers = await Promise.all(['healthz', 'readyz'].map(async (name) => (await fetch(`${url}/${name}`)).status))
   assert.deepEqual(answers, [200, 503])
+})
+
+test('connections at TCP are bounded; who is there already is served, and so are others when some have gone', async () => {
+  const token = 'x'.repeat(40)
+  const second = new ApiDoor({ kind: 'node', id: 11, name: 'runtime-1', folder }, join(folder, 'second.api'))
+  const server = createServer()
+  await new Promise<void>((resolve) => { server.listen(0, '127.0.0.1', resolve) })
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => { server.close(resolve) })
+  await second.open()
+  await second.openTcp({ host: '127.0.0.1', port }, { path: join(folder, 'second.tcp'), token, tls: undefined })
+  const come = (): Promise<Socket> => new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1', () => { resolve(socket) }).on('error', reject)
+  })
+  const idle = await Promise.all(Array.from({ length: 256 }, come))
+  const late = connect(port, '127.0.0.1').on('error', () => undefined).resume()
+  await new Promise((resolve) => { late.on('close', resolve) })
+  const [first] = idle as [Socket]
+  first.write('GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n')
+  const [answer] = await once(first, 'data') as [Buffer]
+  assert.match(String(answer), /^HTTP\/1.1 200/)
+  await once(first, 'close')
+  for (const socket of idle.slice(1, 9)) socket.destroy()
+  const end = performance.now() + 10_000
+  for (let received = 0; received !== 7;) {
+    assert.ok(performance.now() < end)
+    received = await receivedAt({ url: `http://127.0.0.1:${port}`, token }).catch(() => 0)
+  }
+  for (const socket of idle) socket.destroy()
+  await second.close()
 })
 
 test('a token is made once, and none is taken that could be guessed', () => {

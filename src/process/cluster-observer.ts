@@ -16,7 +16,7 @@ interface Seen {
   fencedAt: number
 }
 
-/** Lives whose story is over are forgotten when there are more. */
+/** With more lives than this, those are forgotten that the view does not name any more. */
 const SEEN_MAX = 1024
 
 export class ClusterObserver {
@@ -41,8 +41,14 @@ export class ClusterObserver {
     this.#hasBegun = false
   }
 
+  /** How many lives it remembers. */
+  get lives(): number {
+    return this.#seen.size
+  }
+
   observe(view: ClusterView): void {
     const { fences, scale, rollout, switches, runtimes } = view
+    if (this.#seen.size > SEEN_MAX) this.#forgetBut([...fences, ...switches, ...runtimes])
     for (const one of [...switches, ...runtimes]) if (one.incarnation !== 0) this.#node(view, one)
     for (const { node, incarnation, reason, isRecovered } of fences) {
       const seen = this.#lifeOf(incarnation)
@@ -76,10 +82,14 @@ export class ClusterObserver {
     this.#hasBegun = true
   }
 
+  #forgetBut(named: readonly { readonly incarnation: number }[]): void {
+    const lives = new Set(named.map(({ incarnation }) => incarnation))
+    for (const life of this.#seen.keys()) if (!lives.has(life)) this.#seen.delete(life)
+  }
+
   #lifeOf(incarnation: number): Seen {
     let seen = this.#seen.get(incarnation)
     if (seen !== undefined) return seen
-    if (this.#seen.size >= SEEN_MAX) for (const [old, { fencedAt }] of this.#seen) if (fencedAt === -1) this.#seen.delete(old)
     seen = { isReady: false, isSilent: false, isDraining: false, isDrained: false, fencedAt: 0 }
     this.#seen.set(incarnation, seen)
     return seen

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -72,5 +72,67 @@ test('what is no request ends the connection and nothing else', async () => {
     await new Promise((resolve) => { socket.on('close', resolve); socket.resume() })
   }
   assert.deepEqual(await callOnce(other, 'Echo', { a: 1 }), { a: 1 })
+  server.close()
+})
+
+test('calls under way are bounded: a client refuses the next one, and who takes no answers loses its connection', async () => {
+  let isLetGo = (): void => undefined
+  const gate = new Promise<void>((resolve) => { isLetGo = resolve })
+  let asked = 0
+  const other = join(folder, 'c.sock')
+  const server = new LineRpcServer(other, { ...methods, Wait: () => {
+    asked++
+    return gate
+  } })
+  await server.open()
+  const client = await LineRpcClient.connect(other)
+  const calls = Array.from({ length: 1024 }, () => client.call('Wait'))
+  await assert.rejects(client.call('Echo'), { code: 'NF_RPC_LIMIT' })
+  const greedy = connect(other).on('error', () => undefined)
+  greedy.write('{"id":1,"method":"Wait"}\n'.repeat(4097))
+  await new Promise((resolve) => { greedy.on('close', resolve).resume() })
+  assert.equal(asked, 1024 + 4096)
+  isLetGo()
+  await Promise.all(calls)
+  assert.deepEqual(await client.call('Echo', { a: 1 }), { a: 1 })
+  // Answers of which the kernel takes no more count as well.
+  const deaf = connect(other).on('error', () => undefined)
+  const isEnded = new Promise((resolve) => { deaf.on('close', resolve) })
+  deaf.pause()
+  const line = `${JSON.stringify({ id: 1, method: 'Echo', params: { text: 'x'.repeat(4_000) } })}\n`
+  for (let i = 0; i < 8000 && !deaf.destroyed; i++) if (!deaf.write(line)) await new Promise((resolve) => { setImmediate(resolve) })
+  deaf.resume()
+  await isEnded
+  assert.deepEqual(await client.call('Echo', { a: 2 }), { a: 2 })
+  client.close()
+  server.close()
+})
+
+test('a line of an answer that does not end is given up', async () => {
+  const other = join(folder, 'e.sock')
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined)
+    const chunk = Buffer.alloc(1 << 20, 'x')
+    const fill = (error?: Error | null): void => { if (error == null) socket.write(chunk, fill) }
+    fill()
+  })
+  await new Promise<void>((resolve) => { server.listen(other, resolve) })
+  const client = await LineRpcClient.connect(other)
+  await assert.rejects(client.call('Echo', {}, 30_000), { code: 'NF_NODE_GONE', message: /has closed the connection/ })
+  server.close()
+})
+
+test('requests, lines and connections are bounded', async () => {
+  const other = join(folder, 'd.sock')
+  const server = new LineRpcServer(other, methods)
+  await server.open()
+  const client = await LineRpcClient.connect(other)
+  assert.equal((await client.call<{ text: string }>('Echo', { text: 'x'.repeat((1 << 20) - 100) })).text.length, (1 << 20) - 100)
+  await assert.rejects(client.call('Echo', { text: 'x'.repeat(2 << 20) }), { code: 'NF_NODE_GONE' })
+  const clients = await Promise.all(Array.from({ length: 256 }, () => LineRpcClient.connect(other)))
+  const late = connect(other).on('error', () => undefined).resume()
+  await new Promise((resolve) => { late.on('close', resolve) })
+  assert.deepEqual(await (clients[0] as LineRpcClient).call('Echo', { a: 1 }), { a: 1 })
+  for (const one of clients) one.close()
   server.close()
 })

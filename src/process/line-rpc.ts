@@ -5,8 +5,8 @@
  *     ─▶ {"id": 7, "method": "SetMigrationTarget", "params": {"target": 12, "number": 100}}
  *     ◀─ {"id": 7, "result": {"accepted": true, "code": ""}}       or    {"id": 7, "error": {"code": "NF_...", "message": "..."}}
  *
- * The socket is for its owner alone (mode 600, in a folder of mode 700). A line that is no request ends the connection; nothing that
- * comes in can end the process.
+ * The socket is for its owner alone (mode 600, in a folder of mode 700). A line that is no request ends the connection, and so does a peer
+ * that asks more and more and takes no answers; nothing that comes in can end the process.
  */
 
 import { chmodSync, unlinkSync } from 'node:fs'
@@ -18,6 +18,14 @@ const LINE_BYTES_MAX = 64 << 20
 /** Longest request. */
 const REQUEST_BYTES_MAX = 1 << 20
 const CALL_MS = 10_000
+/**
+ * Calls that one client has under way, the next one is refused: to an agent there are those to all nodes of its machine. And those that a
+ * connection may bring: more are not ours, and end it.
+ */
+const CALLS_MAX = 1024
+const SERVED_MAX = 4096
+/** Connections to one socket. */
+const CONNECTIONS_MAX = 256
 
 export type RpcParams = Readonly<Record<string, unknown>>
 export type RpcMethods = Readonly<Record<string, (params: RpcParams) => unknown>>
@@ -33,6 +41,7 @@ export class LineRpcServer {
     this.path = path
     this.#methods = methods
     this.#server = createServer((socket) => { this.#serve(socket) })
+    this.#server.maxConnections = CONNECTIONS_MAX
   }
 
   /** @throws CodedError `NF_PORT_BUSY`, `NF_PORT_FAILED` */
@@ -66,12 +75,16 @@ export class LineRpcServer {
 
 /** Answers the requests that come by a connection, until it ends. */
 export function answerLines(socket: Socket, methods: RpcMethods): void {
+  // Until the kernel has the answer.
+  let underWay = 0
   socket.on('error', () => { socket.destroy() })
   readLines(socket, REQUEST_BYTES_MAX, (line) => {
     const request = parseObject(line)
     if (request === undefined || typeof request.id !== 'number' || typeof request.method !== 'string') return socket.destroy()
+    if (underWay >= SERVED_MAX) return socket.destroy()
+    underWay++
     void answerOf(methods, request.method, isObject(request.params) ? request.params : {}).then((answer) => {
-      if (socket.writable) socket.write(`${JSON.stringify({ id: request.id, ...answer })}\n`)
+      if (socket.writable) socket.write(`${JSON.stringify({ id: request.id, ...answer })}\n`, () => { underWay-- })
     })
   })
 }
@@ -129,9 +142,12 @@ export class LineRpcClient {
     return this.#socket.writable
   }
 
-  /** @throws CodedError what the method threw, or `NF_NODE_GONE` when there is no answer */
+  /** @throws CodedError what the method threw, `NF_NODE_GONE` when there is no answer, `NF_RPC_LIMIT` with too many calls under way */
   call<T>(method: string, params: RpcParams = {}, timeoutMs = CALL_MS): Promise<T> {
     return new Promise<unknown>((resolve, reject) => {
+      if (this.#calls.size >= CALLS_MAX) {
+        return reject(new CodedError('NF_RPC_LIMIT', `${this.path} has ${CALLS_MAX} calls to answer, and gets no more until it has`))
+      }
       const id = ++this.#count
       const timer = setTimeout(() => {
         this.#calls.delete(id)

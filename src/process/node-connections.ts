@@ -49,6 +49,7 @@ interface Peer extends ConnectedNode {
 }
 
 const SCAN_MS = 10
+/** Processes of which it is known which life they are, or were; the one that was noted first is forgotten, and noted again if it answers. */
 const LIVES_MAX = 1024
 /** A socket at which somebody is expected to answer who does not is left alone for so long. */
 const ANSWER_MS = 2_000
@@ -156,7 +157,8 @@ export class NodeConnections implements NodeLinks {
     peer.incarnation = incarnation
     const key = processKey(peer)
     if (incarnation === 0 || this.#lives.get(key) === incarnation) return
-    if (this.#lives.size >= LIVES_MAX) this.#lives.clear()
+    this.#lives.delete(key)
+    if (this.#lives.size >= LIVES_MAX) this.#lives.delete(this.#lives.keys().next().value as number)
     this.#lives.set(key, incarnation)
   }
 

@@ -19,7 +19,7 @@ import type { ExecutorStatistics } from './executor.ts'
 const OVERLOAD = ['link-full', 'over-share', 'no-room', 'no-room-to-open', 'no-slot', 'hold-limit', 'move-buffer', 'replica-behind',
   'flow-table-full']
 const NF_ERROR = 'nf-error'
-/** Controllers that are remembered; each is one that asks. */
+/** Controllers that are remembered; the one that has asked longest ago goes first. */
 const ASKERS_MAX = 16
 /** Rates over less than this would be noise, µs. */
 const RATE_US = 40_000
@@ -121,12 +121,13 @@ export class NodeReporter {
   #rates(asker: string, counts: readonly number[], now: TimeUs): Asker {
     const before = this.#askers.get(asker)
     if (before !== undefined && now - before.at < RATE_US) return before
-    if (before === undefined && this.#askers.size >= ASKERS_MAX) this.#askers.clear()
     const us = now - (before?.at ?? now)
     const perSecond = counts.map((count, i) => (us === 0 ? 0 : (count - (before?.counts[i] ?? count)) * 1e6 / us))
     const weight = 1 - Math.exp(-us / SMOOTH_US)
     const smooth = perSecond.map((rate, i) => (before?.smooth[i] ?? 0) + (rate - (before?.smooth[i] ?? 0)) * weight)
     const next = { at: now, counts, perSecond, smooth }
+    this.#askers.delete(asker)
+    if (this.#askers.size >= ASKERS_MAX) this.#askers.delete(this.#askers.keys().next().value as string)
     this.#askers.set(asker, next)
     return next
   }

@@ -10,7 +10,7 @@
  */
 
 import { readFileSync, rmSync } from 'node:fs'
-import type { NodeCommand, NodeLinks } from '../controller/node-commands.ts'
+import type { FencedLife, NodeCommand, NodeLinks } from '../controller/node-commands.ts'
 import type { ClusterFolder, ProcessEntry } from './cluster-folder.ts'
 import { flowNames } from './flow-list.ts'
 import { EXTERNAL_SIGNALS, type NodeEnd } from './node-launcher.ts'
@@ -33,6 +33,11 @@ interface Verdict {
 
 /** Remembered at once; what came first is forgotten first. */
 const VERDICTS_MAX = 256
+/** The same for flows that have been suspects, and for ends of lives that nobody has asked about. */
+const SUSPECTS_MAX = 1024
+const ENDS_MAX = 1024
+/** With more lives than this, those are forgotten that are not among the fenced any more. */
+const EXAMINED_MAX = 1024
 
 export class QuarantineKeeper implements NodeLinks {
   readonly #options: QuarantineKeeperOptions
@@ -52,11 +57,13 @@ export class QuarantineKeeper implements NodeLinks {
   /** A life has ended, and how is known. */
   ended(incarnation: number, end: NodeEnd): void {
     this.#ends.set(incarnation, end)
+    if (this.#ends.size > ENDS_MAX) this.#ends.delete(this.#ends.keys().next().value as number)
   }
 
   send(node: number, incarnation: number, command: NodeCommand): void | false {
     if (command.kind === 'configure') {
       for (const life of command.fenced) if (!this.#examined.has(life.incarnation)) this.#examine(life.incarnation)
+      if (this.#examined.size > EXAMINED_MAX) this.#forgetBut(command.fenced)
       const isSwitch = command.config.switches.some(({ id }) => id === node)
       if (!isSwitch) this.#tell(node, incarnation)
     }
@@ -71,6 +78,11 @@ export class QuarantineKeeper implements NodeLinks {
     this.#told.set(incarnation, this.#forgotten + this.#verdicts.length)
   }
 
+  #forgetBut(fenced: readonly FencedLife[]): void {
+    const lives = new Set(fenced.map(({ incarnation }) => incarnation))
+    for (const life of this.#examined) if (!lives.has(life)) this.#examined.delete(life)
+  }
+
   #examine(incarnation: number): void {
     this.#examined.add(incarnation)
     const blame = this.#blameOf(incarnation)
@@ -83,6 +95,7 @@ export class QuarantineKeeper implements NodeLinks {
     const names = keys.map((key) => key.join())
     const isSuspect = keys.length > 1 || (blame === 'unknown' && !this.#suspects.has(names[0]))
     if (isSuspect) for (const name of names) this.#suspects.add(name)
+    while (this.#suspects.size > SUSPECTS_MAX) this.#suspects.delete(this.#suspects.values().next().value as string)
     this.#verdicts.push({ keys: keys.map((key) => [...key]), isSuspect })
     if (this.#verdicts.length > VERDICTS_MAX) {
       this.#verdicts.shift()

@@ -7,6 +7,7 @@ import firewall from '../nfs/firewall/firewall.ts'
 import http from '../nfs/http/http.ts'
 import monitor from '../nfs/monitor/monitor.ts'
 import type { RuntimeNode } from '../node/runtime-node.ts'
+import { Descriptor, DESCRIPTOR_BYTES } from '../packet/descriptor.ts'
 import { buildFrame } from '../testing/packet-builder.ts'
 import { firstDifference, outcomeOf, type Outcome } from '../testing/run-outcome.ts'
 import { syntheticTraces } from '../testing/synthetic-traces.ts'
@@ -71,6 +72,35 @@ test('events that nobody takes are bounded, in a node and over all', () => {
   for (let i = 0; i < 13; i++) trace.add(1, events)
   assert.equal(trace.lost, 13 * 16_384 - 200_000)
   assert.equal(trace.messages(new Set([5])).length, 13)
+})
+
+test('packets that a network function has changed are followed, a bounded number of them', () => {
+  const arena = new Arena(4 << 20)
+  const at = arena.allocate('frame', 128)
+  const d = arena.allocate('descriptor', DESCRIPTOR_BYTES) >> 2
+  const engine = { dropCounts: new Float64Array(1), outputCount: 0, output: () => d, statistics: { taken: 0, emitted: 0 },
+    chain: { nfs: [], dropReasons: ['no-owner'] } }
+  const frameFrom = (sourcePort: number, i: number): number => {
+    const frame = buildFrame({ udp: { sourcePort, destinationPort: 53, payload: `packet ${i}` } })
+    arena.u8.set(frame, at)
+    arena.i32[d + Descriptor.frame] = at
+    return arena.i32[d + Descriptor.length] = frame.length
+  }
+  // Asked for are those from port 1000; the network function makes it 2000.
+  const isAsked = (u8: Uint8Array, frame: number): boolean => (u8[frame + 34] as number) * 256 + (u8[frame + 35] as number) === 1000
+  const recorder = new TraceRecorder(arena, asNode(engine as never), isAsked)
+  const watch = recorder.portWatch(0, { kind: 'link', peer: 1 } as never)
+  for (let i = 0; i < 1024 + 7; i++) {
+    engine.outputCount = 0
+    frameFrom(1000, i)
+    recorder.running(d)
+    const length = frameFrom(2000, i)
+    engine.outputCount = 1
+    recorder.ran(d)
+    watch.sending?.(at, length)
+  }
+  const { events } = recorder.take()
+  assert.deepEqual(['chain', 'out'].map((what) => events.filter((event) => event.at === what).length), [1024 + 7, 1024])
 })
 
 test('watches of a node are bounded, and end when nobody takes', (context) => {
