@@ -34,6 +34,8 @@
  *   HAND_UNSTORED, CONFIRM_EARLY, RETIRED_FOR_GOOD, RUN_UNCONFIRMED  a move waits until all steps are stored, until the target's replica
  *                                                  has the flow, until the source takes nothing back; the old replica is kept till then
  *   APPLIED_EARLY                                  flows of the dead are given up when every replica has been promoted
+ *   TARGET_UNTOLD                                  the target of a dead owner's move gives back what it buffers (TIMEOUTS) behind all that
+ *                                                  it was sent
  *   RETIRED_EARLY, REPLACED_UNMARKED               a replica that lives is replaced (REPLACES=1) only when it knows, and the new one has it
  */
 
@@ -1151,9 +1153,7 @@ inline fenced(x) {
         if
         :: !(yields && sourceReplica == x) && sourceReplica != 0 && !isFenced(sourceReplica) ->
            yields = true;
-#ifndef YIELD_UNHEARD
            isUnheard = true;
-#endif
            say(sourceReplica, YieldFlow, incomingEpoch, 0, 0, 0)
         :: else -> startInheriting()
         fi

@@ -46,7 +46,6 @@ export const plantedBugs = {
   'take-back-repeats': 'packets taken back that the record covers are run again (20)',
   'take-back-unclaimed': 'packets taken back of a flow that nobody goes on with are run again, although they may have left (20)',
   'link-addresses': 'packets taken back, or given back, keep the Ethernet addresses of a link (20)',
-  'set-aside-covered': 'the step of a part of what was set aside says that all has been processed (20)',
   'take-back-order': 'packets taken back run behind those that came later (20)',
   'bare-after-move': 'a flow that has moved gets no replica (11)',
   'bare-after-recovery': 'a flow whose owner has died gets no other replica',

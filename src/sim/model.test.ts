@@ -117,7 +117,7 @@ test('no run of replication breaks its promises: one packet, a move, a death', {
 })
 
 /** Larger bounds. */
-for (const bounds of ['', '-DPACKETS=2', '-DMOVES=0 -DREPLACES=1', '-DCRASHES=2']) {
+for (const bounds of ['', '-DPACKETS=2', '-DMOVES=0 -DREPLACES=1', '-DTIMEOUTS', '-DCRASHES=2']) {
   test(`replication, with ${bounds === '' ? 'either choice of a replica' : bounds}`, { skip: skipUnlessFull }, () => {
     assert.equal(errorsIn(bounds.split(' ').filter((flag) => flag !== ''), '-O2', 'replication'), 0)
   })
@@ -128,10 +128,11 @@ const quick = ['EVERYTHING_RESENT', 'STEP_NOT_STORED', 'COUNT_FORGOTTEN']
 
 for (const variant of [...quick, 'RELEASE_BEFORE_STORE', 'NOTHING_RESENT', 'SECURED_WITHOUT_GO', 'LATE_GO_COUNTS', 'NO_MOVING_WORD',
   'PROMOTE_UNASKED', 'ANSWER_EARLY', 'PROMOTE_LOW_EPOCH', 'HAND_UNSTORED', 'CONFIRM_EARLY', 'RETIRED_FOR_GOOD', 'RUN_UNCONFIRMED',
-  'APPLIED_EARLY', 'RETIRED_EARLY', 'REPLACED_UNMARKED', 'BACK_FORGOTTEN']) {
+  'APPLIED_EARLY', 'RETIRED_EARLY', 'REPLACED_UNMARKED', 'BACK_FORGOTTEN', 'TARGET_UNTOLD']) {
   test(`an error is found in the variant ${variant} of replication`, { skip: quick.includes(variant) ? skip : skipUnlessFull }, () => {
     const bounds = ['RETIRED_EARLY', 'REPLACED_UNMARKED'].includes(variant) ? ['-DMOVES=0', '-DREPLACES=1']
-      : variant === 'BACK_FORGOTTEN' ? ['-DONE_CHOICE', '-DCRASHES=2'] : []
+      : variant === 'BACK_FORGOTTEN' ? ['-DONE_CHOICE', '-DCRASHES=2']
+      : variant === 'TARGET_UNTOLD' ? ['-DONE_CHOICE', '-DTIMEOUTS'] : []
     assert.equal(errorsIn([`-D${variant}`, ...bounds], '-O0', 'replication'), 1)
   })
 }

@@ -245,7 +245,7 @@ export class Steps {
       i32[d + Descriptor.slot] = 0
     }
     collected.length = 0
-    if (!this.#isGathering || planted['set-aside-covered']) this.#sendBatch()
+    if (!this.#isGathering) this.#sendBatch()
   }
 
   #sendBatch(): void {
