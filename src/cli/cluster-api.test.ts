@@ -5,6 +5,7 @@
 
 import assert from 'node:assert/strict'
 import { execFile, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import { join } from 'node:path'
@@ -234,13 +235,16 @@ api: { port: ${port}${tls} }
     const garbage = Array.from({ length: 60 }, (_, i) => Buffer.concat([Buffer.from(i % 2 === 0 ? '' : 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
       Buffer.from(Array.from({ length: 1 + random.below(20_000) }, () => random.below(256)))]))
     // Of the switch, these are the first bytes ever.
-    await Promise.all([1, 11].flatMap((id) => garbage.map(async (bytes) => {
+    const nodes = [1, 11].map((id) => ({ id, node: at(folder.nodeApi(id)).service(Node) }))
+    await Promise.all(nodes.flatMap(({ id, node }) => garbage.map(async (bytes) => {
       const socket = connect(folder.nodeApi(id)).on('error', () => undefined)
+      const isClosed = new Promise((resolve) => { socket.on('close', resolve) })
       socket.resume().end(bytes)
-      // Some look like the beginning of something, which the server waits for.
-      const timer = setTimeout(() => { socket.destroy() }, 1000)
-      await new Promise((resolve) => { socket.on('close', resolve) })
-      clearTimeout(timer)
+      // Some look like the beginning of something, which the server waits for: it has had its turn when it answers who comes behind them.
+      const isPassed = once(socket, 'finish').then(() => node.getStatus({}), () => isClosed)
+      await Promise.race([isClosed, isPassed])
+      socket.destroy()
+      await isClosed
     })))
     const after = await cluster.status()
     const received = ({ nodes }: typeof after): number => nodes.find(({ name }) => name === 'egress')?.workload?.received ?? 0

@@ -142,14 +142,7 @@ limits: { flows: ${isFull ? 1_000_000 : 8_192}, unanswered: ${UNANSWERED} }
 
   /** Every node is the process that it was, and all that has come to it has left, been dropped for a reason, or is there. */
   const account = async (): Promise<void> => {
-    let seen = -1
-    await cluster.until('nothing is on its way any more', async () => {
-      const before = seen
-      seen = (await cluster.status()).nodes.reduce((sum, { status }) => sum + (status?.workload.received ?? 0), 0)
-      await new Promise((resolve) => { setTimeout(resolve, 100) })
-      return seen === before
-    }, PATIENCE_MS)
-    const { nodes } = await cluster.status()
+    const { nodes } = await cluster.untilArrived(PATIENCE_MS)
     assert.deepEqual(nodes.map(({ status }) => status?.pid), lives)
     for (const { name, status } of nodes) {
       assert.ok(status !== undefined, name)

@@ -67,10 +67,12 @@ limits: { flows: 65536 }
     let moves = 0
     for (; !isOver && moves < 12; moves++) {
       const [from, to] = moves % 2 === 0 ? ['runtime-1', 'runtime-2'] : ['runtime-2', 'runtime-1']
-      await cluster.ask('Migrate', { from, to })
-      await cluster.until('all flows have moved', async () => (await cluster.flows('tcp')).every(({ node }) => node === to))
-      // A flow stays 100 ms where it has come to; a request to move it sooner passes it over.
-      await new Promise((resolve) => { setTimeout(resolve, 110) })
+      await cluster.until('all flows have moved', async () => {
+        if ((await cluster.flows('tcp')).every(({ node }) => node === to)) return true
+        // A flow stays 100 ms where it has come to: until then a request to move it passes it over.
+        await cluster.ask('Migrate', { from, to })
+        return false
+      })
     }
     assert.ok(moves >= 4, `${moves} moves`)
     cluster.must('drain', 'runtime-1')

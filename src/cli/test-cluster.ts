@@ -116,6 +116,18 @@ export class TestCluster {
     }
   }
 
+  /** Waits until nothing is on its way between nodes: what each has sent on a link, the other end has received. */
+  async untilArrived(patienceMs: number): Promise<ClusterStatus> {
+    return await this.until('what was sent on links has arrived', async () => {
+      const status = await this.status()
+      const links = status.nodes.flatMap(({ id, status: own }) => (own?.links ?? []).map(({ peer, txFrames, rxFrames }) =>
+        ({ id, peer, txFrames, rxFrames })))
+      const hasArrived = links.every(({ id, peer, txFrames }) =>
+        links.some((other) => other.id === peer && other.peer === id && other.rxFrames === txFrames))
+      return links.length > 0 && hasArrived && status
+    }, patienceMs)
+  }
+
   async #account(): Promise<string> {
     const status = await this.status().catch(String)
     const events = (await this.events().catch(() => [])).slice(-20).map(({ event, text }) => `${event} ${text}`).join('\n')

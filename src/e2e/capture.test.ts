@@ -95,16 +95,9 @@ runtimes: 3
     return nodes[0].status?.external?.rxFrames === packets && buffered === waiting
   }, PATIENCE_MS)
   const seconds = (performance.now() - begin) / 1000
-  // What is in the links has arrived when two looks see the same.
-  let seen = -1
-  await cluster.until('nothing is on its way', async () => {
-    const before = seen
-    seen = (await cluster.status()).nodes.reduce((sum, one) => sum + (one.workload?.received ?? 0), 0)
-    await new Promise((resolve) => { setTimeout(resolve, 200) })
-    return seen === before
-  }, PATIENCE_MS)
+  const { nodes } = await cluster.untilArrived(PATIENCE_MS)
   const drops: Record<string, number> = {}
-  for (const { status: of } of (await cluster.status()).nodes) {
+  for (const { status: of } of nodes) {
     for (const [reason, count] of Object.entries(of?.dropReasons ?? {})) drops[reason] = (drops[reason] ?? 0) + count
   }
   assert.deepEqual(drops, dropReasons)

@@ -50,7 +50,7 @@ export interface NodeStatus {
   readonly anomalies: Readonly<Record<string, number>>
   /** Steps of protocols that are open now. */
   readonly openSteps: Readonly<Record<string, number>>
-  readonly links: readonly { readonly peer: number, readonly isUp: boolean, readonly lastEnd: string }[]
+  readonly links: readonly ({ readonly peer: number, readonly isUp: boolean, readonly lastEnd: string } & PortStatistics)[]
   /** What has gone over the control network: sums over the sessions, frames refused and frames sent by datagrams, links to other nodes. */
   readonly control: Readonly<Record<string, unknown>>
   /** `how`: how frames come and go there, where that is not certain beforehand; `router`: what has become of them, where it is one. */
