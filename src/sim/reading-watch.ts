@@ -2,7 +2,7 @@
  * Reading watch: in `commit` a runtime reads nothing while too much waits for its replicas. One that takes nothing for long stops its own flows
  * and no others (PROTOCOL 16): so a runtime that keeps flows at several does not leave its links unread for long.
  *
- *     share   while switches and links do what they should, and no node stands still, packets do not wait for a runtime that reads none
+ *     share   while switches and links do what they should, and no node stands still, frames do not wait for a runtime that reads none
  *
  * The control network may do what it likes: what is cut off, or late, is what makes a replica slow.
  */
@@ -15,7 +15,7 @@ const UNREAD_US = 8000
 
 export class ReadingWatch {
   readonly #simulation: Simulation
-  /** By a runtime's incarnation: packets that it had read when it was looked at, and since when it has read no more while some wait. */
+  /** By a runtime's incarnation: frames that it had read when it was looked at, and since when it has read no more while some wait. */
   #before = new Map<number, { readonly received: number; readonly since: number }>()
 
   constructor(simulation: Simulation) {
@@ -46,7 +46,7 @@ export class ReadingWatch {
     if (this.#isFluent) {
       for (const one of this.#simulation.liveRuntimes()) {
         if (!this.#couldRead(one)) continue
-        const { received } = (one.node as RuntimeNode).packets
+        const received = one.links.values().reduce((sum, link) => sum + link.received, 0)
         const before = this.#before.get(one.incarnation)
         const since = before?.received === received ? before.since : queue.now
         next.set(one.incarnation, { received, since })

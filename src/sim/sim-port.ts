@@ -169,6 +169,8 @@ export class SimPort implements Port {
   readonly #outlet: Outlet | ((frame: Uint8Array) => Outlet | undefined)
   #inbox: Uint8Array[] = []
   #taken = 0
+  /** Frames that were taken, in all. */
+  received = 0
   /** The outlets that the frames in the inbox came by, in their order. */
   #from: (Outlet | undefined)[] = []
 
@@ -205,6 +207,7 @@ export class SimPort implements Port {
       const slot = pool.take(frame.length)
       if (slot === 0) break
       const from = this.#from[this.#taken++]
+      this.received++
       if (from !== undefined) from.load--
       const d = descriptors + count++ * DESCRIPTOR_WORDS
       u8.set(frame, slot + SLOT_FRAME_OFFSET)

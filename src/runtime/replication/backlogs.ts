@@ -19,7 +19,7 @@ export interface Backlog {
   /** Outputs that have been sent and not acknowledged; those of them in large slots. */
   kept: number
   keptLarge: number
-  /** When it has acknowledged something, or began to have something to acknowledge. */
+  /** When it has acknowledged something, or began to have something to acknowledge, or it was seen that nobody else waits for it. */
   progressedAt: number
   isSlow: boolean
   /** Guards whose flows stand still for it. */
@@ -35,7 +35,7 @@ export interface BacklogsHost {
   /** After how many microseconds without an acknowledgement a replica is slow. */
   readonly slowUs: number
   /** All flows of this runtime that have replicas. */
-  guards(): Iterable<Guard>
+  guards(): IteratorObject<Guard>
   /** Those whose outputs wait, but not for room: until a move that is called off, or a change of replica, has ended. */
   withheld(): Iterable<Guard>
   /** Stops a flow, unless it stands still for another reason. */
@@ -138,18 +138,21 @@ export class Backlogs {
     if (one.isSlow) this.#goOn(one)
   }
 
-  /** Finds out for whom everybody waits. With one replica there is nobody else. */
+  /** Finds out for whom everybody waits. Where all flows have the same replica there is nobody else. */
   tick(): void {
     for (const guard of this.#overrun.splice(0)) if (guard.backlog?.isSlow === true) this.#stop(guard.backlog, guard)
     for (const one of this.#dead) if (one.behind + one.kept === 0) this.#bury(one)
     if (this.hasRoom || planted['slow-stops-all']) return
     for (const one of this.#dead) this.#judge(one, ({ backlog }) => backlog === one)
-    if (this.#byReplica.size < 2) return
     for (const [id, one] of this.#byReplica) this.#judge(one, ({ replica }) => replica === id)
   }
 
   #judge(one: Backlog, isOf: (guard: Guard) => boolean): void {
     if (one.isSlow || one.behind + one.kept === 0 || this.#host.now() - one.progressedAt < this.#host.slowUs) return
+    if (!this.#dead.has(one) && !this.#host.guards().some((guard) => !isOf(guard))) {
+      one.progressedAt = this.#host.now()
+      return
+    }
     one.isSlow = true
     this.#slow.add(one)
     for (const guard of this.#host.guards()) if (isOf(guard)) this.#stop(one, guard)

@@ -36,7 +36,7 @@ export class Guards {
     return this.#byRecord[this.#context.engine.slab.indexOf(record)]
   }
 
-  all(): Iterable<Guard> {
+  all(): IteratorObject<Guard> {
     return this.#guards.values()
   }
 

@@ -68,7 +68,7 @@ export interface StepsHost {
   held(guard: Guard): void
   /** Sends a frame to a switch and counts it. */
   release(switchId: number, frame: number, length: number): void
-  guards(): Iterable<Guard>
+  guards(): IteratorObject<Guard>
   /** A flow stands still until its replica takes more, unless it does for another reason. */
   stop(guard: Guard): void
   resume(guard: Guard): void
