@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { BindAlias } from '../messages/aliasing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import {
   RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowMarks, RerouteFlowOwnerIncarnation,
@@ -101,4 +102,21 @@ test('flows whose key another one had are bounded: what is taken back for the ol
   assert.deepEqual(one.take(), ['packet 2 to 12', `packet ${HEIRS_MAX + 1} to 12`])
   one.announced(12)
   assert.deepEqual([one.take(), one.logic.takenBack.counts, one.context.held, one.pool.used], [[], { taken: 2, covered: 1 }, 0, 0])
+})
+
+test('what was sent to the dead by an alias of a flow whose key a newer one has by then goes there, and back from there', () => {
+  const one = new ScriptedSwitch(configOf(1, [11, 12]), 2, roundRobin())
+  one.inBand(11, Bind, bindOf(FLOW, 5, 11))
+  one.control(1, BindAlias, { flow: FLOW, key: 6 })
+  one.inBand(12, Bind, bindOf(flowIdOf(101, 2), 5, 12))
+  assert.equal(one.entryOf(6), 0, 'the alias has gone with its flow')
+  one.take()
+  takeBack(one, 11, 6, 3)
+  takeBack(one, 11, 7, 4)
+  takeBack(one, 12, 6, 3)
+  assert.deepEqual([one.logic.takenBack.counts, one.context.held], [{ taken: 1, covered: 2 }, 1])
+  one.configure(configOf(2, [12]))
+  assert.deepEqual(one.take(), ['packet 6 to 12'])
+  one.announced(12)
+  assert.deepEqual([one.take(), one.context.held, one.pool.used], [[], 0, 0])
 })
