@@ -18,8 +18,8 @@ interface Packets {
   readonly incarnation: number
   /** Those beyond this position were sent when the flow had come back from a target. */
   readonly back: number
-  /** Those up to this position were sent before the flow came there last. */
-  readonly last: number
+  /** Those up to this position were sent before the flow came there last; all, if it came when they had been taken back. */
+  last: number
   /** Slots and their positions, in turn. */
   readonly slots: number[]
 }
@@ -70,8 +70,11 @@ export class TakenBack {
    * @param isBack it was on its way to a target, which may have some packets of it that come between; said of who goes on for the dead, too,
    *   behind what was sent there ahead of those
    */
-  cameTo(runtime: number, flow: number, position: number, isBack: boolean): void {
-    if (position !== 0) this.#note(runtime, flow, isBack ? -position : position)
+  cameTo(runtime: number, incarnation: number, flow: number, position: number, isBack: boolean): void {
+    const packets = this.#flows.get(flow)?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    // Who sends it there has not heard of that death yet: nothing of it can have come there any more.
+    if (packets !== undefined) packets.last = Infinity
+    else if (position !== 0) this.#note(runtime, flow, isBack ? -position : position)
   }
 
   /** They go elsewhere. */
