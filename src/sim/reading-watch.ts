@@ -9,6 +9,7 @@
 
 import type { RuntimeNode } from '../node/runtime-node.ts'
 import type { SimNode, Simulation } from './simulation.ts'
+import { hasTrailer } from './trailer.ts'
 
 /** Longer than a replica may take nothing before it is slow, and than the turns take in which that is found out. */
 const UNREAD_US = 8000
@@ -30,9 +31,9 @@ export class ReadingWatch {
       nodes.every(({ isPaused, slowUs, node, isSwitch }) => !isPaused && slowUs === 0 && (node !== null || !isSwitch))
   }
 
-  /** True for a runtime for which packets wait, and whose flows have replicas at several others. */
+  /** True for a runtime for which packets wait, and not in-band messages alone, and whose flows have replicas at several others. */
   #couldRead({ node, links }: SimNode): boolean {
-    if (!links.values().some(({ waiting }) => waiting > 0)) return false
+    if (!links.values().some((link) => link.hasWaiting(hasTrailer))) return false
     const { flows, replicaOf } = node as RuntimeNode
     const replicas = new Set<number>()
     for (const { flow } of flows()) replicas.add(replicaOf(flow))

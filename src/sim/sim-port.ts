@@ -189,6 +189,11 @@ export class SimPort implements Port {
     return this.#inbox.length - this.#taken
   }
 
+  /** True if a frame waits of which this is true. */
+  hasWaiting(is: (frame: Uint8Array) => boolean): boolean {
+    return this.#inbox.slice(this.#taken).some((frame) => is(frame))
+  }
+
   /** What is in the inbox is lost. */
   lose(): Uint8Array[] {
     const lost = this.#inbox.slice(this.#taken)

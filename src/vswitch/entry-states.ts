@@ -132,7 +132,7 @@ export class EntryStates {
     if (before !== owner || arena.u32[(entry + Entry.ownerIncarnation) >> 2] !== incarnation) {
       const flow = arena.f64[(entry + Entry.flow) >> 3]
       takenBack.left(before, flow)
-      takenBack.cameTo(owner, flow, this.#context.positionTo(owner), isBack)
+      takenBack.cameTo(owner, incarnation, flow, this.#context.positionTo(owner), isBack)
     }
     arena.u16[(entry + Entry.owner) >> 1] = owner
     arena.u32[(entry + Entry.ownerIncarnation) >> 2] = incarnation

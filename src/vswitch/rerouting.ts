@@ -119,7 +119,7 @@ export class Rerouting {
     }
     this.#mark(sender, at, flow, epoch)
     // Should the owner die before it has fetched what the target has: what it is sent from now on is from behind that.
-    if (arena.u32[(at + RerouteFlowMarks) >> 2] !== 0) takenBack.cameTo(owner, flow, context.positionTo(owner), true)
+    if (arena.u32[(at + RerouteFlowMarks) >> 2] !== 0) takenBack.cameTo(owner, incarnation, flow, context.positionTo(owner), true)
     this.#host.flush(entry)
     if (!isKnown) aliases.flowKnown(flow, entry)
     this.#host.questions.askAgain()

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { BindAlias } from '../messages/aliasing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import {
   RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowMarks, RerouteFlowOwnerIncarnation,
@@ -76,7 +77,7 @@ test('notes of when flows came to a runtime are bounded, for each: of the oldest
   Object.assign(one.context, { positionTo: () => 7 })
   for (const key of [5, 6]) one.inBand(11, Bind, bindOf(flowIdOf(101, key), key, 11))
   // Those of others are their own.
-  for (let flow = 1; flow <= NOTES_MAX; flow++) takenBack.cameTo(12, flow, 9, false)
+  for (let flow = 1; flow <= NOTES_MAX; flow++) takenBack.cameTo(12, 112, flow, 9, false)
   for (let key = 7; key < 5 + NOTES_MAX; key++) one.inBand(11, Bind, bindOf(flowIdOf(101, key), key, 11))
   takeBack(one, 11, 5, 7)
   assert.deepEqual([takenBack.counts, one.context.held], [{ taken: 0, covered: 1 }, 0], 'it was sent before the flow came')
@@ -101,4 +102,40 @@ test('flows whose key another one had are bounded: what is taken back for the ol
   assert.deepEqual(one.take(), ['packet 2 to 12', `packet ${HEIRS_MAX + 1} to 12`])
   one.announced(12)
   assert.deepEqual([one.take(), one.logic.takenBack.counts, one.context.held, one.pool.used], [[], { taken: 2, covered: 1 }, 0, 0])
+})
+
+test('what was sent to the dead by an alias of a flow whose key a newer one has by then goes there, and back from there', () => {
+  const one = new ScriptedSwitch(configOf(1, [11, 12]), 2, roundRobin())
+  one.inBand(11, Bind, bindOf(FLOW, 5, 11))
+  one.control(1, BindAlias, { flow: FLOW, key: 6 })
+  one.inBand(12, Bind, bindOf(flowIdOf(101, 2), 5, 12))
+  assert.equal(one.entryOf(6), 0, 'the alias has gone with its flow')
+  one.take()
+  takeBack(one, 11, 6, 3)
+  takeBack(one, 11, 7, 4)
+  takeBack(one, 12, 6, 3)
+  assert.deepEqual([one.logic.takenBack.counts, one.context.held], [{ taken: 1, covered: 2 }, 1])
+  one.configure(configOf(2, [12]))
+  assert.deepEqual(one.take(), ['packet 6 to 12'])
+  one.announced(12)
+  assert.deepEqual([one.take(), one.context.held, one.pool.used], [[], 0, 0])
+})
+
+test('of a move to who is dead already, what the flow had been sent there before that is in its record', () => {
+  const one = new ScriptedSwitch(configOf(1, [11, 12]), 2, roundRobin())
+  const reroute = (node: number, epoch: number, dead = 0): void => {
+    one.control(11, RerouteFlow, { flow: FLOW, epoch, node, key: 5, words: {
+      [RerouteFlowOwnerIncarnation]: 100 + node, [RerouteFlowDead]: dead, [RerouteFlowDeadIncarnation]: dead === 0 ? 0 : 100 + dead } })
+  }
+  Object.assign(one.context, { positionTo: () => 2 })
+  one.inBand(12, Bind, bindOf(FLOW, 5, 12))
+  reroute(11, 2)
+  one.configure(configOf(2, [11]))
+  one.take()
+  // It has run there, and the runtime that has the flow since has it in its record.
+  takeBack(one, 12, 5, 3)
+  reroute(12, 3)
+  reroute(11, 4, 12)
+  assert.deepEqual(one.take().filter((what) => what.startsWith('packet')), [])
+  assert.deepEqual([one.logic.takenBack.counts, one.context.held, one.pool.used], [{ taken: 0, covered: 1 }, 0, 0])
 })

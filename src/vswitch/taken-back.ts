@@ -7,6 +7,7 @@
  */
 
 import { planted } from '../base/planted-bugs.ts'
+import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Descriptor } from '../packet/descriptor.ts'
 import { prependHeld, takeHeld } from './held-list.ts'
 import type { SwitchContext } from './switch-context.ts'
@@ -17,8 +18,8 @@ interface Packets {
   readonly incarnation: number
   /** Those beyond this position were sent when the flow had come back from a target. */
   readonly back: number
-  /** Those up to this position were sent before the flow came there last. */
-  readonly last: number
+  /** Those up to this position were sent before the flow came there last; all, if it came when they had been taken back. */
+  last: number
   /** Slots and their positions, in turn. */
   readonly slots: number[]
 }
@@ -33,6 +34,8 @@ interface Heir {
   readonly isFresh: boolean
   /** That runtime is about to be called dead, or to be known to live: packets wait for that, so that they keep their order. */
   readonly waits: boolean
+  /** Keys of the aliases that the flow before had. They have gone with it. */
+  readonly aliases: readonly Int32Array[]
 }
 
 /** Heirs that are kept; the oldest goes first. */
@@ -67,8 +70,11 @@ export class TakenBack {
    * @param isBack it was on its way to a target, which may have some packets of it that come between; said of who goes on for the dead, too,
    *   behind what was sent there ahead of those
    */
-  cameTo(runtime: number, flow: number, position: number, isBack: boolean): void {
-    if (position !== 0) this.#note(runtime, flow, isBack ? -position : position)
+  cameTo(runtime: number, incarnation: number, flow: number, position: number, isBack: boolean): void {
+    const packets = this.#flows.get(flow)?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    // Who sends it there has not heard of that death yet: nothing of it can have come there any more.
+    if (packets !== undefined) packets.last = Infinity
+    else if (position !== 0) this.#note(runtime, flow, isBack ? -position : position)
   }
 
   /** They go elsewhere. */
@@ -122,10 +128,23 @@ export class TakenBack {
     return position > this.#sinceOf(runtime, incarnation, this.#context.arena.f64[(entry + Entry.flow) >> 3] as number).first
   }
 
+  /** The heir of the flow that had an alias with this key (a word index) there, 0 if there is none. */
+  #heirByAlias(runtime: number, incarnation: number, key: number): number {
+    const { i32 } = this.#context.arena
+    for (const [flow, heir] of this.#heirs) {
+      if (heir.runtime !== runtime || heir.incarnation !== incarnation) continue
+      if (heir.aliases.some((alias) => alias.every((word, index) => i32[key + index] === word))) return flow
+    }
+    return 0
+  }
+
   /** A packet in a slot, from the link of a runtime that is dead. `entry` is its flow's, 0 for none. */
   add(runtime: number, incarnation: number, entry: number, slot: number, position: number): void {
-    const { f64 } = this.#context.arena
-    const flow = entry === 0 ? 0 : f64[(entry + Entry.flow) >> 3] as number
+    const { u16, f64 } = this.#context.arena
+    const known = entry === 0 ? 0 : f64[(entry + Entry.flow) >> 3] as number
+    const isOfDead = entry !== 0 && u16[(entry + Entry.owner) >> 1] === runtime
+    // The key may be nobody's by now, or another flow's alias: who gets it from the heir knows where it belongs.
+    const flow = isOfDead ? known : this.#heirByAlias(runtime, incarnation, (slot >> 2) + Descriptor.key) || known
     const { first, back, last } = this.#sinceOf(runtime, incarnation, flow)
     if (flow === 0 || position <= first) {
       this.counts.covered++
@@ -144,12 +163,16 @@ export class TakenBack {
 
   /** @param waits whether it will be known soon if the owner of the flow before is dead */
   succeeded(entry: number, by: number, waits: boolean): void {
-    const { u8, u16, u32, f64 } = this.#context.arena
+    const { u8, u16, u32, i32, f64 } = this.#context.arena
     const runtime = u16[(entry + Entry.owner) >> 1] as number
     const { first } = this.#since(runtime, f64[(entry + Entry.flow) >> 3] as number)
+    const aliases: Int32Array[] = []
+    for (let at = i32[(entry + Entry.nextAlias) >> 2] as number; at !== 0; at = i32[(at + Entry.nextAlias) >> 2] as number) {
+      aliases.push(i32.slice(at >> 2, (at >> 2) + KEY_WORDS))
+    }
     this.#heirs.delete(by)
     if (this.#heirs.size >= HEIRS_MAX) this.#heirs.delete(this.#heirs.keys().next().value as number)
-    this.#heirs.set(by, { runtime, incarnation: u32[(entry + Entry.ownerIncarnation) >> 2] as number, first, waits,
+    this.#heirs.set(by, { runtime, incarnation: u32[(entry + Entry.ownerIncarnation) >> 2] as number, first, waits, aliases,
       isFresh: ((u8[entry + Entry.flags] as number) & EntryFlag.fresh) !== 0 })
   }
 
