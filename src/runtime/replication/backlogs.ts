@@ -47,6 +47,8 @@ export interface BacklogsHost {
 /** Outputs, and bytes of them, that wait for room in sessions before no more packets are read. */
 const BEHIND_MAX = 256
 const BEHIND_BYTES_MAX = 1 << 20
+/** Looks through all flows in the time in which a replica becomes slow. */
+const LOOKS = 4
 
 export class Backlogs {
   /** Outputs that have been sent and are kept, of all. */
@@ -61,6 +63,8 @@ export class Backlogs {
   #behind = 0
   #behindBytes = 0
   #keptLarge = 0
+  /** When it is looked next whether flows have other replicas than the one that something waits for. */
+  #nextLook = 0
 
   constructor(host: BacklogsHost) {
     this.#host = host
@@ -144,12 +148,27 @@ export class Backlogs {
     for (const one of this.#dead) if (one.behind + one.kept === 0) this.#bury(one)
     if (this.hasRoom || planted['slow-stops-all']) return
     for (const one of this.#dead) this.#judge(one, ({ backlog }) => backlog === one)
-    if (this.#byReplica.size < 2) return
-    for (const [id, one] of this.#byReplica) this.#judge(one, ({ replica }) => replica === id)
+    for (const [id, one] of this.#byReplica) {
+      if (this.#isLate(one) && this.#hasOthers(id)) this.#judge(one, ({ replica }) => replica === id)
+    }
+  }
+
+  /** Another replica may have had nothing to acknowledge yet, and its flows wait all the same. */
+  #hasOthers(id: number): boolean {
+    if (this.#byReplica.size > 1) return true
+    const now = this.#host.now()
+    if (now < this.#nextLook) return false
+    this.#nextLook = now + this.#host.slowUs / LOOKS
+    for (const { replica, isDead } of this.#host.guards()) if (replica !== id && !isDead) return true
+    return false
+  }
+
+  #isLate(one: Backlog): boolean {
+    return !one.isSlow && one.behind + one.kept > 0 && this.#host.now() - one.progressedAt >= this.#host.slowUs
   }
 
   #judge(one: Backlog, isOf: (guard: Guard) => boolean): void {
-    if (one.isSlow || one.behind + one.kept === 0 || this.#host.now() - one.progressedAt < this.#host.slowUs) return
+    if (!this.#isLate(one)) return
     one.isSlow = true
     this.#slow.add(one)
     for (const guard of this.#host.guards()) if (isOf(guard)) this.#stop(one, guard)
