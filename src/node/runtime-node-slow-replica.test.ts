@@ -81,6 +81,32 @@ test('a slow replica gets no more flows', () => {
   assert.deepEqual(one.take().filter((line) => line.startsWith('AdoptFlow')), Array(4).fill('AdoptFlow 12 code 1'))
 })
 
+test('a flow goes on whose replica has had nothing to acknowledge yet, while the only one that has had takes nothing', () => {
+  const one = new RuntimeAmongScripts({ chain: [{ definition: sideCounter(), config: {} }], replication: 'commit', limits: { packets: 64 },
+    times: { slowReplicaUs: 5000 } })
+  const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
+  const open = (number: number): void => {
+    one.sayInBand(1, FlowOpen, { flow: flowIdOf(101, number), epoch: 1, node: 1, key: number }).turn().packet(1, frameOf(number)).turn(3)
+  }
+  // Its first packet left when there was no replica to be had.
+  open(1)
+  one.say(12, AnnounceChain, { tail }).turn(3)
+  one.say(12, AdoptFlowReply, { flow: FLOW, epoch: 2 }).turn(3)
+  for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { flow: FLOW, epoch: 2 }).say(id, Go, { flow: FLOW, epoch: 2 })
+  one.say(13, AnnounceChain, { tail }).turn(3)
+  open(2)
+  one.say(13, AdoptFlowReply, { flow: flowIdOf(101, 2), epoch: 1 }).turn(3)
+  assert.deepEqual([FLOW, flowIdOf(101, 2)].map((flow) => one.node.replicaOf(flow)), [12, 13])
+  one.silent.add(13)
+  for (let packet = 0; packet < 60; packet++) one.packet(1, frameOf(2)).turn(1, 10)
+  one.take()
+  one.packet(1, frameOf(1)).turn(10, 10)
+  assert.ok(!one.take().includes('CommitStep 12'), 'nothing is read while too much waits')
+  one.turn(100)
+  assert.ok(one.take().includes('CommitStep 12'))
+  assert.ok((one.node.dropReasons()['replica-slow'] ?? 0) > 0)
+})
+
 /** A flow with a replica at 12, which may have died since, whose move to 13 is called off, for no switch has answered. */
 function goingBack(isFenced: boolean, packets?: number): RuntimeAmongScripts {
   const one = new RuntimeAmongScripts({ chain: [{ definition: sideCounter(), config: {} }], replication: 'commit',

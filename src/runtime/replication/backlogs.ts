@@ -149,7 +149,7 @@ export class Backlogs {
 
   #judge(one: Backlog, isOf: (guard: Guard) => boolean): void {
     if (one.isSlow || one.behind + one.kept === 0 || this.#host.now() - one.progressedAt < this.#host.slowUs) return
-    if (!this.#dead.has(one) && !this.#host.guards().some((guard) => !isOf(guard))) {
+    if (!this.#dead.has(one) && !this.#host.guards().some((guard) => !guard.isDead && !isOf(guard))) {
       one.progressedAt = this.#host.now()
       return
     }
