@@ -129,6 +129,7 @@ export class ApiDoor {
 
   async #start(): Promise<void> {
     const { Worker } = await import('node:worker_threads')
+    if (this.#isClosing) throw new Error('it is closing')
     const workerData: ApiThreadData = { owner: this.#owner, socket: this.#path, tcp: this.#access }
     const thread = new Worker(new URL(`./api-thread${extname(import.meta.filename)}`, import.meta.url),
       { workerData, resourceLimits: { maxOldGenerationSizeMb: HEAP_MB } })
@@ -141,6 +142,8 @@ export class ApiDoor {
       })
       thread.on('exit', () => {
         reject(new Error('it has ended'))
+        // One that has failed may still be ending when the next one has begun.
+        if (this.#thread !== thread) return
         this.#thread = this.#isOpen = undefined
         if (!this.#isClosing) this.#openAgain()
       })
