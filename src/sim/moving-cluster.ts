@@ -164,7 +164,7 @@ class MovingCluster {
     const node: RuntimeNode = createRuntimeNode({
       arena, id, incarnation, clusterId: 1, chain: this.#options.chain(id), seed: id, config, sessions: SESSIONS,
       replication: this.#options.replication,
-      limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 64, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
+      limits: { ...defaultLimits, flows: 4096, packets: 2048, largePackets: 64, heldPerFlow: 512, extentBytes: 3 * 2 ** 20, recordBytes: 131_072,
         aliases: 4096, fragmentedDatagrams: 1024, fragmentsHeld: 512 },
       timeouts: { ...defaultTimeouts, ...this.#options.timeouts }, wasm: this.#options.wasm ?? false,
       runtimeLimits: { absentFlows: 4096, buffered: 1536, bufferedPerFlow: 1024 },
