@@ -62,7 +62,9 @@ export class KeyTable {
     return block
   }
 
+  /** Its kind is 0 from then on, for whoever had it in hand. */
   remove(block: number): void {
+    this.#i32[(block + KeyBlock.kind) >> 2] = 0
     this.#table.remove(this.#i32[(block + KeyBlock.hash) >> 2], block)
     this.#slab.give(block)
   }
