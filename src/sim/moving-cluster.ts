@@ -84,6 +84,8 @@ const PATIENCE_US = 80_000
 const HOURS_US = 6 * 3600e6
 /** Events that are enough for all flows to end, once the traffic is over, at most. */
 const EVENTS_TO_END = 100_000
+/** Three quarters of a link's ring, as processes have them: what is given back before that is lost with its runtime. */
+const CROWDED = 3072
 /** How often a crash looks whether nothing is inside, and how long it takes until the others hear of it, and until it is back. */
 const LOOK_US = 15
 const LOOKS_MAX = 2000
@@ -284,7 +286,7 @@ class MovingCluster {
         this.#deliver(peer, `link ${id}`, frame, at, this.#nodes.get(id)?.sent)
       })
       ports.set(`link ${peer}`, ring === null ? new SimPort(arena, outlet)
-        : id < peer ? new SimRingWriter(arena, outlet, ring, () => undefined) : new SimRingReader(arena, outlet, ring))
+        : id < peer ? new SimRingWriter(arena, outlet, ring, () => undefined) : new SimRingReader(arena, outlet, ring, CROWDED))
     }
     return ports
   }

@@ -326,10 +326,13 @@ export class SimRingWriter extends SimPort implements TakeBackPort {
 /** The reading end of a ring: what it receives stays there until it is given back. */
 export class SimRingReader extends SimPort implements TakeBackPort {
   readonly #ring: SimRing
+  readonly #crowded: number
 
-  constructor(arena: Arena, outlet: Outlet, ring: SimRing) {
+  /** @param crowded with more frames that have been received and not given back the ring is nearly full */
+  constructor(arena: Arena, outlet: Outlet, ring: SimRing, crowded = CROWDED) {
     super(arena, outlet)
     this.#ring = ring
+    this.#crowded = crowded
     ring.readerCame()
     ring.onRenewed = () => { super.lose() }
   }
@@ -352,7 +355,7 @@ export class SimRingReader extends SimPort implements TakeBackPort {
   readonly takeBackLeft = 0
 
   get isCrowded(): boolean {
-    return this.#ring.received + 1 - this.#ring.first > CROWDED
+    return this.#ring.received + 1 - this.#ring.first > this.#crowded
   }
 
   get connection(): number {
