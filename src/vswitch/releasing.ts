@@ -175,6 +175,12 @@ export class Releasing {
     for (const { owner, flow, epoch } of ready) sendHead(this.#context, this.#context.control(owner), Go, flow, epoch)
   }
 
+  /** In-band: an owner that released its flow itself has ended it at this epoch. Somebody else may have gone on with it. */
+  closed(runtime: number, flow: number, epoch: number): void {
+    const entry = this.#context.table.findFlow(flow)
+    if (entry !== 0 && (this.#context.arena.u32[(entry + Entry.epoch) >> 2] as number) > epoch) this.drained(runtime, flow, epoch + 1)
+  }
+
   /** In-band: a runtime has sent its last packet of a flow before the change of releaser at this epoch. */
   drained(runtime: number, flow: number, epoch: number): void {
     const context = this.#context

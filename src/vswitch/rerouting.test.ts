@@ -50,6 +50,18 @@ test('a claim that was given up leaves the flow to whoever claims it next, and t
   assert.notEqual(one.entry(5)?.flow, flow, 'its packets open a new flow')
 })
 
+test('the end of a flow that a replica has claimed meanwhile is its owner\'s last word about it', () => {
+  const one = opened()
+  const ends = { flow: FIRST, key: 5, code: 1 }
+  one.control(11, RerouteFlow, rerouteTo(11, 9))
+  assert.deepEqual([one.take().includes('Go 11'), one.steps.drained], [false, 1], 'the owner may be sending still')
+  one.inBand(11, FlowClosed, { ...ends, epoch: 1 })
+  one.inBand(12, FlowClosed, { ...ends, epoch: 1, node: 11 })
+  assert.equal(one.steps.drained, 1, 'of another, and while its replica releases')
+  one.inBand(12, FlowClosed, { ...ends, epoch: 1 })
+  assert.deepEqual([one.take(), one.steps.drained, one.entry(5)?.owner], [['Go 11'], 0, 11])
+})
+
 test('Drained that overtakes its RerouteFlow counts', () => {
   const one = opened()
   one.inBand(12, Drained, { flow: FIRST, epoch: 2 })

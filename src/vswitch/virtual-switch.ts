@@ -248,7 +248,11 @@ export class VirtualSwitch {
       case Drained.type:
         this.#releasing.drained(runtime, flow, epoch)
         return this.#endings.drained(flow)
-      case FlowClosed.type: return this.#flowClosed(at, flow, true)
+      case FlowClosed.type:
+        this.#flowClosed(at, flow, true)
+        // A replica that had not heard of the end may have claimed the flow since: what its owner has released of it ends here as well.
+        if (arena.u16[(at + MessageField.node) >> 1] === 0) this.#releasing.closed(runtime, flow, epoch)
+        return
     }
     context.anomaly('unexpected-message')
   }
