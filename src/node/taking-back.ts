@@ -8,7 +8,7 @@ import { FragmentOutcome, type FragmentTracker } from '../packet/fragment-tracke
 import type { PacketPool } from '../packet/packet-pool.ts'
 import { ParseResult, type Parser } from '../packet/parse.ts'
 import type { SwitchContext } from '../vswitch/switch-context.ts'
-import { Entry } from '../vswitch/switch-table.ts'
+import { Entry, EntryFlag } from '../vswitch/switch-table.ts'
 import type { VirtualSwitch } from '../vswitch/virtual-switch.ts'
 import { ETHERNET_TYPE, NFACTOR_TYPE_WORD } from '../wire/ethernet.ts'
 import type { DataLink } from './data-link.ts'
@@ -72,17 +72,27 @@ export class TakingBack {
     if (((i32[d + Descriptor.meta] as number) & Meta.related) === 0 || entry === 0 || this.#isOf(entry, runtime, life, position)) return entry
     parser.useOwnKey(d)
     const own = this.#host.find(d)
-    if (own !== 0 && this.#isOf(own, runtime, life, position)) return own
+    if (own !== 0 && this.#isOf(own, runtime, life, position) && !(this.#isUnheard(own) && this.#livedAt(entry, runtime, life))) return own
     parser.parse(d)
     return entry
   }
 
   /** True when an entry's flow lived there as that frame was sent. It may have come since, and the error was a flow of its own. */
   #isOf(entry: number, runtime: number, life: number, position: number): boolean {
-    const { context: { arena: { u16, u32 }, table }, virtualSwitch } = this.#host
+    const { context: { table }, virtualSwitch } = this.#host
+    return this.#livedAt(entry, runtime, life) && virtualSwitch.takenBack.cameAhead(runtime, life, table.mainOf(entry), position)
+  }
+
+  #livedAt(entry: number, runtime: number, life: number): boolean {
+    const { context: { arena: { u16, u32 }, table } } = this.#host
     const main = table.mainOf(entry)
-    return u16[(main + Entry.owner) >> 1] === runtime && u32[(main + Entry.ownerIncarnation) >> 2] === life &&
-      virtualSwitch.takenBack.cameAhead(runtime, life, main, position)
+    return u16[(main + Entry.owner) >> 1] === runtime && u32[(main + Entry.ownerIncarnation) >> 2] === life
+  }
+
+  /** Nobody has said that it serves a flow: a runtime that knew the one which an error is about took it for part of that. */
+  #isUnheard(entry: number): boolean {
+    const { context: { arena: { u8 }, table } } = this.#host
+    return ((u8[table.mainOf(entry) + Entry.flags] as number) & EntryFlag.fresh) !== 0
   }
 
   #packet(d: number, runtime: number, life: number, position: number): void {
