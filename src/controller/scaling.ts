@@ -76,7 +76,7 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   const isSurplus = leaving.length > 0 || (goal === null && isUneven(machines, serving.map(({ id }) => id), limits.firstId))
   const surge = isSurplus && draining.length === 0 ? 1 : 0
   if (serving.length + starting.length < wanted + surge) {
-    if (serving.length > 1 && isRecent(view, limits)) return null
+    if (serving.length > 1 && isSoonAfterDeath(view, limits)) return null
     const id = freeId(view, limits)
     return id === 0 || cluster.incarnation + 1 >= INCARNATION_LIMIT ? null : { kind: 'start', id, chain: chainToStart(view) }
   }
@@ -90,7 +90,7 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
  * True shortly after a runtime's death. Its flows resume meanwhile, each gets a replica, and what their connections have lost comes again; a
  * process that starts beside takes the processors from all of that. With a single runtime left there is nobody to keep replicas.
  */
-function isRecent({ now, fences }: ClusterView, { recoveryUs }: ScalingLimits): boolean {
+function isSoonAfterDeath({ now, fences }: ClusterView, { recoveryUs }: ScalingLimits): boolean {
   return fences.some(({ chain, reason, at = -Infinity }) => chain > 0 && reason !== 'drained' && reason !== 'not-started' &&
     Math.abs(now - at) < recoveryUs)
 }
