@@ -17,7 +17,7 @@ import { processLauncher } from '../process/node-launcher.ts'
 import { MachineAgent } from '../process/machine-agent.ts'
 import { readMachineConfig } from '../process/machine-config.ts'
 import { NodeExit, NodeProcess } from '../process/node-process.ts'
-import { readNodeConfig, type NodeConfig } from '../process/node-config.ts'
+import { readNodeConfig, rehearseNodeConfig, type NodeConfig } from '../process/node-config.ts'
 import { readIdentity, type ControllerConfig } from '../process/supervisor.ts'
 import { endYielding } from '../process/start-priority.ts'
 import { READY_FD, WarmLauncher, type SpareOrder } from '../process/warm-launcher.ts'
@@ -40,6 +40,7 @@ export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promi
 export async function spareCommand(): Promise<number> {
   process.title = 'nfactor spare'
   loadClassifyKernel(new Arena(1 << 18))
+  rehearseNodeConfig()
   writeSync(READY_FD, 'ready\n')
   closeSync(READY_FD)
   let text = ''

@@ -2,7 +2,8 @@
  * memif connection: the control channel of one end, from the first message to the last, and the memory that it brings.
  *
  *     server: HELLO ▶, then answers each message with ACK until CONNECT, which CONNECTED answers
- *     client: waits for HELLO, then INIT, ADD_REGION, ADD_RING twice and CONNECT, each after the ACK of the one before
+ *     client: waits for HELLO, then INIT, ADD_REGION, ADD_RING twice and CONNECT, each after the ACK of the one before;
+ *             all at once to one of ours, which reads on: two looks of each side rather than seven, and a look may be milliseconds away
  *
  * It reads what has come and never waits. A peer that breaks the protocol, or means something that is not possible here, is told why
  * and disconnected; nothing of what it says is used before it has been checked.
@@ -218,7 +219,7 @@ export class MemifConnection {
       if (this.#memory >= 0) return 'a message that does not belong here'
       this.peerName = name
       const reason = this.#createMemory()
-      return reason === '' ? this.#sendNext() : reason
+      return reason === '' ? this.#sendFirst() : reason
     }
     if (this.#memory < 0) return 'a message that does not belong here'
     if (type === MessageType.ack) return this.#sendNext()
@@ -227,6 +228,13 @@ export class MemifConnection {
     this.sending = s2m
     this.receiving = m2s
     return ''
+  }
+
+  #sendFirst(): string {
+    const reason = this.#sendNext()
+    // A server that has left meanwhile has said why: that is read next.
+    while (this.isPeerOurs && this.#outbox.length > 0 && this.#sendNext() === '');
+    return reason
   }
 
   #sendNext(): string {

@@ -364,6 +364,47 @@ test('a socket in the abstract namespace', { skip }, () => {
   assert.equal(existsSync(socket), false)
 })
 
+test('two of ours agree when each has looked twice', { skip }, () => {
+  const socket = newSocket()
+  const [server, client] = (['server', 'client'] as const).map((role) => new End({ role, socket }))
+  assert.ok(server !== undefined && client !== undefined)
+  server.port.open()
+  client.port.open()
+  // Connects, says hello, says all, answers, is up.
+  for (const { port } of [client, server, client, server, client]) {
+    assert.equal(client.port.isUp, false)
+    port.maintain(1_000_000)
+  }
+  assert.ok(server.port.isUp && client.port.isUp)
+  for (const { port } of [server, client]) port.close()
+})
+
+test('a client says when it tries again: soon at first, less often later, not while it is up', { skip }, () => {
+  const socket = newSocket()
+  const server = new End({ role: 'server', socket })
+  const client = new End({ role: 'client', socket })
+  client.port.open()
+  assert.equal(client.port.retryDue, -Infinity, 'at once')
+  const waits: number[] = []
+  for (let now = 0; now < 3e6; now = client.port.retryDue) {
+    client.port.maintain(now)
+    waits.push(client.port.retryDue - now)
+  }
+  assert.equal(waits[0], 4_000)
+  assert.equal(waits.at(-1), 20_000)
+  assert.equal(waits.filter((wait) => wait === 4_000).length, 500, 'for two seconds')
+  server.port.open()
+  assert.equal(server.port.retryDue, Infinity, 'who listens is told by its socket')
+  connect(server, client)
+  assert.equal(client.port.retryDue, Infinity)
+  server.port.close()
+  const now = performance.now() * 1000 + 1e6
+  for (let i = 0; i < 3; i++) client.port.maintain(now)
+  assert.equal(client.port.retryDue, now + 4_000, 'soon again')
+  client.port.close()
+  assert.equal(client.port.retryDue, Infinity)
+})
+
 test('a second client is told that the place is taken', { skip }, () => {
   const socket = newSocket()
   const ends = (['server', 'client', 'client'] as const).map((role) => new End({ role, socket }))

@@ -62,9 +62,12 @@ const RING_SIZE = 1024
 const BUFFER_BYTES = 2112
 const WINDOW_BYTES = 16 << 20
 const RESERVED = 64
-/** How long the two may take to agree, and how long a client waits between attempts, microseconds. */
+/** How long the two may take to agree, microseconds. */
 const AGREE_US = 3_000_000
+/** How long a client waits between attempts: at first, for whoever was there may be back in a moment, and when it has tried for a while. */
+const RETRY_SOON_US = 4_000
 const RETRY_US = 20_000
+const SOON_US = 2_000_000
 
 export class MemifPort implements LinkPort, TakeBackPort {
   readonly name: string
@@ -83,6 +86,8 @@ export class MemifPort implements LinkPort, TakeBackPort {
   #knowsSegments = false
   #agreeUntil = 0
   #retryAt = -Infinity
+  /** Client: when it began to try. */
+  #triesSince = Infinity
   #isTakingBack = false
 
   constructor(options: MemifPortOptions) {
@@ -314,6 +319,10 @@ export class MemifPort implements LinkPort, TakeBackPort {
 
   // -- Connection ----------------------------------------------------------------------------------------------------------
 
+  get retryDue(): TimeUs {
+    return this.#state === 'waiting' && this.#listener < 0 ? this.#retryAt : Infinity
+  }
+
   maintain(now: TimeUs): void {
     if (this.#state === 'closed') return
     this.flush()
@@ -347,6 +356,7 @@ export class MemifPort implements LinkPort, TakeBackPort {
     this.#sender = new MemifSender(this.#arena, regions, sending as RingPlace, reserved, sendEvent)
     this.#receiver = new MemifReceiver(this.#arena, regions, receiving as RingPlace, isReleaseManual, isPeerOurs, this.statistics)
     this.#state = 'up'
+    this.#triesSince = Infinity
     this.lastEnd = ''
     this.statistics.connections++
   }
@@ -380,7 +390,8 @@ export class MemifPort implements LinkPort, TakeBackPort {
   }
 
   #connect(now: TimeUs): void {
-    this.#retryAt = now + RETRY_US
+    this.#triesSince = Math.min(this.#triesSince, now)
+    this.#retryAt = now + (now - this.#triesSince < SOON_US ? RETRY_SOON_US : RETRY_US)
     const fd = sys.socket(sys.AF_UNIX, sys.SOCK_SEQPACKET, 0)
     const result = fd < 0 ? fd : sys.connect(fd, sys.unixAddress(this.#options.socket) as DataView)
     if (result >= 0) {

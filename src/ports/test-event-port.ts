@@ -14,6 +14,7 @@ export class EventPort implements LinkPort {
   /** Its descriptors; `close` gives them up, `open` takes a new one. */
   fds: number[]
   maintained = 0
+  retryDue = Infinity
   /** True while somebody sleeps on it. */
   isArmed = false
 
@@ -31,7 +32,7 @@ export class EventPort implements LinkPort {
   open(): void { this.fds.push(createEvent()) }
   close(): void { for (const fd of this.fds.splice(0)) close(fd) }
   flush(): void {}
-  maintain(): void { this.maintained++ }
+  maintain(_now: number): void { this.maintained++ }
   arm(): boolean { return this.isArmed = true }
   disarm(): void { this.isArmed = false }
   waitDescriptors(list: number[]): void { list.push(...this.fds) }

@@ -75,6 +75,10 @@ export class WrapperPort<P extends InnerPort = InnerPort> implements LinkPort {
     this.inner.flush?.()
   }
 
+  get retryDue(): TimeUs | undefined {
+    return this.inner.retryDue
+  }
+
   maintain(now: TimeUs): void {
     this.inner.maintain?.(now)
   }

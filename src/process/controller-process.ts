@@ -49,6 +49,12 @@ export interface ControllerProcessOptions {
 
 const POLL_MS = 10
 const HEARTBEAT_MS = 50
+/** In between, while something has just happened that others wait for. */
+const HURRY_MS = 2
+/** For so long after the end of a process, the start of one, and the word of one that it is there. */
+const ENDED_MS = 300
+const STARTED_MS = 600
+const HELLO_MS = 100
 /** An intent that is not carried out for so long is not going to be. */
 const INTENT_MS = 10_000
 const FAN_OUT = 255
@@ -94,6 +100,9 @@ export class ControllerProcess {
   #apiProblem = ''
   readonly #controller: Controller
   #term = 0
+  /** Until when turns follow closer upon each other. */
+  #hurryUntil = 0
+  #pollTimer: NodeJS.Timeout | undefined
 
   private constructor(options: ControllerProcessOptions, store: Store & { close(): unknown }) {
     const { id, name, folder, identity, launcher } = options
@@ -117,7 +126,10 @@ export class ControllerProcess {
     this.connections = new NodeConnections({
       places: [localPlace(folder, launcher.name !== 'process'), ...remote], controller: name,
       onReport: (report) => { this.#controller.receive(report, systemClock.now()) },
-      onHello: (hello) => { if (this.#mayBegin()) this.#controller.hello(hello, systemClock.now()) },
+      onHello: (hello) => {
+        this.#hurry(HELLO_MS)
+        if (this.#mayBegin()) this.#controller.hello(hello, systemClock.now())
+      },
     })
     this.#observer = new ClusterObserver((event, text, fields) => { this.events.add(event, text, fields) },
       (node) => this.nameOf(node), (node) => this.#bootMsOf(node))
@@ -152,14 +164,14 @@ export class ControllerProcess {
     await this.#rpc.open()
     await this.#api.open()
     await this.#openTcp()
-    const poll = setInterval(() => { this.#poll() }, POLL_MS)
+    this.#pollSoon(POLL_MS)
     const heartbeat = setInterval(() => { this.connections.tick() }, HEARTBEAT_MS)
     try {
       return await this.#ended.promise
     } finally {
-      clearInterval(poll)
-      clearInterval(heartbeat)
       this.#isEnding = true
+      clearTimeout(this.#pollTimer)
+      clearInterval(heartbeat)
       clearTimeout(this.#apiTimer)
       this.#controller.resign(systemClock.now())
       await this.#api.close()
@@ -262,6 +274,21 @@ export class ControllerProcess {
 
   // -- Turns ---------------------------------------------------------------------------------------------------------
 
+  #pollSoon(ms: number): void {
+    clearTimeout(this.#pollTimer)
+    if (this.#isEnding) return
+    this.#pollTimer = setTimeout(() => {
+      this.#pollSoon(performance.now() < this.#hurryUntil ? HURRY_MS : POLL_MS)
+      this.#poll()
+    }, ms)
+  }
+
+  /** Others wait for what comes next: turns follow closer upon each other for a while. */
+  #hurry(ms: number): void {
+    this.#hurryUntil = Math.max(this.#hurryUntil, performance.now() + ms)
+    this.#pollSoon(0)
+  }
+
   #poll(): void {
     const controller = this.#controller
     const now = systemClock.now()
@@ -313,6 +340,7 @@ export class ControllerProcess {
   }
 
   #started(entry: ProcessEntry): void {
+    this.#hurry(STARTED_MS)
     const { name: node, incarnation, pid } = entry
     const { launcher } = this.identity.spec
     this.events.add('node-started', `${node} starts${incarnation === 0 ? '' : ` as incarnation ${incarnation}`}` +
@@ -320,6 +348,7 @@ export class ControllerProcess {
   }
 
   #processEnded(entry: ProcessEntry, end: NodeEnd | undefined): void {
+    this.#hurry(ENDED_MS)
     const { id, name: node, pid } = entry
     const incarnation = entry.incarnation || this.connections.incarnationOf(entry)
     if (end !== undefined) this.#quarantines.ended(incarnation, end)

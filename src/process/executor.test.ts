@@ -69,6 +69,27 @@ test('what is due wakes a sleeper, and so does who has something to do', { skip 
   port.close()
 })
 
+test('a sleep ends when a port is to try something again', { skip }, async (context) => {
+  const port = new EventPort()
+  let triedAt = 0
+  port.maintain = (now) => {
+    if (now < port.retryDue) return
+    triedAt = now
+    port.retryDue = Infinity
+  }
+  const executor = new Executor({ node: { poll: () => (port.take(), false), nextDue: () => Infinity }, ports: [port], dozeMsMax: 60_000 })
+  const running = begin(context, executor)
+  await until('it falls asleep', () => port.isArmed)
+  const due = systemClock.now() + 10_000
+  port.retryDue = due
+  executor.wake()
+  await until('the port has tried', () => triedAt >= due)
+  await until('it sleeps again', () => port.isArmed)
+  executor.stop()
+  await running
+  port.close()
+})
+
 test('where others want the core it soon sleeps instead of polling, until a frame comes', { skip }, async (context) => {
   const port = new EventPort()
   let taken = 0

@@ -138,7 +138,7 @@ export class Executor {
         await turn()
         continue
       }
-      const dueUs = this.#node.nextDue() - now
+      const dueUs = this.#nextDue() - now
       if (dueUs < NEAR_US) {
         await turn()
         continue
@@ -152,6 +152,18 @@ export class Executor {
       if (isLong) stubborn++
       else await turn()
     }
+  }
+
+  /** When there is something to do that no descriptor tells of. */
+  #nextDue(): TimeUs {
+    let due = this.#node.nextDue()
+    const ports = this.#ports
+    for (let i = 0; i < ports.length; i++) {
+      const { retryDue = Infinity } = ports[i]
+      // What is overdue waits for the next maintenance.
+      if (retryDue < due) due = Math.max(retryDue, this.#maintainAt)
+    }
+    return due
   }
 
   /**

@@ -48,7 +48,7 @@ interface Peer extends ConnectedNode {
   isAsked: boolean
 }
 
-const SCAN_MS = 10
+const SCAN_MS = 4
 /** Processes of which it is known which life they are, or were; the one that was noted first is forgotten, and noted again if it answers. */
 const LIVES_MAX = 1024
 /** A socket at which somebody is expected to answer who does not is left alone for so long. */

@@ -30,6 +30,7 @@ import { longSessionSizes } from '../node/control-plane.ts'
 import { createRuntimeNode, type RuntimeNode } from '../node/runtime-node.ts'
 import { createSwitchNode, type SwitchNode } from '../node/switch-node.ts'
 import type { LinkPort } from '../ports/link-port.ts'
+import { waitForPorts } from '../ports/port-waiter.ts'
 import { systemClock } from '../ports/system-clock.ts'
 import { placementPolicies } from '../vswitch/placement/index.ts'
 import { ApiDoor } from './api-door.ts'
@@ -350,8 +351,11 @@ export class NodeProcess {
   async #begin(): Promise<void> {
     for (const end = performance.now() + LINK_MS; performance.now() < end;) {
       for (const port of this.#ports()) port.maintain(systemClock.now())
-      if ([...this.#links.values()].every(({ isUp }) => isUp) && this.#bypass?.isUp !== false) break
-      await new Promise((resolve) => { setTimeout(resolve, LINK_POLL_MS) })
+      const down = [...this.#links.values(), ...this.#bypass === undefined ? [] : [this.#bypass]].filter(({ isUp }) => !isUp)
+      if (down.length === 0) break
+      await waitForPorts(down, LINK_POLL_MS)
+      // Commands come in between.
+      await new Promise((resolve) => { setImmediate(resolve) })
     }
     if (this.#isFenced || this.#isStopped) return this.#ended.resolve(this.#isFenced ? NodeExit.fenced : NodeExit.ended)
     const config = this.#config
