@@ -6,6 +6,7 @@
  *                        it lives elsewhere, or has ended ─▶ the dead one had consumed them
  */
 
+import { setBounded } from '../base/bounded.ts'
 import { planted } from '../base/planted-bugs.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Descriptor } from '../packet/descriptor.ts'
@@ -178,9 +179,7 @@ export class TakenBack {
   #addHeirs(by: number, heirs: readonly Heir[]): void {
     const before = (this.#heirs.get(by) ?? [])
       .filter((old) => !heirs.some(({ runtime, incarnation }) => old.runtime === runtime && old.incarnation === incarnation))
-    this.#heirs.delete(by)
-    if (this.#heirs.size >= HEIRS_MAX) this.#heirs.delete(this.#heirs.keys().next().value as number)
-    this.#heirs.set(by, [...before, ...heirs])
+    setBounded(this.#heirs, by, [...before, ...heirs], HEIRS_MAX)
   }
 
   /**
