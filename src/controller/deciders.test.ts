@@ -291,6 +291,14 @@ test('a machine that is back gets its share: one comes there, one goes where the
   assert.equal(decide([...all.slice(0, 2), idle]), null, 'two and one are even')
   assert.deepEqual(decide([...all.slice(0, 2), idle], { scale: scale(2) }), ['drain', 12], 'but the one that goes is of the two')
   assert.equal(decide([runtime(10)], { scale: scale(1) }), null)
+  // What people have drained has its place: with two on each machine there is no less full one, however little those of one do.
+  const held = [11, 13].map((id) => runtime(id, { isDraining: true }))
+  const stays = (runtimes: readonly RuntimeView[], desired: number, ...ids: number[]): unknown =>
+    decide(runtimes, { scale: scale(desired, { held: ids.map((id) => id + 100) }) })
+  assert.equal(stays([...all.slice(0, 2), ...held], 4, 11, 13), null)
+  assert.deepEqual(stays([...all, held[0] as RuntimeView], 4, 11), ['start', 13])
+  assert.deepEqual(stays([...all, held[0] as RuntimeView, runtime(13, {}, { busyPerMille: 0 })], 4, 11), ['drain', 14])
+  assert.equal(stays([runtime(11), ...[10, 12, 14].map((id) => runtime(id, { isDraining: true }))], 4, 10, 12, 14), null, 'none of them can go')
 })
 
 test('scaling: the flows of the dead go on before another runtime is started in its place', () => {
