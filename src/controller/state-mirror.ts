@@ -25,7 +25,8 @@ const REREAD_US = 10e6
 export class StateMirror {
   readonly #nextId: () => number
   #entries = new Map<string, StoreEntry>()
-  readonly #decoded = new Map<string, { readonly revision: number; readonly document: unknown }>()
+  /** By entry, and gone with it. */
+  readonly #decoded = new WeakMap<StoreEntry, unknown>()
   #revision = -1
   #readId = 0
   #readAt: TimeUs = 0
@@ -83,7 +84,12 @@ export class StateMirror {
     if (answer.kind !== 'entries') return true
     if (answer.revision >= this.#revision) {
       this.#revision = answer.revision
-      this.#entries = new Map(answer.entries.map((entry) => [entry.key, entry]))
+      const before = this.#entries
+      // What has not changed is not decoded again.
+      this.#entries = new Map(answer.entries.map((entry) => {
+        const known = before.get(entry.key)
+        return [entry.key, known?.revision === entry.revision ? known : entry]
+      }))
     }
     this.#isStale = this.#isStaleAgain
     if (this.#watchId !== 0) submit({ kind: 'unwatch', id: this.#nextId(), watch: this.#watchId })
@@ -121,10 +127,10 @@ export class StateMirror {
   }
 
   #decode<K extends DocumentKind>(kind: K, entry: StoreEntry): Document<K> {
-    const known = this.#decoded.get(entry.key)
-    if (known?.revision === entry.revision) return known.document as Document<K>
+    const known = this.#decoded.get(entry)
+    if (known !== undefined) return known as Document<K>
     const document = decodeDocument(kind, entry.key, entry.value)
-    this.#decoded.set(entry.key, { revision: entry.revision, document })
+    this.#decoded.set(entry, document)
     return document
   }
 }
