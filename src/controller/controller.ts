@@ -81,8 +81,9 @@ const PATIENCE_US = 1e6
 /** A hello is repeated until it is answered; one that is older may be that of a process that is gone. */
 const HELLO_US = 2e6
 const LAUNCHER_US = 250_000
-/** Recovered fences that are remembered. */
+/** Recovered fences that are remembered, and so many more before some are forgotten, in one transaction: stores bound what one may change. */
 const FENCES_MAX = 256
+const FORGOTTEN_AT_ONCE = 64
 
 export class Controller {
   readonly #options: ControllerOptions
@@ -317,6 +318,8 @@ export class Controller {
       return this.#draft('assigns replicas').put('replicas', '', { version: view.replicas.version + 1, of: lists })
     }
     if (openFences(view).length > 0 && recoveryState(view).isRecovered) return this.#recovered(view)
+    const forgotten = this.#forget(view)
+    if (forgotten !== null) return forgotten
     if (leased.length > 0) {
       const draft = this.#draft(`leases ${leased.length} blocks`)
       for (const { pool, number, incarnation } of leased) draft.put('block', `${pool}/${number}`, { incarnation })
@@ -378,12 +381,22 @@ export class Controller {
     return null
   }
 
-  /** Marks what has been recovered, and forgets what that was long ago. */
+  /** Marks what has been recovered. */
   #recovered(view: ClusterView): Draft {
     const draft = this.#draft('has recovered what was fenced')
     for (const one of openFences(view)) draft.put('fence', one.incarnation, { ...one, isRecovered: true })
-    const old = view.fences.filter(({ isRecovered }) => isRecovered).sort((a, b) => b.incarnation - a.incarnation).slice(FENCES_MAX)
-    for (const { incarnation } of old) draft.remove('fence', incarnation)
+    return draft
+  }
+
+  /** Forgets what was recovered long ago: that of runtimes which were drained, or did not start, was from the beginning. */
+  #forget({ fences }: ClusterView): Draft | null {
+    if (fences.length < FENCES_MAX + FORGOTTEN_AT_ONCE) return null
+    const recovered = fences.filter(({ isRecovered }) => isRecovered)
+    if (recovered.length < FENCES_MAX + FORGOTTEN_AT_ONCE) return null
+    const draft = this.#draft('forgets what was fenced long ago')
+    for (const { incarnation } of recovered.sort((a, b) => a.incarnation - b.incarnation).slice(0, FORGOTTEN_AT_ONCE)) {
+      draft.remove('fence', incarnation)
+    }
     return draft
   }
 

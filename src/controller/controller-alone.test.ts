@@ -1,0 +1,83 @@
+/** One controller with a store and nodes that are played: what it makes of what is there. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { TimeUs } from '../base/clock.ts'
+import type { Document, DocumentKind } from './cluster-state.ts'
+import { quickLimits, STEP_US } from './control-simulation.ts'
+import { Controller, type Founding } from './controller.ts'
+import type { MachineView } from './machines.ts'
+import { MemoryStore, type StoreStep } from './memory-store.ts'
+import type { StoreAnswer, StoreRequest } from './store.ts'
+
+const founding: Founding = { clusterId: 1, desired: 1, isAutomatic: false, chain: 1,
+  switches: [{ id: 1, side: 'ingress', isHome: true }, { id: 2, side: 'egress', isHome: false }] }
+
+/** What runtimes report, besides who they are and what they have applied. */
+const idle = {
+  pausedUs: 0, words: [], isReady: true, busyPerMille: 20, flows: 0, packetsPerSecond: 1, dropsPerSecond: 0, queueDepth: 0, nfErrorsPerSecond: 0,
+  replicasVersion: 99, order: { number: 0, open: 0, moved: 0, refused: 0 }, isEmpty: true, blocksInUse: [], blocksWanted: [],
+} as const
+
+class Alone {
+  now: TimeUs = 1e6
+  readonly store = new MemoryStore()
+  readonly steps: StoreStep[] = []
+  readonly outcomes: string[] = []
+  readonly controller: Controller
+  /** Its watch tells nothing while this is set. */
+  isWatchSlow = false
+  /** Runtimes whose processes there are; they do nothing. */
+  readonly runtimes: { readonly id: number; readonly incarnation: number }[] = []
+  readonly #held: StoreAnswer[] = []
+
+  constructor(more: Partial<Founding> = {}, machines: readonly MachineView[] = []) {
+    this.store.onStep = (step) => { this.steps.push(step) }
+    const connection = this.store.connect()
+    const poll = (now: TimeUs): StoreAnswer | undefined => {
+      if (!this.isWatchSlow && this.#held.length > 0) return this.#held.shift()
+      const answer = connection.poll(now)
+      if (!this.isWatchSlow || answer?.kind !== 'changed') return answer
+      this.#held.push(answer)
+      return poll(now)
+    }
+    this.controller = new Controller({ name: 'a', life: 'a1', founding: { ...founding, ...more }, limits: quickLimits,
+      onIntent: (_id, outcome) => { this.outcomes.push(outcome) },
+    }, { submit: (request: StoreRequest, now) => { connection.submit(request, now) }, poll }, { send: () => undefined }, {
+      startRuntime: (_term, one) => { this.runtimes.push(one) },
+      stopRuntime: (_term, { incarnation }) => { this.runtimes.splice(this.runtimes.findIndex((one) => one.incarnation === incarnation), 1) },
+      running: () => this.runtimes, machines: () => machines,
+    })
+    this.run(1e6)
+  }
+
+  document<K extends DocumentKind>(kind: K, name = ''): Document<K> {
+    return JSON.parse(this.store.entry(name === '' ? kind : `${kind}/${name}`)?.value ?? 'null') as Document<K>
+  }
+
+  run(us: TimeUs): void {
+    for (const end = this.now + us; this.now < end; this.now += STEP_US) {
+      const { config, generation } = this.document('cluster') ?? { config: { version: 0 }, generation: 0 }
+      for (const { id, incarnation } of this.runtimes) {
+        this.controller.receive({ kind: 'runtime', node: id, incarnation, configVersion: config.version, generation, recovered: generation,
+          ...idle }, this.now)
+      }
+      this.controller.poll(this.now)
+    }
+  }
+}
+
+test('what was fenced long ago is forgotten, also where nothing had to be recovered; a few in each transaction', () => {
+  const world = new Alone()
+  const other = world.store.connect()
+  for (let incarnation = 1000; incarnation < 1600; incarnation++) {
+    const value = JSON.stringify({ node: 12, incarnation, generation: 1, term: 1, chain: 1, reason: 'drained', isRecovered: true })
+    other.submit({ kind: 'transact', id: incarnation, compare: [], changes: [{ key: `fence/${incarnation}`, value }] }, world.now)
+  }
+  world.steps.length = 0
+  world.run(2e6)
+  const left = Array.from({ length: 600 }, (_, i) => 1000 + i).filter((incarnation) => world.store.entry(`fence/${incarnation}`) !== undefined)
+  assert.ok(left.length >= 256 && left.length < 320, `${left.length} are left`)
+  assert.deepEqual([left[0], left.at(-1)], [1600 - left.length, 1599], 'the newest are')
+  assert.ok(world.steps.length >= 4 && world.steps.every(({ changes }) => changes.length <= 65), 'stores bound what a transaction may change')
+})
