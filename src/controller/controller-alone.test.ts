@@ -81,3 +81,39 @@ test('what was fenced long ago is forgotten, also where nothing had to be recove
   assert.deepEqual([left[0], left.at(-1)], [1600 - left.length, 1599], 'the newest are')
   assert.ok(world.steps.length >= 4 && world.steps.every(({ changes }) => changes.length <= 65), 'stores bound what a transaction may change')
 })
+
+/** A world with one runtime; a second one has just been admitted, and the mirror does not show it. */
+function admittedUnseen(): Alone {
+  const world = new Alone()
+  const runUntil = (isSo: () => boolean): void => {
+    for (let i = 0; i < 100 && !isSo(); i++) world.run(STEP_US)
+    assert.ok(isSo())
+  }
+  runUntil(() => world.document('cluster').config.runtimes.length === 1)
+  world.controller.operate({ kind: 'scale', desired: 2 })
+  runUntil(() => world.runtimes.length === 2)
+  world.isWatchSlow = true
+  runUntil(() => world.document('cluster').config.runtimes.length === 2)
+  world.outcomes.length = 0
+  return world
+}
+
+test('what people ask for is not judged by what was so before the last decision', () => {
+  const world = admittedUnseen()
+  const { incarnation } = world.document('cluster').config.runtimes[1] ?? { incarnation: 0 }
+  world.controller.operate({ kind: 'fence', incarnation })
+  world.run(500_000)
+  assert.deepEqual(world.outcomes, [], 'the mirror does not show that life yet')
+  world.isWatchSlow = false
+  world.run(200_000)
+  assert.deepEqual([world.outcomes, world.document('fence', `${incarnation}`).reason], [['done'], 'dead'])
+})
+
+test('a watch that says nothing of what has been carried out is not waited for', () => {
+  const world = admittedUnseen()
+  const runtimes = (): number => world.controller.view(world.now)?.runtimes.length ?? 0
+  world.run(500_000)
+  assert.equal(runtimes(), 1)
+  world.run(600_000)
+  assert.equal(runtimes(), 2)
+})

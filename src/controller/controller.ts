@@ -196,6 +196,9 @@ export class Controller {
       this.#pendingId = 0
       this.#mirror.refresh()
     }
+    // What has certainly been carried out is not to be seen: the watch has died.
+    const isUnseen = this.#mirror.isFresh && this.#mirror.revision < this.#awaited
+    if (this.#pendingId === 0 && isUnseen && now - this.#pendingAt > PATIENCE_US) this.#mirror.refresh()
     this.#watch(now)
     const term = this.#leadership.term(now)
     if (term !== this.#term) this.#turn(term, now)
@@ -251,18 +254,22 @@ export class Controller {
     else this.#mirror.refresh()
   }
 
+  /** True while what the mirror shows is the last that has been decided, as far as anyone knows. */
+  get #isReady(): boolean {
+    return this.#mirror.isFresh && this.#pendingId === 0 && this.#mirror.revision >= this.#awaited
+  }
+
   #lead(term: number, now: TimeUs): void {
     const mirror = this.#mirror
     const observed = this.#observed(this.#detector.judge(now))
     const view = viewOf(mirror, observed, term, now)
-    const isReady = mirror.isFresh && this.#pendingId === 0 && mirror.revision >= this.#awaited
     if (view === undefined) {
-      if (isReady) this.#commit(this.#found(now), now)
+      if (this.#isReady) this.#commit(this.#found(now), now)
       return
     }
     // Memories go on in every round, transactions only from a state that is known to be the last.
     const draft = this.#decide(view)
-    if (isReady && draft !== null) this.#commit(draft, now)
+    if (this.#isReady && draft !== null) this.#commit(draft, now)
     const { orders, memory } = decideMoves(view, this.#moves, this.#rollout, this.#limits.moves)
     this.#moves = memory
     this.#bringAbout(view, orders)
@@ -374,7 +381,7 @@ export class Controller {
       const { id, intent } = first
       const outcome = carryOutIntent(intent, view, this.#limits.autoscaler, this.#draft(`as ordered: ${intent.kind}`))
       if (outcome instanceof Draft) return outcome
-      if (!this.#mirror.isFresh || this.#pendingId !== 0) return null
+      if (!this.#isReady) return null
       this.#intents.shift()
       this.#options.onIntent?.(id, outcome)
     }
