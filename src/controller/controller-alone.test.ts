@@ -117,3 +117,13 @@ test('a watch that says nothing of what has been carried out is not waited for',
   world.run(600_000)
   assert.equal(runtimes(), 2)
 })
+
+test('what is wanted in vain, for no machine has room, is less again when there is little to do', () => {
+  for (const runtimesMax of [2, 8]) {
+    const world = new Alone({ desired: 4, isAutomatic: true }, [{ isUp: true, runtimesMax }])
+    world.run(3e6)
+    assert.deepEqual([world.runtimes.length, world.document('scale').desired], [Math.min(4, runtimesMax), 4])
+    world.run(60e6)
+    assert.deepEqual([world.runtimes.length, world.document('scale').desired], [1, 1], `${runtimesMax} at most`)
+  }
+})

@@ -32,7 +32,7 @@ import type { Hello, NodeLinks, Report } from './node-commands.ts'
 import { leaseBlocks, type BlockMemory } from './port-blocks.ts'
 import { assignReplicas, FAN_OUT, sameLists } from './replica-assignment.ts'
 import { decideRollout, defaultRolloutLimits, type RolloutLimits, type RolloutMemory } from './rollout.ts'
-import { carryOutStep, decideScaling, defaultScalingLimits, isHeld, type ScalingLimits } from './scaling.ts'
+import { carryOutStep, decideScaling, defaultScalingLimits, hasRoom, isHeld, type ScalingLimits } from './scaling.ts'
 import { Draft, StateMirror } from './state-mirror.ts'
 import type { Store, StoreAnswer, StoreRequest } from './store.ts'
 
@@ -341,7 +341,8 @@ export class Controller {
     if (!scale.isAutomatic || runtimes.some(({ report }) => report === null)) return null
     const isBusy = starting.length > 0 || runtimes.some((one) => one.isDraining && !isHeld(view, one)) || openFences(view).length > 0 ||
       rollout?.phase === 'rolling' || rollout?.phase === 'rolling-back' || rollout?.phase === 'paused' ||
-      runtimes.length + starting.length < scale.desired
+      // Where there is no room for more than there are, nothing is under way: what is wanted in vain may be less again.
+      (runtimes.length + starting.length < scale.desired && hasRoom(view, this.#limits.scaling))
     const demand = totalDemandOf(view)
     const { decision, memory } = autoscale(
       { now, demand, desired: scale.desired, decidedAt: scale.decidedAt, isBusy }, this.#scaling, this.#limits.autoscaler)
