@@ -413,6 +413,8 @@ test('rollout: what counts as failure, and what follows', () => {
   assert.equal(outcome([old, next(0)], {}, [gone]), 'paused: runtime 12 with version 2 is gone: dead')
   const unstarted = (incarnation: number): FenceDocument => ({ ...gone, incarnation, generation: 3, reason: 'not-started', isRecovered: true })
   assert.equal(outcome([old], {}, [unstarted(19), unstarted(20), unstarted(21)]), null, 'one, and some of before')
+  // An old one that was replaced has raised the generation since.
+  assert.equal(outcome([old, next(0)], {}, [{ ...unstarted(21), generation: 4 }]), null, 'one may fail to start, at any time')
   assert.equal(outcome([old], {}, [unstarted(21), unstarted(23)]), 'paused: runtimes with version 2 do not start')
   assert.equal(outcome([old, next(0)], {}, [{ ...gone, generation: 3 }, { ...gone, reason: 'drained' }, { ...gone, chain: 1 }]), null)
   const stuck = runtime(10, { isDraining: true }, { order: { number: 4, open: 0, moved: 0, refused: 1 } })
