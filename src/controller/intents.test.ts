@@ -45,8 +45,15 @@ test('a runtime that is drained counts among the wanted as long as it stays, and
   assert.deepEqual(drain(false, [13], { desired: 2, leaving: [13] }), [3, [13], []])
   assert.deepEqual([drain(false, [13], { desired: 3, held: [13] }), drain(true, [13], { desired: 2, leaving: [13] })], ['done', 'done'])
   assert.equal(drain(true, [11, 12], { desired: 1 }), 'last-runtime')
+  // It gets flows again, and goes on getting them.
+  const undrain = (scale: Partial<ScaleDocument>, draining = [13]): unknown =>
+    scaleAfter({ kind: 'undrain', incarnation: 13 }, viewOf([11, 12, 13], draining, scale))
+  assert.deepEqual([undrain({ desired: 3, held: [13] }), undrain({ desired: 2, leaving: [13] }), undrain({ desired: 2 })],
+    [[3, [], []], [3, [], []], [3, [], []]])
+  assert.deepEqual([undrain({ desired: 3 }, []), undrain({ desired: 2 }, [12])], ['done', 'done'])
   // An old one of a rollout is drained and replaced whatever is asked.
   const rolling = { ...viewOf([11, 12, 13], [13], { desired: 2 }), rollout: { number: 1, from: 1, to: 2, phase: 'rolling' as const,
     sinceGeneration: 1, sinceIncarnation: 1, isReversible: true, onFailure: 'pause' as const, stage: 0, reason: '' } }
   assert.deepEqual(scaleAfter({ kind: 'drain', incarnation: 13, isEnded: false }, rolling), [2, [13], []])
+  assert.equal(scaleAfter({ kind: 'undrain', incarnation: 13 }, rolling), 'rollout-under-way')
 })

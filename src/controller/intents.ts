@@ -80,11 +80,14 @@ export function carryOutIntent(intent: Intent, view: ClusterView, limits: Autosc
       const { incarnation } = intent
       const one = view.runtimes.find((runtime) => runtime.incarnation === incarnation)
       if (one === undefined) return 'unknown-node'
-      const wasLeaving = scale.leaving.includes(incarnation)
-      if (!one.isDraining && !wasLeaving && !scale.held.includes(incarnation)) return 'done'
+      const [isHeld, wasLeaving] = [scale.held.includes(incarnation), scale.leaving.includes(incarnation)]
+      if (!one.isDraining && !wasLeaving && !isHeld) return 'done'
+      const goal = goalOf(view)
+      if (goal !== null && one.chain !== goal && !isHeld && !wasLeaving) return 'rollout-under-way'
       return withDraining(draft, view, incarnation, false).put('scale', '', { ...scale,
         held: without(scale.held, incarnation), leaving: without(scale.leaving, incarnation),
-        ...wasLeaving && { desired: scale.desired + 1, decision: scale.decision + 1, decidedAt: now } })
+        // One that was to go had been counted out.
+        ...!isHeld && { desired: scale.desired + 1, decision: scale.decision + 1, decidedAt: now } })
     }
     case 'fence': {
       const { incarnation } = intent
