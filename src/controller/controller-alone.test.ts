@@ -27,6 +27,10 @@ class Alone {
   readonly controller: Controller
   /** Its watch tells nothing while this is set. */
   isWatchSlow = false
+  /** The store carries out no transactions while this is set; how many it has refused. */
+  isFull = false
+  refused = 0
+  readonly events: string[] = []
   /** Runtimes whose processes there are; they do nothing. */
   readonly runtimes: { readonly id: number; readonly incarnation: number }[] = []
   readonly #held: StoreAnswer[] = []
@@ -34,6 +38,11 @@ class Alone {
   constructor(more: Partial<Founding> = {}, machines: readonly MachineView[] = []) {
     this.store.onStep = (step) => { this.steps.push(step) }
     const connection = this.store.connect()
+    const submit = (request: StoreRequest, now: TimeUs): void => {
+      if (!this.isFull || request.kind !== 'transact') return connection.submit(request, now)
+      this.refused++
+      this.#held.push({ kind: 'failed', id: request.id })
+    }
     const poll = (now: TimeUs): StoreAnswer | undefined => {
       if (!this.isWatchSlow && this.#held.length > 0) return this.#held.shift()
       const answer = connection.poll(now)
@@ -43,7 +52,8 @@ class Alone {
     }
     this.controller = new Controller({ name: 'a', life: 'a1', founding: { ...founding, ...more }, limits: quickLimits,
       onIntent: (_id, outcome) => { this.outcomes.push(outcome) },
-    }, { submit: (request: StoreRequest, now) => { connection.submit(request, now) }, poll }, { send: () => undefined }, {
+      onEvent: ({ what }) => { this.events.push(what) },
+    }, { submit, poll }, { send: () => undefined }, {
       startRuntime: (_term, one) => { this.runtimes.push(one) },
       stopRuntime: (_term, { incarnation }) => { this.runtimes.splice(this.runtimes.findIndex((one) => one.incarnation === incarnation), 1) },
       running: () => this.runtimes, machines: () => machines,
@@ -116,6 +126,23 @@ test('a watch that says nothing of what has been carried out is not waited for',
   assert.equal(runtimes(), 1)
   world.run(600_000)
   assert.equal(runtimes(), 2)
+})
+
+test('a transaction that the store refuses is tried again after a while, and told once', () => {
+  const world = new Alone()
+  world.run(1e6)
+  world.isFull = true
+  world.events.length = 0
+  world.controller.operate({ kind: 'scale', desired: 2 })
+  world.run(2e6)
+  assert.ok(world.refused >= 5 && world.refused <= 11, `${world.refused} tries`)
+  assert.deepEqual([world.events, world.outcomes], [['as ordered: scale'], []])
+  world.isFull = false
+  world.run(1e6)
+  assert.deepEqual([world.outcomes, world.events.slice(0, 2)], [['done'], ['as ordered: scale', 'runtimes: start']])
+  world.controller.operate({ kind: 'scale', desired: 3 })
+  world.run(1e6)
+  assert.equal(world.events.filter((what) => what === 'as ordered: scale').length, 2, 'another one is told')
 })
 
 test('what is wanted in vain, for no machine has room, is less again when there is little to do', () => {

@@ -78,6 +78,8 @@ export interface ControllerOptions {
 
 /** An answer to a transaction is awaited for so long, µs. */
 const PATIENCE_US = 1e6
+/** When the store has refused to carry one out (its disk is full, say), before the next, µs. */
+const RETRY_US = 200_000
 /** A hello is repeated until it is answered; one that is older may be that of a process that is gone. */
 const HELLO_US = 2e6
 const LAUNCHER_US = 250_000
@@ -107,6 +109,9 @@ export class Controller {
   #pendingAt: TimeUs = 0
   #pendingIs = ''
   #awaited = 0
+  /** What was not carried out, as far as is known, when it was tried last; and when the next may be. */
+  #failedIs = ''
+  #retryAt: TimeUs = 0
 
   // Of this term only.
   #fencing: FencingMemory = new Map()
@@ -188,12 +193,13 @@ export class Controller {
     const submit = (request: StoreRequest): void => { this.#store.submit(request, now) }
     this.#detector.tick(now)
     for (let answer = this.#store.poll(now); answer !== undefined; answer = this.#store.poll(now)) {
-      if (!this.#mirror.receive(answer, submit) && !this.#leadership.receive(answer)) this.#take(answer)
+      if (!this.#mirror.receive(answer, submit) && !this.#leadership.receive(answer)) this.#take(answer, now)
     }
     this.#mirror.poll(now, submit)
     this.#leadership.poll(now, submit)
     if (this.#pendingId !== 0 && now - this.#pendingAt > PATIENCE_US) {
       this.#pendingId = 0
+      this.#failedIs = this.#pendingIs
       this.#mirror.refresh()
     }
     // What has certainly been carried out is not to be seen: the watch has died.
@@ -247,10 +253,13 @@ export class Controller {
     this.#leadership.resign(now, submit)
   }
 
-  #take(answer: StoreAnswer): void {
+  #take(answer: StoreAnswer, now: TimeUs): void {
     if (answer.id !== this.#pendingId) return
     this.#pendingId = 0
-    if (answer.kind === 'transacted' && answer.isDone) this.#awaited = answer.revision
+    if (answer.kind === 'failed') this.#retryAt = now + RETRY_US
+    const isDone = answer.kind === 'transacted' && answer.isDone
+    this.#failedIs = isDone ? '' : this.#pendingIs
+    if (isDone) this.#awaited = answer.revision
     else this.#mirror.refresh()
   }
 
@@ -276,10 +285,11 @@ export class Controller {
   }
 
   #commit(draft: Draft, now: TimeUs): void {
+    if (now < this.#retryAt) return
     this.#pendingId = ++this.#lastId
     this.#pendingAt = now
     this.#pendingIs = draft.reason
-    this.#tell(now, this.#pendingIs)
+    if (this.#pendingIs !== this.#failedIs) this.#tell(now, this.#pendingIs)
     this.#store.submit(draft.toRequest(this.#pendingId), now)
   }
 

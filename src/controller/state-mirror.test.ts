@@ -1,4 +1,4 @@
-/** State mirror: what is kept of what it has shown. */
+/** State mirror: what is kept of what it has shown, and how often it asks. */
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -42,4 +42,21 @@ test('a document is decoded once, also when all is read again; nothing is kept o
   assert.deepEqual([mirror.get('block', 'ports/2'), goes.deref()], [undefined, undefined])
   put('block/ports/1', JSON.stringify({ incarnation: 8 }))
   assert.deepEqual(mirror.get('block', 'ports/1'), { incarnation: 8 })
+})
+
+test('a store that fails is asked again after a while, one that does not answer later', () => {
+  for (const [hasFailed, reads] of [[true, 20], [false, 2]] as const) {
+    let id = 0
+    const mirror = new StateMirror(() => ++id)
+    const asked: number[] = []
+    for (let now = 0; now < 1e6; now += 5000) {
+      mirror.poll(now, (request) => { asked.push(request.id) })
+      if (hasFailed && asked.at(-1) === id) mirror.receive({ kind: 'failed', id }, () => {})
+    }
+    assert.equal(asked.length, reads)
+    const last = asked.at(-1) as number
+    mirror.poll(2e6, (request) => { asked.push(request.id) })
+    mirror.receive({ kind: 'entries', id: last + 1, revision: 3, entries: [] }, () => {})
+    assert.equal(mirror.isFresh, true)
+  }
 })

@@ -17,8 +17,9 @@ import { decodeDocument, type Document, type DocumentKind } from './cluster-stat
 import { plantedInControl as planted } from './control-bugs.ts'
 import type { Change, Comparison, StoreAnswer, StoreEntry, StoreRequest } from './store.ts'
 
-/** Asked again without an answer for so long, µs. */
+/** Asked again without an answer for so long, µs; and after a reading that has failed, counted from its beginning. */
 const PATIENCE_US = 500_000
+const RETRY_US = 50_000
 /** Read anew at least so often, µs: a watch that has died without a word costs no more. */
 const REREAD_US = 10e6
 
@@ -30,6 +31,7 @@ export class StateMirror {
   #revision = -1
   #readId = 0
   #readAt: TimeUs = 0
+  #hasFailed = false
   #watchId = 0
   #isStale = true
   /** A reading that is under way may be older than what it is to show. */
@@ -59,7 +61,7 @@ export class StateMirror {
   poll(now: TimeUs, submit: (request: StoreRequest) => void): void {
     if (now - this.#readAt > REREAD_US && this.#readId === 0) this.#isStale = true
     if (this.#readId !== 0 && now - this.#readAt > PATIENCE_US) this.#readId = 0
-    if (!this.#isStale || this.#readId !== 0) return
+    if (!this.#isStale || this.#readId !== 0 || (this.#hasFailed && now - this.#readAt < RETRY_US)) return
     this.#isStaleAgain = false
     this.#readId = this.#nextId()
     this.#readAt = now
@@ -81,6 +83,7 @@ export class StateMirror {
     }
     if (answer.id !== this.#readId) return answer.kind === 'entries'
     this.#readId = 0
+    this.#hasFailed = answer.kind !== 'entries'
     if (answer.kind !== 'entries') return true
     if (answer.revision >= this.#revision) {
       this.#revision = answer.revision
