@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ConfigApplied } from '../messages/announcing.ts'
 import { BindAlias } from '../messages/aliasing.ts'
+import { CloseFlow, FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import {
   RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowMarks, RerouteFlowOwnerIncarnation,
@@ -154,6 +155,28 @@ test('what an heir is to have of the dead goes to the flow that has its key by t
   one.configure(configOf(2, [12, 13]))
   assert.deepEqual(one.take(), ['=FlowOpen 13', 'packet 5 to 13', 'packet 5 to 13'])
   assert.deepEqual([one.context.held, one.pool.used, one.logic.takenBack.isEmpty], [0, 0, true])
+})
+
+test('a flow that is to have what the dead was sent does not end before it has it', () => {
+  for (const isBehind of [true, false]) {
+    const one = new ScriptedSwitch(configOf(1, [11, 12]), 2, roundRobin())
+    const newer = flowIdOf(101, 2)
+    const close = (): string[] => {
+      one.take()
+      one.control(12, CloseFlow, { flow: newer, epoch: 1, key: 5 })
+      return one.take()
+    }
+    one.inBand(11, Bind, bindOf(FLOW, 5, 11))
+    if (isBehind) one.control(12, ConfigApplied, { epoch: 2 })
+    one.inBand(12, Bind, bindOf(newer, 5, 12))
+    if (!isBehind) takeBack(one, 11, 5, 3)
+    assert.deepEqual(close(), ['=CloseFlowReply 12 code 1'])
+    one.control(12, FlowClosed, { flow: newer, epoch: 1, key: 5 })
+    if (isBehind) takeBack(one, 11, 5, 3)
+    one.configure(configOf(2, [12]))
+    assert.ok(one.take().includes('packet 5 to 12'))
+    assert.deepEqual(close(), ['=CloseFlowReply 12'])
+  }
 })
 
 test('of a move to who is dead already, what the flow had been sent there before that is in its record', () => {
