@@ -22,11 +22,16 @@ const AGAIN_US = 200_000
 
 export class CommandSender {
   readonly #links: NodeLinks
-  /** By incarnation and kind of command. */
-  readonly #sent = new Map<string, Sent>()
+  /** By incarnation, and by kind of command. */
+  readonly #sent = new Map<number, Map<string, Sent>>()
 
   constructor(links: NodeLinks) {
     this.#links = links
+  }
+
+  /** Lives of which it is known what they were sent. */
+  get size(): number {
+    return this.#sent.size
   }
 
   /** At the beginning of a term: everything is to be sent anew. */
@@ -37,6 +42,9 @@ export class CommandSender {
   /** @param lost lives that are not in the configuration, and still speak */
   send(view: ClusterView, lost: readonly { readonly node: number; readonly incarnation: number }[], orders: readonly MoveOrder[]): void {
     const { cluster: { config, generation }, replicas, term, now } = view
+    const told = new Set([...view.switches, ...view.runtimes, ...view.starting.map(({ runtime }) => runtime), ...lost]
+      .map(({ incarnation }) => incarnation))
+    for (const incarnation of this.#sent.keys()) if (incarnation !== 0 && !told.has(incarnation)) this.#sent.delete(incarnation)
     const open = openFences(view)
     const fenced = open.map(({ node, incarnation, generation: at }): FencedLife => ({ node, incarnation, generation: at }))
     const configure: NodeCommand = { kind: 'configure', term, config, generation, fenced }
@@ -80,10 +88,13 @@ export class CommandSender {
 
   /** Sends a command if it is new, or if its effect is not to be seen after a while. */
   #bring(node: number, incarnation: number, command: NodeCommand, what: string, isThere: boolean, now: TimeUs, apart = ''): void {
-    const key = `${incarnation} ${command.kind} ${apart}`
-    const sent = this.#sent.get(key)
+    const key = `${command.kind} ${apart}`
+    const ofLife = this.#sent.get(incarnation) ?? new Map<string, Sent>()
+    const sent = ofLife.get(key)
     if (sent?.what === what && (isThere || now - sent.at < AGAIN_US)) return
-    if (this.#links.send(node, incarnation, command) !== false) this.#sent.set(key, { what, at: now })
+    if (this.#links.send(node, incarnation, command) === false) return
+    ofLife.set(key, { what, at: now })
+    this.#sent.set(incarnation, ofLife)
   }
 }
 

@@ -32,7 +32,7 @@ import type { Hello, NodeLinks, Report } from './node-commands.ts'
 import { leaseBlocks, type BlockMemory } from './port-blocks.ts'
 import { assignReplicas, FAN_OUT, sameLists } from './replica-assignment.ts'
 import { decideRollout, defaultRolloutLimits, type RolloutLimits, type RolloutMemory } from './rollout.ts'
-import { carryOutStep, decideScaling, defaultScalingLimits, isHeld, type ScalingLimits } from './scaling.ts'
+import { carryOutStep, decideScaling, defaultScalingLimits, hasRoom, isHeld, type ScalingLimits } from './scaling.ts'
 import { Draft, StateMirror } from './state-mirror.ts'
 import type { Store, StoreAnswer, StoreRequest } from './store.ts'
 
@@ -78,11 +78,14 @@ export interface ControllerOptions {
 
 /** An answer to a transaction is awaited for so long, µs. */
 const PATIENCE_US = 1e6
+/** When the store has refused to carry one out (its disk is full, say), before the next, µs. */
+const RETRY_US = 200_000
 /** A hello is repeated until it is answered; one that is older may be that of a process that is gone. */
 const HELLO_US = 2e6
 const LAUNCHER_US = 250_000
-/** Recovered fences that are remembered. */
+/** Recovered fences that are remembered, and so many more before some are forgotten, in one transaction: stores bound what one may change. */
 const FENCES_MAX = 256
+const FORGOTTEN_AT_ONCE = 64
 
 export class Controller {
   readonly #options: ControllerOptions
@@ -106,6 +109,9 @@ export class Controller {
   #pendingAt: TimeUs = 0
   #pendingIs = ''
   #awaited = 0
+  /** What was not carried out, as far as is known, when it was tried last; and when the next may be. */
+  #failedIs = ''
+  #retryAt: TimeUs = 0
 
   // Of this term only.
   #fencing: FencingMemory = new Map()
@@ -187,14 +193,18 @@ export class Controller {
     const submit = (request: StoreRequest): void => { this.#store.submit(request, now) }
     this.#detector.tick(now)
     for (let answer = this.#store.poll(now); answer !== undefined; answer = this.#store.poll(now)) {
-      if (!this.#mirror.receive(answer, submit) && !this.#leadership.receive(answer)) this.#take(answer)
+      if (!this.#mirror.receive(answer, submit) && !this.#leadership.receive(answer)) this.#take(answer, now)
     }
     this.#mirror.poll(now, submit)
     this.#leadership.poll(now, submit)
     if (this.#pendingId !== 0 && now - this.#pendingAt > PATIENCE_US) {
       this.#pendingId = 0
+      this.#failedIs = this.#pendingIs
       this.#mirror.refresh()
     }
+    // What has certainly been carried out is not to be seen: the watch has died.
+    const isUnseen = this.#mirror.isFresh && this.#mirror.revision < this.#awaited
+    if (this.#pendingId === 0 && isUnseen && now - this.#pendingAt > PATIENCE_US) this.#mirror.refresh()
     this.#watch(now)
     const term = this.#leadership.term(now)
     if (term !== this.#term) this.#turn(term, now)
@@ -243,35 +253,43 @@ export class Controller {
     this.#leadership.resign(now, submit)
   }
 
-  #take(answer: StoreAnswer): void {
+  #take(answer: StoreAnswer, now: TimeUs): void {
     if (answer.id !== this.#pendingId) return
     this.#pendingId = 0
-    if (answer.kind === 'transacted' && answer.isDone) this.#awaited = answer.revision
+    if (answer.kind === 'failed') this.#retryAt = now + RETRY_US
+    const isDone = answer.kind === 'transacted' && answer.isDone
+    this.#failedIs = isDone ? '' : this.#pendingIs
+    if (isDone) this.#awaited = answer.revision
     else this.#mirror.refresh()
+  }
+
+  /** True while what the mirror shows is the last that has been decided, as far as anyone knows. */
+  get #isReady(): boolean {
+    return this.#mirror.isFresh && this.#pendingId === 0 && this.#mirror.revision >= this.#awaited
   }
 
   #lead(term: number, now: TimeUs): void {
     const mirror = this.#mirror
     const observed = this.#observed(this.#detector.judge(now))
     const view = viewOf(mirror, observed, term, now)
-    const isReady = mirror.isFresh && this.#pendingId === 0 && mirror.revision >= this.#awaited
     if (view === undefined) {
-      if (isReady) this.#commit(this.#found(now), now)
+      if (this.#isReady) this.#commit(this.#found(now), now)
       return
     }
     // Memories go on in every round, transactions only from a state that is known to be the last.
     const draft = this.#decide(view)
-    if (isReady && draft !== null) this.#commit(draft, now)
+    if (this.#isReady && draft !== null) this.#commit(draft, now)
     const { orders, memory } = decideMoves(view, this.#moves, this.#rollout, this.#limits.moves)
     this.#moves = memory
     this.#bringAbout(view, orders)
   }
 
   #commit(draft: Draft, now: TimeUs): void {
+    if (now < this.#retryAt) return
     this.#pendingId = ++this.#lastId
     this.#pendingAt = now
     this.#pendingIs = draft.reason
-    this.#tell(now, this.#pendingIs)
+    if (this.#pendingIs !== this.#failedIs) this.#tell(now, this.#pendingIs)
     this.#store.submit(draft.toRequest(this.#pendingId), now)
   }
 
@@ -317,6 +335,8 @@ export class Controller {
       return this.#draft('assigns replicas').put('replicas', '', { version: view.replicas.version + 1, of: lists })
     }
     if (openFences(view).length > 0 && recoveryState(view).isRecovered) return this.#recovered(view)
+    const forgotten = this.#forget(view)
+    if (forgotten !== null) return forgotten
     if (leased.length > 0) {
       const draft = this.#draft(`leases ${leased.length} blocks`)
       for (const { pool, number, incarnation } of leased) draft.put('block', `${pool}/${number}`, { incarnation })
@@ -331,7 +351,8 @@ export class Controller {
     if (!scale.isAutomatic || runtimes.some(({ report }) => report === null)) return null
     const isBusy = starting.length > 0 || runtimes.some((one) => one.isDraining && !isHeld(view, one)) || openFences(view).length > 0 ||
       rollout?.phase === 'rolling' || rollout?.phase === 'rolling-back' || rollout?.phase === 'paused' ||
-      runtimes.length + starting.length < scale.desired
+      // Where there is no room for more than there are, nothing is under way: what is wanted in vain may be less again.
+      (runtimes.length + starting.length < scale.desired && hasRoom(view, this.#limits.scaling))
     const demand = totalDemandOf(view)
     const { decision, memory } = autoscale(
       { now, demand, desired: scale.desired, decidedAt: scale.decidedAt, isBusy }, this.#scaling, this.#limits.autoscaler)
@@ -371,19 +392,29 @@ export class Controller {
       const { id, intent } = first
       const outcome = carryOutIntent(intent, view, this.#limits.autoscaler, this.#draft(`as ordered: ${intent.kind}`))
       if (outcome instanceof Draft) return outcome
-      if (!this.#mirror.isFresh || this.#pendingId !== 0) return null
+      if (!this.#isReady) return null
       this.#intents.shift()
       this.#options.onIntent?.(id, outcome)
     }
     return null
   }
 
-  /** Marks what has been recovered, and forgets what that was long ago. */
+  /** Marks what has been recovered. */
   #recovered(view: ClusterView): Draft {
     const draft = this.#draft('has recovered what was fenced')
     for (const one of openFences(view)) draft.put('fence', one.incarnation, { ...one, isRecovered: true })
-    const old = view.fences.filter(({ isRecovered }) => isRecovered).sort((a, b) => b.incarnation - a.incarnation).slice(FENCES_MAX)
-    for (const { incarnation } of old) draft.remove('fence', incarnation)
+    return draft
+  }
+
+  /** Forgets what was recovered long ago: that of runtimes which were drained, or did not start, was from the beginning. */
+  #forget({ fences }: ClusterView): Draft | null {
+    if (fences.length < FENCES_MAX + FORGOTTEN_AT_ONCE) return null
+    const recovered = fences.filter(({ isRecovered }) => isRecovered)
+    if (recovered.length < FENCES_MAX + FORGOTTEN_AT_ONCE) return null
+    const draft = this.#draft('forgets what was fenced long ago')
+    for (const { incarnation } of recovered.sort((a, b) => a.incarnation - b.incarnation).slice(0, FORGOTTEN_AT_ONCE)) {
+      draft.remove('fence', incarnation)
+    }
     return draft
   }
 

@@ -291,6 +291,14 @@ test('a machine that is back gets its share: one comes there, one goes where the
   assert.equal(decide([...all.slice(0, 2), idle]), null, 'two and one are even')
   assert.deepEqual(decide([...all.slice(0, 2), idle], { scale: scale(2) }), ['drain', 12], 'but the one that goes is of the two')
   assert.equal(decide([runtime(10)], { scale: scale(1) }), null)
+  // What people have drained has its place: with two on each machine there is no less full one, however little those of one do.
+  const held = [11, 13].map((id) => runtime(id, { isDraining: true }))
+  const stays = (runtimes: readonly RuntimeView[], desired: number, ...ids: number[]): unknown =>
+    decide(runtimes, { scale: scale(desired, { held: ids.map((id) => id + 100) }) })
+  assert.equal(stays([...all.slice(0, 2), ...held], 4, 11, 13), null)
+  assert.deepEqual(stays([...all, held[0] as RuntimeView], 4, 11), ['start', 13])
+  assert.deepEqual(stays([...all, held[0] as RuntimeView, runtime(13, {}, { busyPerMille: 0 })], 4, 11), ['drain', 14])
+  assert.equal(stays([runtime(11), ...[10, 12, 14].map((id) => runtime(id, { isDraining: true }))], 4, 10, 12, 14), null, 'none of them can go')
 })
 
 test('scaling: the flows of the dead go on before another runtime is started in its place', () => {
@@ -405,6 +413,8 @@ test('rollout: what counts as failure, and what follows', () => {
   assert.equal(outcome([old, next(0)], {}, [gone]), 'paused: runtime 12 with version 2 is gone: dead')
   const unstarted = (incarnation: number): FenceDocument => ({ ...gone, incarnation, generation: 3, reason: 'not-started', isRecovered: true })
   assert.equal(outcome([old], {}, [unstarted(19), unstarted(20), unstarted(21)]), null, 'one, and some of before')
+  // An old one that was replaced has raised the generation since.
+  assert.equal(outcome([old, next(0)], {}, [{ ...unstarted(21), generation: 4 }]), null, 'one may fail to start, at any time')
   assert.equal(outcome([old], {}, [unstarted(21), unstarted(23)]), 'paused: runtimes with version 2 do not start')
   assert.equal(outcome([old, next(0)], {}, [{ ...gone, generation: 3 }, { ...gone, reason: 'drained' }, { ...gone, chain: 1 }]), null)
   const stuck = runtime(10, { isDraining: true }, { order: { number: 4, open: 0, moved: 0, refused: 1 } })

@@ -6,6 +6,7 @@
 import type { AutoscalerLimits } from './autoscaler.ts'
 import type { ClusterView } from './cluster-view.ts'
 import { fence } from './fencing.ts'
+import { goalOf } from './rollout.ts'
 import type { Draft } from './state-mirror.ts'
 
 export type Intent =
@@ -64,23 +65,29 @@ export function carryOutIntent(intent: Intent, view: ClusterView, limits: Autosc
       const isSo = one.isDraining && (isEnded ? scale.leaving : scale.held).includes(incarnation)
       if (isSo) return 'done'
       if (!view.runtimes.some((other) => other !== one && !other.isDraining)) return 'last-runtime'
-      // It has been counted out already if it was to end and is to stay now.
-      const counted = scale.leaving.includes(incarnation) ? -1 : 0
-      const fewer = Math.max(1, scale.desired - (isEnded ? 1 : counted))
+      // One that is to go anyway, by whatever was decided before, is not among the wanted any more; one that stays empty is,
+      // and one that a rollout replaces anyway has been.
+      const goal = goalOf(view)
+      const isReplaced = goal !== null && one.chain !== goal && !scale.leaving.includes(incarnation)
+      const isWanted = !one.isDraining || isReplaced || scale.held.includes(incarnation)
+      const desired = Math.max(1, scale.desired + Number(!isEnded) - Number(isWanted))
       return withDraining(draft, view, incarnation, true).put('scale', '', { ...scale,
         held: isEnded ? without(scale.held, incarnation) : [...present(view, scale.held), incarnation],
         leaving: isEnded ? [...present(view, scale.leaving), incarnation] : without(scale.leaving, incarnation),
-        ...fewer !== scale.desired && { desired: fewer, decision: scale.decision + 1, decidedAt: now } })
+        ...desired !== scale.desired && { desired, decision: scale.decision + 1, decidedAt: now } })
     }
     case 'undrain': {
       const { incarnation } = intent
       const one = view.runtimes.find((runtime) => runtime.incarnation === incarnation)
       if (one === undefined) return 'unknown-node'
-      const wasLeaving = scale.leaving.includes(incarnation)
-      if (!one.isDraining && !wasLeaving && !scale.held.includes(incarnation)) return 'done'
+      const [isHeld, wasLeaving] = [scale.held.includes(incarnation), scale.leaving.includes(incarnation)]
+      if (!one.isDraining && !wasLeaving && !isHeld) return 'done'
+      const goal = goalOf(view)
+      if (goal !== null && one.chain !== goal && !isHeld && !wasLeaving) return 'rollout-under-way'
       return withDraining(draft, view, incarnation, false).put('scale', '', { ...scale,
         held: without(scale.held, incarnation), leaving: without(scale.leaving, incarnation),
-        ...wasLeaving && { desired: scale.desired + 1, decision: scale.decision + 1, decidedAt: now } })
+        // One that was to go had been counted out.
+        ...!isHeld && { desired: scale.desired + 1, decision: scale.decision + 1, decidedAt: now } })
     }
     case 'fence': {
       const { incarnation } = intent

@@ -41,20 +41,27 @@ const countsOf = (machines: readonly MachineView[], runtimes: readonly number[],
 /**
  * Whether a machine has two runtimes more than another one that is up and has room: then one is to come there, and one of the former to go.
  * So a machine that was lost and is back gets its share again, and replicas with it.
+ *
+ * @param runtimes ids of those that may go
+ * @param placed ids of all that count, theirs included: what stays where it is takes room as well
  */
-export function isUneven(machines: readonly MachineView[], runtimes: readonly number[], firstId: number): boolean {
-  const counts = countsOf(machines, runtimes, firstId)
+export function isUneven(machines: readonly MachineView[], runtimes: readonly number[], placed: readonly number[], firstId: number): boolean {
+  const counts = countsOf(machines, placed, firstId)
   const least = Math.min(...machines.flatMap((one, index) => (isOpen(one) && counts[index] < one.runtimesMax ? [counts[index]] : [])))
-  return Math.max(...counts) >= least + 2
+  return Math.max(...runtimes.map((id) => counts[machineOf(id, firstId, machines.length)])) >= least + 2
 }
 
-/** Of these runtimes, those on the machines that have most of them. */
+/**
+ * Of these runtimes, those on the machines that have most.
+ *
+ * @param placed ids of all that count, theirs included: see `isUneven`
+ */
 export function onFullest<T extends { readonly id: number }>(
-  machines: readonly MachineView[], runtimes: readonly T[], firstId: number,
+  machines: readonly MachineView[], runtimes: readonly T[], placed: readonly number[], firstId: number,
 ): readonly T[] {
   if (machines.length === 0) return runtimes
-  const counts = countsOf(machines, runtimes.map(({ id }) => id), firstId)
-  const most = Math.max(...counts)
+  const counts = countsOf(machines, placed, firstId)
+  const most = Math.max(...runtimes.map(({ id }) => counts[machineOf(id, firstId, machines.length)]))
   return runtimes.filter(({ id }) => counts[machineOf(id, firstId, machines.length)] === most)
 }
 

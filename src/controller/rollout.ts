@@ -13,7 +13,6 @@
  *     done                                  │ no new runtime left: rolled back
  *
  * The first flows go in batches of 1, 10, 100 and 1,000, each of which has to prove well for `bakeUs`; then the rest. A failure is a life of
- * The first flows go in batches of 1, 10, 100 and 1,000, each of which has to prove well for `bakeUs`; then the rest. A failure is a life of
  * the new version that is fenced, two that do not start, more failures of network functions per second than the old version has by
  * `errorsMax`, or a batch of which nothing could be moved, five times: a single flow may end just then, or the target be slow to answer.
  * While it is paused nothing is drained and both versions serve. Rolling back is the same with the versions exchanged, without batches; if
@@ -130,7 +129,8 @@ export function decideRollout(
 
 function failureOf(view: ClusterView, { to, sinceGeneration, sinceIncarnation }: RolloutDocument, failed: ReadonlyMap<number, FailedOrders>,
   fresh: readonly RuntimeView[], leaving: readonly RuntimeView[], { errorsMax }: RolloutLimits): string {
-  const fenced = view.fences.find(({ chain, generation, reason }) => chain === to && generation > sinceGeneration && reason !== 'drained')
+  const fenced = view.fences.find(({ chain, generation, reason }) => chain === to && generation > sinceGeneration && reason !== 'drained' &&
+    reason !== 'not-started')
   if (fenced !== undefined) return `runtime ${fenced.node} with version ${to} is gone: ${fenced.reason}`
   const unstarted = view.fences.filter(({ chain, incarnation, reason }) =>
     chain === to && incarnation > sinceIncarnation && reason === 'not-started')

@@ -72,8 +72,10 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
     ((one.report.isEmpty && one.report.flows === 0 && one.report.order.open === 0) || planted['removed-full']) &&
     one.report.configVersion === cluster.config.version)
   if (empty !== undefined) return { kind: 'remove', runtime: empty }
+  // What people have drained has its place on its machine, as it has for whoever looks for one for a new runtime.
+  const placed = [...serving, ...held].map(({ id }) => id)
   // One more than wanted, while an old one is there to be replaced in a rollout, or a machine has too many.
-  const isSurplus = leaving.length > 0 || (goal === null && isUneven(machines, serving.map(({ id }) => id), limits.firstId))
+  const isSurplus = leaving.length > 0 || (goal === null && isUneven(machines, serving.map(({ id }) => id), placed, limits.firstId))
   const surge = isSurplus && draining.length === 0 ? 1 : 0
   if (serving.length + starting.length < wanted + surge) {
     if (serving.length > 1 && isSoonAfterDeath(view, limits)) return null
@@ -81,7 +83,7 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
     return id === 0 || cluster.incarnation + 1 >= INCARNATION_LIMIT ? null : { kind: 'start', id, chain: chainToStart(view) }
   }
   if (serving.length <= wanted || starting.length > 0 || draining.length > 0 || isPaused || serving.length < 2) return null
-  const [least] = (leaving.length > 0 ? leaving : onFullest(machines, serving, limits.firstId)).filter(isReachable)
+  const [least] = (leaving.length > 0 ? leaving : onFullest(machines, serving, placed, limits.firstId)).filter(isReachable)
     .sort((a, b) => demandOf(a) - demandOf(b) || b.incarnation - a.incarnation)
   return least === undefined ? null : { kind: 'drain', runtime: least }
 }
@@ -93,6 +95,11 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
 function isSoonAfterDeath({ now, fences }: ClusterView, { recoveryUs }: ScalingLimits): boolean {
   return fences.some(({ chain, reason, at = -Infinity }) => chain > 0 && reason !== 'drained' && reason !== 'not-started' &&
     Math.abs(now - at) < recoveryUs)
+}
+
+/** True where a runtime could be started: there is a machine with room. */
+export function hasRoom(view: ClusterView, limits: ScalingLimits = defaultScalingLimits): boolean {
+  return freeId(view, limits) !== 0
 }
 
 /** An id that no node has, nor had before its flows were recovered, on the machine that has fewest. */

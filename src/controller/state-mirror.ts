@@ -17,18 +17,21 @@ import { decodeDocument, type Document, type DocumentKind } from './cluster-stat
 import { plantedInControl as planted } from './control-bugs.ts'
 import type { Change, Comparison, StoreAnswer, StoreEntry, StoreRequest } from './store.ts'
 
-/** Asked again without an answer for so long, µs. */
+/** Asked again without an answer for so long, µs; and after a reading that has failed, counted from its beginning. */
 const PATIENCE_US = 500_000
+const RETRY_US = 50_000
 /** Read anew at least so often, µs: a watch that has died without a word costs no more. */
 const REREAD_US = 10e6
 
 export class StateMirror {
   readonly #nextId: () => number
   #entries = new Map<string, StoreEntry>()
-  readonly #decoded = new Map<string, { readonly revision: number; readonly document: unknown }>()
+  /** By entry, and gone with it. */
+  readonly #decoded = new WeakMap<StoreEntry, unknown>()
   #revision = -1
   #readId = 0
   #readAt: TimeUs = 0
+  #hasFailed = false
   #watchId = 0
   #isStale = true
   /** A reading that is under way may be older than what it is to show. */
@@ -58,7 +61,7 @@ export class StateMirror {
   poll(now: TimeUs, submit: (request: StoreRequest) => void): void {
     if (now - this.#readAt > REREAD_US && this.#readId === 0) this.#isStale = true
     if (this.#readId !== 0 && now - this.#readAt > PATIENCE_US) this.#readId = 0
-    if (!this.#isStale || this.#readId !== 0) return
+    if (!this.#isStale || this.#readId !== 0 || (this.#hasFailed && now - this.#readAt < RETRY_US)) return
     this.#isStaleAgain = false
     this.#readId = this.#nextId()
     this.#readAt = now
@@ -80,10 +83,16 @@ export class StateMirror {
     }
     if (answer.id !== this.#readId) return answer.kind === 'entries'
     this.#readId = 0
+    this.#hasFailed = answer.kind !== 'entries'
     if (answer.kind !== 'entries') return true
     if (answer.revision >= this.#revision) {
       this.#revision = answer.revision
-      this.#entries = new Map(answer.entries.map((entry) => [entry.key, entry]))
+      const before = this.#entries
+      // What has not changed is not decoded again.
+      this.#entries = new Map(answer.entries.map((entry) => {
+        const known = before.get(entry.key)
+        return [entry.key, known?.revision === entry.revision ? known : entry]
+      }))
     }
     this.#isStale = this.#isStaleAgain
     if (this.#watchId !== 0) submit({ kind: 'unwatch', id: this.#nextId(), watch: this.#watchId })
@@ -121,10 +130,10 @@ export class StateMirror {
   }
 
   #decode<K extends DocumentKind>(kind: K, entry: StoreEntry): Document<K> {
-    const known = this.#decoded.get(entry.key)
-    if (known?.revision === entry.revision) return known.document as Document<K>
+    const known = this.#decoded.get(entry)
+    if (known !== undefined) return known as Document<K>
     const document = decodeDocument(kind, entry.key, entry.value)
-    this.#decoded.set(entry.key, { revision: entry.revision, document })
+    this.#decoded.set(entry, document)
     return document
   }
 }

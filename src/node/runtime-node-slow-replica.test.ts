@@ -5,17 +5,17 @@ import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { AbortFlowReply, AnnounceChain, Go, PrepareFlowReply, RerouteFlowReply } from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
-import { AdoptFlowReply, MovingFlowReply } from '../messages/replication.ts'
+import { AdoptFlowReply, MovingFlowReply, StepsHeld, StepsHeldOutputs } from '../messages/replication.ts'
 import { frameOf, RuntimeAmongScripts } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
 
 const FLOWS = 10
 const FLOW = flowIdOf(101, 1)
 
-/** Ten flows, each with a replica at 12 or at 13, in turn. */
-function guarding(): RuntimeAmongScripts {
+/** Ten flows, each with a replica, or the first of two, at 12 or at 13, in turn. */
+function guarding(replicas = 1): RuntimeAmongScripts {
   const one = new RuntimeAmongScripts({ chain: [{ definition: sideCounter(), config: {} }], replication: 'commit', limits: { packets: 64 },
-    times: { slowReplicaUs: 5000 } })
+    times: { slowReplicaUs: 5000 }, replicas })
   const tail = new TextEncoder().encode(JSON.stringify(one.node.engine.layout))
   for (const id of [12, 13]) one.say(id, AnnounceChain, { tail })
   one.turn(2)
@@ -79,6 +79,25 @@ test('a slow replica gets no more flows', () => {
     one.sayInBand(1, FlowOpen, { flow: flowIdOf(101, number), epoch: 1, node: 1, key: number }).turn().packet(1, frameOf(number)).turn(3)
   }
   assert.deepEqual(one.take().filter((line) => line.startsWith('AdoptFlow')), Array(4).fill('AdoptFlow 12 code 1'))
+})
+
+test('a flow that is to have two replicas keeps the one that it has while the only other one is slow, and gets the second afterwards', () => {
+  const one = guarding(2)
+  for (const number of [1, 3, 5, 7, 9]) one.say(12, StepsHeld, { flow: flowIdOf(101, number), epoch: 1, words: { [StepsHeldOutputs]: 1 } })
+  one.turn().silent.add(13)
+  // Those of which 13 is the first.
+  for (let i = 0; i < 20; i++) for (const number of [2, 4, 6, 8, 10]) one.packet(1, frameOf(number)).turn(1)
+  one.turn(100)
+  assert.ok((one.node.dropReasons()['replica-slow'] ?? 0) > 0)
+  const flow = flowIdOf(101, 11)
+  one.sayInBand(1, FlowOpen, { flow, epoch: 1, node: 1, key: 11 }).turn().packet(1, frameOf(11)).turn(3)
+  assert.deepEqual(one.take().filter((line) => line.startsWith('Adopt')), ['AdoptFlow 12 code 1'])
+  one.say(12, AdoptFlowReply, { flow, epoch: 1 }).turn(100)
+  assert.deepEqual(one.take().filter((line) => /MovingFlow|Adopt|RerouteFlow/.test(line)), [], 'it is not secured with the same one again')
+  assert.equal(one.node.replicaOf(flow), 12)
+  one.silent.delete(13)
+  one.turn(300).say(13, StepsHeld, { flow: flowIdOf(101, 2), epoch: 1, words: { [StepsHeldOutputs]: 2 } }).take()
+  assert.ok(one.turn(10).take().includes('MovingFlow 12 code 1'))
 })
 
 test('a flow goes on whose replica has had nothing to acknowledge yet, while the only one that has had takes nothing', () => {

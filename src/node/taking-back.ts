@@ -3,6 +3,7 @@
  * keeps them until it is known who goes on.
  */
 
+import { addBounded } from '../base/bounded.ts'
 import { Descriptor, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import { FragmentOutcome, type FragmentTracker } from '../packet/fragment-tracker.ts'
 import type { PacketPool } from '../packet/packet-pool.ts'
@@ -45,8 +46,7 @@ export class TakingBack {
     if (position === 0) return
     const positions = this.#returned.get(runtime) ?? new Set()
     this.#returned.set(runtime, positions)
-    if (positions.size >= RETURNED_MAX) positions.delete(positions.values().next().value as number)
-    positions.add(position)
+    addBounded(positions, position, RETURNED_MAX)
   }
 
   /** What a dead runtime has not given back is ours again: by flow, until it is known who goes on with it. */

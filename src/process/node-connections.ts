@@ -3,6 +3,7 @@
  * has started them; asks each for a report once per heartbeat; and carries commands there. Nothing is promised: what is lost is said again.
  */
 
+import { setBounded } from '../base/bounded.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
 import { CodedError } from '../base/coded-error.ts'
 import type { Hello, NodeCommand, NodeLinks, Report } from '../controller/node-commands.ts'
@@ -157,9 +158,7 @@ export class NodeConnections implements NodeLinks {
     peer.incarnation = incarnation
     const key = processKey(peer)
     if (incarnation === 0 || this.#lives.get(key) === incarnation) return
-    this.#lives.delete(key)
-    if (this.#lives.size >= LIVES_MAX) this.#lives.delete(this.#lives.keys().next().value as number)
-    this.#lives.set(key, incarnation)
+    setBounded(this.#lives, key, incarnation, LIVES_MAX)
   }
 
   async #ask(peer: Peer): Promise<void> {

@@ -6,6 +6,7 @@
  * several of them do not shorten each other's view.
  */
 
+import { setBounded } from '../base/bounded.ts'
 import type { TimeUs } from '../base/clock.ts'
 import {
   judgeCommand, noCommands, type CommandMemory, type CommandVerdict, type NodeCommand, type Report, type SwitchReport,
@@ -126,9 +127,7 @@ export class NodeReporter {
     const weight = 1 - Math.exp(-us / SMOOTH_US)
     const smooth = perSecond.map((rate, i) => (before?.smooth[i] ?? 0) + (rate - (before?.smooth[i] ?? 0)) * weight)
     const next = { at: now, counts, perSecond, smooth }
-    this.#askers.delete(asker)
-    if (this.#askers.size >= ASKERS_MAX) this.#askers.delete(this.#askers.keys().next().value as string)
-    this.#askers.set(asker, next)
+    setBounded(this.#askers, asker, next, ASKERS_MAX)
     return next
   }
 }

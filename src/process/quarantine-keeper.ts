@@ -10,6 +10,7 @@
  */
 
 import { readFileSync, rmSync } from 'node:fs'
+import { addBounded, setBounded } from '../base/bounded.ts'
 import type { FencedLife, NodeCommand, NodeLinks } from '../controller/node-commands.ts'
 import type { ClusterFolder, ProcessEntry } from './cluster-folder.ts'
 import { flowNames } from './flow-list.ts'
@@ -56,8 +57,7 @@ export class QuarantineKeeper implements NodeLinks {
 
   /** A life has ended, and how is known. */
   ended(incarnation: number, end: NodeEnd): void {
-    this.#ends.set(incarnation, end)
-    if (this.#ends.size > ENDS_MAX) this.#ends.delete(this.#ends.keys().next().value as number)
+    setBounded(this.#ends, incarnation, end, ENDS_MAX)
   }
 
   send(node: number, incarnation: number, command: NodeCommand): void | false {
@@ -94,8 +94,7 @@ export class QuarantineKeeper implements NodeLinks {
     if (keys.length === 0) return
     const names = keys.map((key) => key.join())
     const isSuspect = keys.length > 1 || (blame === 'unknown' && !this.#suspects.has(names[0]))
-    if (isSuspect) for (const name of names) this.#suspects.add(name)
-    while (this.#suspects.size > SUSPECTS_MAX) this.#suspects.delete(this.#suspects.values().next().value as string)
+    if (isSuspect) for (const name of names) addBounded(this.#suspects, name, SUSPECTS_MAX)
     this.#verdicts.push({ keys: keys.map((key) => [...key]), isSuspect })
     if (this.#verdicts.length > VERDICTS_MAX) {
       this.#verdicts.shift()

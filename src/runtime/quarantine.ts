@@ -5,6 +5,7 @@
  *     suspect    was in a batch with the one that did: runs off the fast path, where each packet is noted before it runs
  */
 
+import { setBounded } from '../base/bounded.ts'
 import { planted } from '../base/planted-bugs.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 
@@ -25,9 +26,7 @@ export class Quarantine {
   add(key: Int32Array, kind: number, now: number): void {
     const name = nameOf(key, 0)
     const before = this.of(key, 0, now)
-    this.#flows.delete(name)
-    if (this.#flows.size >= QUARANTINED_MAX) this.#flows.delete(this.#flows.keys().next().value as string)
-    this.#flows.set(name, { kind: Math.max(before, kind), until: now + QUARANTINE_US })
+    setBounded(this.#flows, name, { kind: Math.max(before, kind), until: now + QUARANTINE_US }, QUARANTINED_MAX)
   }
 
   /** What is known of the flow with the key at a word index: a {@link Quarantined}. */

@@ -5,7 +5,7 @@ import { afterEach, test } from 'node:test'
 import { planted } from '../base/planted-bugs.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { AliasRefusal, BindAlias, BindAliasReply, ClaimAlias } from '../messages/aliasing.ts'
-import { AnnounceFlow, AnnounceFlowOwnerIncarnation } from '../messages/announcing.ts'
+import { AnnounceFlow, AnnounceFlowOwnerIncarnation, ConfigApplied } from '../messages/announcing.ts'
 import { FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import { RerouteFlow, RerouteFlowOwnerIncarnation } from '../messages/migration.ts'
@@ -216,4 +216,70 @@ test('a claim of a flow that ends is over', () => {
   one.control(11, ClaimAlias, { flow: FIRST, key: ALIAS })
   one.control(11, FlowClosed, { flow: FIRST, epoch: 1, code: 1, key: 5 })
   assert.deepEqual([one.steps.claiming, one.entryOf(ALIAS)], [0, 0])
+})
+
+test('a key whose flow has died with its owner is refused until nobody goes on with that one; then the first that claims it has it', () => {
+  const runtimes = [11, 12].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))
+  for (const isPromoted of [false, true]) {
+    const one = new ScriptedSwitch(configOf({ runtimes }), 1, roundRobin())
+    for (const { id } of runtimes) one.announced(id)
+    for (const key of [5, 6, 7]) one.external(key)
+    const dead = one.entry(5)?.owner ?? 0
+    const left = dead === 11 ? 12 : 11
+    const claim = (key: number): void => { one.control(left, ClaimAlias, { flow: FIRST + key - 5, key: ALIAS }) }
+    one.control(dead, ClaimAlias, { flow: FIRST, key: ALIAS })
+    one.control(2, BindAliasReply, { flow: FIRST, key: ALIAS })
+    for (const key of [6, 7]) one.inBand(left, Bind, { ...bindOf(key), node: left, halves: { [BindReleaser]: left },
+      words: { [BindReleaserIncarnation]: 100 + left, [BindOwnerIncarnation]: 100 + left } })
+    const isRefused = (key: number): void => {
+      one.take()
+      claim(key)
+      assert.deepEqual(one.take(), [`ClaimAliasReply ${left} code ${AliasRefusal.taken}`])
+    }
+    // That death has not been heard of, and then it has.
+    for (const key of [6, 7]) isRefused(key)
+    one.configure(configOf({ version: 2, runtimes: runtimes.filter(({ id }) => id === left) }))
+    for (const key of [6, 7]) isRefused(key)
+    if (isPromoted) {
+      one.control(left, RerouteFlow, { flow: FIRST, epoch: 9, node: left, key: 5, code: 2,
+        words: { [RerouteFlowOwnerIncarnation]: 100 + left } })
+    }
+    one.control(left, ConfigApplied, { epoch: 2 })
+    one.take()
+    if (isPromoted) {
+      for (const key of [6, 7]) isRefused(key)
+      assert.equal(one.table.mainOf(one.entryOf(ALIAS)), one.entryOf(5))
+      continue
+    }
+    claim(6)
+    assert.deepEqual(one.take(), ['BindAlias 2'])
+    isRefused(7)
+    one.control(2, BindAliasReply, { flow: FIRST + 1, key: ALIAS })
+    assert.deepEqual([one.take(), one.steps.claiming], [[`ClaimAliasReply ${left}`], 0])
+    isRefused(7)
+    assert.equal(one.table.mainOf(one.entryOf(ALIAS)), one.entryOf(6))
+  }
+})
+
+test('a switch that has not heard of a death gives the key to the next flow, and to the third, in their turn', () => {
+  const one = other()
+  one.configure(configOf({ version: 2, runtimes: [11, 12].map((id) => ({ id, incarnation: 100 + id, isDraining: false })) }))
+  const of12 = { node: 12, halves: { [BindReleaser]: 12 }, words: { [BindReleaserIncarnation]: 112, [BindOwnerIncarnation]: 112 } }
+  for (const key of [7, 8]) one.inBand(12, Bind, { ...bindOf(key), ...of12 })
+  one.control(1, BindAlias, { flow: FIRST, key: ALIAS })
+  one.take()
+  // The home knows that runtime 11 is dead. It grants the key to flow 7, and, when that has ended, to flow 8.
+  one.control(1, BindAlias, { flow: FIRST + 2, key: ALIAS })
+  one.control(1, BindAlias, { flow: FIRST + 3, key: ALIAS })
+  one.external(ALIAS)
+  assert.deepEqual(one.take(), [`packet ${ALIAS} to 11`])
+  one.configure(configOf({ version: 3, runtimes: [{ id: 12, incarnation: 112, isDraining: false }] }))
+  one.external(ALIAS)
+  assert.deepEqual([one.take(), one.context.held], [[], 1], 'somebody may go on with the flow')
+  one.control(12, ConfigApplied, { epoch: 3 })
+  assert.deepEqual([one.take(), one.table.mainOf(one.entryOf(ALIAS))], [['BindAliasReply 1', `packet ${ALIAS} to 12`], one.entryOf(7)])
+  one.inBand(12, FlowClosed, { flow: FIRST + 2, epoch: 1, code: 1, key: 7 })
+  assert.deepEqual([one.take(), one.table.mainOf(one.entryOf(ALIAS))], [['BindAliasReply 1'], one.entryOf(8)])
+  one.external(ALIAS)
+  assert.deepEqual([one.take(), one.context.held], [[`packet ${ALIAS} to 12`], 0])
 })

@@ -99,6 +99,7 @@ export class EntryStates {
     const { arena, table } = this.#context
     const before = arena.f64[(entry + Entry.flow) >> 3]
     if (before === flow) return
+    if (before !== 0) this.#host.takenBack.passedOn(before, flow)
     if (before !== 0 && arena.u8[entry + Entry.phase] !== EntryPhase.closing) this.#inherit(entry, flow)
     // Its owner waits for nobody here any more.
     if (this.#host.releasing.awaitsDrained(entry)) this.#host.releasing.go(entry)

@@ -3,6 +3,7 @@
  * its `Drained` has come, which may be ahead of the re-pointing; then the owner is told `Go`.
  */
 
+import { setBounded } from '../base/bounded.ts'
 import { Go, GoReleased } from '../messages/migration.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import type { RuntimeLives } from './runtime-lives.ts'
@@ -38,12 +39,7 @@ export class Releasing {
   #keep(runtime: number, flow: number, epoch: number): void {
     const words = this.#early.get(flow) ?? new Map<number, number>()
     words.set(runtime, epoch)
-    this.#early.delete(flow)
-    if (this.#early.size >= EARLY_MAX) {
-      this.#early.delete(this.#early.keys().next().value as number)
-      this.#context.anomaly('early-drained-limit')
-    }
-    this.#early.set(flow, words)
+    if (setBounded(this.#early, flow, words, EARLY_MAX)) this.#context.anomaly('early-drained-limit')
   }
 
   #hasDrained(entry: number, releaser: number): boolean {
@@ -153,9 +149,7 @@ export class Releasing {
   goWithout(owner: number, incarnation: number, flow: number, epoch: number): void {
     const context = this.#context
     const channel = context.control(owner)
-    this.#without.delete(flow)
-    if (this.#without.size >= EARLY_MAX) this.#without.delete(this.#without.keys().next().value as number)
-    this.#without.set(flow, epoch)
+    setBounded(this.#without, flow, epoch, EARLY_MAX)
     if (channel !== null) return sendHead(context, channel, Go, flow, epoch)
     if (this.#later.length >= EARLY_MAX) {
       this.#later.shift()

@@ -4,9 +4,11 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { planted } from '../base/planted-bugs.ts'
 import { FlowClosed } from '../messages/closing.ts'
-import { Drained, RerouteFlow } from '../messages/migration.ts'
+import {
+  Drained, RerouteFlow, RerouteFlowBuffersAt, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowOwnerIncarnation,
+} from '../messages/migration.ts'
 import { Bind, PlaceFlowReply } from '../messages/placement.ts'
-import { bindOf, FIRST, learnt, opened, replyTo, rerouteTo, secured } from './scripted-scenes.ts'
+import { bindOf, configOf, FIRST, learnt, opened, replyTo, rerouteTo, secured } from './scripted-scenes.ts'
 import { defaultSwitchTimes } from './switch-context.ts'
 import { EntryPhase } from './switch-table.ts'
 
@@ -165,4 +167,26 @@ test('planted: the word goes past the data', () => {
   const one = opened()
   one.control(12, RerouteFlow, rerouteTo(11, 2))
   assert.deepEqual(one.take(), ['RerouteFlowReply 12'])
+})
+
+test('a replica that goes on for the dead: the word goes to the target that it names, whoever was the owner since, if that one lives', () => {
+  const runtimes = [11, 12, 13].map((id) => ({ id, incarnation: 100 + id, isDraining: false }))
+  const words = { [RerouteFlowOwnerIncarnation]: 113, [RerouteFlowDead]: 12, [RerouteFlowDeadIncarnation]: 112 }
+  const repliesTo = (buffersAt: number, isCalledOff: boolean, isTargetDead = false): string[] => {
+    const one = opened()
+    one.configure(configOf({ version: 2, runtimes }))
+    one.control(12, RerouteFlow, rerouteTo(11, 2))
+    if (isCalledOff) one.control(12, RerouteFlow, rerouteTo(12, 3))
+    one.configure(configOf({ version: 3, runtimes: runtimes.filter(({ id }) => id !== 12 && !(isTargetDead && id === 11)) }))
+    one.take()
+    one.control(13, RerouteFlow, { flow: FIRST, epoch: 12, node: 13, key: 5, code: 2, words: { ...words, [RerouteFlowBuffersAt]: buffersAt } })
+    assert.equal(one.entry(5)?.owner, 13)
+    return one.take().filter((what) => what.startsWith('=RerouteFlowReply'))
+  }
+  for (const isCalledOff of [true, false]) {
+    // A source that has called the move off owns the flow at the switch: its target may have packets in its link all the same.
+    assert.deepEqual(repliesTo(11, isCalledOff), ['=RerouteFlowReply 11'])
+    assert.deepEqual(repliesTo(11, isCalledOff, true), ['=RerouteFlowReply 13'])
+    assert.deepEqual(repliesTo(0, isCalledOff), ['=RerouteFlowReply 13'], 'nobody buffers anything')
+  }
 })

@@ -2,7 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { ConfigApplied } from '../messages/announcing.ts'
 import { BindAlias } from '../messages/aliasing.ts'
+import { CloseFlow, FlowClosed } from '../messages/closing.ts'
 import { type ClusterConfig, flowIdOf } from '../messages/cluster-config.ts'
 import {
   RerouteFlow, RerouteFlowDead, RerouteFlowDeadIncarnation, RerouteFlowMarks, RerouteFlowOwnerIncarnation,
@@ -119,6 +121,62 @@ test('what was sent to the dead by an alias of a flow whose key a newer one has 
   assert.deepEqual(one.take(), ['packet 6 to 12'])
   one.announced(12)
   assert.deepEqual([one.take(), one.context.held, one.pool.used], [[], 0, 0])
+})
+
+test('of three flows on a key, one after the other, the last has what the dead owners of both others had been sent, in their order', () => {
+  for (const isAlias of [false, true]) {
+    for (const dead of [[11], [11, 12]]) {
+      const one = new ScriptedSwitch(configOf(1, [11, 12, 13]), 2, roundRobin())
+      one.inBand(11, Bind, bindOf(FLOW, 5, 11))
+      if (isAlias) one.control(1, BindAlias, { flow: FLOW, key: 6 })
+      one.inBand(12, Bind, bindOf(flowIdOf(101, 2), 5, 12))
+      one.inBand(13, Bind, bindOf(flowIdOf(101, 3), 5, 13))
+      one.take()
+      takeBack(one, 12, 5, 2)
+      takeBack(one, 11, isAlias ? 6 : 5, 3)
+      assert.deepEqual([one.logic.takenBack.counts.taken, one.context.held], [2, 2])
+      one.configure(configOf(2, [11, 12, 13].filter((id) => !dead.includes(id))))
+      const first = `packet ${isAlias ? 6 : 5} to 13`
+      assert.deepEqual(one.take(), dead.length === 1 ? [first] : [first, 'packet 5 to 13'])
+    }
+  }
+})
+
+test('what an heir is to have of the dead goes to the flow that has its key by the time that they are called dead', () => {
+  const one = new ScriptedSwitch(configOf(1, [11, 12, 13]), 2, roundRobin())
+  one.inBand(11, Bind, bindOf(FLOW, 5, 11))
+  one.inBand(12, Bind, bindOf(flowIdOf(101, 2), 5, 12))
+  // Another flow's new owner has told of that death, ahead of the configuration.
+  takeBack(one, 11, 5, 3)
+  one.control(12, ConfigApplied, { epoch: 2 })
+  one.inBand(13, Bind, bindOf(flowIdOf(101, 3), 5, 13))
+  one.external(5)
+  one.take()
+  one.configure(configOf(2, [12, 13]))
+  assert.deepEqual(one.take(), ['=FlowOpen 13', 'packet 5 to 13', 'packet 5 to 13'])
+  assert.deepEqual([one.context.held, one.pool.used, one.logic.takenBack.isEmpty], [0, 0, true])
+})
+
+test('a flow that is to have what the dead was sent does not end before it has it', () => {
+  for (const isBehind of [true, false]) {
+    const one = new ScriptedSwitch(configOf(1, [11, 12]), 2, roundRobin())
+    const newer = flowIdOf(101, 2)
+    const close = (): string[] => {
+      one.take()
+      one.control(12, CloseFlow, { flow: newer, epoch: 1, key: 5 })
+      return one.take()
+    }
+    one.inBand(11, Bind, bindOf(FLOW, 5, 11))
+    if (isBehind) one.control(12, ConfigApplied, { epoch: 2 })
+    one.inBand(12, Bind, bindOf(newer, 5, 12))
+    if (!isBehind) takeBack(one, 11, 5, 3)
+    assert.deepEqual(close(), ['=CloseFlowReply 12 code 1'])
+    one.control(12, FlowClosed, { flow: newer, epoch: 1, key: 5 })
+    if (isBehind) takeBack(one, 11, 5, 3)
+    one.configure(configOf(2, [12]))
+    assert.ok(one.take().includes('packet 5 to 12'))
+    assert.deepEqual(close(), ['=CloseFlowReply 12'])
+  }
 })
 
 test('of a move to who is dead already, what the flow had been sent there before that is in its record', () => {

@@ -6,6 +6,7 @@
  *                        it lives elsewhere, or has ended ─▶ the dead one had consumed them
  */
 
+import { setBounded } from '../base/bounded.ts'
 import { planted } from '../base/planted-bugs.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Descriptor } from '../packet/descriptor.ts'
@@ -51,8 +52,8 @@ export class TakenBack {
   /** By runtime: flows that came there lately, and how far its link was then; negative: came back, 0: left. Two numbers each, in a ring. */
   readonly #notes = new Map<number, { readonly words: Float64Array; next: number }>()
 
-  /** By the newer flow. */
-  readonly #heirs = new Map<number, Heir>()
+  /** By the newer flow: of the flow before it, and of those before that one, the oldest first; the last of each life of a runtime. */
+  readonly #heirs = new Map<number, readonly Heir[]>()
 
   /** @param givesBackLate true for runtimes that leave in their links what they have processed, until others know of it */
   constructor(context: SwitchContext, givesBackLate: (runtime: number) => boolean) {
@@ -119,8 +120,9 @@ export class TakenBack {
   /** The same of a flow that may be the heir of the one that lived there. */
   #sinceOf(runtime: number, incarnation: number, flow: number): { readonly first: number; readonly back: number; readonly last: number } {
     const since = this.#since(runtime, flow)
-    const heir = since.last === 0 ? this.#heirs.get(flow) : undefined
-    return heir?.runtime === runtime && heir.incarnation === incarnation ? { ...since, first: heir.first } : since
+    const heirs = since.last === 0 ? this.#heirs.get(flow) : undefined
+    const heir = heirs?.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+    return heir === undefined ? since : { ...since, first: heir.first }
   }
 
   /** True for a position on the link to a runtime ahead of which an entry's flow came there: what is before it was not sent as part of that. */
@@ -131,9 +133,9 @@ export class TakenBack {
   /** The heir of the flow that had an alias with this key (a word index) there, 0 if there is none. */
   #heirByAlias(runtime: number, incarnation: number, key: number): number {
     const { i32 } = this.#context.arena
-    for (const [flow, heir] of this.#heirs) {
-      if (heir.runtime !== runtime || heir.incarnation !== incarnation) continue
-      if (heir.aliases.some((alias) => alias.every((word, index) => i32[key + index] === word))) return flow
+    for (const [flow, heirs] of this.#heirs) {
+      const heir = heirs.find((one) => one.runtime === runtime && one.incarnation === incarnation)
+      if (heir?.aliases.some((alias) => alias.every((word, index) => i32[key + index] === word)) === true) return flow
     }
     return 0
   }
@@ -170,32 +172,57 @@ export class TakenBack {
     for (let at = i32[(entry + Entry.nextAlias) >> 2] as number; at !== 0; at = i32[(at + Entry.nextAlias) >> 2] as number) {
       aliases.push(i32.slice(at >> 2, (at >> 2) + KEY_WORDS))
     }
-    this.#heirs.delete(by)
-    if (this.#heirs.size >= HEIRS_MAX) this.#heirs.delete(this.#heirs.keys().next().value as number)
-    this.#heirs.set(by, { runtime, incarnation: u32[(entry + Entry.ownerIncarnation) >> 2] as number, first, waits, aliases,
-      isFresh: ((u8[entry + Entry.flags] as number) & EntryFlag.fresh) !== 0 })
+    const incarnation = u32[(entry + Entry.ownerIncarnation) >> 2] as number
+    this.#addHeirs(by, [{ runtime, incarnation, first, waits, aliases, isFresh: ((u8[entry + Entry.flags] as number) & EntryFlag.fresh) !== 0 }])
+  }
+
+  #addHeirs(by: number, heirs: readonly Heir[]): void {
+    const before = (this.#heirs.get(by) ?? [])
+      .filter((old) => !heirs.some(({ runtime, incarnation }) => old.runtime === runtime && old.incarnation === incarnation))
+    setBounded(this.#heirs, by, [...before, ...heirs], HEIRS_MAX)
+  }
+
+  /**
+   * Another flow has the key of one that was an heir itself, before it is known who has died: it is the heir now, of what has been taken back
+   * already, too.
+   */
+  passedOn(flow: number, by: number): void {
+    const heirs = this.#heirs.get(flow)
+    if (heirs === undefined) return
+    this.#heirs.delete(flow)
+    this.#addHeirs(by, heirs)
+    const isOfHeirs = (one: Packets): boolean =>
+      heirs.some(({ runtime, incarnation }) => one.runtime === runtime && one.incarnation === incarnation)
+    const lists = this.#flows.get(flow) ?? []
+    const passed = lists.filter(isOfHeirs)
+    if (passed.length === 0) return
+    this.#flows.set(by, [...this.#flows.get(by) ?? [], ...passed])
+    if (passed.length === lists.length) this.#flows.delete(flow)
+    else this.#flows.set(flow, lists.filter((one) => !isOfHeirs(one)))
   }
 
   /** True for a flow whose packets are held until it is known whether there are some ahead of them. */
   waits(flow: number): boolean {
-    return this.#heirs.get(flow)?.waits === true
+    return this.#heirs.get(flow)?.some(({ waits }) => waits) === true
   }
 
   /** There is a newer configuration: heirs of the dead get what was taken back for them, ahead of the rest. `flush` sends it on. */
   inherit(isFenced: (runtime: number, incarnation: number) => boolean, flush: (entry: number) => void): void {
-    for (const [flow, heir] of this.#heirs) {
-      const { runtime, incarnation, isFresh } = heir
-      if (!isFenced(runtime, incarnation)) {
-        this.#heirs.set(flow, { ...heir, waits: false })
-        continue
-      }
-      this.#heirs.delete(flow)
+    for (const [flow, heirs] of this.#heirs) {
+      const left = heirs.filter(({ runtime, incarnation }) => !isFenced(runtime, incarnation))
+      if (left.length === 0) this.#heirs.delete(flow)
+      else this.#heirs.set(flow, left.map((heir) => ({ ...heir, waits: false })))
       const entry = this.#context.table.findFlow(flow)
-      const packets = entry === 0 ? undefined : this.#take(entry, runtime, incarnation)
-      if (packets === undefined) continue
-      if (isFresh || !this.#givesBackLate(runtime)) this.#hold(entry, packets, 0)
-      else this.#dropAll(packets, 'no-replica')
-      flush(entry)
+      let isHeir = false
+      // What the older ones were sent comes ahead of what the newer ones were.
+      for (const { runtime, incarnation, isFresh } of heirs.toReversed()) {
+        const packets = entry === 0 || !isFenced(runtime, incarnation) ? undefined : this.#take(entry, runtime, incarnation)
+        if (packets === undefined) continue
+        isHeir = true
+        if (isFresh || !this.#givesBackLate(runtime)) this.#hold(entry, packets, 0)
+        else this.#dropAll(packets, 'no-replica')
+      }
+      if (isHeir) flush(entry)
     }
   }
 

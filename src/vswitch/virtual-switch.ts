@@ -293,7 +293,8 @@ export class VirtualSwitch {
     if (entry !== 0) {
       const isSame = arena.f64[(entry + Entry.flow) >> 3] === flow && arena.u32[(entry + Entry.epoch) >> 2] === epoch
       if (isSame && isActive(context, entry)) this.#states.setPhase(entry, EntryPhase.closing)
-      isBusy = heldCount(context, entry) > 0
+      // Packets may be about to come for it that the dead owner of the flow before was sent.
+      isBusy = heldCount(context, entry) > 0 || (isSame && (this.takenBack.waits(flow) || this.takenBack.has(flow)))
     }
     sendHead(context, context.inBand(runtime), CloseFlowReply, flow, epoch, 0, isBusy ? 1 : 0)
   }

@@ -11,6 +11,7 @@
  * so taking the flow back cannot fail for want of room.
  */
 
+import { setBounded } from '../../base/bounded.ts'
 import { FlowRecord, FlowFlag, FlowPhase } from '../../flow/flow-record.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
@@ -371,9 +372,7 @@ export class OutgoingMoves {
   }
 
   #complete(move: OutgoingMove): void {
-    this.#given.delete(move.flow)
-    if (this.#given.size >= GIVEN_MAX) this.#given.delete(this.#given.keys().next().value as number)
-    this.#given.set(move.flow, move.before)
+    setBounded(this.#given, move.flow, move.before, GIVEN_MAX)
     this.#told.delete(move.flow)
     this.#protection.ended(move.flow)
     this.#context.engine.removeFlow(move.record)

@@ -109,7 +109,7 @@ export class Protection {
   get isWaiting(): boolean {
     if (this.steps.isWaiting || this.#forgetting.isWaiting || (this.#guards.bare.size > 0 && this.#host.candidates().length > 0)) return true
     if (this.securings.isWaiting) return true
-    return this.#guards.thin.size > 0 && this.#host.candidates().length > 1
+    return this.#guards.thin.size > 0 && this.#choice.canGrow
   }
 
   /** Flows that have fewer replicas than they are to have: no better ones can be had. */
@@ -324,7 +324,7 @@ export class Protection {
   tick(): void {
     this.steps.tick()
     this.securings.tick()
-    if (this.#guards.thin.size > 0 && this.#host.candidates().length > 1) {
+    if (this.#guards.thin.size > 0 && this.#choice.canGrow) {
       for (const [flow, record] of this.#guards.thin) this.#guards.bare.set(flow, record)
       this.#guards.thin.clear()
     }
@@ -352,7 +352,7 @@ export class Protection {
       }
       if (guard !== undefined && !guard.isDead) {
         const isThin = guard.tail === guard.replica && this.#host.replicas > 1
-        const canGrow = isThin && this.#host.candidates().length > 1 && !isTooLargeToAdopt(this.#context, record, candidate, true)
+        const canGrow = isThin && this.#choice.canGrow && !isTooLargeToAdopt(this.#context, record, candidate, true)
         if (!this.#choice.isMisplaced(guard) && !canGrow) {
           // It stays after all.
           this.#guards.bare.delete(flow)

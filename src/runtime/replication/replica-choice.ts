@@ -22,9 +22,7 @@ export class ReplicaChoice {
    * that can be.
    */
   choose(except = 0, releaser = 0): number[] {
-    const others = this.#host.candidates().filter((id) => id !== except)
-    const inTime = others.filter((id) => !this.#isSlow(id))
-    const possible = inTime.length > 0 ? inTime : others
+    const possible = this.#possible(except)
     if (possible.length === 0) return []
     const apart = possible.filter((id) => this.#host.isApart(id))
     const candidates = apart.length > 0 ? apart : possible
@@ -36,6 +34,18 @@ export class ReplicaChoice {
     }
     if (chain[1] === releaser && chain[1] !== undefined) chain.reverse()
     return chain
+  }
+
+  /** Those that keep up with what they are to store, if any does. */
+  #possible(except: number): number[] {
+    const others = this.#host.candidates().filter((id) => id !== except)
+    const inTime = others.filter((id) => !this.#isSlow(id))
+    return inTime.length > 0 ? inTime : others
+  }
+
+  /** True when a flow that has one replica would get two. */
+  get canGrow(): boolean {
+    return this.#host.replicas > 1 && this.#possible(0).length > 1
   }
 
   /** True for replicas that are to be elsewhere: a runtime is to become empty, or all are on our machine while another one has room. */
