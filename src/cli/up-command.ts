@@ -67,7 +67,7 @@ async function detach(file: string | undefined, spec: ClusterSpec, folder: Clust
   const began = performance.now()
   // The new supervisor makes the folder anew; what it says before that, it says here.
   const log = folder.detachedLog
-  new ClusterFolder(resolve(folder.path, '..')).create()
+  folder.createBase()
   const output = openSync(log, 'w', 0o600)
   const args = [programPath, 'up', ...file === undefined ? [] : [resolve(file)], '--name', spec.name, '--runtimes', String(spec.runtimes),
     ...(options.set ?? []).flatMap((one) => ['--set', one])]

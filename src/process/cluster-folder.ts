@@ -12,9 +12,9 @@
  *     token                  who shows it may call        1.api, controller-1.api    the public API of each
  */
 
-import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
 
 /** Longest path of a socket in the folder, and what the system allows. */
@@ -22,6 +22,8 @@ const LONGEST_NAME = '/controller-7.api.new'
 const SOCKET_PATH_MAX = 107
 /** Pids of Linux are below. */
 const PID_LIMIT = 2 ** 22
+const WRITABLE_BY_ALL = 0o002
+const STICKY = 0o1000
 
 export interface ProcessEntry {
   readonly kind: 'supervisor' | 'controller' | 'switch' | 'runtime'
@@ -59,11 +61,34 @@ export class ClusterFolder {
 
   /** @throws CodedError `NF_FILE_UNWRITABLE`, also for a folder that belongs to somebody else */
   create(): void {
-    try {
+    this.createBase()
+    this.#make(() => {
       mkdirSync(this.path, { recursive: true, mode: 0o700 })
       const stats = lstatSync(this.path)
       if (!stats.isDirectory() || stats.uid !== userInfo().uid) throw new Error('it belongs to somebody else')
       chmodSync(this.path, 0o700)
+    })
+  }
+
+  /**
+   * Makes the folder that it is in, if there is none. One that is there may be for other things too, and stays as it is; but who could put
+   * another folder in the place of ours would have the sockets and the token.
+   *
+   * @throws CodedError `NF_FILE_UNWRITABLE`
+   */
+  createBase(): void {
+    this.#make(() => {
+      const base = dirname(this.path)
+      mkdirSync(base, { recursive: true, mode: 0o700 })
+      const { uid, mode } = statSync(base)
+      if (uid !== userInfo().uid && uid !== 0) throw new Error(`${base} belongs to somebody else`)
+      if ((mode & WRITABLE_BY_ALL) !== 0 && (mode & STICKY) === 0) throw new Error(`anybody can change what is in ${base}`)
+    })
+  }
+
+  #make(act: () => void): void {
+    try {
+      act()
     } catch (cause) {
       throw new CodedError('NF_FILE_UNWRITABLE', `the cluster's folder ${this.path} cannot be made: ${(cause as Error).message}`,
         'Name another one in the environment variable NFACTOR_DIR', { cause })

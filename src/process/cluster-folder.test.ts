@@ -1,0 +1,47 @@
+/**
+ * The cluster folder: who it belongs to, and what becomes of files whose writing fails.
+ */
+
+import assert from 'node:assert/strict'
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { ClusterFolder } from './cluster-folder.ts'
+
+const home = mkdtempSync(join(tmpdir(), 'nfactor-folder-'))
+after(() => { rmSync(home, { recursive: true, force: true }) })
+
+const notRoot = process.getuid?.() === 0 ? false : 'only root can give a folder to somebody else'
+const modeOf = (path: string): number => statSync(path).mode & 0o7777
+
+test('a folder is for its owner alone, and what it is in stays as it is', () => {
+  const base = join(home, 'shared')
+  mkdirSync(base)
+  chmodSync(base, 0o755)
+  const folder = new ClusterFolder(join(base, 'web'))
+  folder.createBase()
+  assert.equal(modeOf(base), 0o755)
+  folder.create()
+  assert.equal(modeOf(base), 0o755)
+  assert.equal(modeOf(folder.path), 0o700)
+  const deep = new ClusterFolder(join(home, 'new', 'web'))
+  deep.createBase()
+  assert.equal(modeOf(join(home, 'new')), 0o700)
+})
+
+test('a folder is not made where others could put another in its place', { skip: notRoot }, () => {
+  const base = join(home, 'foreign')
+  mkdirSync(base)
+  const folder = new ClusterFolder(join(base, 'web'))
+  const refused = (why: RegExp): void => {
+    assert.throws(() => { folder.create() }, (error: Error & { code?: string }) => error.code === 'NF_FILE_UNWRITABLE' && why.test(error.message))
+  }
+  chmodSync(base, 0o777)
+  refused(/anybody can change what is in/)
+  chmodSync(base, 0o1777)
+  folder.create()
+  chmodSync(base, 0o755)
+  chownSync(base, 12_345, 12_345)
+  refused(/belongs to somebody else/)
+})
