@@ -7,6 +7,7 @@ import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync } from '
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import type { CodedError } from '../base/coded-error.ts'
 import { ClusterFolder } from './cluster-folder.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'nfactor-folder-'))
@@ -35,7 +36,7 @@ test('a folder is not made where others could put another in its place', { skip:
   mkdirSync(base)
   const folder = new ClusterFolder(join(base, 'web'))
   const refused = (why: RegExp): void => {
-    assert.throws(() => { folder.create() }, (error: Error & { code?: string }) => error.code === 'NF_FILE_UNWRITABLE' && why.test(error.message))
+    assert.throws(() => { folder.create() }, (error: CodedError) => error.code === 'NF_FILE_UNWRITABLE' && why.test(error.message))
   }
   chmodSync(base, 0o777)
   refused(/anybody can change what is in/)

@@ -12,7 +12,7 @@
  *     token                  who shows it may call        1.api, controller-1.api    the public API of each
  */
 
-import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
@@ -97,6 +97,11 @@ export class ClusterFolder {
 
   clear(): void {
     rmSync(this.path, { recursive: true, force: true })
+  }
+
+  /** It, or what is beside it. */
+  get isThere(): boolean {
+    return [this.path, this.detachedLog, this.lockFile].some((path) => existsSync(path))
   }
 
   /** Removes everything in it but one file. */
@@ -191,6 +196,11 @@ export class ClusterFolder {
   /** What a supervisor prints that has no terminal: beside the folder, which it makes itself. */
   get detachedLog(): string {
     return `${this.path}.log`
+  }
+
+  /** Whose holder may make and remove the folder: beside it, for that. */
+  get lockFile(): string {
+    return `${this.path}.lock`
   }
 
   nodeFile(id: number): string {

@@ -20,6 +20,7 @@ import { ClusterClient, notRunning } from './cluster-client.ts'
 import { endContainersOf, prepareContainers } from './cluster-containers.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { ClusterLock } from './cluster-lock.ts'
 import { machineAddresses, type ClusterIdentity } from './cluster-members.ts'
 import { areGone, END_MS, endProcesses, KILL_MS } from './end-processes.ts'
 import { EventLog } from './event-log.ts'
@@ -51,12 +52,35 @@ const MACHINE_END_MS = 6_000
  * @throws CodedError `NF_CLUSTER_RUNNING`, or why it cannot be started
  */
 export async function runCluster(options: SupervisorOptions): Promise<void> {
+  const lock = lockOf(options)
+  try {
+    await supervise(options)
+  } finally {
+    lock.release()
+  }
+}
+
+/** @throws CodedError `NF_CLUSTER_RUNNING` where somebody else holds the cluster, or is about to */
+export function lockOf({ spec: { name }, folder }: Pick<SupervisorOptions, 'spec' | 'folder'>): ClusterLock {
+  const lock = ClusterLock.take(folder)
+  if (lock !== undefined) return lock
+  const { length } = folder.livingProcesses()
+  throw new CodedError('NF_CLUSTER_RUNNING', length > 0 ? `cluster ${name} has ${length} processes running` : `cluster ${name} is being started`,
+    endFirst(name))
+}
+
+function endFirst(name: string): string {
+  return `End it first: nfactor down --name ${name}`
+}
+
+async function supervise(options: SupervisorOptions): Promise<void> {
   const { spec, folder, signal } = options
   const isAdopted = await prepare(spec, folder)
   const supervisor = new Supervisor(options)
   const down = Promise.withResolvers<void>()
   const end = (): void => { down.resolve() }
   signal?.addEventListener('abort', end)
+  if (signal?.aborted === true) end()
   const rpc = new LineRpcServer(folder.supervisorSocket, {
     Status: () => ({ pid: process.pid, isReady: supervisor.isReady }),
     Down: () => { setImmediate(end) },
@@ -66,7 +90,7 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
     // Those that are there hold theirs already.
     if (!isAdopted) await checkApi(spec)
     if (!isAdopted) await eachMachine(readIdentity(folder), folder, () => Promise.resolve(), (error) => { throw error })
-    await Promise.race([supervisor.start(isAdopted), down.promise])
+    if (signal?.aborted !== true) await Promise.race([supervisor.start(isAdopted), down.promise])
     if (supervisor.isReady && signal?.aborted !== true) {
       options.onReady?.(supervisor.client)
       await down.promise
@@ -82,7 +106,7 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
 /** Makes the folder, unless the cluster is there. True if it is, without a supervisor. */
 async function prepare(spec: ClusterSpec, folder: ClusterFolder): Promise<boolean> {
   const living = folder.livingProcesses()
-  const mend = `End it first: nfactor down --name ${spec.name}`
+  const mend = endFirst(spec.name)
   const token = spec.token === undefined ? undefined : readLongToken(resolve(spec.folder, spec.token), 'Write one: openssl rand -hex 32')
   if (living.length === 0) {
     const cpus = cpusOfCluster(spec)
@@ -267,7 +291,7 @@ export async function endCluster(name: string, folder: ClusterFolder): Promise<{
   const living = folder.livingProcesses()
   const hasAnswered = await callOnce(folder.supervisorSocket, 'Down').then(() => true, () => false)
   if (!hasAnswered && living.length === 0) {
-    folder.remove()
+    if (folder.isThere) removeUnlessHeld(folder)
     throw notRunning(name, 0)
   }
   if (hasAnswered && await areGone(living, 2 * (END_MS + KILL_MS) + MACHINE_END_MS)) return { killed: 0 }
@@ -275,8 +299,16 @@ export async function endCluster(name: string, folder: ClusterFolder): Promise<{
   for (const { pid } of supervisors) process.kill(pid, 'SIGKILL')
   const killed = supervisors.length + await endEverything(folder)
   if (existsSync(folder.clusterFile)) await endContainersOf(readIdentity(folder).spec, folder)
-  folder.remove()
+  removeUnlessHeld(folder)
   return { killed }
+}
+
+/** Removes what is left of a cluster, unless somebody is about to start it again. */
+function removeUnlessHeld(folder: ClusterFolder): void {
+  const lock = ClusterLock.take(folder)
+  if (lock === undefined) return
+  folder.remove()
+  lock.release()
 }
 
 /** An error that another process has printed. */
