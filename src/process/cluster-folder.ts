@@ -16,6 +16,7 @@ import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync,
 import { tmpdir, userInfo } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
+import { systemClock } from '../ports/system-clock.ts'
 
 /** Longest path of a socket in the folder, and what the system allows. */
 const LONGEST_NAME = '/controller-7.api.new'
@@ -279,6 +280,17 @@ export class ClusterFolder {
 /** One number for the process of a node: processes of different machines may have the same pid. */
 export function processKey({ id, pid }: { readonly id: number, readonly pid: number }): number {
   return id * PID_LIMIT + pid
+}
+
+/** When a process that is started now has been, by a clock that nobody sets. */
+export function startTime(): number {
+  return Math.round(systemClock.now() / 1000)
+}
+
+/** How long ago a process was started, ms. */
+export function ageOf({ startedAt }: Pick<ProcessEntry, 'startedAt'>): number {
+  // The clock may have been set since another process has noted it.
+  return Math.max(0, startTime() - startedAt)
 }
 
 /** Whether a process that was noted is alive. */

@@ -5,6 +5,8 @@
  * them, and a controller that was killed leaves nothing that its successor does not know. A life of a runtime is started once: the
  * file is made by one alone. The highest term in which anybody has acted stands there too: a lower one is refused.
  *
+ * Waits are counted by a clock that nobody sets: the time of day may go back by hours.
+ *
  *     a process dies ─▶ the next at once; while they die young, after 0.1 s, 0.2 s ... 10 s
  *     a life that is fenced ─▶ it hears of that and ends by itself, or after GRACE_MS is killed
  */
@@ -13,7 +15,7 @@ import { readFileSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import type { Launched, Launcher } from '../controller/launcher.ts'
 import { acceptsTerm } from '../controller/node-commands.ts'
-import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { ageOf, isRunning, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { MemberConfig, RuntimeMember, SwitchMember } from './cluster-members.ts'
 import { cpusOfNode } from './node-cpus.ts'
 import { NODE_FAILED, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
@@ -89,7 +91,7 @@ export class LocalLauncher implements Launcher {
 
   /** Ends a process that has no place in the cluster any more. */
   stop(term: number, { pid }: ProcessEntry): void {
-    const now = Date.now()
+    const now = performance.now()
     const at = this.#stopAt.get(pid) ?? now + GRACE_MS
     this.#stopAt.set(pid, at)
     if (now >= at && this.#accepts(term)) this.kill(pid, 'SIGKILL')
@@ -123,7 +125,7 @@ export class LocalLauncher implements Launcher {
 
   /** To be called every few milliseconds: notices ends, and what others have started. */
   tick(): void {
-    const now = Date.now()
+    const now = performance.now()
     if (now >= this.#scanAt) {
       this.#scanAt = now + SCAN_MS
       for (const entry of this.#options.folder.livingProcesses()) {
@@ -140,7 +142,7 @@ export class LocalLauncher implements Launcher {
 
   /** Some runtime has been up for a while, and may have packets to process. */
   get #isInService(): boolean {
-    for (const { kind, startedAt } of this.#known.values()) if (kind === 'runtime' && Date.now() - startedAt > SERVICE_MS) return true
+    for (const entry of this.#known.values()) if (entry.kind === 'runtime' && ageOf(entry) > SERVICE_MS) return true
     return false
   }
 
@@ -154,15 +156,15 @@ export class LocalLauncher implements Launcher {
   /** A life is over, or has never begun: the next one may have to wait. */
   #over(entry: ProcessEntry, end: NodeEnd | undefined): void {
     const key = entry.kind === 'runtime' ? 'runtime' : entry.name
-    const wasSteady = Date.now() - entry.startedAt > STEADY_MS
+    const wasSteady = ageOf(entry) > STEADY_MS
     const before = this.#backoff.get(key)?.delayMs
     const delayMs = wasSteady || before === undefined ? 0 : Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS, before * 2))
-    this.#backoff.set(key, { delayMs, dueAt: Date.now() + delayMs })
+    this.#backoff.set(key, { delayMs, dueAt: performance.now() + delayMs })
     this.#options.onEnded(entry, end)
   }
 
   #isDue(key: string): boolean {
-    return Date.now() >= (this.#backoff.get(key)?.dueAt ?? 0)
+    return performance.now() >= (this.#backoff.get(key)?.dueAt ?? 0)
   }
 
   #accepts(term: number): boolean {
@@ -185,7 +187,7 @@ export class LocalLauncher implements Launcher {
     const cpus = all.length === 0 ? {} : { cpus: cpusOfNode(all, taken) }
     const file = folder.nodeFile(id)
     folder.write(file, `${JSON.stringify({ ...member, ...cpus })}\n`)
-    const begun = { kind, id, name, incarnation, startedAt: Date.now(), ...cpus }
+    const begun = { kind, id, name, incarnation, startedAt: startTime(), ...cpus }
     this.#starts.set(name, this.startsOf(name) + 1)
     this.#starting.add(begun)
     launcher.launch(kind, file, folder.nodeLog(id), kind === 'runtime' && this.#isInService).then((launched) => {

@@ -8,6 +8,7 @@ import { CodedError } from '../base/coded-error.ts'
 import type { RuntimeView, SwitchView } from '../controller/cluster-view.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
 import { answers, type ControllerProcess } from './controller-process.ts'
+import { ageOf } from './cluster-folder.ts'
 import { machineNameOf } from './cluster-members.ts'
 import type { FlowList, ListedFlow, ListedReplica } from './flow-list.ts'
 import type { RpcMethods } from './line-rpc.ts'
@@ -187,10 +188,10 @@ class Operator {
     const nodes = await Promise.all(this.#nodes().map((one) => this.#nodeStatus(one)))
     const isSettled = scale.starting.length === 0 && cluster.config.runtimes.length >= scale.desired &&
       fences.every(({ isRecovered }) => isRecovered)
-    const oldest = Math.min(...host.launcher.processes().map(({ startedAt }) => startedAt))
+    const ages = host.launcher.processes().map(ageOf)
     return {
       name: spec.name, chain: spec.chain, folder: host.folder.path, launcher: spec.launcher,
-      uptimeSeconds: Number.isFinite(oldest) ? Math.round((Date.now() - oldest) / 1000) : 0,
+      uptimeSeconds: Math.round(Math.max(0, ...ages) / 1000),
       configVersion: cluster.config.version, leader: host.name, term: host.term, chainVersion: scale.chain,
       desired: scale.desired, isAutomatic: scale.isAutomatic,
       isReady: isSettled && nodes.every(({ state }) => state === 'ready'),

@@ -19,7 +19,7 @@ import { checkApi } from './api-address.ts'
 import { ClusterClient, notRunning } from './cluster-client.ts'
 import { endContainersOf, prepareContainers } from './cluster-containers.ts'
 import type { ClusterSpec } from './cluster-file.ts'
-import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { isRunning, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import { ClusterLock } from './cluster-lock.ts'
 import { machineAddresses, type ClusterIdentity } from './cluster-members.ts'
 import { areGone, END_MS, endProcesses, KILL_MS } from './end-processes.ts'
@@ -235,7 +235,7 @@ class Supervisor {
   }
 
   #note(kind: 'supervisor' | 'controller', id: number, pid: number): void {
-    this.#options.folder.noteProcess({ kind, id, name: id === 0 ? kind : `${kind}-${id}`, incarnation: 0, startedAt: Date.now(), pid,
+    this.#options.folder.noteProcess({ kind, id, name: id === 0 ? kind : `${kind}-${id}`, incarnation: 0, startedAt: startTime(), pid,
       startTicks: startTicksOf(pid) })
   }
 
