@@ -3,7 +3,7 @@
  */
 
 import assert from 'node:assert/strict'
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -45,4 +45,22 @@ test('a folder is not made where others could put another in its place', { skip:
   chmodSync(base, 0o755)
   chownSync(base, 12_345, 12_345)
   refused(/belongs to somebody else/)
+})
+
+test('a file that cannot be written leaves nothing, and says why in one line', () => {
+  const folder = new ClusterFolder(join(home, 'files'))
+  folder.create()
+  const path = join(folder.path, 'file')
+  folder.write(path, 'one')
+  assert.equal(modeOf(path), 0o600)
+  // Another process is writing the same file.
+  writeFileSync(`${path}.new`, 'half')
+  folder.write(path, 'two')
+  assert.deepEqual([readFileSync(path, 'utf8'), readFileSync(`${path}.new`, 'utf8')], ['two', 'half'])
+  rmSync(`${path}.new`)
+  mkdirSync(join(folder.path, 'taken'))
+  for (const place of ['taken', 'nowhere/file']) {
+    assert.throws(() => { folder.write(join(folder.path, place), 'text') }, (error: CodedError) => error.code === 'NF_FILE_UNWRITABLE')
+  }
+  assert.deepEqual(readdirSync(folder.path).toSorted(), ['file', 'taken'])
 })

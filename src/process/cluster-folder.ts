@@ -17,6 +17,7 @@ import { tmpdir, userInfo } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
 import { systemClock } from '../ports/system-clock.ts'
+import { fileUnwritable } from './file-unwritable.ts'
 
 /** Longest path of a socket in the folder, and what the system allows. */
 const LONGEST_NAME = '/controller-7.api.new'
@@ -239,10 +240,20 @@ export class ClusterFolder {
     return join(this.path, `bypass-${Math.min(one, other)}-${Math.max(one, other)}`)
   }
 
-  /** Writes a file whole or not at all. */
+  /**
+   * Writes a file whole or not at all, whoever else writes it.
+   *
+   * @throws CodedError `NF_FILE_UNWRITABLE`
+   */
   write(path: string, text: string): void {
-    writeFileSync(`${path}.new`, text, { mode: 0o600 })
-    renameSync(`${path}.new`, path)
+    const beside = `${path}.${process.pid}.new`
+    try {
+      writeFileSync(beside, text, { mode: 0o600 })
+      renameSync(beside, path)
+    } catch (error) {
+      rmSync(beside, { force: true })
+      throw fileUnwritable(path, error)
+    }
   }
 
   /**
@@ -258,7 +269,11 @@ export class ClusterFolder {
     }
   }
 
-  /** Notes a process that has been started; one of the same name and incarnation is over. */
+  /**
+   * Notes a process that has been started; one of the same name and incarnation is over.
+   *
+   * @throws CodedError `NF_FILE_UNWRITABLE`
+   */
   noteProcess(entry: ProcessEntry): void {
     mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
     this.write(join(this.#processes, `${entry.name}-${entry.incarnation}.json`), `${JSON.stringify(entry)}\n`)

@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test, type TestContext } from 'node:test'
+import { CodedError } from '../base/coded-error.ts'
 import { ageOf, ClusterFolder, startTime, type ProcessEntry } from './cluster-folder.ts'
 import type { RuntimeMember, SwitchMember } from './cluster-members.ts'
 import { LocalLauncher } from './local-launcher.ts'
@@ -78,4 +79,27 @@ test('a node that dies is started again also when the time of day has gone back'
   const second = await bench.start(2)
   assert.ok(ageOf(second) < PATIENCE_MS)
   assert.equal(ageOf({ startedAt: startTime() + 3_600_000 }), 0, 'noted before the clock was set')
+})
+
+test('what cannot be written is an end like others, and is tried again', async (context) => {
+  const bench = new Bench(context)
+  const { folder, launcher, ended } = bench
+  const fault = (): never => { throw new CodedError('NF_FILE_UNWRITABLE', 'the disk is full') }
+  const term = context.mock.method(folder, 'write', fault)
+  launcher.startSwitches(1)
+  assert.deepEqual([bench.launched.length, ended.length], [0, 0], 'whose term cannot be noted does not act')
+  term.mock.restore()
+  folder.write(folder.termFile, '1')
+  const file = context.mock.method(folder, 'write', fault)
+  launcher.startSwitches(1)
+  await until('its end', () => ended.length === 1)
+  assert.deepEqual([ended[0]?.entry.pid, ended[0]?.end?.lastLines], [0, 'error NF_FILE_UNWRITABLE: the disk is full'])
+  file.mock.restore()
+  const note = context.mock.method(folder, 'noteProcess', fault)
+  const first = await bench.start(1)
+  await until('that of a process that nobody else knows of', () => ended.length === 2)
+  assert.deepEqual([ended[1]?.entry.pid, ended[1]?.end?.signal], [first.pid, 'SIGKILL'])
+  note.mock.restore()
+  const second = await bench.start(2)
+  assert.deepEqual(folder.livingProcesses().map(({ pid }) => pid), [second.pid])
 })

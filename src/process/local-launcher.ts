@@ -18,7 +18,7 @@ import { acceptsTerm } from '../controller/node-commands.ts'
 import { ageOf, isRunning, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { MemberConfig, RuntimeMember, SwitchMember } from './cluster-members.ts'
 import { cpusOfNode } from './node-cpus.ts'
-import { NODE_FAILED, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
+import { NODE_FAILED, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 
 export interface LocalLauncherOptions {
   readonly folder: ClusterFolder
@@ -55,6 +55,7 @@ export class LocalLauncher implements Launcher {
   readonly #starts = new Map<string, number>()
   /** What is being started and not there yet. */
   readonly #starting = new Set<Pick<ProcessEntry, 'kind' | 'id' | 'incarnation' | 'cpus'>>()
+  #warning = ''
   #scanAt = 0
   #sweepAt = 0
 
@@ -176,21 +177,25 @@ export class LocalLauncher implements Launcher {
       // Nobody has acted yet.
     }
     if (!acceptsTerm(highest, term)) return false
-    if (term !== highest) folder.write(folder.termFile, `${term}`)
-    return true
+    try {
+      if (term !== highest) folder.write(folder.termFile, `${term}`)
+      return true
+    } catch (error) {
+      // Who has led before would not know that he is over.
+      this.#warn(error)
+      return false
+    }
   }
 
   #start(member: MemberConfig, incarnation: number): void {
-    const { folder, launcher, cpus: all = [] } = this.#options
+    const { folder, cpus: all = [] } = this.#options
     const { id, kind, name } = member
     const taken = [...this.#known.values(), ...this.#starting].map(({ cpus }) => cpus)
     const cpus = all.length === 0 ? {} : { cpus: cpusOfNode(all, taken) }
-    const file = folder.nodeFile(id)
-    folder.write(file, `${JSON.stringify({ ...member, ...cpus })}\n`)
     const begun = { kind, id, name, incarnation, startedAt: startTime(), ...cpus }
     this.#starts.set(name, this.startsOf(name) + 1)
     this.#starting.add(begun)
-    launcher.launch(kind, file, folder.nodeLog(id), kind === 'runtime' && this.#isInService).then((launched) => {
+    this.#launch(member, cpus).then((launched) => {
       this.#starting.delete(begun)
       const entry: ProcessEntry = { ...begun, pid: launched.pid, startTicks: startTicksOf(launched.pid) }
       this.#options.onStarted(entry)
@@ -198,12 +203,34 @@ export class LocalLauncher implements Launcher {
       if (entry.startTicks === 0) return void launched.ended.then((end) => { this.#over({ ...entry, pid: 0 }, end) })
       this.#known.set(entry.pid, entry)
       this.#own.add(entry.pid)
-      folder.noteProcess(entry)
       void launched.ended.then((end) => { this.#ended(entry, end) })
+      try {
+        folder.noteProcess(entry)
+      } catch (error) {
+        // Nobody else would know of it, and start another one beside it.
+        this.#warn(error)
+        launched.kill('SIGKILL')
+      }
     }, (error: unknown) => {
       this.#starting.delete(begun)
       const line = error instanceof CodedError ? error.toLine() : `NF_INTERNAL: ${String(error)}`
       this.#over({ ...begun, pid: 0, startTicks: 0 }, { status: NODE_FAILED, signal: null, lastLines: `error ${line}` })
     })
+  }
+
+  async #launch(member: MemberConfig, cpus: Pick<ProcessEntry, 'cpus'>): Promise<LaunchedNode> {
+    const { folder, launcher } = this.#options
+    const { id, kind } = member
+    const file = folder.nodeFile(id)
+    const yields = kind === 'runtime' && this.#isInService
+    folder.write(file, `${JSON.stringify({ ...member, ...cpus })}\n`)
+    return await launcher.launch(kind, file, folder.nodeLog(id), yields)
+  }
+
+  /** Says the same once. */
+  #warn(error: unknown): void {
+    const line = error instanceof CodedError ? error.toLine() : String(error)
+    if (line !== this.#warning) process.stderr.write(`warning ${line}\n`)
+    this.#warning = line
   }
 }

@@ -187,7 +187,6 @@ class Supervisor {
   isReady = false
   readonly #options: SupervisorOptions
   readonly #events: EventLog
-  readonly #controllers = new Map<number, LaunchedProcess>()
   readonly #timers = new Set<NodeJS.Timeout>()
   #isEnding = false
   #failure: CodedError | undefined
@@ -243,19 +242,32 @@ class Supervisor {
     const { folder } = this.#options
     const name = `controller-${id}`
     const file = folder.controllerFile(id)
-    folder.write(file, `${JSON.stringify({ kind: 'controller', id, name, folder: folder.path } satisfies ControllerConfig)}\n`)
     const startedAt = performance.now()
-    const launched = launchProcess('controller', file, folder.controllerLog(id))
-    this.#controllers.set(id, launched)
-    this.#note('controller', id, launched.pid)
+    let launched: LaunchedProcess
+    try {
+      folder.write(file, `${JSON.stringify({ kind: 'controller', id, name, folder: folder.path } satisfies ControllerConfig)}\n`)
+      launched = launchProcess('controller', file, folder.controllerLog(id))
+    } catch (error) {
+      // A full disk, or no descriptors: it may be better the next time.
+      const fault = error instanceof CodedError ? error : new CodedError('NF_CLUSTER_START', `${name} cannot be started: ${String(error)}`)
+      if (!this.isReady) this.#failure ??= fault
+      process.stderr.write(`warning ${fault.toLine()}\n`)
+      return this.#again(id, delayMs)
+    }
     void launched.ended.then((end) => {
-      this.#controllers.delete(id)
       if (this.#isEnding) return
       if (!this.isReady) this.#failure ??= startError(name, end)
       this.#events.add('controller-died', `${name} ended ${end.signal === null ? `with status ${end.status}` : `by ${end.signal}`}`,
         { controller: name, ...end.signal === null && { output: end.lastLines.slice(-2000) } })
       this.#again(id, performance.now() - startedAt > STEADY_MS ? BACKOFF_MS : delayMs)
     })
+    try {
+      this.#note('controller', id, launched.pid)
+    } catch (error) {
+      // Who takes the cluster up, or ends it, would not know of it.
+      process.stderr.write(`warning ${(error as Error).message}\n`)
+      launched.kill('SIGKILL')
+    }
   }
 
   #again(id: number, delayMs: number): void {
