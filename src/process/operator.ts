@@ -108,6 +108,8 @@ export interface ClusterFlow extends ListedFlow {
 }
 
 const FLOWS_MAX = 100_000
+/** Replicas that a runtime is asked for at once: a request has bounds. */
+const REPLICAS_MAX = 10_000
 const POLL_MS = 20
 const DRAIN_MS = 30_000
 const UPDATE_MS = 600_000
@@ -245,8 +247,11 @@ class Operator {
   /** The flows, with what their replicas know of them. */
   async #besideReplicas(flows: readonly ClusterFlow[]): Promise<ClusterFlow[]> {
     const wanted = flows.map(({ flow }) => flow)
+    const pieces = Array.from({ length: Math.ceil(wanted.length / REPLICAS_MAX) }, (_, i) =>
+      wanted.slice(i * REPLICAS_MAX, (i + 1) * REPLICAS_MAX))
     const lists = await Promise.all(this.#host.leaderView().runtimes.filter(answers).map(async ({ id }) => {
-      const kept = await this.#ask<ListedReplica[]>({ id }, 'ListReplicas', { flows: wanted }).catch(() => [])
+      const kept: ListedReplica[] = []
+      for (const piece of pieces) kept.push(...await this.#ask<ListedReplica[]>({ id }, 'ListReplicas', { flows: piece }).catch(() => []))
       return kept.map((replica) => ({ node: this.#host.nameOf(id), ...replica }))
     }))
     const byFlow = Map.groupBy(lists.flat(), ({ flow }) => flow)
