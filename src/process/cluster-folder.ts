@@ -283,7 +283,8 @@ export class ClusterFolder {
   livingProcesses(): ProcessEntry[] {
     return this.#namesIn(this.#processes).filter((name) => name.endsWith('.json')).flatMap((name) => {
       try {
-        return [JSON.parse(readFileSync(join(this.#processes, name), 'utf8')) as ProcessEntry]
+        const entry = JSON.parse(readFileSync(join(this.#processes, name), 'utf8')) as ProcessEntry | null
+        return Number.isInteger(entry?.pid) && Number.isInteger(entry?.startTicks) ? [entry as ProcessEntry] : []
       } catch {
         // Claimed, and not started yet.
         return []
@@ -311,6 +312,18 @@ export function ageOf({ startedAt }: Pick<ProcessEntry, 'startedAt'>): number {
 /** Whether a process that was noted is alive. */
 export function isRunning({ pid, startTicks }: ProcessEntry): boolean {
   return startTicks !== 0 && startTicksOf(pid) === startTicks
+}
+
+/** Signals a process that was noted; false if it is not there any more. */
+export function signalProcess(entry: ProcessEntry, signal: NodeJS.Signals): boolean {
+  if (!isRunning(entry)) return false
+  try {
+    return process.kill(entry.pid, signal)
+  } catch (error) {
+    // It has ended since we looked.
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false
+    throw error
+  }
 }
 
 /** When a process began, in ticks since boot; 0 if there is none. */

@@ -15,7 +15,7 @@ import { readFileSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import type { Launched, Launcher } from '../controller/launcher.ts'
 import { acceptsTerm } from '../controller/node-commands.ts'
-import { ageOf, isRunning, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { ageOf, isRunning, signalProcess, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { MemberConfig, RuntimeMember, SwitchMember } from './cluster-members.ts'
 import { cpusOfNode } from './node-cpus.ts'
 import { NODE_FAILED, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
@@ -114,9 +114,7 @@ export class LocalLauncher implements Launcher {
   /** Signals one of the processes; false if there is none of this pid. */
   kill(pid: number, signal: NodeJS.Signals): boolean {
     const entry = this.#known.get(pid)
-    if (entry === undefined || !isRunning(entry)) return false
-    process.kill(pid, signal)
-    return true
+    return entry !== undefined && signalProcess(entry, signal)
   }
 
   /** To be called by the controller that leads, again and again. */

@@ -9,7 +9,7 @@
  * Where nodes or controllers of an earlier supervisor are alive, and the file is the same, it takes them up again.
  */
 
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
@@ -19,13 +19,13 @@ import { checkApi } from './api-address.ts'
 import { ClusterClient, notRunning } from './cluster-client.ts'
 import { endContainersOf, prepareContainers } from './cluster-containers.ts'
 import type { ClusterSpec } from './cluster-file.ts'
-import { isRunning, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { isRunning, signalProcess, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import { ClusterLock } from './cluster-lock.ts'
 import { machineAddresses, type ClusterIdentity } from './cluster-members.ts'
 import { areGone, END_MS, endProcesses, KILL_MS } from './end-processes.ts'
 import { EventLog } from './event-log.ts'
 import { callOnce, LineRpcServer, type LineRpcClient } from './line-rpc.ts'
-import { openMachine } from './machine-connection.ts'
+import { openMachine, type MachineAddress } from './machine-connection.ts'
 import { cpusOfCluster } from './node-cpus.ts'
 import { launchProcess, startError, type LaunchedProcess } from './node-launcher.ts'
 
@@ -139,10 +139,17 @@ export function readIdentity(folder: ClusterFolder): ClusterIdentity {
 
 function identityOf(folder: ClusterFolder): ClusterIdentity | undefined {
   try {
-    return JSON.parse(readFileSync(folder.clusterFile, 'utf8')) as ClusterIdentity
+    const identity = JSON.parse(readFileSync(folder.clusterFile, 'utf8')) as ClusterIdentity
+    return isIdentity(identity) ? identity : undefined
   } catch {
     return undefined
   }
+}
+
+/** We have written it; but it is a file, which people can reach. */
+function isIdentity({ clusterId, spec }: ClusterIdentity): boolean {
+  return Number.isInteger(clusterId) && typeof spec.name === 'string' && typeof spec.folder === 'string' &&
+    Array.isArray(spec.machines) && Array.isArray(spec.chain) && typeof spec.ingress.type === 'string'
 }
 
 /** What a controller's process is started with. */
@@ -157,14 +164,25 @@ export interface ControllerConfig {
 async function eachMachine({ spec, clusterId }: ClusterIdentity, folder: ClusterFolder, task: (agent: LineRpcClient) => Promise<void>,
     onFault: (error: CodedError) => void): Promise<void> {
   if (spec.machines.length === 0) return
-  const token = readAccessToken(folder.tokenFile)
-  await Promise.all(machineAddresses(spec).map(async (address) => {
+  const tell = (error: unknown): void => {
+    if (!(error instanceof CodedError)) throw error
+    onFault(error)
+  }
+  let token = ''
+  let addresses: MachineAddress[] = []
+  try {
+    token = readAccessToken(folder.tokenFile)
+    addresses = machineAddresses(spec)
+  } catch (error) {
+    // Files of token and authorities may be gone.
+    return tell(error)
+  }
+  await Promise.all(addresses.map(async (address) => {
     try {
       const agent = await openMachine(address, token, clusterId)
       await task(agent).finally(() => { agent.close() })
     } catch (error) {
-      if (!(error instanceof CodedError)) throw error
-      onFault(error)
+      tell(error)
     }
   }))
 }
@@ -307,10 +325,10 @@ export async function endCluster(name: string, folder: ClusterFolder): Promise<{
     throw notRunning(name, 0)
   }
   if (hasAnswered && await areGone(living, 2 * (END_MS + KILL_MS) + MACHINE_END_MS)) return { killed: 0 }
-  const supervisors = living.filter((entry) => entry.kind === 'supervisor' && isRunning(entry))
-  for (const { pid } of supervisors) process.kill(pid, 'SIGKILL')
+  const supervisors = living.filter((entry) => entry.kind === 'supervisor' && signalProcess(entry, 'SIGKILL'))
   const killed = supervisors.length + await endEverything(folder)
-  if (existsSync(folder.clusterFile)) await endContainersOf(readIdentity(folder).spec, folder)
+  const identity = identityOf(folder)
+  if (identity !== undefined) await endContainersOf(identity.spec, folder)
   removeUnlessHeld(folder)
   return { killed }
 }
