@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import type { CodedError } from '../base/coded-error.ts'
-import { ClusterFolder } from './cluster-folder.ts'
+import { ClusterFolder, startTicksOf } from './cluster-folder.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'nfactor-folder-'))
 after(() => { rmSync(home, { recursive: true, force: true }) })
@@ -63,4 +63,25 @@ test('a file that cannot be written leaves nothing, and says why in one line', (
     assert.throws(() => { folder.write(join(folder.path, place), 'text') }, (error: CodedError) => error.code === 'NF_FILE_UNWRITABLE')
   }
   assert.deepEqual(readdirSync(folder.path).toSorted(), ['file', 'taken'])
+})
+
+test('a life is claimed once, and notes of lives that are over do not add up', () => {
+  const folder = new ClusterFolder(join(home, 'lives'))
+  folder.create()
+  const notes = (): string[] => readdirSync(join(folder.path, 'processes')).toSorted()
+  const note = (name: string, incarnation: number, startTicks: number): void => {
+    folder.noteProcess({ kind: 'runtime', id: 11, name, incarnation, startedAt: 0, pid: process.pid, startTicks })
+  }
+  const living = startTicksOf(process.pid)
+  for (let life = 1; life <= 100; life++) {
+    assert.equal(folder.claimLife('runtime-1', life), true)
+    assert.equal(folder.claimLife('runtime-1', life), false, 'it has been claimed')
+    note('runtime-1', life, life === 50 ? living : living + 1)
+  }
+  assert.equal(folder.claimLife('runtime-1', 7), false, 'another life is there')
+  assert.equal(folder.claimLife('runtime-11', 8), true, 'of another node')
+  assert.deepEqual(notes(), ['runtime-1-100.json', 'runtime-1-50.json', 'runtime-11-8.json'])
+  assert.deepEqual(folder.livingProcesses().map(({ incarnation }) => incarnation), [50])
+  assert.equal(folder.claimLife('runtime-11', 9), true)
+  assert.equal(notes().includes('runtime-11-8.json'), true, 'somebody may be about to start it')
 })

@@ -257,16 +257,26 @@ export class ClusterFolder {
   }
 
   /**
-   * Claims the start of one life for the caller: false if somebody has claimed it before. What is written then names the process.
+   * Claims the start of one life for the caller: false if somebody has claimed it before, or a later life of the same node. What is written
+   * then names the process. What is noted of former lives that are over goes: a cluster may run for years.
    */
   claimLife(name: string, incarnation: number): boolean {
+    const fileOf = (life: number): string => join(this.#processes, `${name}-${life}.json`)
+    const former = this.#namesIn(this.#processes).filter((one) => one.startsWith(`${name}-`))
+      .flatMap((one) => /^(\d+)\.json$/.exec(one.slice(name.length + 1))?.[1] ?? []).map(Number)
+    if (former.some((life) => life >= incarnation)) return false
     try {
       mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
-      writeFileSync(join(this.#processes, `${name}-${incarnation}.json`), '', { flag: 'wx', mode: 0o600 })
-      return true
+      writeFileSync(fileOf(incarnation), '', { flag: 'wx', mode: 0o600 })
     } catch {
       return false
     }
+    for (const life of former) {
+      const entry = entryIn(fileOf(life))
+      // One that has only been claimed is being started, or nobody ever will.
+      if (entry !== undefined && !isRunning(entry)) rmSync(fileOf(life), { force: true })
+    }
+    return true
   }
 
   /**
@@ -281,15 +291,18 @@ export class ClusterFolder {
 
   /** All that was started for this cluster, whoever did, and is alive. */
   livingProcesses(): ProcessEntry[] {
-    return this.#namesIn(this.#processes).filter((name) => name.endsWith('.json')).flatMap((name) => {
-      try {
-        const entry = JSON.parse(readFileSync(join(this.#processes, name), 'utf8')) as ProcessEntry | null
-        return Number.isInteger(entry?.pid) && Number.isInteger(entry?.startTicks) ? [entry as ProcessEntry] : []
-      } catch {
-        // Claimed, and not started yet.
-        return []
-      }
-    }).filter(isRunning)
+    return this.#namesIn(this.#processes).filter((name) => name.endsWith('.json'))
+      .flatMap((name) => entryIn(join(this.#processes, name)) ?? []).filter(isRunning)
+  }
+}
+
+/** What a file notes of a process; undefined if it was claimed, and not started yet. */
+function entryIn(file: string): ProcessEntry | undefined {
+  try {
+    const entry = JSON.parse(readFileSync(file, 'utf8')) as ProcessEntry | null
+    return Number.isInteger(entry?.pid) && Number.isInteger(entry?.startTicks) ? entry as ProcessEntry : undefined
+  } catch {
+    return undefined
   }
 }
 
