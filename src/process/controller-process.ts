@@ -149,12 +149,14 @@ export class ControllerProcess {
 
   /** Runs until it is told to end. Its nodes go on. */
   async run(): Promise<number> {
+    let poll: NodeJS.Timeout | undefined
+    let heartbeat: NodeJS.Timeout | undefined
     await this.#rpc.open()
-    await this.#api.open()
-    await this.#openTcp()
-    const poll = setInterval(() => { this.#poll() }, POLL_MS)
-    const heartbeat = setInterval(() => { this.connections.tick() }, HEARTBEAT_MS)
     try {
+      await this.#api.open()
+      await this.#openTcp()
+      poll = setInterval(() => { this.#poll() }, POLL_MS)
+      heartbeat = setInterval(() => { this.connections.tick() }, HEARTBEAT_MS)
       return await this.#ended.promise
     } finally {
       clearInterval(poll)
