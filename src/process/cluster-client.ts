@@ -82,7 +82,7 @@ export class ClusterClient {
     const client = await LineRpcClient.connect(this.folder.controllerSocket(id))
     try {
       await client.call('Leader', {}, ANSWER_MS).catch((cause: unknown) => {
-        throw new CodedError('NF_NODE_GONE', `nobody answers at ${client.path}`, 'If its process is stopped, let it go on, or kill it', { cause })
+        throw new CodedError('NF_NODE_GONE', `nobody answers at ${client.path}`, 'If its process is stopped, let it go on or kill it', { cause })
       })
       return await client.call<T>(method, params, timeoutMs)
     } finally {
