@@ -12,7 +12,7 @@ import { childEnvironment, programPath } from '../process/node-launcher.ts'
 import { ClusterClient } from '../process/cluster-client.ts'
 import { callOnce } from '../process/line-rpc.ts'
 import type { ClusterStatus } from '../process/operator.ts'
-import { endCluster, printedError, runCluster } from '../process/supervisor.ts'
+import { endCluster, lockOf, printedError, runCluster } from '../process/supervisor.ts'
 import { ExitStatus } from './exit-status.ts'
 
 export interface UpCommandOptions {
@@ -49,7 +49,7 @@ export async function upCommand(file: string | undefined, options: UpCommandOpti
       void client.status().then((report) => { print(report, performance.now() - began, options.json === true, '; Ctrl-C ends it') })
     },
   })
-  folder.remove()
+  rmSync(folder.detachedLog, { force: true })
   return status
 }
 
@@ -67,7 +67,8 @@ async function detach(file: string | undefined, spec: ClusterSpec, folder: Clust
   const began = performance.now()
   // The new supervisor makes the folder anew; what it says before that, it says here.
   const log = folder.detachedLog
-  new ClusterFolder(resolve(folder.path, '..')).create()
+  // One that runs keeps its own.
+  lockOf({ spec, folder }).release()
   const output = openSync(log, 'w', 0o600)
   const args = [programPath, 'up', ...file === undefined ? [] : [resolve(file)], '--name', spec.name, '--runtimes', String(spec.runtimes),
     ...(options.set ?? []).flatMap((one) => ['--set', one])]

@@ -1,17 +1,20 @@
 /**
  * Cluster client: commands to a running cluster, from whoever is on the same machine. It asks one controller after another until one leads,
- * and waits a little for one that is being elected.
+ * and waits a little for one that is being elected. One that does not answer at once, because it is stopped or hangs, does not get the
+ * command: nobody could say later whether it will carry it out.
  */
 
 import { CodedError } from '../base/coded-error.ts'
 import type { ClusterFolder } from './cluster-folder.ts'
 import type { ClusterEvent } from './event-log.ts'
-import { callOnce, type RpcParams } from './line-rpc.ts'
+import { LineRpcClient, type RpcParams } from './line-rpc.ts'
 import type { ClusterFlow, ClusterStatus, DrainResult, UpdateResult } from './operator.ts'
 
 /** A cluster in which nobody leads is asked again for so long: a leader's lease may have to end first. */
 const ELECTION_MS = 8_000
 const RETRY_MS = 50
+/** A controller that takes longer to say that it is there is passed over. */
+const ANSWER_MS = 1_000
 const DRAIN_CALL_MS = 40_000
 const UPDATE_CALL_MS = 700_000
 
@@ -62,7 +65,7 @@ export class ClusterClient {
       let last: CodedError | undefined
       for (const id of this.folder.controllerIds()) {
         try {
-          return await callOnce<T>(this.folder.controllerSocket(id), method, params, timeoutMs)
+          return await this.#callOne<T>(id, method, params, timeoutMs)
         } catch (error) {
           if (!isElsewhere(error)) throw error
           last = error
@@ -72,6 +75,18 @@ export class ClusterClient {
       if (!living.some(({ kind }) => kind === 'controller' || kind === 'supervisor')) throw notRunning(this.name, living.length)
       if (performance.now() > end) throw last ?? new CodedError('NF_CLUSTER', `no controller of cluster ${this.name} answers`, 'See its logs')
       await new Promise((resolve) => { setTimeout(resolve, RETRY_MS) })
+    }
+  }
+
+  async #callOne<T>(id: number, method: string, params: RpcParams, timeoutMs: number | undefined): Promise<T> {
+    const client = await LineRpcClient.connect(this.folder.controllerSocket(id))
+    try {
+      await client.call('Leader', {}, ANSWER_MS).catch((cause: unknown) => {
+        throw new CodedError('NF_NODE_GONE', `nobody answers at ${client.path}`, 'If its process is stopped, let it go on or kill it', { cause })
+      })
+      return await client.call<T>(method, params, timeoutMs)
+    } finally {
+      client.close()
     }
   }
 }

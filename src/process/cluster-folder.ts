@@ -12,16 +12,20 @@
  *     token                  who shows it may call        1.api, controller-1.api    the public API of each
  */
 
-import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
+import { systemClock } from '../ports/system-clock.ts'
+import { fileUnwritable } from './file-unwritable.ts'
 
 /** Longest path of a socket in the folder, and what the system allows. */
 const LONGEST_NAME = '/controller-7.api.new'
 const SOCKET_PATH_MAX = 107
 /** Pids of Linux are below. */
 const PID_LIMIT = 2 ** 22
+const WRITABLE_BY_ALL = 0o002
+const STICKY = 0o1000
 
 export interface ProcessEntry {
   readonly kind: 'supervisor' | 'controller' | 'switch' | 'runtime'
@@ -59,11 +63,34 @@ export class ClusterFolder {
 
   /** @throws CodedError `NF_FILE_UNWRITABLE`, also for a folder that belongs to somebody else */
   create(): void {
-    try {
+    this.createBase()
+    this.#make(() => {
       mkdirSync(this.path, { recursive: true, mode: 0o700 })
       const stats = lstatSync(this.path)
       if (!stats.isDirectory() || stats.uid !== userInfo().uid) throw new Error('it belongs to somebody else')
       chmodSync(this.path, 0o700)
+    })
+  }
+
+  /**
+   * Makes the folder that it is in, if there is none. One that is there may be for other things too, and stays as it is; but who could put
+   * another folder in the place of ours would have the sockets and the token.
+   *
+   * @throws CodedError `NF_FILE_UNWRITABLE`
+   */
+  createBase(): void {
+    this.#make(() => {
+      const base = dirname(this.path)
+      mkdirSync(base, { recursive: true, mode: 0o700 })
+      const { uid, mode } = statSync(base)
+      if (uid !== userInfo().uid && uid !== 0) throw new Error(`${base} belongs to somebody else`)
+      if ((mode & WRITABLE_BY_ALL) !== 0 && (mode & STICKY) === 0) throw new Error(`anybody can change what is in ${base}`)
+    })
+  }
+
+  #make(act: () => void): void {
+    try {
+      act()
     } catch (cause) {
       throw new CodedError('NF_FILE_UNWRITABLE', `the cluster's folder ${this.path} cannot be made: ${(cause as Error).message}`,
         'Name another one in the environment variable NFACTOR_DIR', { cause })
@@ -72,6 +99,11 @@ export class ClusterFolder {
 
   clear(): void {
     rmSync(this.path, { recursive: true, force: true })
+  }
+
+  /** It, or what is beside it. */
+  get isThere(): boolean {
+    return [this.path, this.detachedLog, this.lockFile].some((path) => existsSync(path))
   }
 
   /** Removes everything in it but one file. */
@@ -168,6 +200,11 @@ export class ClusterFolder {
     return `${this.path}.log`
   }
 
+  /** Whose holder may make and remove the folder: beside it, for that. */
+  get lockFile(): string {
+    return `${this.path}.lock`
+  }
+
   nodeFile(id: number): string {
     return join(this.path, `${id}.json`)
   }
@@ -203,26 +240,50 @@ export class ClusterFolder {
     return join(this.path, `bypass-${Math.min(one, other)}-${Math.max(one, other)}`)
   }
 
-  /** Writes a file whole or not at all. */
-  write(path: string, text: string): void {
-    writeFileSync(`${path}.new`, text, { mode: 0o600 })
-    renameSync(`${path}.new`, path)
-  }
-
   /**
-   * Claims the start of one life for the caller: false if somebody has claimed it before. What is written then names the process.
+   * Writes a file whole or not at all, whoever else writes it.
+   *
+   * @throws CodedError `NF_FILE_UNWRITABLE`
    */
-  claimLife(name: string, incarnation: number): boolean {
+  write(path: string, text: string): void {
+    const beside = `${path}.${process.pid}.new`
     try {
-      mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
-      writeFileSync(join(this.#processes, `${name}-${incarnation}.json`), '', { flag: 'wx', mode: 0o600 })
-      return true
-    } catch {
-      return false
+      writeFileSync(beside, text, { mode: 0o600 })
+      renameSync(beside, path)
+    } catch (error) {
+      rmSync(beside, { force: true })
+      throw fileUnwritable(path, error)
     }
   }
 
-  /** Notes a process that has been started; one of the same name and incarnation is over. */
+  /**
+   * Claims the start of one life for the caller: false if somebody has claimed it before, or a later life of the same node. What is written
+   * then names the process. What is noted of former lives that are over goes: a cluster may run for years.
+   */
+  claimLife(name: string, incarnation: number): boolean {
+    const fileOf = (life: number): string => join(this.#processes, `${name}-${life}.json`)
+    const former = this.#namesIn(this.#processes).filter((one) => one.startsWith(`${name}-`))
+      .flatMap((one) => /^(\d+)\.json$/.exec(one.slice(name.length + 1))?.[1] ?? []).map(Number)
+    if (former.some((life) => life >= incarnation)) return false
+    try {
+      mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
+      writeFileSync(fileOf(incarnation), '', { flag: 'wx', mode: 0o600 })
+    } catch {
+      return false
+    }
+    for (const life of former) {
+      const entry = entryIn(fileOf(life))
+      // One that has only been claimed is being started, or nobody ever will.
+      if (entry !== undefined && !isRunning(entry)) rmSync(fileOf(life), { force: true })
+    }
+    return true
+  }
+
+  /**
+   * Notes a process that has been started; one of the same name and incarnation is over.
+   *
+   * @throws CodedError `NF_FILE_UNWRITABLE`
+   */
   noteProcess(entry: ProcessEntry): void {
     mkdirSync(this.#processes, { recursive: true, mode: 0o700 })
     this.write(join(this.#processes, `${entry.name}-${entry.incarnation}.json`), `${JSON.stringify(entry)}\n`)
@@ -230,14 +291,18 @@ export class ClusterFolder {
 
   /** All that was started for this cluster, whoever did, and is alive. */
   livingProcesses(): ProcessEntry[] {
-    return this.#namesIn(this.#processes).filter((name) => name.endsWith('.json')).flatMap((name) => {
-      try {
-        return [JSON.parse(readFileSync(join(this.#processes, name), 'utf8')) as ProcessEntry]
-      } catch {
-        // Claimed, and not started yet.
-        return []
-      }
-    }).filter(isRunning)
+    return this.#namesIn(this.#processes).filter((name) => name.endsWith('.json'))
+      .flatMap((name) => entryIn(join(this.#processes, name)) ?? []).filter(isRunning)
+  }
+}
+
+/** What a file notes of a process; undefined if it was claimed, and not started yet. */
+function entryIn(file: string): ProcessEntry | undefined {
+  try {
+    const entry = JSON.parse(readFileSync(file, 'utf8')) as ProcessEntry | null
+    return Number.isInteger(entry?.pid) && Number.isInteger(entry?.startTicks) ? entry as ProcessEntry : undefined
+  } catch {
+    return undefined
   }
 }
 
@@ -246,9 +311,32 @@ export function processKey({ id, pid }: { readonly id: number, readonly pid: num
   return id * PID_LIMIT + pid
 }
 
+/** When a process that is started now has been, by a clock that nobody sets. */
+export function startTime(): number {
+  return Math.round(systemClock.now() / 1000)
+}
+
+/** How long ago a process was started, ms. */
+export function ageOf({ startedAt }: Pick<ProcessEntry, 'startedAt'>): number {
+  // The clock may have been set since another process has noted it.
+  return Math.max(0, startTime() - startedAt)
+}
+
 /** Whether a process that was noted is alive. */
 export function isRunning({ pid, startTicks }: ProcessEntry): boolean {
   return startTicks !== 0 && startTicksOf(pid) === startTicks
+}
+
+/** Signals a process that was noted; false if it is not there any more. */
+export function signalProcess(entry: ProcessEntry, signal: NodeJS.Signals): boolean {
+  if (!isRunning(entry)) return false
+  try {
+    return process.kill(entry.pid, signal)
+  } catch (error) {
+    // It has ended since we looked.
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false
+    throw error
+  }
 }
 
 /** When a process began, in ticks since boot; 0 if there is none. */

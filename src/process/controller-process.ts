@@ -23,7 +23,7 @@ import { apiTcp, apiTls } from './api-address.ts'
 import { ApiDoor } from './api-door.ts'
 import type { ClusterSpec } from './cluster-file.ts'
 import { ClusterLauncher } from './cluster-launcher.ts'
-import { processKey, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { ageOf, processKey, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import { foundingOf, machineAddresses, runtimeMember, runtimeName, switchMembers, type ClusterIdentity } from './cluster-members.ts'
 import { ClusterObserver } from './cluster-observer.ts'
 import { EventLog } from './event-log.ts'
@@ -88,7 +88,7 @@ export class ControllerProcess {
   readonly #observer: ClusterObserver
   readonly #quarantines: QuarantineKeeper
   readonly #life = randomUUID()
-  readonly #beganAt = Date.now()
+  readonly #beganAt = performance.now()
   readonly #intents = new Map<number, (outcome: 'done' | IntentRefusal) => void>()
   readonly #bootMs = new Map<number, number>()
   /** Machines that have answered, or not, the last time. */
@@ -161,12 +161,13 @@ export class ControllerProcess {
 
   /** Runs until it is told to end. Its nodes go on. */
   async run(): Promise<number> {
+    let heartbeat: NodeJS.Timeout | undefined
     await this.#rpc.open()
-    await this.#api.open()
-    await this.#openTcp()
-    this.#pollSoon(POLL_MS)
-    const heartbeat = setInterval(() => { this.connections.tick() }, HEARTBEAT_MS)
     try {
+      await this.#api.open()
+      await this.#openTcp()
+      this.#pollSoon(POLL_MS)
+      heartbeat = setInterval(() => { this.connections.tick() }, HEARTBEAT_MS)
       return await this.#ended.promise
     } finally {
       this.#isEnding = true
@@ -319,7 +320,7 @@ export class ControllerProcess {
   #mayBegin(): boolean {
     const view = this.view()
     if (view === undefined || view.fences.length > 0 || view.switches.some(({ incarnation }) => incarnation !== 0)) return true
-    return view.runtimes.length >= view.scale.desired || Date.now() - this.#beganAt > BEGIN_MS
+    return view.runtimes.length >= view.scale.desired || performance.now() - this.#beganAt > BEGIN_MS
   }
 
   /** Switches whose life is over: they have been told, and may not be able to hear. */
@@ -370,7 +371,7 @@ export class ControllerProcess {
     const node = this.connections.node(id)
     const entry = node === undefined ? undefined : this.launcher.processOf(node)
     if (entry === undefined) return 0
-    const ms = Date.now() - entry.startedAt
+    const ms = ageOf(entry)
     this.#bootMs.set(processKey(entry), ms)
     return ms
   }

@@ -2,7 +2,7 @@
  * Ends the processes of a cluster that a folder knows of: in good order where they let us, by a kill where not.
  */
 
-import { isRunning, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { isRunning, signalProcess, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 
 /** How long processes have to end in good order, and after a kill. */
 export const END_MS = 3_000
@@ -15,11 +15,9 @@ export async function endProcesses(folder: ClusterFolder, kinds: readonly Kind[]
   let killed = 0
   for (const wanted of kinds) {
     const living = folder.livingProcesses().filter(({ kind }) => kind !== 'supervisor' && (kind === 'controller') === (wanted === 'controller'))
-    for (const { pid } of living.filter(isRunning)) process.kill(pid, 'SIGTERM')
+    for (const entry of living) signalProcess(entry, 'SIGTERM')
     if (await areGone(living, END_MS)) continue
-    const stubborn = living.filter(isRunning)
-    killed += stubborn.length
-    for (const { pid } of stubborn) process.kill(pid, 'SIGKILL')
+    killed += living.filter((entry) => signalProcess(entry, 'SIGKILL')).length
     await areGone(living, KILL_MS)
   }
   return killed

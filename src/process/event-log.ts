@@ -3,7 +3,7 @@
  * the last lines in memory, and looks for new ones only.
  */
 
-import { appendFileSync, closeSync, openSync, readSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, statSync, writeSync } from 'node:fs'
 
 export interface ClusterEvent {
   /** Counts from 1, in the order of the file. */
@@ -36,9 +36,15 @@ export class EventLog {
   }
 
   add(event: string, text: string, fields: Readonly<Record<string, unknown>> = {}): void {
+    const line = `${JSON.stringify({ time: new Date().toISOString(), event, text, ...fields })}\n`
     try {
-      // One write at the end of the file: lines of several processes do not mix.
-      appendFileSync(this.#file, `${JSON.stringify({ time: new Date().toISOString(), event, text, ...fields })}\n`, { mode: 0o600 })
+      const file = openSync(this.#file, 'a+', 0o600)
+      try {
+        // One write at the end of the file: lines of several processes do not mix. One that a full disk has cut is left to itself.
+        writeSync(file, isCut(file) ? `\n${line}` : line)
+      } finally {
+        closeSync(file)
+      }
     } catch {
       // A full disk is no reason to stop a cluster.
     }
@@ -74,7 +80,7 @@ export class EventLog {
     for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
       try {
         const entry = JSON.parse(rest.subarray(0, end).toString()) as ClusterEvent
-        this.#events.push({ ...entry, number: ++this.#count })
+        if (typeof entry.event === 'string' && typeof entry.text === 'string') this.#events.push({ ...entry, number: ++this.#count })
         if (this.#events.length > EVENTS_MAX) this.#events.shift()
       } catch {
         // A line that a full disk has cut.
@@ -83,4 +89,11 @@ export class EventLog {
     }
     this.#rest = rest
   }
+}
+
+/** Whether the file does not end with a whole line. */
+function isCut(file: number): boolean {
+  const { size } = fstatSync(file)
+  const last = Buffer.alloc(1)
+  return size > 0 && readSync(file, last, 0, 1, size - 1) === 1 && last[0] !== 10
 }

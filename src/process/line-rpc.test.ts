@@ -4,12 +4,12 @@
 
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { connect, createServer, Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { CodedError } from '../base/coded-error.ts'
-import { callOnce, LineRpcClient, LineRpcServer } from './line-rpc.ts'
+import { answerLines, callOnce, LineRpcClient, LineRpcServer } from './line-rpc.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nfactor-rpc-'))
 after(() => { rmSync(folder, { recursive: true }) })
@@ -128,11 +128,67 @@ test('requests, lines and connections are bounded', async () => {
   await server.open()
   const client = await LineRpcClient.connect(other)
   assert.equal((await client.call<{ text: string }>('Echo', { text: 'x'.repeat((1 << 20) - 100) })).text.length, (1 << 20) - 100)
-  await assert.rejects(client.call('Echo', { text: 'x'.repeat(2 << 20) }), { code: 'NF_NODE_GONE' })
+  await assert.rejects(client.call('Echo', { text: 'x'.repeat(2 << 20) }), { code: 'NF_RPC_LIMIT' })
+  assert.deepEqual(await client.call('Echo', { a: 1 }), { a: 1 }, 'what is not sent costs nothing')
+  client.close()
   const clients = await Promise.all(Array.from({ length: 256 }, () => LineRpcClient.connect(other)))
   const late = connect(other).on('error', () => undefined).resume()
   await new Promise((resolve) => { late.on('close', resolve) })
   assert.deepEqual(await (clients[0] as LineRpcClient).call('Echo', { a: 1 }), { a: 1 })
   for (const one of clients) one.close()
+  server.close()
+})
+
+test('an answer that cannot be sent is an error, and costs nothing else', async () => {
+  const other = join(folder, 'f.sock')
+  const round: { self?: unknown } = {}
+  round.self = round
+  const server = new LineRpcServer(other, { ...methods, Round: () => round, Big: () => ({ big: 1n }), Long: () => 'x'.repeat(65 << 20) })
+  await server.open()
+  const client = await LineRpcClient.connect(other)
+  await assert.rejects(client.call('Round'), { code: 'NF_INTERNAL' })
+  await assert.rejects(client.call('Big'), { code: 'NF_INTERNAL' })
+  await assert.rejects(client.call('Long'), { code: 'NF_RPC_LIMIT', message: 'the answer to Long is too long' })
+  assert.deepEqual(await client.call('Echo', { a: 1 }), { a: 1 })
+  client.close()
+  server.close()
+})
+
+test('a server that has ended a connection follows nothing any more that comes by it', async () => {
+  const other = join(folder, 'g.sock')
+  let asked = 0
+  const { promise: taken, resolve: take } = Promise.withResolvers<Socket>()
+  const server = createServer((socket) => {
+    answerLines(socket, { Ask: () => { asked++ } })
+    take(socket)
+  })
+  await new Promise<void>((resolve) => { server.listen(other, resolve) })
+  // One that does not end its side.
+  const socket = connect({ path: other, allowHalfOpen: true }).on('error', () => undefined).resume()
+  const ask = '{"id":1,"method":"Ask"}\n'
+  socket.write(ask)
+  await new Promise((resolve) => { socket.once('data', resolve) })
+  const served = await taken
+  const isOver = new Promise((resolve) => { served.once('close', resolve) })
+  socket.once('end', () => { socket.end(ask) })
+  served.end()
+  await isOver
+  assert.equal(asked, 1)
+  server.close()
+})
+
+test('connections that cannot be taken end nothing', async (context) => {
+  const other = join(folder, 'h.sock')
+  const { listen } = Server.prototype
+  let inner: Server | undefined
+  context.mock.method(Server.prototype, 'listen', function(this: Server, ...where: Parameters<typeof listen>) {
+    inner = this
+    return listen.apply(this, where)
+  })
+  const server = new LineRpcServer(other, methods)
+  await server.open()
+  // As Node says that there are no descriptors, again and again.
+  for (let i = 0; i < 2; i++) inner?.emit('error', new Error('accept EMFILE'))
+  assert.deepEqual(await callOnce(other, 'Echo', { a: 1 }), { a: 1 })
   server.close()
 })

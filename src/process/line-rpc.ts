@@ -13,10 +13,12 @@ import { chmodSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
 
-/** Longest line, bytes: a list of flows is cut before. */
-const LINE_BYTES_MAX = 64 << 20
-/** Longest request. */
-const REQUEST_BYTES_MAX = 1 << 20
+/**
+ * Longest line, and longest request, characters. What is longer is refused by whoever would send it: at the other end it would cost the
+ * connection, and all that goes over it.
+ */
+const LINE_MAX = 64 << 20
+const REQUEST_MAX = 1 << 20
 const CALL_MS = 10_000
 /**
  * Calls that one client has under way, the next one is refused: to an agent there are those to all nodes of its machine. And those that a
@@ -56,6 +58,8 @@ export class LineRpcServer {
       })
       this.#server.listen(this.path, resolve)
     })
+    // An error of a connection that could not be taken ends nothing.
+    this.#server.removeAllListeners('error').on('error', () => undefined)
     chmodSync(this.path, 0o600)
   }
 
@@ -78,15 +82,28 @@ export function answerLines(socket: Socket, methods: RpcMethods): void {
   // Until the kernel has the answer.
   let underWay = 0
   socket.on('error', () => { socket.destroy() })
-  readLines(socket, REQUEST_BYTES_MAX, (line) => {
+  readLines(socket, REQUEST_MAX, (line) => {
+    // We have ended it: what still comes is not followed, for nobody could hear what has become of it.
+    if (!socket.writable) return
     const request = parseObject(line)
     if (request === undefined || typeof request.id !== 'number' || typeof request.method !== 'string') return socket.destroy()
     if (underWay >= SERVED_MAX) return socket.destroy()
     underWay++
     void answerOf(methods, request.method, isObject(request.params) ? request.params : {}).then((answer) => {
-      if (socket.writable) socket.write(`${JSON.stringify({ id: request.id, ...answer })}\n`, () => { underWay-- })
+      if (socket.writable) socket.write(`${answerLine(request.id as number, request.method as string, answer)}\n`, () => { underWay-- })
     })
   })
+}
+
+function answerLine(id: number, method: string, answer: object): string {
+  try {
+    const line = JSON.stringify({ id, ...answer })
+    if (line.length <= LINE_MAX) return line
+  } catch (error) {
+    // Longer than any text can be; all else is no JSON.
+    if (!(error instanceof RangeError)) return JSON.stringify({ id, error: errorOf(error) })
+  }
+  return JSON.stringify({ id, error: errorOf(new CodedError('NF_RPC_LIMIT', `the answer to ${method} is too long`, 'Ask for less')) })
 }
 
 async function answerOf(methods: RpcMethods, name: string, params: RpcParams): Promise<object> {
@@ -95,9 +112,13 @@ async function answerOf(methods: RpcMethods, name: string, params: RpcParams): P
     if (method === undefined) throw new CodedError('NF_USAGE', `there is no method ${JSON.stringify(name)}`)
     return { result: await method(params) ?? {} }
   } catch (error) {
-    if (error instanceof CodedError) return { error: { code: error.code, message: error.message, mend: error.mend } }
-    return { error: { code: 'NF_INTERNAL', message: error instanceof Error ? error.stack : String(error) } }
+    return { error: errorOf(error) }
   }
+}
+
+function errorOf(error: unknown): object {
+  if (error instanceof CodedError) return { code: error.code, message: error.message, mend: error.mend }
+  return { code: 'NF_INTERNAL', message: error instanceof Error ? error.stack : String(error) }
 }
 
 /** A client that is connected to one socket, until it or the other side closes. */
@@ -122,7 +143,7 @@ export class LineRpcClient {
       this.#calls.clear()
       this.onClose?.()
     })
-    readLines(socket, LINE_BYTES_MAX, (line) => { this.#take(line) })
+    readLines(socket, LINE_MAX, (line) => { this.#take(line) })
   }
 
   /** @throws CodedError `NF_NODE_GONE` when nobody listens there */
@@ -142,20 +163,27 @@ export class LineRpcClient {
     return this.#socket.writable
   }
 
-  /** @throws CodedError what the method threw, `NF_NODE_GONE` when there is no answer, `NF_RPC_LIMIT` with too many calls under way */
+  /**
+   * @throws CodedError what the method threw, `NF_NODE_GONE` when there is no answer, `NF_RPC_LIMIT` with too many calls under way, or for
+   *   one that is too long
+   */
   call<T>(method: string, params: RpcParams = {}, timeoutMs = CALL_MS): Promise<T> {
     return new Promise<unknown>((resolve, reject) => {
       if (this.#calls.size >= CALLS_MAX) {
         return reject(new CodedError('NF_RPC_LIMIT', `${this.path} has ${CALLS_MAX} calls to answer, and gets no more until it has`))
       }
       const id = ++this.#count
+      const line = JSON.stringify({ id, method, params })
+      if (line.length > REQUEST_MAX) {
+        return reject(new CodedError('NF_RPC_LIMIT', `${method} is longer than ${this.path} takes: ${line.length} characters of ${REQUEST_MAX}`))
+      }
       const timer = setTimeout(() => {
         this.#calls.delete(id)
         reject(new CodedError('NF_NODE_GONE', `${this.path} has not answered ${method} for ${timeoutMs} ms`))
       }, timeoutMs)
       this.#calls.set(id, { resolve, reject, timer })
       if (this.#socket.destroyed) this.#socket.emit('close')
-      else this.#socket.write(`${JSON.stringify({ id, method, params })}\n`)
+      else this.#socket.write(`${line}\n`)
     }) as Promise<T>
   }
 

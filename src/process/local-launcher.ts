@@ -5,6 +5,8 @@
  * them, and a controller that was killed leaves nothing that its successor does not know. A life of a runtime is started once: the
  * file is made by one alone. The highest term in which anybody has acted stands there too: a lower one is refused.
  *
+ * Waits are counted by a clock that nobody sets: the time of day may go back by hours.
+ *
  *     a process dies ─▶ the next at once; while they die young, after 0.1 s, 0.2 s ... 10 s
  *     a life that is fenced ─▶ it hears of that and ends by itself, or after GRACE_MS is killed
  */
@@ -13,10 +15,10 @@ import { readFileSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import type { Launched, Launcher } from '../controller/launcher.ts'
 import { acceptsTerm } from '../controller/node-commands.ts'
-import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { ageOf, isRunning, signalProcess, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { MemberConfig, RuntimeMember, SwitchMember } from './cluster-members.ts'
 import { cpusOfNode } from './node-cpus.ts'
-import { NODE_FAILED, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
+import { NODE_FAILED, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 
 export interface LocalLauncherOptions {
   readonly folder: ClusterFolder
@@ -53,6 +55,7 @@ export class LocalLauncher implements Launcher {
   readonly #starts = new Map<string, number>()
   /** What is being started and not there yet. */
   readonly #starting = new Set<Pick<ProcessEntry, 'kind' | 'id' | 'incarnation' | 'cpus'>>()
+  #warning = ''
   #scanAt = 0
   #sweepAt = 0
 
@@ -89,7 +92,7 @@ export class LocalLauncher implements Launcher {
 
   /** Ends a process that has no place in the cluster any more. */
   stop(term: number, { pid }: ProcessEntry): void {
-    const now = Date.now()
+    const now = performance.now()
     const at = this.#stopAt.get(pid) ?? now + GRACE_MS
     this.#stopAt.set(pid, at)
     if (now >= at && this.#accepts(term)) this.kill(pid, 'SIGKILL')
@@ -111,9 +114,7 @@ export class LocalLauncher implements Launcher {
   /** Signals one of the processes; false if there is none of this pid. */
   kill(pid: number, signal: NodeJS.Signals): boolean {
     const entry = this.#known.get(pid)
-    if (entry === undefined || !isRunning(entry)) return false
-    process.kill(pid, signal)
-    return true
+    return entry !== undefined && signalProcess(entry, signal)
   }
 
   /** To be called by the controller that leads, again and again. */
@@ -123,7 +124,7 @@ export class LocalLauncher implements Launcher {
 
   /** To be called every few milliseconds: notices ends, and what others have started. */
   tick(): void {
-    const now = Date.now()
+    const now = performance.now()
     if (now >= this.#scanAt) {
       this.#scanAt = now + SCAN_MS
       for (const entry of this.#options.folder.livingProcesses()) {
@@ -140,7 +141,7 @@ export class LocalLauncher implements Launcher {
 
   /** Some runtime has been up for a while, and may have packets to process. */
   get #isInService(): boolean {
-    for (const { kind, startedAt } of this.#known.values()) if (kind === 'runtime' && Date.now() - startedAt > SERVICE_MS) return true
+    for (const entry of this.#known.values()) if (entry.kind === 'runtime' && ageOf(entry) > SERVICE_MS) return true
     return false
   }
 
@@ -154,15 +155,15 @@ export class LocalLauncher implements Launcher {
   /** A life is over, or has never begun: the next one may have to wait. */
   #over(entry: ProcessEntry, end: NodeEnd | undefined): void {
     const key = entry.kind === 'runtime' ? 'runtime' : entry.name
-    const wasSteady = Date.now() - entry.startedAt > STEADY_MS
+    const wasSteady = ageOf(entry) > STEADY_MS
     const before = this.#backoff.get(key)?.delayMs
     const delayMs = wasSteady || before === undefined ? 0 : Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS, before * 2))
-    this.#backoff.set(key, { delayMs, dueAt: Date.now() + delayMs })
+    this.#backoff.set(key, { delayMs, dueAt: performance.now() + delayMs })
     this.#options.onEnded(entry, end)
   }
 
   #isDue(key: string): boolean {
-    return Date.now() >= (this.#backoff.get(key)?.dueAt ?? 0)
+    return performance.now() >= (this.#backoff.get(key)?.dueAt ?? 0)
   }
 
   #accepts(term: number): boolean {
@@ -174,21 +175,25 @@ export class LocalLauncher implements Launcher {
       // Nobody has acted yet.
     }
     if (!acceptsTerm(highest, term)) return false
-    if (term !== highest) folder.write(folder.termFile, `${term}`)
-    return true
+    try {
+      if (term !== highest) folder.write(folder.termFile, `${term}`)
+      return true
+    } catch (error) {
+      // Who has led before would not know that he is over.
+      this.#warn(error)
+      return false
+    }
   }
 
   #start(member: MemberConfig, incarnation: number): void {
-    const { folder, launcher, cpus: all = [] } = this.#options
+    const { folder, cpus: all = [] } = this.#options
     const { id, kind, name } = member
     const taken = [...this.#known.values(), ...this.#starting].map(({ cpus }) => cpus)
     const cpus = all.length === 0 ? {} : { cpus: cpusOfNode(all, taken) }
-    const file = folder.nodeFile(id)
-    folder.write(file, `${JSON.stringify({ ...member, ...cpus })}\n`)
-    const begun = { kind, id, name, incarnation, startedAt: Date.now(), ...cpus }
+    const begun = { kind, id, name, incarnation, startedAt: startTime(), ...cpus }
     this.#starts.set(name, this.startsOf(name) + 1)
     this.#starting.add(begun)
-    launcher.launch(kind, file, folder.nodeLog(id), kind === 'runtime' && this.#isInService).then((launched) => {
+    this.#launch(member, cpus).then((launched) => {
       this.#starting.delete(begun)
       const entry: ProcessEntry = { ...begun, pid: launched.pid, startTicks: startTicksOf(launched.pid) }
       this.#options.onStarted(entry)
@@ -196,12 +201,34 @@ export class LocalLauncher implements Launcher {
       if (entry.startTicks === 0) return void launched.ended.then((end) => { this.#over({ ...entry, pid: 0 }, end) })
       this.#known.set(entry.pid, entry)
       this.#own.add(entry.pid)
-      folder.noteProcess(entry)
       void launched.ended.then((end) => { this.#ended(entry, end) })
+      try {
+        folder.noteProcess(entry)
+      } catch (error) {
+        // Nobody else would know of it, and start another one beside it.
+        this.#warn(error)
+        launched.kill('SIGKILL')
+      }
     }, (error: unknown) => {
       this.#starting.delete(begun)
       const line = error instanceof CodedError ? error.toLine() : `NF_INTERNAL: ${String(error)}`
       this.#over({ ...begun, pid: 0, startTicks: 0 }, { status: NODE_FAILED, signal: null, lastLines: `error ${line}` })
     })
+  }
+
+  async #launch(member: MemberConfig, cpus: Pick<ProcessEntry, 'cpus'>): Promise<LaunchedNode> {
+    const { folder, launcher } = this.#options
+    const { id, kind } = member
+    const file = folder.nodeFile(id)
+    const yields = kind === 'runtime' && this.#isInService
+    folder.write(file, `${JSON.stringify({ ...member, ...cpus })}\n`)
+    return await launcher.launch(kind, file, folder.nodeLog(id), yields)
+  }
+
+  /** Says the same once. */
+  #warn(error: unknown): void {
+    const line = error instanceof CodedError ? error.toLine() : String(error)
+    if (line !== this.#warning) process.stderr.write(`warning ${line}\n`)
+    this.#warning = line
   }
 }

@@ -5,13 +5,13 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
-import { LineRpcServer } from './line-rpc.ts'
+import { callOnce, LineRpcServer } from './line-rpc.ts'
 import { MachineAgent } from './machine-agent.ts'
 import { readMachineConfig } from './machine-config.ts'
 import { openMachine } from './machine-connection.ts'
@@ -205,4 +205,18 @@ test('lives are started once, their ends are told, and nodes are spoken to throu
     clearInterval(timer)
     machine.close()
   }
+})
+
+test('an agent that cannot listen ends, and is in nobody\'s way', async () => {
+  const other = createServer()
+  await new Promise<void>((resolve) => { other.listen(0, '127.0.0.1', resolve) })
+  const { port } = other.address() as AddressInfo
+  await assert.rejects(startAgent('busy', port), { code: 'NF_PORT_BUSY' })
+  const { path, supervisorSocket } = ClusterFolder.ofCluster('busy.machine')
+  await assert.rejects(callOnce(supervisorSocket, 'Any'), { code: 'NF_NODE_GONE' })
+  assert.equal(existsSync(path), false)
+  await new Promise((resolve) => { other.close(resolve) })
+  const { agent, ended } = await startAgent('busy', port)
+  agent.stop()
+  await ended
 })

@@ -104,16 +104,24 @@ export class MachineAgent {
     // Two agents in one folder would start the same lives.
     const lock = new LineRpcServer(this.#folder.supervisorSocket, {})
     await lock.open()
-    const server = await this.#listen()
-    const timer = setInterval(() => { this.#launcher.tick() }, TICK_MS)
-    onReady()
-    await this.#stopped.promise
-    clearInterval(timer)
-    server.close()
-    for (const socket of this.#sockets) socket.destroy()
-    await endProcesses(this.#folder)
-    lock.close()
-    this.#folder.clear()
+    let server: Server | undefined
+    let timer: NodeJS.Timeout | undefined
+    try {
+      server = await this.#listen()
+      timer = setInterval(() => { this.#launcher.tick() }, TICK_MS)
+      onReady()
+      await this.#stopped.promise
+      clearInterval(timer)
+      server.close()
+      for (const socket of this.#sockets) socket.destroy()
+      await endProcesses(this.#folder)
+    } finally {
+      clearInterval(timer)
+      server?.close()
+      lock.close()
+      // Where it could not listen, nodes of a former life stay for the next one.
+      if (this.#folder.livingProcesses().length === 0) this.#folder.clear()
+    }
   }
 
   stop(): void {

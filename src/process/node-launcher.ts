@@ -3,7 +3,7 @@
  */
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
@@ -101,9 +101,17 @@ export function endOf(child: ChildProcess, log: () => string): Promise<NodeEnd> 
   })
 }
 
+/** The end of a log, which may be long: what network functions print is there, over all lives. */
 export function lastLinesOf(log: string): string {
   try {
-    return readFileSync(log, 'utf8').slice(-LAST_BYTES).trim()
+    const file = openSync(log, 'r')
+    try {
+      const bytes = Buffer.alloc(LAST_BYTES)
+      const length = readSync(file, bytes, 0, LAST_BYTES, Math.max(0, fstatSync(file).size - LAST_BYTES))
+      return bytes.toString('utf8', 0, length).trim()
+    } finally {
+      closeSync(file)
+    }
   } catch {
     return ''
   }

@@ -8,6 +8,7 @@ import { CodedError } from '../base/coded-error.ts'
 import type { RuntimeView, SwitchView } from '../controller/cluster-view.ts'
 import type { CommandResult } from '../node/cluster-node.ts'
 import { answers, type ControllerProcess } from './controller-process.ts'
+import { ageOf } from './cluster-folder.ts'
 import { machineNameOf } from './cluster-members.ts'
 import type { FlowList, ListedFlow, ListedReplica } from './flow-list.ts'
 import type { RpcMethods } from './line-rpc.ts'
@@ -107,6 +108,8 @@ export interface ClusterFlow extends ListedFlow {
 }
 
 const FLOWS_MAX = 100_000
+/** Replicas that a runtime is asked for at once: a request has bounds. */
+const REPLICAS_MAX = 10_000
 const POLL_MS = 20
 const DRAIN_MS = 30_000
 const UPDATE_MS = 600_000
@@ -187,10 +190,10 @@ class Operator {
     const nodes = await Promise.all(this.#nodes().map((one) => this.#nodeStatus(one)))
     const isSettled = scale.starting.length === 0 && cluster.config.runtimes.length >= scale.desired &&
       fences.every(({ isRecovered }) => isRecovered)
-    const oldest = Math.min(...host.launcher.processes().map(({ startedAt }) => startedAt))
+    const ages = host.launcher.processes().map(ageOf)
     return {
       name: spec.name, chain: spec.chain, folder: host.folder.path, launcher: spec.launcher,
-      uptimeSeconds: Number.isFinite(oldest) ? Math.round((Date.now() - oldest) / 1000) : 0,
+      uptimeSeconds: Math.round(Math.max(0, ...ages) / 1000),
       configVersion: cluster.config.version, leader: host.name, term: host.term, chainVersion: scale.chain,
       desired: scale.desired, isAutomatic: scale.isAutomatic,
       isReady: isSettled && nodes.every(({ state }) => state === 'ready'),
@@ -244,8 +247,11 @@ class Operator {
   /** The flows, with what their replicas know of them. */
   async #besideReplicas(flows: readonly ClusterFlow[]): Promise<ClusterFlow[]> {
     const wanted = flows.map(({ flow }) => flow)
+    const pieces = Array.from({ length: Math.ceil(wanted.length / REPLICAS_MAX) }, (_, i) =>
+      wanted.slice(i * REPLICAS_MAX, (i + 1) * REPLICAS_MAX))
     const lists = await Promise.all(this.#host.leaderView().runtimes.filter(answers).map(async ({ id }) => {
-      const kept = await this.#ask<ListedReplica[]>({ id }, 'ListReplicas', { flows: wanted }).catch(() => [])
+      const kept: ListedReplica[] = []
+      for (const piece of pieces) kept.push(...await this.#ask<ListedReplica[]>({ id }, 'ListReplicas', { flows: piece }).catch(() => []))
       return kept.map((replica) => ({ node: this.#host.nameOf(id), ...replica }))
     }))
     const byFlow = Map.groupBy(lists.flat(), ({ flow }) => flow)

@@ -3,7 +3,7 @@
  * still there when the process has died, however it did. PROTOCOL 22, `runtime/in-progress.ts`.
  */
 
-import { closeSync, ftruncateSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
 import type { Arena } from '../memory/arena.ts'
 import * as sys from '../ports/sys.ts'
 import { IN_PROGRESS_BYTES, InProgress, readInProgress } from '../runtime/in-progress.ts'
@@ -15,7 +15,8 @@ export function openProgressNote(arena: Arena, path: string): InProgress | undef
   let fd = -1
   try {
     fd = openSync(path, 'w+', 0o600)
-    ftruncateSync(fd, bytes)
+    // Written, not just as long: with a full disk behind it, the first word that is noted in a hole kills the process.
+    writeSync(fd, new Uint8Array(bytes))
     if (sys.mapOver(sys.addressOf(arena.u8) + offset, bytes, fd) < 0) return undefined
     return new InProgress(arena.i32.subarray(offset >> 2, (offset + bytes) >> 2))
   } catch {

@@ -1,7 +1,7 @@
 /** Which flows runtimes are to run with care, by the notes of lives that have ended: what of that is remembered. */
 
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -58,6 +58,8 @@ test('verdicts, suspects and lives that were examined are bounded: what came fir
   const before = examined
   keeper.send(12, 5001, configure([1400]))
   assert.equal(examined, before)
+  assert.deepEqual(readdirSync(folder), ['note-1400'], 'and so are their notes')
+  note(1, 1)
   keeper.send(12, 5001, configure([1]))
   assert.equal(examined, before + 1)
 })

@@ -80,7 +80,12 @@ export class QuarantineKeeper implements NodeLinks {
 
   #forgetBut(fenced: readonly FencedLife[]): void {
     const lives = new Set(fenced.map(({ incarnation }) => incarnation))
-    for (const life of this.#examined) if (!lives.has(life)) this.#examined.delete(life)
+    for (const life of this.#examined) {
+      if (lives.has(life)) continue
+      this.#examined.delete(life)
+      // No leader asks about it any more.
+      rmSync(this.#options.folder.noteFile(life), { force: true })
+    }
   }
 
   #examine(incarnation: number): void {

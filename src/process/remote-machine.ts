@@ -9,7 +9,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import type { Launched } from '../controller/launcher.ts'
-import type { ClusterFolder, ProcessEntry } from './cluster-folder.ts'
+import { startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
 import type { RuntimeMember } from './cluster-members.ts'
 import type { LineRpcClient, RpcParams } from './line-rpc.ts'
 import type { MachineState } from './machine-agent.ts'
@@ -152,7 +152,7 @@ export class RemoteMachine implements NodePlace {
     this.#life = life
     this.#ended = ended
     this.#nodes = nodes
-    for (const entry of processes) if (!this.#known.has(entry.pid)) this.#known.set(entry.pid, { ...entry, startedAt: Date.now() })
+    for (const entry of processes) if (!this.#known.has(entry.pid)) this.#known.set(entry.pid, { ...entry, startedAt: startTime() })
     for (const entry of [...this.#known.values()]) {
       if (processes.some(({ pid, startTicks }) => pid === entry.pid && startTicks === entry.startTicks)) continue
       this.#known.delete(entry.pid)
@@ -196,7 +196,7 @@ export class RemoteMachine implements NodePlace {
     agent.call<{ entry: ProcessEntry | null }>('Start', { term, member: runtime(id, incarnation, chain), run }).then(({ entry }) => {
       if (entry === null) return
       this.#starts.set(entry.name, this.startsOf(entry.name) + 1)
-      this.#known.set(entry.pid, { ...entry, startedAt: Date.now() })
+      this.#known.set(entry.pid, { ...entry, startedAt: startTime() })
       onStarted(entry)
     }, (error: unknown) => {
       const fault = error instanceof Error ? error.message : String(error)

@@ -9,7 +9,7 @@
  * Where nodes or controllers of an earlier supervisor are alive, and the file is the same, it takes them up again.
  */
 
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
@@ -19,12 +19,13 @@ import { checkApi } from './api-address.ts'
 import { ClusterClient, notRunning } from './cluster-client.ts'
 import { endContainersOf, prepareContainers } from './cluster-containers.ts'
 import type { ClusterSpec } from './cluster-file.ts'
-import { isRunning, startTicksOf, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { isRunning, signalProcess, startTicksOf, startTime, type ClusterFolder, type ProcessEntry } from './cluster-folder.ts'
+import { ClusterLock } from './cluster-lock.ts'
 import { machineAddresses, type ClusterIdentity } from './cluster-members.ts'
 import { areGone, END_MS, endProcesses, KILL_MS } from './end-processes.ts'
 import { EventLog } from './event-log.ts'
 import { callOnce, LineRpcServer, type LineRpcClient } from './line-rpc.ts'
-import { openMachine } from './machine-connection.ts'
+import { openMachine, type MachineAddress } from './machine-connection.ts'
 import { cpusOfCluster } from './node-cpus.ts'
 import { launchProcess, startError, type LaunchedProcess } from './node-launcher.ts'
 
@@ -51,12 +52,35 @@ const MACHINE_END_MS = 6_000
  * @throws CodedError `NF_CLUSTER_RUNNING`, or why it cannot be started
  */
 export async function runCluster(options: SupervisorOptions): Promise<void> {
+  const lock = lockOf(options)
+  try {
+    await supervise(options)
+  } finally {
+    lock.release()
+  }
+}
+
+/** @throws CodedError `NF_CLUSTER_RUNNING` where somebody else holds the cluster, or is about to */
+export function lockOf({ spec: { name }, folder }: Pick<SupervisorOptions, 'spec' | 'folder'>): ClusterLock {
+  const lock = ClusterLock.take(folder)
+  if (lock !== undefined) return lock
+  const { length } = folder.livingProcesses()
+  throw new CodedError('NF_CLUSTER_RUNNING', length > 0 ? `cluster ${name} has ${length} processes running` : `cluster ${name} is being started`,
+    endFirst(name))
+}
+
+function endFirst(name: string): string {
+  return `End it first: nfactor down --name ${name}`
+}
+
+async function supervise(options: SupervisorOptions): Promise<void> {
   const { spec, folder, signal } = options
   const isAdopted = await prepare(spec, folder)
   const supervisor = new Supervisor(options)
   const down = Promise.withResolvers<void>()
   const end = (): void => { down.resolve() }
   signal?.addEventListener('abort', end)
+  if (signal?.aborted === true) end()
   const rpc = new LineRpcServer(folder.supervisorSocket, {
     Status: () => ({ pid: process.pid, isReady: supervisor.isReady }),
     Down: () => { setImmediate(end) },
@@ -66,7 +90,7 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
     // Those that are there hold theirs already.
     if (!isAdopted) await checkApi(spec)
     if (!isAdopted) await eachMachine(readIdentity(folder), folder, () => Promise.resolve(), (error) => { throw error })
-    await Promise.race([supervisor.start(isAdopted), down.promise])
+    if (signal?.aborted !== true) await Promise.race([supervisor.start(isAdopted), down.promise])
     if (supervisor.isReady && signal?.aborted !== true) {
       options.onReady?.(supervisor.client)
       await down.promise
@@ -82,7 +106,7 @@ export async function runCluster(options: SupervisorOptions): Promise<void> {
 /** Makes the folder, unless the cluster is there. True if it is, without a supervisor. */
 async function prepare(spec: ClusterSpec, folder: ClusterFolder): Promise<boolean> {
   const living = folder.livingProcesses()
-  const mend = `End it first: nfactor down --name ${spec.name}`
+  const mend = endFirst(spec.name)
   const token = spec.token === undefined ? undefined : readLongToken(resolve(spec.folder, spec.token), 'Write one: openssl rand -hex 32')
   if (living.length === 0) {
     const cpus = cpusOfCluster(spec)
@@ -115,10 +139,17 @@ export function readIdentity(folder: ClusterFolder): ClusterIdentity {
 
 function identityOf(folder: ClusterFolder): ClusterIdentity | undefined {
   try {
-    return JSON.parse(readFileSync(folder.clusterFile, 'utf8')) as ClusterIdentity
+    const identity = JSON.parse(readFileSync(folder.clusterFile, 'utf8')) as ClusterIdentity
+    return isIdentity(identity) ? identity : undefined
   } catch {
     return undefined
   }
+}
+
+/** We have written it; but it is a file, which people can reach. */
+function isIdentity({ clusterId, spec }: ClusterIdentity): boolean {
+  return Number.isInteger(clusterId) && typeof spec.name === 'string' && typeof spec.folder === 'string' &&
+    Array.isArray(spec.machines) && Array.isArray(spec.chain) && typeof spec.ingress.type === 'string'
 }
 
 /** What a controller's process is started with. */
@@ -133,14 +164,25 @@ export interface ControllerConfig {
 async function eachMachine({ spec, clusterId }: ClusterIdentity, folder: ClusterFolder, task: (agent: LineRpcClient) => Promise<void>,
     onFault: (error: CodedError) => void): Promise<void> {
   if (spec.machines.length === 0) return
-  const token = readAccessToken(folder.tokenFile)
-  await Promise.all(machineAddresses(spec).map(async (address) => {
+  const tell = (error: unknown): void => {
+    if (!(error instanceof CodedError)) throw error
+    onFault(error)
+  }
+  let token = ''
+  let addresses: MachineAddress[] = []
+  try {
+    token = readAccessToken(folder.tokenFile)
+    addresses = machineAddresses(spec)
+  } catch (error) {
+    // Files of token and authorities may be gone.
+    return tell(error)
+  }
+  await Promise.all(addresses.map(async (address) => {
     try {
       const agent = await openMachine(address, token, clusterId)
       await task(agent).finally(() => { agent.close() })
     } catch (error) {
-      if (!(error instanceof CodedError)) throw error
-      onFault(error)
+      tell(error)
     }
   }))
 }
@@ -163,7 +205,6 @@ class Supervisor {
   isReady = false
   readonly #options: SupervisorOptions
   readonly #events: EventLog
-  readonly #controllers = new Map<number, LaunchedProcess>()
   readonly #timers = new Set<NodeJS.Timeout>()
   #isEnding = false
   #failure: CodedError | undefined
@@ -211,7 +252,7 @@ class Supervisor {
   }
 
   #note(kind: 'supervisor' | 'controller', id: number, pid: number): void {
-    this.#options.folder.noteProcess({ kind, id, name: id === 0 ? kind : `${kind}-${id}`, incarnation: 0, startedAt: Date.now(), pid,
+    this.#options.folder.noteProcess({ kind, id, name: id === 0 ? kind : `${kind}-${id}`, incarnation: 0, startedAt: startTime(), pid,
       startTicks: startTicksOf(pid) })
   }
 
@@ -219,19 +260,32 @@ class Supervisor {
     const { folder } = this.#options
     const name = `controller-${id}`
     const file = folder.controllerFile(id)
-    folder.write(file, `${JSON.stringify({ kind: 'controller', id, name, folder: folder.path } satisfies ControllerConfig)}\n`)
     const startedAt = performance.now()
-    const launched = launchProcess('controller', file, folder.controllerLog(id))
-    this.#controllers.set(id, launched)
-    this.#note('controller', id, launched.pid)
+    let launched: LaunchedProcess
+    try {
+      folder.write(file, `${JSON.stringify({ kind: 'controller', id, name, folder: folder.path } satisfies ControllerConfig)}\n`)
+      launched = launchProcess('controller', file, folder.controllerLog(id))
+    } catch (error) {
+      // A full disk, or no descriptors: it may be better the next time.
+      const fault = error instanceof CodedError ? error : new CodedError('NF_CLUSTER_START', `${name} cannot be started: ${String(error)}`)
+      if (!this.isReady) this.#failure ??= fault
+      process.stderr.write(`warning ${fault.toLine()}\n`)
+      return this.#again(id, delayMs)
+    }
     void launched.ended.then((end) => {
-      this.#controllers.delete(id)
       if (this.#isEnding) return
       if (!this.isReady) this.#failure ??= startError(name, end)
       this.#events.add('controller-died', `${name} ended ${end.signal === null ? `with status ${end.status}` : `by ${end.signal}`}`,
         { controller: name, ...end.signal === null && { output: end.lastLines.slice(-2000) } })
       this.#again(id, performance.now() - startedAt > STEADY_MS ? BACKOFF_MS : delayMs)
     })
+    try {
+      this.#note('controller', id, launched.pid)
+    } catch (error) {
+      // Who takes the cluster up, or ends it, would not know of it.
+      process.stderr.write(`warning ${(error as Error).message}\n`)
+      launched.kill('SIGKILL')
+    }
   }
 
   #again(id: number, delayMs: number): void {
@@ -267,16 +321,24 @@ export async function endCluster(name: string, folder: ClusterFolder): Promise<{
   const living = folder.livingProcesses()
   const hasAnswered = await callOnce(folder.supervisorSocket, 'Down').then(() => true, () => false)
   if (!hasAnswered && living.length === 0) {
-    folder.remove()
+    if (folder.isThere) removeUnlessHeld(folder)
     throw notRunning(name, 0)
   }
   if (hasAnswered && await areGone(living, 2 * (END_MS + KILL_MS) + MACHINE_END_MS)) return { killed: 0 }
-  const supervisors = living.filter((entry) => entry.kind === 'supervisor' && isRunning(entry))
-  for (const { pid } of supervisors) process.kill(pid, 'SIGKILL')
+  const supervisors = living.filter((entry) => entry.kind === 'supervisor' && signalProcess(entry, 'SIGKILL'))
   const killed = supervisors.length + await endEverything(folder)
-  if (existsSync(folder.clusterFile)) await endContainersOf(readIdentity(folder).spec, folder)
-  folder.remove()
+  const identity = identityOf(folder)
+  if (identity !== undefined) await endContainersOf(identity.spec, folder)
+  removeUnlessHeld(folder)
   return { killed }
+}
+
+/** Removes what is left of a cluster, unless somebody is about to start it again. */
+function removeUnlessHeld(folder: ClusterFolder): void {
+  const lock = ClusterLock.take(folder)
+  if (lock === undefined) return
+  folder.remove()
+  lock.release()
 }
 
 /** An error that another process has printed. */

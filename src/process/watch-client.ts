@@ -14,6 +14,9 @@ import type { NodeClient } from './node-connections.ts'
 
 /** Between two looks at a node. */
 const POLL_MS = 50
+/** A node that takes longer is watched no more: the others, which are asked with it, forget who does not ask them for five seconds. */
+const TAKE_MS = 2_000
+const STOP_MS = 500
 
 export interface WatchableNode {
   readonly kind: string
@@ -118,8 +121,8 @@ export class WatchClient {
       const begunUs = monotonicUs()
       const open = this.#started.filter(({ isOver }) => !isOver)
       const taken = await Promise.all(open.map(async (started) => {
-        const taken = await started.client.call<T>('TakeWatch', { watch: started.watch }).catch((error: unknown) => {
-          // A node may die while it is watched: the others go on.
+        const taken = await started.client.call<T>('TakeWatch', { watch: started.watch }, TAKE_MS).catch((error: unknown) => {
+          // A node may die, or be stopped, while it is watched: the others go on.
           if (error instanceof CodedError && (error.code === 'NF_NODE_GONE' || error.code === 'NF_CLUSTER')) return undefined
           throw error
         })
@@ -133,7 +136,7 @@ export class WatchClient {
 
   async close(): Promise<void> {
     await Promise.all(this.#started.map(async ({ client, watch }) => {
-      await client.call('StopWatch', { watch }).catch(() => undefined)
+      await client.call('StopWatch', { watch }, STOP_MS).catch(() => undefined)
       client.close()
     }))
   }

@@ -1,0 +1,44 @@
+/** Events survive what a full disk, or an editor, has made of their file. */
+
+import assert from 'node:assert/strict'
+import { appendFileSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { EventLog } from './event-log.ts'
+import { lastLinesOf } from './node-launcher.ts'
+
+const home = mkdtempSync(join(tmpdir(), 'nfactor-events-'))
+after(() => { rmSync(home, { recursive: true, force: true }) })
+
+const names = (log: EventLog): string[] => log.since(0, 100).map(({ number, event, text }) => `${number} ${event} ${text}`)
+
+test('a line that was cut costs itself alone', () => {
+  const file = join(home, 'events.jsonl')
+  const log = new EventLog(file)
+  const other = new EventLog(file)
+  assert.deepEqual(names(other), [])
+  log.add('one', 'a', { node: 'ü' })
+  assert.equal(statSync(file).mode & 0o777, 0o600)
+  log.add('two', 'b')
+  truncateSync(file, statSync(file).size - 5)
+  assert.deepEqual(names(other), ['1 one a'])
+  other.add('three', 'c')
+  log.add('four', 'd')
+  assert.deepEqual(names(other), ['1 one a', '2 three c', '3 four d'])
+  appendFileSync(file, 'null\n7\n{}\n\n')
+  log.add('five', 'e')
+  for (const one of [log, other, new EventLog(file)]) assert.deepEqual(names(one), ['1 one a', '2 three c', '3 four d', '4 five e'])
+})
+
+test('of a log that is longer than memory its end is read', () => {
+  const log = join(home, 'node.log')
+  assert.equal(lastLinesOf(log), '')
+  writeFileSync(log, 'short\n')
+  assert.equal(lastLinesOf(log), 'short')
+  // A file with a hole, of which a text cannot be made.
+  truncateSync(log, 3 * 2 ** 30)
+  appendFileSync(log, '\nthe last line\n')
+  assert.equal(lastLinesOf(log).split('\n').at(-1), 'the last line')
+  assert.ok(lastLinesOf(log).length <= 8192)
+})
