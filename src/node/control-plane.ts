@@ -32,10 +32,11 @@ const LONG_SLOTS = 4
 
 /**
  * Sizes of sessions between runtimes where their port carries long frames. Packets of up to 64 KiB go between them with their flows' records:
- * frames that hold most of one, and room for a few on their way, for the other runtime may have to wait for its core.
+ * frames that hold most of one, and room for many on their way: the other runtime may wait for its core for 25 ms, and when all flows go on
+ * at once after a death, what has waited for them is a megabyte.
  */
 export const longSessionSizes: SessionSizes = {
-  frameBytes: 1514, longFrameBytes: 65_024, sendBytes: 262_144, ringBytes: 1_048_576, messageBytesMax: 131_064,
+  frameBytes: 1514, longFrameBytes: 65_024, sendBytes: 655_360, ringBytes: 2_097_152, messageBytesMax: 131_064,
 }
 
 export type ControlPlane = ReturnType<typeof createControlPlane>

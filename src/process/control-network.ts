@@ -38,10 +38,10 @@ export interface ControlNetworkOptions {
 export const TALKATIVE_FRAMES = 64
 /** Nodes beyond so many have no links to this one. */
 export const CONTROL_LINKS_MAX = 64
-/** Eight of the longest frames: a megabyte for both directions, of which only what has been used is there. */
-const RING_SIZE = 256
+/** Sixteen of the longest frames: two megabytes for both directions, of which only what has been used is there. */
+const RING_SIZE = 512
 const BUFFER_BYTES = 2112
-const WINDOW_BYTES = 1088 << 10
+const WINDOW_BYTES = 2176 << 10
 /** The longest frame, and what datagrams carry. */
 const LONG_FRAME_BYTES = 65_024
 /** Calls of `receive` in a row that find frames at links before the socket, at which one look is a system call, is looked at again. */
