@@ -179,7 +179,7 @@ test('an end that cannot be opened, for a former life is there still, is tried a
 })
 
 test('nodes beyond a number get no links', { skip }, () => {
-  const one = new Node(1, 128)
+  const one = new Node(1, 192)
   for (let to = 100; to < 100 + CONTROL_LINKS_MAX + 5; to++) for (let i = 0; i <= TALKATIVE_FRAMES; i++) assert.ok(one.send(to, i))
   one.turn()
   assert.equal(one.network.links.length, CONTROL_LINKS_MAX)
