@@ -27,7 +27,7 @@ import { decideMoves, defaultMoveLimits, type MoveLimits, type MoveMemory, type 
 import { carryOutIntent, type Intent, type IntentRefusal } from './intents.ts'
 import type { Launcher } from './launcher.ts'
 import { defaultLeadershipLimits, Leadership, type LeadershipLimits } from './leadership.ts'
-import { isMachineSilent } from './machines.ts'
+import { silentMachineOf } from './machines.ts'
 import type { Hello, NodeLinks, Report } from './node-commands.ts'
 import { leaseBlocks, type BlockMemory } from './port-blocks.ts'
 import { assignReplicas, FAN_OUT, sameLists } from './replica-assignment.ts'
@@ -240,7 +240,7 @@ export class Controller {
     this.#detector.watch([...switches, ...runtimes], now)
     for (const node of this.#detector.late(now)) {
       this.#detector.learn(node.id, node.incarnation, this.#launcher.isStopped?.(node) === true,
-        isMachineSilent(this.#launcher.machines?.() ?? [], node.id, this.#limits.scaling.firstId))
+        silentMachineOf(this.#launcher.machines?.() ?? [], node.id, this.#limits.scaling.firstId))
     }
     for (const [incarnation, { at }] of this.#reports) if (now - at > 60e6) this.#reports.delete(incarnation)
   }

@@ -50,13 +50,13 @@ test('a node that is known to have been stopped is dead after a short silence, t
   const detector = threeNodes()
   beat(detector, [2, 3], 2e6, 2.06e6, (_node, now) => [{ peer: 1, heardAgoUs: now - 2e6, owedUs: 0 }])
   assert.deepEqual([...detector.late(2.06e6)], [{ id: 1, incarnation: 101 }])
-  detector.learn(1, 101, true, false)
+  detector.learn(1, 101, true, undefined)
   assert.deepEqual(healths(detector, 2.06e6), { 1: 'slow', 2: 'well', 3: 'well' })
   beat(detector, [2, 3], 2.06e6, 2.1e6)
   assert.deepEqual(healths(detector, 2.1e6), { 1: 'dead', 2: 'well', 3: 'well' })
-  detector.learn(1, 101, false, false)
+  detector.learn(1, 101, false, undefined)
   assert.deepEqual(healths(detector, 2.1e6), { 1: 'slow', 2: 'well', 3: 'well' }, 'it has been let go on')
-  detector.learn(1, 101, true, false)
+  detector.learn(1, 101, true, undefined)
   detector.heartbeat(1, 101, 0, [], 2.1e6)
   assert.deepEqual(healths(detector, 2.1e6), { 1: 'well', 2: 'well', 3: 'well' }, 'it is heard')
 })
@@ -67,7 +67,7 @@ test('a node whose machine does not answer either is dead after a shorter silenc
     const seen: [number, Health?][] = []
     for (let now = 2e6; now < 2.6e6; now += 20_000) {
       beat(detector, others, now, now + 20_000, words)
-      for (const { id, incarnation } of detector.late(now + 20_000)) detector.learn(id, incarnation, false, id === 1)
+      for (const { id, incarnation } of detector.late(now + 20_000)) detector.learn(id, incarnation, false, id === 1 ? 1 : undefined)
       const health = healths(detector, now + 20_000)[1]
       if (seen.at(-1)?.[1] !== health) seen.push([now + 20_000 - 2e6, health])
     }
@@ -78,6 +78,22 @@ test('a node whose machine does not answer either is dead after a shorter silenc
   assert.deepEqual(silent([2, 3], (node) => (node === 2 ? [{ peer: 1, heardAgoUs: 50_000, owedUs: 0 }] : [])).map(([, health]) => health),
     ['well', 'slow', 'partitioned'])
   assert.deepEqual(silent([]).map(([, health]) => health), ['well', 'slow', 'unknown'])
+})
+
+test('of a machine that does not answer nodes are dead together, but for one that was heard a moment ago', () => {
+  for (const [heardAgoUs, isTogether] of [[110_000, true], [70_000, false]] as const) {
+    const detector = new FailureDetector(limits)
+    detector.watch([1, 2, 3, 4].map((id) => ({ id, incarnation: id + 100 })), 0)
+    beat(detector, [1, 2, 3, 4], 0, 2e6)
+    // Node 3 has heard node 2 later than node 1.
+    const last = 2.18e6 - heardAgoUs
+    beat(detector, [3, 4], 2e6, 2.18e6, (node, now) => (node === 3 && now >= last ? [{ peer: 2, heardAgoUs: now - last, owedUs: 0 }] : []))
+    for (const { id, incarnation } of detector.late(2.18e6)) detector.learn(id, incarnation, false, 1)
+    assert.deepEqual(healths(detector, 2.18e6), { 1: 'dead', 2: isTogether ? 'dead' : 'slow', 3: 'well', 4: 'well' })
+    // Each by itself would have to be silent for as long as the first.
+    for (const { id, incarnation } of detector.late(2.18e6)) detector.learn(id, incarnation, false, id === 1 ? 2 : 1)
+    assert.deepEqual(healths(detector, 2.18e6), { 1: 'dead', 2: 'slow', 3: 'well', 4: 'well' }, 'on another machine')
+  }
 })
 
 test('a node that owns up to longer pauses is allowed longer silence, within the bound and for a while', () => {

@@ -5,7 +5,8 @@
  *   - *ends*: whoever started a process says that it is gone. Certain, and at once.
  *   - *standstills*: whoever started it sees that it has been stopped. It may go on, but not by having less to do: a short silence is enough.
  *   - *machines*: whoever started processes there hears nothing from it either. One process that pauses does not explain that, so the
- *     allowance for pauses does not count.
+ *     allowance for pauses does not count. And what ends together is judged together: one of its nodes that is dead so takes the
+ *     others with it that have been silent for half as long, for each fencing costs a round of the cluster.
  *   - *signs of life* at this observer: heartbeats (their rhythm is learnt), and the transport's word: acknowledgements and
  *     messages of any kind.
  *   - *words of other nodes*, carried by their heartbeats: when each last heard each peer, and for how long it has been owed an
@@ -81,7 +82,8 @@ interface Watched {
   readonly words: Map<number, Word>
   hasEnded: boolean
   isStopped: boolean
-  isMachineSilent: boolean
+  /** Its machine, while that does not answer. */
+  silentMachine: number | undefined
 }
 
 export class FailureDetector {
@@ -101,7 +103,7 @@ export class FailureDetector {
       kept.add(id)
       if (this.#watched.get(id)?.incarnation === incarnation) continue
       this.#watched.set(id, { incarnation, arrivals: new ArrivalEstimator(this.#limits, now), words: new Map(), hasEnded: false,
-        isStopped: false, isMachineSilent: false })
+        isStopped: false, silentMachine: undefined })
     }
     for (const id of this.#watched.keys()) if (!kept.has(id)) this.#watched.delete(id)
   }
@@ -110,7 +112,8 @@ export class FailureDetector {
   heartbeat(node: number, incarnation: number, pausedUs: number, words: readonly PeerWord[], now: TimeUs): void {
     const watched = this.#find(node, incarnation)
     if (watched === undefined) return
-    watched.isStopped = watched.isMachineSilent = false
+    watched.isStopped = false
+    watched.silentMachine = undefined
     watched.arrivals.heartbeat(now, pausedUs)
     for (const { peer, heardAgoUs, owedUs } of words) {
       this.#watched.get(peer)?.words.set(node, {
@@ -134,10 +137,10 @@ export class FailureDetector {
     for (const [id, { incarnation, arrivals, hasEnded }] of this.#watched) if (!hasEnded && arrivals.isLate(now)) yield { id, incarnation }
   }
 
-  /** What is known of a late node: whether its process has been stopped, and whether its machine does not answer. */
-  learn(node: number, incarnation: number, isStopped: boolean, isMachineSilent: boolean): void {
+  /** What is known of a late node: whether its process has been stopped, and its machine, if that does not answer. */
+  learn(node: number, incarnation: number, isStopped: boolean, silentMachine: number | undefined): void {
     const watched = this.#find(node, incarnation)
-    if (watched !== undefined) Object.assign(watched, { isStopped, isMachineSilent })
+    if (watched !== undefined) Object.assign(watched, { isStopped, silentMachine })
   }
 
   /** To be called every `tickUs` or more often: what comes later than that was a standstill of our own. */
@@ -167,6 +170,9 @@ export class FailureDetector {
     const isCutOff = this.isCutOff(now)
     const living = [...this.#watched.values()].filter(({ hasEnded }) => !hasEnded)
     const inTime = living.filter(({ arrivals }) => !arrivals.isLate(now)).length
+    const { machineUs } = this.#limits
+    const lost = isCutOff || inTime === 0 ? new Set() : new Set(living.filter((one) => this.#isGoneWith(one, now, machineUs))
+      .map(({ silentMachine }) => silentMachine))
     return [...this.#watched].map(([node, watched]) => {
       const { incarnation, arrivals } = watched
       const limit = arrivals.silenceLimit
@@ -174,27 +180,33 @@ export class FailureDetector {
       for (const [observer, { owedSince, saidAt }] of watched.words) {
         if (now - saidAt <= this.#limits.wordUs && saidAt - owedSince > limit) unheardBy.push(observer)
       }
-      return { node, incarnation, health: this.#health(watched, isCutOff, inTime, living.length - 1, now),
+      return { node, incarnation, health: this.#health(watched, isCutOff, lost, inTime, living.length - 1, now),
         silenceUs: now - arrivals.heardAt, unheardBy }
     })
   }
 
   /**
+   * @param lost machines of which a node is dead for their silence
    * @param inTime nodes whose heartbeats are in time
    * @param others how many there are besides this one
    */
-  #health(watched: Watched, isCutOff: boolean, inTime: number, others: number, now: TimeUs): Health {
+  #health(watched: Watched, isCutOff: boolean, lost: ReadonlySet<unknown>, inTime: number, others: number, now: TimeUs): Health {
     const { arrivals, hasEnded } = watched
     const { stoppedUs, machineUs } = this.#limits
     if (hasEnded || (watched.isStopped && now - arrivals.heardAt >= stoppedUs)) return 'dead'
-    if (watched.isMachineSilent && !isCutOff && inTime > 0 && now - arrivals.heardAt >= machineUs &&
-      !this.#isHeardElsewhere(watched, now, machineUs)) return 'dead'
+    if (lost.has(watched.silentMachine) && this.#isGoneWith(watched, now, machineUs / 2)) return 'dead'
     if (!arrivals.isSuspect(now)) return arrivals.isLate(now) ? 'slow' : 'well'
     if (isCutOff) return 'unknown'
     if (this.#isHeardElsewhere(watched, now)) return 'partitioned'
     // When all fall silent together, some seem to do so first. So half of the others have to be heard in time, or, later, one of them.
     const isHearing = inTime * 2 >= others || (inTime > 0 && now - arrivals.heardAt >= 2 * arrivals.silenceLimit)
     return isHearing ? 'dead' : 'unknown'
+  }
+
+  /** Of a machine that does not answer, and neither we nor anybody else have heard it for so long. */
+  #isGoneWith(watched: Watched, now: TimeUs, us: TimeUs): boolean {
+    const { silentMachine, arrivals } = watched
+    return silentMachine !== undefined && now - arrivals.heardAt >= us && !this.#isHeardElsewhere(watched, now, us)
   }
 
   /** By another node that we hear, within the silence that we would allow ourselves. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Random } from '../base/random.ts'
 import { NODE_ID_MAX } from '../messages/cluster-config.ts'
-import { chooseRuntimeId, isMachineSilent, isUneven, machineOf, onFullest, type MachineView } from './machines.ts'
+import { chooseRuntimeId, isUneven, machineOf, onFullest, silentMachineOf, type MachineView } from './machines.ts'
 
 const FIRST = 11
 const up = (runtimesMax = 64): MachineView => ({ isUp: true, runtimesMax })
@@ -36,8 +36,8 @@ test('a machine that says nothing gets none, is not less full than others, and i
   const silent: MachineView = { ...up(), isSilent: true }
   assert.deepEqual(start([up(), silent], 2), [11, 13])
   assert.deepEqual([isUneven([up(), up()], [11, 13], [11, 13], FIRST), isUneven([up(), silent], [11, 13], [11, 13], FIRST)], [true, false])
-  assert.deepEqual([1, 11, 12, 13, 14].map((id) => isMachineSilent([up(), silent], id, FIRST)), [false, false, true, false, true])
-  assert.equal(isMachineSilent([], 12, FIRST), false)
+  assert.deepEqual([1, 11, 12, 13, 14].map((id) => silentMachineOf([up(), silent], id, FIRST)), [undefined, undefined, 1, undefined, 1])
+  assert.equal(silentMachineOf([], 12, FIRST), undefined)
 })
 
 test('whatever comes and goes: no id twice, on machines that are up and have room, evenly where they can', () => {

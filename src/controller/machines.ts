@@ -28,9 +28,11 @@ export function isMachineUp(machines: readonly MachineView[], id: number, firstI
   return machines.length === 0 || machines[machineOf(id, firstId, machines.length)].isUp
 }
 
-/** Whether the machine of a node has said nothing for a moment; never, where there is but one. */
-export function isMachineSilent(machines: readonly MachineView[], id: number, firstId: number): boolean {
-  return machines.length > 0 && machines[machineOf(id, firstId, machines.length)].isSilent === true
+/** The machine of a node, if it has said nothing for a moment; undefined otherwise, and where there is but one. */
+export function silentMachineOf(machines: readonly MachineView[], id: number, firstId: number): number | undefined {
+  if (machines.length === 0) return undefined
+  const machine = machineOf(id, firstId, machines.length)
+  return machines[machine].isSilent === true ? machine : undefined
 }
 
 const isOpen = ({ isUp, isSilent = false }: MachineView): boolean => isUp && !isSilent
