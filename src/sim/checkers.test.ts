@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { AssertionError } from '../base/assert.ts'
 import type { Arena } from '../memory/arena.ts'
 import { PrepareFlowReply } from '../messages/migration.ts'
+import type { RuntimeNode } from '../node/runtime-node.ts'
 import { permittedDrops } from './fault-kinds.ts'
 import { Ledger, type Checker, type ProcessedPacket } from './ledger.ts'
 import { emptyCells, newSummary, protocolPhases } from './simulation-report.ts'
@@ -283,6 +284,38 @@ test('conservation: a node forgets a packet', () => {
 
 test('loss: a packet that came is nowhere, or has been made of nothing', () => {
   assert.deepEqual(sawLie(({ ledger, workload }) => { ledger.send(workload.packetsMax) }), ['loss'])
+})
+
+/** A node takes over a packet more than others have handed over, and drops it. */
+function doubleOne({ nodes }: Simulation): void {
+  const { node } = nodes[3] as SimNode
+  const of = Object.getOwnPropertyDescriptor(node, 'packets')?.get as () => RuntimeNode['packets']
+  Object.defineProperty(node, 'packets', {
+    get: () => {
+      const packets = of.call(node)
+      return { ...packets, takenOver: packets.takenOver + 1, dropped: packets.dropped + 1 }
+    },
+  })
+}
+
+test('loss: a packet in a message counts twice; but where a link brings late what is released again', () => {
+  assert.deepEqual(sawLie(doubleOne), ['loss'])
+  const sawReleased = (chance: number, from: number): string[] => sawLie((simulation) => {
+    const { network, ledger, workload } = simulation
+    const frame = new Uint8Array(64)
+    writeTrailer(frame, { id: workload.packetsMax, flow: 1, side: 0, sequence: 1 })
+    network.faults['link-reordering'] = chance
+    for (let i = 0; i < 2; i++) {
+      ledger.send(workload.packetsMax)
+      // Nobody is at the end of such a link.
+      network.link(from, from - 1).send(frame)
+    }
+    network.faults['link-reordering'] = 0
+    doubleOne(simulation)
+  })
+  assert.deepEqual(sawReleased(1, 12), [])
+  assert.deepEqual(sawReleased(0, 12), ['loss'])
+  assert.deepEqual(sawReleased(1, 2), ['loss'])
 })
 
 test('invariant: a node\'s assertion fails', () => {

@@ -4,9 +4,10 @@
  */
 
 import type { Arena } from '../memory/arena.ts'
+import { EtherType, ETHERNET_TYPE } from '../wire/ethernet.ts'
 import { checkReleased } from './chain-checks.ts'
 import type { FaultKind } from './fault-kinds.ts'
-import { hasTrailer } from './trailer.ts'
+import { hasTrailer, trailerId } from './trailer.ts'
 import { SimPort, SimRing, SimRingReader, SimRingWriter, type Outlet } from './sim-port.ts'
 import type { Simulation } from './simulation.ts'
 
@@ -53,6 +54,12 @@ interface Control extends Outlet {
 /** One name for two nodes. */
 const pairOf = (from: number, to: number): number => from * 256 + to
 
+/** The packet that this frame is, 0 for a message, also for one in which a packet goes back. */
+function packetId(frame: Uint8Array): number {
+  const isMessage = (frame[ETHERNET_TYPE] << 8 | frame[ETHERNET_TYPE + 1]) === EtherType.nfactor
+  return isMessage || !hasTrailer(frame) ? 0 : trailerId(frame, frame.length)
+}
+
 export class SimNetwork {
   readonly faults: NetworkFaults = {
     loss: 0, duplication: 0, reordering: 0, delay: 0, corruption: 0, 'link-loss': 0, 'link-delay': 0,
@@ -61,6 +68,15 @@ export class SimNetwork {
   /** Nodes that do not hear others, as pairs. */
   readonly cut = new Set<number>()
   onStrike: (kind: FaultKind) => void = () => undefined
+  /**
+   * How often a packet was released once more, although a link was to bring what had been released of it. That may come behind the last word
+   * of who released it: then the switch does not count it as released, a change of replica releases it again, and what comes late is dropped.
+   */
+  releasedAgain = 0
+  /** Packets that runtimes have released and that links bring late. */
+  readonly #late = new Set<number>()
+  /** By packet: how often it was released, less the copies of it that links have brought to runtimes. */
+  readonly #released = new Map<number, number>()
   readonly #simulation: Simulation
   readonly #links = new Map<number, Link>()
   readonly #controls = new Map<number, Control>()
@@ -127,7 +143,10 @@ export class SimNetwork {
 
   #sendOnLink(link: Link, frame: Uint8Array): void {
     const { random, queue, ledger } = this.#simulation
+    const id = packetId(frame)
+    const isReleased = link.from >= 10 && id !== 0
     if (link.from >= 10) checkReleased(this.#simulation, link.from, frame)
+    if (isReleased && this.#countReleased(id, 1) > 1 && this.#late.has(id)) this.releasedAgain++
     link.ring?.push(frame)
     if (link.ring?.isDead === true) return
     if (this.faults['link-loss'] > 0 && random.chance(this.faults['link-loss'])) {
@@ -146,15 +165,23 @@ export class SimNetwork {
       // Those behind it do not wait for it.
       at += 1 + random.below(300)
       this.onStrike('link-reordering')
+      if (isReleased) this.#late.add(id)
     } else {
       link.lastAt = at
     }
     this.#deliverOnLink(link, frame, at)
     if (this.faults['link-duplication'] > 0 && random.chance(this.faults['link-duplication'])) {
       ledger.duplicate(frame)
+      if (link.to >= 10) this.#countReleased(id, -1)
       this.onStrike('link-duplication')
       this.#deliverOnLink(link, frame.slice(), at + random.below(100))
     }
+  }
+
+  #countReleased(id: number, by: number): number {
+    const count = (this.#released.get(id) ?? 0) + by
+    this.#released.set(id, count)
+    return count
   }
 
   #deliverOnLink(link: Link, frame: Uint8Array, at: number): void {

@@ -569,7 +569,7 @@ export class Simulation {
     // Of packets that were taken back and had been processed, those that are not covered by a record are here again.
     const again = this.network.again - covered
     const missing = ledger.sent + ledger.duplicated + again + emitted - ledger.left - ledger.lost - dropped - inside
-    const isOdd = ledger.crashes === 0 && (inMessages > 0 || inMessages < -ledger.rests)
+    const isOdd = ledger.crashes === 0 && (inMessages > 0 || inMessages < -ledger.rests - this.network.releasedAgain)
     if (ledger.repeated === 0 && (missing !== inMessages || isOdd)) {
       ledger.violate('loss', `${ledger.sent} packets came, ${ledger.left} left, ${ledger.lost} were lost by faults, ${dropped} dropped, ` +
         `${inside} were in crashed nodes, ${inMessages} in their messages: ${missing - inMessages} are not accounted for` +
