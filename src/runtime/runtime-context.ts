@@ -69,7 +69,7 @@ export interface RuntimeLimits {
 
 export const defaultRuntimeLimits: RuntimeLimits = {
   absentFlows: 16_384, movesOut: 1024, closings: 1024, claims: 1024, aliasesPerFlow: 64, orders: 64, replicas: 1_000_000,
-  bufferedPerFlow: 256, buffered: 8192, unreleased: 2048, unacknowledged: 1_000_000,
+  bufferedPerFlow: 512, buffered: 8192, unreleased: 2048, unacknowledged: 1_000_000,
 }
 
 export interface RuntimeTimes {

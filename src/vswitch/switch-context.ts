@@ -31,7 +31,7 @@ export interface SwitchLimits {
 }
 
 export const defaultSwitchLimits: SwitchLimits = {
-  entries: 1_000_000, heldPerFlow: 64, held: 4096, questions: 1024, claims: 1024, earlyAliases: 1024, flowIds: 0xffff_ffff, packets: 8192,
+  entries: 1_000_000, heldPerFlow: 512, held: 4096, questions: 1024, claims: 1024, earlyAliases: 1024, flowIds: 0xffff_ffff, packets: 8192,
   largePackets: 1024,
 }
 
