@@ -46,6 +46,8 @@ const HOSTS = ['10.79.0.2', 'fd79::2'] as const
 /** Connections that are begun one behind the other are all open. */
 const SETTLE_MS = 1500
 const STOP_MS = 90_000
+/** A stall that is a failure, whatever the fault. While the client itself stood still so did others: that counts four times. */
+const STALL_MS = 3000
 
 export class Bed {
   readonly cluster: TestCluster
@@ -156,6 +158,7 @@ ${more}`
       assert.ok(complete > 0, `${program} has done something`)
       assert.equal(duplicates, 0, `${program}: duplicates`)
     }
+    assert.ok(longestStall(report) < STALL_MS + 4 * report.ownPauseMs, `a stall of ${longestStall(report)} ms`)
     if (this.#isClustered) await this.ready()
     return report
   }
