@@ -46,7 +46,11 @@ export async function upCommand(file: string | undefined, options: UpCommandOpti
   await runCluster({
     spec, folder, signal: stop.signal,
     onReady: (client) => {
-      void client.status().then((report) => { print(report, performance.now() - began, options.json === true, '; Ctrl-C ends it') })
+      const ms = performance.now() - began
+      client.status().then((report) => { print(report, ms, options.json === true, '; Ctrl-C ends it') }, (error: unknown) => {
+        // It has been ready, and a controller may have died since: that is no reason to end it all.
+        process.stderr.write(`warning ${error instanceof CodedError ? error.toLine() : String(error)}\n`)
+      })
     },
   })
   rmSync(folder.detachedLog, { force: true })

@@ -1,6 +1,7 @@
 /** A process in stock becomes the node that it is told to be, with its output in that node's log; one that is not needed ends. */
 
 import assert from 'node:assert/strict'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -57,4 +58,21 @@ test('a process in stock takes the place of a start', { skip, timeout: 60_000 },
   await launcher.launch('runtime', file, log, true)
   assert.equal(cold.length, 3)
   assert.equal(await launcher.close(), undefined)
+})
+
+test('where no process can be had for stock, whoever would start one goes on without', { skip }, async (context) => {
+  const cold: string[] = []
+  const other: NodeLauncher = { name: 'process', launch: (kind) => (cold.push(kind), Promise.resolve({} as LaunchedNode)) }
+  // Out of memory, it throws; out of descriptors, there is a child without a number, and an error later.
+  const failures: (() => ChildProcess)[] = [() => { throw new Error('spawn ENOMEM') }, () => spawn('/nowhere/no-program')]
+  for (const spawnOne of failures) {
+    let tries = 0
+    const launcher = new WarmLauncher(other, 0, () => (tries++, spawnOne()))
+    context.after(() => launcher.close())
+    for (let turn = 0; turn < 5; turn++) launcher.keepWarm()
+    assert.deepEqual([tries, launcher.isWarm], [1, false], 'once, and again only after a while')
+    await launcher.launch('switch', 'a', 'a')
+    await sleep(10)
+  }
+  assert.deepEqual(cold, ['switch', 'switch'])
 })

@@ -50,13 +50,15 @@ export class WarmLauncher implements NodeLauncher {
   readonly name = 'process'
   readonly #launcher: NodeLauncher
   readonly #restMs: number
+  readonly #spawn: () => ChildProcess
   #spare: Spare | undefined
   #dueAt: number
   #keptAt = -Infinity
 
-  constructor(launcher: NodeLauncher, restMs = REST_MS) {
+  constructor(launcher: NodeLauncher, restMs = REST_MS, spawnOne = spawnSpare) {
     this.#launcher = launcher
     this.#restMs = restMs
+    this.#spawn = spawnOne
     this.#dueAt = performance.now() + restMs
   }
 
@@ -87,9 +89,14 @@ export class WarmLauncher implements NodeLauncher {
   keepWarm(): void {
     this.#keptAt = performance.now()
     if (this.#spare !== undefined || performance.now() < this.#dueAt || process.platform !== 'linux') return
-    const child = spawn(process.execPath, [programPath, 'spare'], {
-      stdio: ['pipe', 'ignore', 'ignore', 'pipe'], detached: true, env: { ...childEnvironment(), ...yieldingEnvironment() } })
-    if (child.pid !== undefined) beginYielding(child.pid)
+    const child = this.#tryToSpawn()
+    if (child?.pid === undefined) {
+      // Descriptors, memory or processes have run out. Who starts something meanwhile says so, or finds that there are some again.
+      child?.on('error', () => undefined)
+      this.#dueAt = performance.now() + FAILED_MS
+      return
+    }
+    beginYielding(child.pid)
     const spare: Spare = { child, isReady: false, log: '', ended: endOf(child, () => spare.log) }
     this.#spare = spare
     child.stdin?.on('error', () => undefined)
@@ -104,10 +111,23 @@ export class WarmLauncher implements NodeLauncher {
     })
   }
 
+  #tryToSpawn(): ChildProcess | undefined {
+    try {
+      return this.#spawn()
+    } catch {
+      return undefined
+    }
+  }
+
   /** Lets the spare end, as it does by itself when this process has ended. Says how it has. */
   async close(): Promise<NodeEnd | undefined> {
     this.#dueAt = Infinity
     this.#spare?.child.stdin?.end()
     return await this.#spare?.ended
   }
+}
+
+function spawnSpare(): ChildProcess {
+  return spawn(process.execPath, [programPath, 'spare'], {
+    stdio: ['pipe', 'ignore', 'ignore', 'pipe'], detached: true, env: { ...childEnvironment(), ...yieldingEnvironment() } })
 }
