@@ -112,7 +112,9 @@ export class Rerouting {
     if (dead !== 0) this.#mark(sender, at, flow, epoch, RerouteMark.begin)
     if (dead !== 0 && arena.u8[at + MessageField.code] === 1) takenBack.drop(entry, dead, deadIncarnation)
     else if (dead !== 0) {
-      const isMarked = arena.u32[(at + RerouteFlowMarks) >> 2] !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active
+      // What cannot go there now is held, ahead of what waits already: whoever goes on may have died since.
+      const isMarked = arena.u32[(at + RerouteFlowMarks) >> 2] !== 0 && arena.u8[entry + Entry.phase] === EntryPhase.active &&
+        context.hasRoomTo(owner)
       const covered = arena.u8[at + MessageField.code] === 0 ? null : arena.u32[(at + RerouteFlowCovered) >> 2] as number
       takenBack.claim(entry, dead, deadIncarnation, covered,
         isMarked ? (slot) => { context.toRuntime(slot >> 2, owner) } : undefined)

@@ -123,6 +123,27 @@ test('what was sent to the dead by an alias of a flow whose key a newer one has 
   assert.deepEqual([one.take(), one.context.held, one.pool.used], [[], 0, 0])
 })
 
+test('what was taken back for one whose link is down is ahead of what waits', () => {
+  const one = new ScriptedSwitch(configOf(1, [11, 12, 13]), 2, roundRobin())
+  const { toRuntime } = one.context
+  // As a node does: what does not fit comes back.
+  Object.assign(one.context, { hasRoomTo: (runtime: number) => runtime !== 12, isDown: (runtime: number) => runtime === 12,
+    toRuntime: (d: number, runtime: number) => { if (runtime === 12) one.logic.unsent(d); else toRuntime(d, runtime) } })
+  one.inBand(11, Bind, bindOf(FLOW, 5, 11))
+  one.control(1, BindAlias, { flow: FLOW, key: 6 })
+  one.logic.takenBack.add(11, 111, one.entryOf(5), one.arena.i32[one.packetOf(6) + Descriptor.slot] as number, 3)
+  one.configure(configOf(2, [12, 13]))
+  one.external(5)
+  one.take()
+  one.control(12, RerouteFlow, claimOf(12, 9, 11))
+  assert.deepEqual(one.take().filter((line) => line.startsWith('packet')), [])
+  // That one has died, too, and who goes on for it is well.
+  one.configure(configOf(3, [13]))
+  one.control(13, RerouteFlow, claimOf(13, 18, 12))
+  assert.deepEqual(one.take().filter((line) => line.startsWith('packet')), ['packet 6 to 13', 'packet 5 to 13'])
+  assert.equal(one.context.held, 0)
+})
+
 test('of three flows on a key, one after the other, the last has what the dead owners of both others had been sent, in their order', () => {
   for (const isAlias of [false, true]) {
     for (const dead of [[11], [11, 12]]) {
