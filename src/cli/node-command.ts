@@ -14,6 +14,7 @@ import { readConfigDocument } from '../process/config-document.ts'
 import { ControllerProcess } from '../process/controller-process.ts'
 import { containersOf } from '../process/cluster-containers.ts'
 import { processLauncher } from '../process/node-launcher.ts'
+import { lowerHelpers } from '../process/helper-threads.ts'
 import { MachineAgent } from '../process/machine-agent.ts'
 import { readMachineConfig } from '../process/machine-config.ts'
 import { NodeExit, NodeProcess } from '../process/node-process.ts'
@@ -27,6 +28,7 @@ export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promi
   const config = readNodeConfig(file, kind)
   process.umask(0o077)
   process.title = `nfactor ${config.name}`
+  lowerHelpers()
   if (config.cpus !== undefined && !pinProcess(config.cpus)) {
     throw new CodedError('NF_CONFIG_INVALID', `${config.name} cannot have core ${config.cpus.join(', ')}`, 'The key cpus names the cores')
   }
@@ -39,6 +41,7 @@ export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promi
 /** A process in stock: all is loaded, and whoever has started it says which node it is, or ends. */
 export async function spareCommand(): Promise<number> {
   process.title = 'nfactor spare'
+  lowerHelpers()
   loadClassifyKernel(new Arena(1 << 18))
   rehearseNodeConfig()
   writeSync(READY_FD, 'ready\n')
@@ -61,6 +64,7 @@ export async function controllerCommand(file: string): Promise<number> {
   const folder = new ClusterFolder(config.folder)
   process.umask(0o077)
   process.title = `nfactor ${name}`
+  lowerHelpers()
   const identity = readIdentity(folder)
   const launcher = containersOf(identity, folder) ?? new WarmLauncher(processLauncher)
   const controller = await ControllerProcess.open({ id, name, folder, identity, launcher })
@@ -72,6 +76,7 @@ export async function machineCommand(file: string): Promise<number> {
   const config = readMachineConfig(file)
   process.umask(0o077)
   process.title = 'nfactor machine'
+  lowerHelpers()
   const agent = new MachineAgent(config, processLauncher)
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => { agent.stop() })
   await agent.run(() => { process.stdout.write(`machine is ready for cluster ${config.cluster} at ${config.host}:${config.port}\n`) })

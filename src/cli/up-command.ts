@@ -8,7 +8,7 @@ import { resolve } from 'node:path'
 import { CodedError } from '../base/coded-error.ts'
 import { readCluster, type ClusterSpec } from '../process/cluster-file.ts'
 import { ClusterFolder } from '../process/cluster-folder.ts'
-import { childEnvironment, programPath } from '../process/node-launcher.ts'
+import { childEnvironment, programArguments } from '../process/node-launcher.ts'
 import { ClusterClient } from '../process/cluster-client.ts'
 import { callOnce } from '../process/line-rpc.ts'
 import type { ClusterStatus } from '../process/operator.ts'
@@ -74,8 +74,8 @@ async function detach(file: string | undefined, spec: ClusterSpec, folder: Clust
   // One that runs keeps its own.
   lockOf({ spec, folder }).release()
   const output = openSync(log, 'w', 0o600)
-  const args = [programPath, 'up', ...file === undefined ? [] : [resolve(file)], '--name', spec.name, '--runtimes', String(spec.runtimes),
-    ...(options.set ?? []).flatMap((one) => ['--set', one])]
+  const args = [...programArguments, 'up', ...file === undefined ? [] : [resolve(file)], '--name', spec.name,
+    '--runtimes', String(spec.runtimes), ...(options.set ?? []).flatMap((one) => ['--set', one])]
   const child = spawn(process.execPath, args, { stdio: ['ignore', output, output], detached: true, env: childEnvironment() })
   closeSync(output)
   let ended: number | null | undefined

@@ -17,6 +17,7 @@ import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { CodedError } from '../base/coded-error.ts'
 import type { ContainerEngine } from './container-engine.ts'
+import { HELPER_FLAGS } from './helper-threads.ts'
 import { tarArchive, type TarEntry } from './tar-archive.ts'
 
 const REPOSITORY = 'nfactor'
@@ -88,7 +89,8 @@ async function build(engine: ContainerEngine, tag: string, parts: readonly Part[
   const folders = [...new Set(files.flatMap(({ path }) => parentsOf(path)))].toSorted().map((path) => ({ path, mode: 0o755 }))
   const entries = [{ path: 'tmp/', mode: 0o1777 }, ...folders, ...files]
   await engine.importImage(REPOSITORY, tag, tarArchive(entries), [
-    `ENTRYPOINT ["/${NODE}", "/${HOME}/${program}"]`, `ENV NODE_COMPILE_CACHE=/${HOME}/${CACHE}`, 'ENV NODE_COMPILE_CACHE_PORTABLE=1',
+    `ENTRYPOINT ${JSON.stringify([`/${NODE}`, ...HELPER_FLAGS, `/${HOME}/${program}`])}`,
+    `ENV NODE_COMPILE_CACHE=/${HOME}/${CACHE}`, 'ENV NODE_COMPILE_CACHE_PORTABLE=1',
     `LABEL ${IMAGE_LABEL}=${tag}`,
   ])
 }

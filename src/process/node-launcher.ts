@@ -7,6 +7,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
+import { HELPER_FLAGS } from './helper-threads.ts'
 import type { NodeConfig } from './node-config.ts'
 import { beginYielding, yieldingEnvironment } from './start-priority.ts'
 
@@ -56,6 +57,9 @@ export interface LaunchedProcess extends LaunchedNode {
 /** The program that this process runs: TypeScript in a source tree, JavaScript in a package. */
 export const programPath = fileURLToPath(new URL(`../cli/main${extname(import.meta.filename)}`, import.meta.url))
 
+/** What Node is given to run it as a process of a cluster; command and arguments of ours follow. */
+export const programArguments: readonly string[] = [...HELPER_FLAGS, programPath]
+
 const LAST_BYTES = 8192
 
 /** What processes do not get for what they have done themselves. */
@@ -73,7 +77,7 @@ export function childEnvironment(): NodeJS.ProcessEnv {
 /** Starts a child of this process, a process group of its own: a terminal's Ctrl-C is for the supervisor alone. */
 export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: string, log: string, yields = false): LaunchedProcess {
   const output = openSync(log, 'a', 0o600)
-  const child = spawn(process.execPath, [programPath, kind, file], {
+  const child = spawn(process.execPath, [...programArguments, kind, file], {
     stdio: ['ignore', output, output], detached: true, env: { ...childEnvironment(), ...yields && yieldingEnvironment() },
   })
   closeSync(output)

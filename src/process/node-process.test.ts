@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import type { ClusterConfig } from '../messages/cluster-config.ts'
 import { callOnce } from './line-rpc.ts'
-import { childEnvironment, programPath } from './node-launcher.ts'
+import { childEnvironment, programArguments } from './node-launcher.ts'
 import { NodeExit } from './node-process.ts'
 import type { NodeStatus } from './node-status.ts'
 
@@ -30,7 +30,7 @@ interface Running {
 function start(kind: string, config: object): Running {
   const file = join(folder, `${children.length}.json`)
   writeFileSync(file, JSON.stringify(config))
-  const child = spawn(process.execPath, [programPath, kind, file], { stdio: ['ignore', 'ignore', 'pipe'], env: childEnvironment() })
+  const child = spawn(process.execPath, [...programArguments, kind, file], { stdio: ['ignore', 'ignore', 'pipe'], env: childEnvironment() })
   children.push(child)
   let stderr = ''
   child.stderr?.setEncoding('utf8').on('data', (text: string) => { stderr += text })

@@ -1,4 +1,4 @@
-/** A process that begins beside others that work has less priority until it says that it works, in all its threads. */
+/** A process that begins beside others that work has less priority until it says that it works, in all its threads but V8's helpers. */
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -12,11 +12,13 @@ const skip = !mayRaisePriority() && 'a process here could not have its priority 
 
 test('a process yields while it starts, and no longer', { skip, timeout: 30_000 }, async (context) => {
   const program = `
-    import { readdirSync } from 'node:fs'
+    import { readdirSync, readFileSync } from 'node:fs'
     import { getPriority } from 'node:os'
     import { once } from 'node:events'
     import { endYielding } from ${JSON.stringify(import.meta.resolve('./start-priority.ts'))}
-    const all = () => JSON.stringify([...new Set(readdirSync('/proc/self/task').map((thread) => getPriority(Number(thread))))])
+    const isHelper = (thread) => readFileSync('/proc/self/task/' + thread + '/comm', 'utf8').startsWith('V8Worker')
+    const threads = () => readdirSync('/proc/self/task').filter((thread) => !isHelper(thread))
+    const all = () => JSON.stringify([...new Set(threads().map((thread) => getPriority(Number(thread))))])
     await once(process.stdin, 'data')
     const before = getPriority()
     endYielding()

@@ -10,6 +10,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { getPriority, setPriority } from 'node:os'
+import { lowerHelpers } from './helper-threads.ts'
 
 /** The priority to take back, a nice value. */
 const VARIABLE = 'NFACTOR_PRIORITY'
@@ -47,7 +48,7 @@ export function beginYielding(pid: number): void {
   }
 }
 
-/** This process works from now on: its threads get their priority back. */
+/** This process works from now on: its threads get their priority back, but for V8's helpers. */
 export function endYielding(): void {
   const priority = process.env[VARIABLE]
   if (priority === undefined) return
@@ -59,4 +60,5 @@ export function endYielding(): void {
       // A thread that has ended, or a right that was given up meanwhile.
     }
   }
+  lowerHelpers()
 }

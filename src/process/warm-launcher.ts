@@ -16,7 +16,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { NodeConfig } from './node-config.ts'
-import { childEnvironment, endOf, programPath, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
+import { childEnvironment, endOf, programArguments, type LaunchedNode, type NodeEnd, type NodeLauncher } from './node-launcher.ts'
 import { beginYielding, yieldingEnvironment } from './start-priority.ts'
 
 /** What a spare process is told. */
@@ -128,6 +128,6 @@ export class WarmLauncher implements NodeLauncher {
 }
 
 function spawnSpare(): ChildProcess {
-  return spawn(process.execPath, [programPath, 'spare'], {
+  return spawn(process.execPath, [...programArguments, 'spare'], {
     stdio: ['pipe', 'ignore', 'ignore', 'pipe'], detached: true, env: { ...childEnvironment(), ...yieldingEnvironment() } })
 }
