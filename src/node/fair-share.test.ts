@@ -71,15 +71,15 @@ test('nothing is lost while the runtime takes all, nor after it has been slow', 
   const { passed, refused } = run([8, 1, 0.5], 4000)
   assert.deepEqual([passed, refused], [[16_000, 2000, 1000], 0])
   const fair = new FairShare()
-  fair.turn(0, 100)
-  fair.turn(1, 40)
+  fair.turn(0, 1000)
+  fair.turn(1, 400)
   assert.ok(fair.isTight && fair.isCounting)
-  for (let packet = 0; packet < 60; packet++) assert.ok(fair.admits(packet % 2 === 0 ? 1 : packet), 'nobody is known yet')
-  fair.turn(20_002, 25)
+  for (let packet = 0; packet < 250; packet++) assert.ok(fair.admits(packet % 2 === 0 ? 1 : packet % 60), 'nobody is known yet')
+  fair.turn(20_002, 300)
   assert.ok(!fair.admits(1) && fair.admits(3), 'who has sent most is thinned out')
-  fair.turn(20_003, 60)
+  fair.turn(20_003, 600)
   for (let packet = 0; packet < 60; packet++) assert.ok(fair.admits(1), 'not below half')
-  fair.turn(50_000, 90)
+  fair.turn(50_000, 900)
   assert.ok(!fair.isCounting)
 })
 
@@ -90,6 +90,33 @@ test('a link of a runtime that takes nothing is there for all, to its end', () =
   for (let packet = 0; packet < 20; packet++) assert.ok(fair.admits(1))
   fair.turn(20_001, 25)
   for (let packet = 0; packet < 25; packet++) assert.ok(fair.admits(1))
+})
+
+test('while a runtime waits for its core, and before the first share is known, a flood does not take the last of the room', () => {
+  for (const late of [false, true]) {
+    const fair = new FairShare()
+    let queue = late ? CAPACITY * 0.75 : 0
+    const lost = { small: 0, flood: 0 }
+    const passed = { small: 0, flood: 0 }
+    // It takes nothing for 150 ms, while two flows send 25 packets a turn and twenty others one in four turns.
+    for (let turn = 0; turn < 300; turn++) {
+      if (turn === 0) fair.turn(0, CAPACITY, late)
+      fair.turn(turn * TURN_US, CAPACITY - queue, late)
+      const floods = [1, 2].flatMap((flow) => new Array<number>(25).fill(flow))
+      const flows = [...floods, ...Array.from({ length: 5 }, (_, i) => 10 + i * 4 + turn % 4)]
+      for (const flow of flows) {
+        const kind = flow < 10 ? 'flood' : 'small'
+        const isSent = (!fair.isCounting || fair.admits(flow * 7919)) && queue < CAPACITY
+        if (isSent) queue++
+        ;(isSent ? passed : lost)[kind]++
+      }
+      if (lost.small === 0) continue
+      // The room that was kept has gone by their own packets.
+      assert.ok(passed.small >= (late ? 40 : 100), `${passed.small} in ${turn} turns`)
+      break
+    }
+    assert.ok(lost.flood > 0)
+  }
 })
 
 test('a link at whose other end nobody is thins out nothing, and one that comes back begins anew', () => {
@@ -118,13 +145,14 @@ test('a share is found for any counts', () => {
   for (let round = 0; round < 200; round++) {
     const flows = 1 + random(60)
     const counts = Array.from({ length: flows }, () => 1 + random(random(2) === 0 ? 5 : 200))
+    counts[0] += 16
     const fair = new FairShare()
-    fair.turn(0, 10_000)
-    fair.turn(1, 2000)
+    fair.turn(0, 40_000)
+    fair.turn(1, 19_000)
     for (const [flow, count] of counts.entries()) for (let packet = 0; packet < count; packet++) fair.admits(flow)
     const sum = counts.reduce((all, count) => all + count, 0)
-    const left = 1 + random(sum)
-    fair.turn(20_001, 2000 - sum + left)
+    const left = 16 + random(sum - 16)
+    fair.turn(20_001, 19_000 - sum + left)
     const passed = counts.map((count, flow) => Array.from({ length: count }, () => fair.admits(flow)).filter(Boolean).length)
     const total = passed.reduce((all, count) => all + count, 0)
     assert.ok(total <= left + flows && total >= 0.9 * left - 2 * flows, `${total} of ${left} with ${flows} flows`)

@@ -8,8 +8,10 @@
  *     window of 20 ms:   count packets of each flow ─▶ share: so much of each that all together are what has left the link meanwhile
  *     the next one:      a flow that sent four shares has every fourth packet sent on
  *
- * Flows are counted in buckets by their hash: those that fall into one bucket share a share. A runtime that takes nothing at all stands
- * still or is dead, which says nothing of shares: they stay as they are, and who has not been thinned out may fill the link.
+ * Flows are counted in buckets by their hash: those that fall into one bucket share a share. A runtime that takes next to nothing stands
+ * still or is dead, which says nothing of shares: they stay as they are, and the window goes on until it takes something. The last of the room
+ * is then, as before the first share is known, for those that have sent less than the mean of all: what one flow sends in a moment in
+ * which the runtime waits for its core is no reason for others to lose theirs.
  *
  * A runtime that gives slots back late (docs/protocol.md, taking back) has most of a link in use while it takes everything, and gives them back
  * early beyond three quarters: there only the last eighth says that it takes too little.
@@ -29,6 +31,11 @@ const RELIEF = 0.9
 /** Flows are thinned out while more than so much is taken, and so much where slots are given back late. */
 const TIGHT = 0.5
 const TIGHT_LATE = 0.875
+/** The part of a link that is kept for flows that have sent less than the mean; half of what is left when it is tight, where slots come late. */
+const KEPT = 0.125
+const KEPT_LATE = 0.0625
+/** Fewer packets that have left say nothing of what a runtime takes. */
+const LEFT_MIN = 16
 const STEPS_MAX = 16
 
 /** What is read of a link. */
@@ -88,6 +95,12 @@ export class FairShare {
   #taken = 0
   #takenBefore = 0
   #entered = 0
+  /** What the link has room for, and how little of that is kept for flows that have sent less than others. */
+  #room = 0
+  #kept = 0
+  /** Packets shown in this window, and buckets that they are of. */
+  #shown = 0
+  #flows = 0
   #windowEnd: TimeUs = 0
   readonly #counts = new Uint16Array(BUCKETS)
   /** Of `ALL` packets of a bucket so many go on, and what is left over of them so far. */
@@ -98,6 +111,8 @@ export class FairShare {
   turn(now: TimeUs, room: number, givesBackLate = false): void {
     if (room > this.#capacity) this.#capacity = room
     this.#taken = this.#capacity - room
+    this.#room = room
+    this.#kept = (givesBackLate ? KEPT_LATE : KEPT) * this.#capacity
     this.isTight = this.#taken > (givesBackLate ? TIGHT_LATE : TIGHT) * this.#capacity
     if (!this.#isCounting) {
       this.#isCounting = this.isTight
@@ -116,7 +131,13 @@ export class FairShare {
   /** A packet of a flow with that hash is to be sent: true if it may be. Hot while the link is full. */
   admits(hash: number): boolean {
     const bucket = hash & (BUCKETS - 1)
-    if (this.#counts[bucket] < COUNT_MAX) this.#counts[bucket]++
+    const count = this.#counts[bucket] + 1
+    if (count <= COUNT_MAX) {
+      this.#counts[bucket] = count
+      this.#shown++
+      if (count === 1) this.#flows++
+    }
+    if (this.#room <= this.#kept && count * this.#flows > this.#shown) return false
     const left = this.#left[bucket] + this.#shares[bucket]
     if (left < ALL && this.isTight) {
       this.#left[bucket] = left
@@ -124,6 +145,7 @@ export class FairShare {
     }
     this.#left[bucket] = left < ALL ? 0 : left - ALL
     this.#entered++
+    this.#room--
     return true
   }
 
@@ -135,7 +157,7 @@ export class FairShare {
   #open(now: TimeUs): void {
     this.#windowEnd = now + WINDOW_US
     this.#takenBefore = this.#taken
-    this.#entered = 0
+    this.#entered = this.#shown = this.#flows = 0
     this.#counts.fill(0)
   }
 
@@ -149,7 +171,10 @@ export class FairShare {
 
   #next(now: TimeUs): void {
     const hasLeft = this.#entered - (this.#taken - this.#takenBefore)
-    if (hasLeft <= 0) return this.#open(now)
+    if (hasLeft < LEFT_MIN) {
+      this.#windowEnd = now + WINDOW_US
+      return
+    }
     const share = shareOf(this.#counts, this.#taken > FULL * this.#capacity ? RELIEF * hasLeft : hasLeft)
     for (let bucket = 0; bucket < BUCKETS; bucket++) {
       const count = this.#counts[bucket]
