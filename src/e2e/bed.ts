@@ -47,7 +47,7 @@ const HOSTS = ['10.79.0.2', 'fd79::2'] as const
 const SETTLE_MS = 1500
 const STOP_MS = 90_000
 /** A stall that is a failure, whatever the fault. While the client itself stood still so did others: that counts four times. */
-const STALL_MS = 3000
+const STALL_MS = 2000
 
 export class Bed {
   readonly cluster: TestCluster
@@ -123,7 +123,7 @@ ${more}`
   /**
    * Runs the client's programs, and `fault` while they work. Nothing may have gone wrong for any of them; the cluster is ready afterwards.
    */
-  async under(context: TestContext, load: Partial<ClientPlan>, fault: () => Promise<void>, stallMs = STALL_MS): Promise<Report> {
+  async under(context: TestContext, load: Partial<ClientPlan>, fault: () => Promise<void>): Promise<Report> {
     const { files, keyFile } = this.services
     const plan: ClientPlan = {
       hosts: HOSTS, downloads: 200, keepAlive: 10, webSockets: 6, streams: 4, iperfSeconds: 20, keyFile, files, ...load }
@@ -158,7 +158,7 @@ ${more}`
       assert.ok(complete > 0, `${program} has done something`)
       assert.equal(duplicates, 0, `${program}: duplicates`)
     }
-    assert.ok(longestStall(report) < stallMs + 4 * report.ownPauseMs, `a stall of ${longestStall(report)} ms`)
+    assert.ok(longestStall(report) < STALL_MS + 4 * report.ownPauseMs, `a stall of ${longestStall(report)} ms`)
     if (this.#isClustered) await this.ready()
     return report
   }
