@@ -63,7 +63,9 @@ function print(status: ClusterStatus, ms: number, isJson: boolean, mend: string)
     return
   }
   const nodes = status.nodes.map(({ name }) => name).join(', ')
-  process.stdout.write(`cluster ${status.name} is ready after ${Math.round(ms)} ms: ${nodes} (chain ${status.chain.join(', ')})${mend}\n`)
+  const late = status.nodes.filter(({ state }) => state !== 'ready').map(({ name }) => name)
+  const state = status.isReady ? `is ready after ${Math.round(ms)} ms` : `is taken up again, not ready (${late.join(', ') || 'controllers'})`
+  process.stdout.write(`cluster ${status.name} ${state}: ${nodes} (chain ${status.chain.join(', ')})${mend}\n`)
 }
 
 /** The same in a process of its own, until that is ready. */

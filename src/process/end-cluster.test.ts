@@ -1,7 +1,7 @@
 /** What is left of a cluster ends, whatever has become of its files. */
 
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test, type TestContext } from 'node:test'
@@ -9,7 +9,8 @@ import { CodedError } from '../base/coded-error.ts'
 import { readCluster } from './cluster-file.ts'
 import { ClusterFolder, isRunning, startTicksOf, type ProcessEntry } from './cluster-folder.ts'
 import { endProcesses } from './end-processes.ts'
-import { endCluster, readIdentity } from './supervisor.ts'
+import { LineRpcServer } from './line-rpc.ts'
+import { endCluster, readIdentity, runCluster } from './supervisor.ts'
 import { sleepers } from './testing/sleepers.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'nfactor-end-'))
@@ -64,4 +65,34 @@ test('a process that goes between look and signal does not keep the others', asy
   })
   assert.equal(await endProcesses(folder), 0)
   assert.equal(entries.some(isRunning), false)
+})
+
+test('a cluster that is taken up again is not ended because something is wrong', async (context) => {
+  // One of its nodes is not ready in time.
+  const { folder, entries } = await clusterOf(context, 1)
+  const spec = { ...await readCluster(undefined), controllers: 0 }
+  writeFileSync(folder.clusterFile, JSON.stringify({ clusterId: 1, spec }))
+  const status = { isReady: false, failure: null, nodes: [{ name: 'runtime-11', state: 'starting' }] }
+  writeFileSync(folder.controllerFile(1), '{}')
+  const controller = new LineRpcServer(folder.controllerSocket(1), { Leader: () => ({}), Status: () => status })
+  await controller.open()
+  context.after(() => { controller.close() })
+  const stop = new AbortController()
+  const ready = Promise.withResolvers<void>()
+  const end = runCluster({ spec, folder, signal: stop.signal, readyMs: 100, onReady: () => { ready.resolve() } })
+  await Promise.race([ready.promise, end])
+  assert.ok(entries.every(isRunning) && existsSync(folder.clusterFile))
+  stop.abort()
+  await end
+  assert.ok(!entries.some(isRunning), 'who is told to end it does')
+
+  // The supervisor cannot begin.
+  const second = await clusterOf(context, 1)
+  writeFileSync(second.folder.clusterFile, JSON.stringify({ clusterId: 1, spec }))
+  mkdirSync(join(second.folder.supervisorSocket, 'taken'), { recursive: true })
+  await assert.rejects(runCluster({ spec, folder: second.folder }))
+  assert.ok(second.entries.every(isRunning) && readFileSync(second.folder.clusterFile, 'utf8') !== '')
+  rmSync(second.folder.supervisorSocket, { recursive: true })
+  await endCluster('second', second.folder)
+  assert.ok(!second.entries.some(isRunning))
 })

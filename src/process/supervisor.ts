@@ -6,7 +6,8 @@
  *     a controller dies ─▶ back-off ─▶ the next life of it
  *     down ─▶ controllers end first, so that nothing is started again; then the nodes, with what is in them going out
  *
- * Where nodes or controllers of an earlier supervisor are alive, and the file is the same, it takes them up again.
+ * Where nodes or controllers of an earlier supervisor are alive, and the file is the same, it takes them up again; what goes wrong then is
+ * told, and ends nothing that was there.
  */
 
 import { readFileSync } from 'node:fs'
@@ -36,6 +37,8 @@ export interface SupervisorOptions {
   readonly onReady?: (client: ClusterClient) => void
   /** Ends the cluster. */
   readonly signal?: AbortSignal
+  /** So long it has until it is ready; one that is taken up again goes on without being so. */
+  readonly readyMs?: number
 }
 
 const READY_MS = 30_000
@@ -85,6 +88,7 @@ async function supervise(options: SupervisorOptions): Promise<void> {
     Status: () => ({ pid: process.pid, isReady: supervisor.isReady }),
     Down: () => { setImmediate(end) },
   })
+  let hasFailed = true
   try {
     await rpc.open()
     // Those that are there hold theirs already.
@@ -95,11 +99,16 @@ async function supervise(options: SupervisorOptions): Promise<void> {
       options.onReady?.(supervisor.client)
       await down.promise
     }
+    hasFailed = false
   } finally {
     signal?.removeEventListener('abort', end)
-    await supervisor.stop()
+    if (hasFailed && isAdopted) {
+      supervisor.leave()
+    } else {
+      await supervisor.stop()
+      folder.clear()
+    }
     rpc.close()
-    folder.clear()
   }
 }
 
@@ -216,12 +225,12 @@ class Supervisor {
   }
 
   /**
-   * Starts the controllers, and waits until the cluster is ready.
+   * Starts the controllers, and waits until the cluster is ready; if it was there before, for a while.
    *
-   * @throws CodedError when it cannot be
+   * @throws CodedError when one that was not there cannot be
    */
   async start(isAdopted: boolean): Promise<void> {
-    const { spec, folder } = this.#options
+    const { spec, folder, readyMs = READY_MS } = this.#options
     const began = performance.now()
     this.#note('supervisor', 0, process.pid)
     this.#events.add(isAdopted ? 'cluster-adopted' : 'cluster-starting', `cluster ${spec.name} ${isAdopted ? 'is taken up again' : 'starts'}`)
@@ -233,17 +242,21 @@ class Supervisor {
     }
     for (;;) {
       if (this.#isEnding) return
-      if (this.#failure !== undefined) throw this.#failure
+      if (this.#failure !== undefined && !isAdopted) throw this.#failure
       const status = await this.client.status().catch(() => undefined)
       if (status?.isReady === true) break
       if (!isAdopted && status?.failure != null) {
         const { code, message } = status.failure
         throw new CodedError(code as ErrorCode, message)
       }
-      if (performance.now() - began > READY_MS) {
+      if (performance.now() - began > readyMs) {
         const late = status?.nodes.find(({ state }) => state !== 'ready')
-        throw new CodedError('NF_CLUSTER_START', `${late?.name ?? 'the controller'} is not ready after ${READY_MS / 1000} s`,
+        const error = new CodedError('NF_CLUSTER_START', `${late?.name ?? 'the controller'} is not ready after ${readyMs / 1000} s`,
           'Are its interfaces up?')
+        if (!isAdopted) throw error
+        process.stderr.write(`warning ${error.toLine()} The cluster is kept as it was found\n`)
+        this.isReady = true
+        return
       }
       await sleep(READY_POLL_MS)
     }
@@ -304,6 +317,12 @@ class Supervisor {
       else this.#begin(entry.id, BACKOFF_MS)
     }, BACKOFF_MS)
     this.#timers.add(timer)
+  }
+
+  /** Lets everything go on without it. */
+  leave(): void {
+    this.#isEnding = true
+    for (const timer of this.#timers) clearTimeout(timer)
   }
 
   /** Ends everything. */
