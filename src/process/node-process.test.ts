@@ -101,6 +101,20 @@ test('a switch and a runtime meet, take newer configurations alone, and end as t
   assert.deepEqual(readdirSync(folder).filter((name) => !name.endsWith('.json')), [], 'no socket is left')
 })
 
+test('a node that waits for its links ends at once when it is told to, or fenced', { skip, timeout: 60_000 }, async () => {
+  const next = { ...cluster(2, 2), switches: [{ id: 1, incarnation: 9, side: 'ingress', isHome: true }] }
+  for (const tell of [(child: ChildProcess) => child.kill('SIGTERM'), () => ask(1, 'NotifyClusterConfig', { config: next })]) {
+    const { child, ended } = start('switch', ingress)
+    await ask(1, 'NotifyClusterConfig', { config: cluster(1, 2) })
+    await new Promise((resolve) => { setTimeout(resolve, 50) })
+    const began = performance.now()
+    await tell(child)
+    const { status } = await ended
+    assert.ok(status === NodeExit.ended || status === NodeExit.fenced, String(status))
+    assert.ok(performance.now() - began < 1200, `${performance.now() - began} ms`)
+  }
+})
+
 test('a file that is wrong is refused in one line', { skip, timeout: 60_000 }, async () => {
   const cases: [string, object, RegExp][] = [
     ['runtime', ingress, /^error NF_CONFIG_INVALID: .* is for a switch\. Run nfactor switch /],

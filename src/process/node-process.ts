@@ -349,7 +349,7 @@ export class NodeProcess {
    * have no way to go.
    */
   async #begin(): Promise<void> {
-    for (const end = performance.now() + LINK_MS; performance.now() < end;) {
+    for (const end = performance.now() + LINK_MS; performance.now() < end && !this.#isFenced && !this.#isStopped;) {
       for (const port of this.#ports()) port.maintain(systemClock.now())
       const down = [...this.#links.values(), ...this.#bypass === undefined ? [] : [this.#bypass]].filter(({ isUp }) => !isUp)
       if (down.length === 0) break

@@ -132,6 +132,8 @@ export class RemoteMachine implements NodePlace {
       this.#options.onChange(true, '')
     } catch (error) {
       agent.close()
+      // It was never up, which somebody may be waiting for.
+      if (isFirst) this.#options.onChange(false, (error as Error).message)
       this.#lose(agent, (error as Error).message)
     } finally {
       this.#isPolling = false
