@@ -311,7 +311,7 @@ export class Controller {
     const { fenced, memory } = decideFencing(view, this.#fencing, this.#limits.fencing)
     this.#fencing = memory
     const scaled = this.#autoscale(view)
-    const { rollout, memory: rolled } = decideRollout(view, this.#rollout, this.#limits.rollout)
+    const { rollout, memory: rolled } = decideRollout(view, this.#rollout, this.#limits.rollout, hasRoom(view, this.#limits.scaling))
     this.#rollout = rolled
     const { leased, memory: unused } = leaseBlocks(view, this.#blocks, this.#limits.pools)
     this.#blocks = unused

@@ -372,6 +372,36 @@ test('rollout: a batch, a pause to see whether it proves well, the next batch', 
   assert.deepEqual([batches, stage], [[1, 0, 0, 0, 0, 10, 0], 1])
 })
 
+test('rollout: where no machine has room for one more, an old one goes first, to other old ones', () => {
+  const limits = { ...defaultScalingLimits, firstId: 10 }
+  const old = [10, 11, 12].map((id) => runtime(id, {}, { busyPerMille: id }))
+  const full = { scale: scale(3), rollout, machines: [{ isUp: true, runtimesMax: 2 }, { isUp: true, runtimesMax: 1 }] }
+  const step = (runtimes: readonly RuntimeView[], more: Partial<ClusterView> = {}): unknown => {
+    const decided = decideScaling(view(runtimes, { ...full, ...more }), limits)
+    return decided === null ? null : { ...decided, ...'runtime' in decided && { runtime: decided.runtime.id } }
+  }
+  assert.deepEqual(step(old), { kind: 'drain', runtime: 10 })
+  assert.deepEqual(step(old, { scale: scale(5) }), { kind: 'drain', runtime: 10 }, 'more are wanted in vain')
+  assert.equal(step(old, { rollout: undefined }), null)
+  assert.equal(step(old, { rollout: { ...rollout, phase: 'paused' } }), null)
+  const [first, ...others] = old as [RuntimeView, RuntimeView, RuntimeView]
+  const going = { ...first, isDraining: true }
+  const during = view([going, ...others], full)
+  assert.equal(step(during.runtimes), null)
+  assert.equal(batchOf(during, null, going), Infinity)
+  assert.deepEqual(decideMoves(during, new Map(), null).orders.map(({ source, target, flows }) => [source.id, target, flows]), [[10, 11, 1000]])
+  const { rollout: decided, memory } = decideRollout(during, null, undefined, false)
+  assert.deepEqual([decided, memory?.orders.size], [null, 0], 'no batch of the new version')
+  const gone = { ...going, report: report(10, { isEmpty: true, flows: 0 }) }
+  assert.deepEqual(step([gone, ...others]), { kind: 'remove', runtime: 10 })
+  assert.deepEqual(step(others), { kind: 'start', id: 10, chain: 2 })
+  assert.deepEqual(step([runtime(14, { chain: 2 }), ...others]), { kind: 'drain', runtime: 11 })
+
+  const alone = view([first], { ...full, machines: [{ isUp: true, runtimesMax: 1 }] })
+  assert.equal(decideScaling(alone, limits), null)
+  assert.equal(decideRollout(alone, null, undefined, false).rollout?.reason, 'no machine has room for a second runtime')
+})
+
 test('rollout: a batch of which nothing could be moved is ordered again, five times in all', () => {
   let memory: RolloutMemory | null = null
   const seen: string[] = []
@@ -426,7 +456,7 @@ test('rollout: what counts as failure, and what follows', () => {
   assert.equal(outcome([next(0)]), 'done: ')
   assert.equal(outcome([runtime(10)], { phase: 'rolling-back' }), 'rolled-back: ')
   const back = (isReversible: boolean): number =>
-    batchOf(view([], { rollout: { ...rollout, phase: 'rolling-back', isReversible } }), null, runtime(11, { chain: 2 }))
+    batchOf(view([runtime(10)], { rollout: { ...rollout, phase: 'rolling-back', isReversible } }), null, runtime(11, { chain: 2 }))
   assert.deepEqual([back(true), back(false)], [Infinity, 0])
 })
 

@@ -16,7 +16,7 @@
 import type { TimeUs } from '../base/clock.ts'
 import { demandOf, isReachable, type ClusterView, type RuntimeView } from './cluster-view.ts'
 import type { RuntimeReport } from './node-commands.ts'
-import { batchOf, goalOf, type RolloutMemory } from './rollout.ts'
+import { batchOf, goalOf, hasServing, type RolloutMemory } from './rollout.ts'
 
 export interface MoveLimits {
   readonly high: number
@@ -75,7 +75,8 @@ export function decideMoves(
     candidates.push({ one, report, load, isSettled: !isMoving && now - busyAt >= limits.settledUs })
   }
   const goal = goalOf(view)
-  const targets = candidates.filter(({ one, report }) => !one.isDraining && report.isReady && (goal === null || one.chain === goal))
+  const isTarget = ({ chain }: RuntimeView): boolean => goal === null || chain === goal || !hasServing(view, goal)
+  const targets = candidates.filter(({ one, report }) => !one.isDraining && report.isReady && isTarget(one))
   const serving = candidates.filter(({ one }) => !one.isDraining)
   const total = candidates.reduce((sum, { load }) => sum + load, 0)
   const level = Math.max(limits.target, total / Math.max(1, serving.length))

@@ -1,6 +1,7 @@
 /**
  * Rollout of a new version of the chain, flow by flow: a runtime with the new version is started besides those there are, one of the
- * old ones is drained towards it (a move upgrades a flow), taken down when it is empty, and so on until none is left.
+ * old ones is drained towards it (a move upgrades a flow), taken down when it is empty, and so on until none is left. Where no machine has
+ * room for one more, an old one makes room first: its flows go to other old ones.
  *
  *                        failure                     resume
  *     ┌─────────┐──────────────────────▶┌────────┐──────────▶ rolling
@@ -54,13 +55,18 @@ export function chainToStart(view: ClusterView): number {
 export function batchOf(view: ClusterView, memory: RolloutMemory | null, { chain, incarnation, report }: RuntimeView): number {
   const { rollout } = view
   const goal = goalOf(view)
-  if (rollout === undefined || goal === null || chain === goal) return Infinity
+  if (rollout === undefined || goal === null || chain === goal || !hasServing(view, goal)) return Infinity
   if (rollout.phase === 'rolling-back') return rollout.isReversible ? Infinity : 0
   const batch = BATCHES[rollout.stage]
   if (batch === undefined) return Infinity
   const ordered = memory?.stage === rollout.stage ? memory.orders.get(incarnation) : undefined
   // One batch per stage; it is on its way, or bakes. One of which nothing could be moved is ordered again.
   return ordered === undefined || ((report?.order.number ?? 0) > ordered && !hasFailed(report)) ? 0 : batch
+}
+
+/** Whether there is a runtime with that version to take flows. */
+export function hasServing({ runtimes }: ClusterView, version: number): boolean {
+  return runtimes.some(({ chain, isDraining }) => chain === version && !isDraining)
 }
 
 /** Nothing of the last order could be moved. */
@@ -98,9 +104,13 @@ export interface RolloutMemory {
   readonly doneSince: TimeUs
 }
 
-/** The rollout as it is to stand, or null if it goes on as it is. */
+/**
+ * The rollout as it is to stand, or null if it goes on as it is.
+ *
+ * @param hasRoom whether a machine has room for one more runtime
+ */
 export function decideRollout(
-  view: ClusterView, memory: RolloutMemory | null, limits: RolloutLimits = defaultRolloutLimits,
+  view: ClusterView, memory: RolloutMemory | null, limits: RolloutLimits = defaultRolloutLimits, hasRoom = true,
 ): { rollout: RolloutDocument | null; memory: RolloutMemory | null } {
   const { rollout, runtimes, starting, now } = view
   const goal = goalOf(view)
@@ -112,10 +122,13 @@ export function decideRollout(
   }
   if (rollout.phase === 'rolling-back') return { rollout: null, memory: null }
   const failed = failedOrders(memory, leaving)
-  const reason = failureOf(view, rollout, failed, fresh, leaving, limits)
+  const isStuck = !hasRoom && fresh.length + starting.length === 0 && leaving.length === 1
+  const reason = isStuck ? 'no machine has room for a second runtime' : failureOf(view, rollout, failed, fresh, leaving, limits)
   if (reason !== '') {
     return { rollout: { ...rollout, phase: rollout.onFailure === 'pause' ? 'paused' : 'rolling-back', reason }, memory: null }
   }
+  // What goes from old ones to old ones proves nothing.
+  if (!hasServing(view, goal)) return { rollout: null, memory: { orders: new Map(), stage: rollout.stage, failed, doneSince: Infinity } }
   const drained = leaving.filter(({ isDraining }) => isDraining)
   const orders = new Map(drained.map(({ incarnation, report }) => [incarnation, memory?.stage === rollout.stage
     ? memory.orders.get(incarnation) ?? report?.order.number ?? 0 : report?.order.number ?? 0]))

@@ -80,9 +80,13 @@ export function decideScaling(view: ClusterView, limits: ScalingLimits = default
   if (serving.length + starting.length < wanted + surge) {
     if (serving.length > 1 && isSoonAfterDeath(view, limits)) return null
     const id = freeId(view, limits)
-    return id === 0 || cluster.incarnation + 1 >= INCARNATION_LIMIT ? null : { kind: 'start', id, chain: chainToStart(view) }
+    if (id !== 0) return cluster.incarnation + 1 >= INCARNATION_LIMIT ? null : { kind: 'start', id, chain: chainToStart(view) }
+    // No machine has room: an old one of a rollout makes it.
+    if (leaving.length === 0) return null
+  } else if (serving.length <= wanted) {
+    return null
   }
-  if (serving.length <= wanted || starting.length > 0 || draining.length > 0 || isPaused || serving.length < 2) return null
+  if (starting.length > 0 || draining.length > 0 || isPaused || serving.length < 2) return null
   const [least] = (leaving.length > 0 ? leaving : onFullest(machines, serving, placed, limits.firstId)).filter(isReachable)
     .sort((a, b) => demandOf(a) - demandOf(b) || b.incarnation - a.incarnation)
   return least === undefined ? null : { kind: 'drain', runtime: least }
