@@ -3,7 +3,7 @@
  * supervisor the controllers; for people who build their own. The agent of another machine they start themselves.
  */
 
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { closeSync, writeSync } from 'node:fs'
 import { CodedError } from '../base/coded-error.ts'
 import { Arena } from '../memory/arena.ts'
 import { loadClassifyKernel } from '../packet/kernels/classify.ts'
@@ -13,7 +13,7 @@ import { ClusterFolder } from '../process/cluster-folder.ts'
 import { readConfigDocument } from '../process/config-document.ts'
 import { ControllerProcess } from '../process/controller-process.ts'
 import { containersOf } from '../process/cluster-containers.ts'
-import { processLauncher } from '../process/node-launcher.ts'
+import { openLog, processLauncher } from '../process/node-launcher.ts'
 import { lowerHelpers } from '../process/helper-threads.ts'
 import { MachineAgent } from '../process/machine-agent.ts'
 import { readMachineConfig } from '../process/machine-config.ts'
@@ -51,7 +51,7 @@ export async function spareCommand(): Promise<number> {
   if (!text.includes('\n')) return ExitStatus.ok
   endYielding()
   const { kind, file, log } = JSON.parse(text) as SpareOrder
-  const output = openSync(log, 'a', 0o600)
+  const output = openLog(log)
   for (const fd of [1, 2]) replaceDescriptor(fd, output)
   closeSync(output)
   return await nodeCommand(kind, file)

@@ -1,12 +1,14 @@
 /** Events survive what a full disk, or an editor, has made of their file. */
 
 import assert from 'node:assert/strict'
-import { appendFileSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync, closeSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, writeSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { EventLog } from './event-log.ts'
-import { lastLinesOf } from './node-launcher.ts'
+import { lastLinesOf, openLog } from './node-launcher.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'nfactor-events-'))
 after(() => { rmSync(home, { recursive: true, force: true }) })
@@ -41,4 +43,19 @@ test('of a log that is longer than memory its end is read', () => {
   appendFileSync(log, '\nthe last line\n')
   assert.equal(lastLinesOf(log).split('\n').at(-1), 'the last line')
   assert.ok(lastLinesOf(log).length <= 8192)
+})
+
+test('a log goes on over all lives of a node until it is long', () => {
+  const log = join(home, 'lives.log')
+  const say = (text: string): void => {
+    const file = openLog(log)
+    writeSync(file, text)
+    closeSync(file)
+  }
+  say('one ')
+  say('two ')
+  assert.equal(readFileSync(log, 'utf8'), 'one two ')
+  truncateSync(log, 2 ** 24 + 1)
+  say('three')
+  assert.deepEqual([readFileSync(log, 'utf8'), statSync(`${log}.old`).size], ['three', 2 ** 24 + 1])
 })

@@ -3,7 +3,7 @@
  */
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, renameSync, statSync } from 'node:fs'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { CodedError, errorCodes, type ErrorCode } from '../base/coded-error.ts'
@@ -61,6 +61,8 @@ export const programPath = fileURLToPath(new URL(`../cli/main${extname(import.me
 export const programArguments: readonly string[] = [...HELPER_FLAGS, programPath]
 
 const LAST_BYTES = 8192
+/** A log that is longer is put aside when the next life begins. */
+const LOG_BYTES_MAX = 16 << 20
 
 /** What processes do not get for what they have done themselves. */
 export const EXTERNAL_SIGNALS: readonly NodeJS.Signals[] = ['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT']
@@ -76,7 +78,7 @@ export function childEnvironment(): NodeJS.ProcessEnv {
 
 /** Starts a child of this process, a process group of its own: a terminal's Ctrl-C is for the supervisor alone. */
 export function launchProcess(kind: NodeConfig['kind'] | 'controller', file: string, log: string, yields = false): LaunchedProcess {
-  const output = openSync(log, 'a', 0o600)
+  const output = openLog(log)
   const child = spawn(process.execPath, [...programArguments, kind, file], {
     stdio: ['ignore', output, output], detached: true, env: { ...childEnvironment(), ...yields && yieldingEnvironment() },
   })
@@ -103,6 +105,16 @@ export function endOf(child: ChildProcess, log: () => string): Promise<NodeEnd> 
     child.on('error', (error) => { resolve({ status: null, signal: null, lastLines: error.message }) })
     child.on('exit', (status, signal) => { resolve({ status, signal, lastLines: lastLinesOf(log()) }) })
   })
+}
+
+/** Opens a log, which goes on over all lives of a node; what is longer than 16 MiB becomes `.old`, in place of what was that. */
+export function openLog(log: string): number {
+  try {
+    if (statSync(log).size > LOG_BYTES_MAX) renameSync(log, `${log}.old`)
+  } catch {
+    // There is none yet.
+  }
+  return openSync(log, 'a', 0o600)
 }
 
 /** The end of a log, which may be long: what network functions print is there, over all lives. */
