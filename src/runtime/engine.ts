@@ -989,7 +989,7 @@ export function createEngine(options: EngineOptions) {
 
   const transfer = createFlowTransfer({
     arena, extents, pool, chain, fragments, table, slab, timers, openings, held, calls, parser, packet, idleDescriptor, statistics,
-    flowsMax: limits.flows, isManaged: manager !== null, find, useIdle, takeExtra, actor, drop, countOutput,
+    aliases, flowsMax: limits.flows, isManaged: manager !== null, find, useIdle, takeExtra, actor, drop, countOutput,
     applyQuarantine: (record, now) => { if (quarantine.size > 0) applyQuarantine(record, now) },
     release: (record) => { release(record, true) },
   })
