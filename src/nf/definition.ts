@@ -57,7 +57,7 @@ export interface Emitter {
 
 /** Answers to a claim of an alias key. */
 export const AliasClaim = {
-  /** Another flow has that tuple, or there is no room: choose another. */
+  /** Another flow has that tuple, or there is no room: choose another. Later fragments and ICMP errors cannot claim. */
   refused: 0,
   /** It is this flow's. */
   granted: 1,

@@ -110,7 +110,7 @@ for (const [name, base] of Object.entries(bases)) {
     setup.parse(first, 3)
     setup.tracker.dropped(setup.d)
     const copy = new DataView(new ArrayBuffer(FRAGMENT_ENTRY_BYTES))
-    const entries = setup.tracker.datagramsOf(setup.d + D.key)
+    const entries = setup.tracker.datagramsOf(setup.d + D.key, 1, null)
     setup.tracker.exportEntry(entries[0], 4, copy, 0)
     there.tracker.importEntry(copy, 0, 4, 1)
     for (const one of [setup, there]) {

@@ -19,6 +19,7 @@ import type { TimeUs } from '../base/clock.ts'
 import type { Arena } from '../memory/arena.ts'
 import { Slab } from '../memory/slab.ts'
 import { flowKeysEqual } from '../flow/flow-key.ts'
+import { KEY_WORDS } from '../flow/flow-record.ts'
 import { FlowTable } from '../flow/flow-table.ts'
 import { Descriptor, DESCRIPTOR_WORDS, Meta } from './descriptor.ts'
 
@@ -171,12 +172,27 @@ export class FragmentTracker {
     return this.#table.size
   }
 
-  /** Entries of datagrams whose first fragment belonged to the flow with this key (a word index). */
-  datagramsOf(key: number): number[] {
+  /**
+   * Entries of datagrams whose first fragment belonged to the flow with this key (a word index). Those that came by an alias key of it have its
+   * own from then on: where the flow goes, that is what is known of it, and its hash.
+   *
+   * @param flowHash hash of that key
+   * @param flipOf tells of another key and its hash whether it is an alias of the flow: -1 if not, 1 if it begins with the flow's other end
+   */
+  datagramsOf(key: number, flowHash: number, flipOf: ((key: number, hash: number) => number) | null): number[] {
+    const i32 = this.#i32
     const found: number[] = []
-    for (let entry = this.#oldest; entry !== 0; entry = this.#i32[(entry >> 2) + E.next]) {
+    for (let entry = this.#oldest; entry !== 0; entry = i32[(entry >> 2) + E.next]) {
       const at = entry >> 2
-      if (this.#i32[at + E.known] !== Known.nothing && flowKeysEqual(this.#i32, key, at + E.key)) found.push(entry)
+      if (i32[at + E.known] === Known.nothing) continue
+      if (!flowKeysEqual(i32, key, at + E.key)) {
+        const flip = flipOf === null ? -1 : flipOf(at + E.key, i32[at + E.flowHash])
+        if (flip < 0) continue
+        for (let i = 0; i < KEY_WORDS; i++) i32[at + E.key + i] = i32[key + i]
+        i32[at + E.flowHash] = flowHash
+        if (flip === 1) i32[at + E.meta] ^= Meta.fromB
+      }
+      found.push(entry)
     }
     return found
   }

@@ -989,9 +989,7 @@ export function createEngine(options: EngineOptions) {
 
   const transfer = createFlowTransfer({
     arena, extents, pool, chain, fragments, table, slab, timers, openings, held, calls, parser, packet, idleDescriptor, statistics,
-    flowsMax: limits.flows,
-    isManaged: manager !== null,
-    find, useIdle, takeExtra, actor, drop, countOutput,
+    aliases, flowsMax: limits.flows, isManaged: manager !== null, find, useIdle, takeExtra, actor, drop, countOutput,
     applyQuarantine: (record, now) => { if (quarantine.size > 0) applyQuarantine(record, now) },
     release: (record) => { release(record, true) },
   })
@@ -1002,7 +1000,9 @@ export function createEngine(options: EngineOptions) {
     const record = i32[shown + RECORD]
     const d = aliasDescriptor
     i32.copyWithin(d, shown, shown + WORDS)
-    if (record === 0 || parse(d) !== ParseResult.flow) return AliasClaim.refused
+    const result = record === 0 ? ParseResult.pass : parse(d)
+    // A first fragment has its ports as a whole packet has.
+    if (result !== ParseResult.flow && result !== ParseResult.firstFragment) return AliasClaim.refused
     if (keyEquals(d, record)) return AliasClaim.granted
     const hash = i32[d + HASH]
     const owner = aliases.ownerOf(d + KEY, hash)

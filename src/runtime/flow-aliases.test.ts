@@ -1,6 +1,6 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
-import { buildFrame, layersOf, recorder, runPackets, saw, sideCounter, TestRuntime, translator } from '../testing/index.ts'
+import { buildFragments, buildFrame, layersOf, recorder, runPackets, saw, sideCounter, TestRuntime, translator } from '../testing/index.ts'
 
 const there = (port: number, payload: string): Uint8Array =>
   buildFrame({ source: '10.0.0.1', destination: '10.0.0.2', udp: { sourcePort: port, destinationPort: 53, payload } })
@@ -33,6 +33,16 @@ test('translated packets come back to their flow, in the right direction', () =>
     assert.equal(inUse.flows, 0)
     runtime.dispose()
   }
+})
+
+test('a flow that begins with a fragment is translated as any other one', () => {
+  const datagram = buildFragments({ source: '10.0.0.1', destination: '10.0.0.2', identification: 1,
+    udp: { sourcePort: 7, destinationPort: 53, payload: 'x'.repeat(100) } }, 48)
+  const { outputs, dropReasons } = runPackets([translator(), recorder()], datagram)
+  assert.deepEqual(dropReasons, {})
+  assert.equal(outputs.length, datagram.length)
+  assert.ok((ports(outputs[0].frame)[0] as number) >= 20_000)
+  assert.deepEqual(outputs.slice(1).map(({ frame }) => frame), datagram.slice(1))
 })
 
 test('an alias that another flow has is refused; a flow may have it when the other has ended', () => {

@@ -55,6 +55,12 @@ export class FlowAliases {
     return block === 0 ? 0 : this.#i32[(block + RECORD) >> 2]
   }
 
+  /** Whether a key is an alias of this record: -1 if not, 1 if the alias's endpoint a is the flow's endpoint b, else 0. */
+  flipOf(record: number, key: number, hash: number): number {
+    const block = this.#table.find(key, hash)
+    return block === 0 || this.#i32[(block + RECORD) >> 2] !== record ? -1 : this.#i32[(block + FLIP) >> 2]
+  }
+
   /** Gives a record an alias that nobody has; false when there is no room. */
   add(record: number, key: number, hash: number, flip: boolean): boolean {
     const i32 = this.#i32

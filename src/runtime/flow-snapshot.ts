@@ -22,6 +22,7 @@ import { Descriptor, DESCRIPTOR_BYTES, DESCRIPTOR_WORDS } from '../packet/descri
 import { FRAME_BYTES_MAX, SLOT_FRAME_OFFSET, type PacketPool } from '../packet/packet-pool.ts'
 import { CHAIN_NFS_MAX, type Chain, type ChainNf } from '../nf/chain.ts'
 import { FLOW_STATE_BYTES_MAX } from '../nf/definition.ts'
+import type { FlowAliases } from './flow-aliases.ts'
 
 const MAGIC = 0x5346464e
 const HEADER_BYTES = 32
@@ -161,11 +162,12 @@ export interface SnapshotParts {
   readonly pool: PacketPool
   readonly chain: Chain
   readonly fragments: FragmentTracker
+  readonly aliases: FlowAliases
 }
 
 /** How long a snapshot of the flow at `record` would be now. */
 export function snapshotBytes(parts: SnapshotParts, record: number): number {
-  return measure(parts, record, datagramsOf(parts.fragments, record))
+  return measure(parts, record, datagramsOf(parts, record))
 }
 
 function measure({ arena: { i32 }, extents, chain }: SnapshotParts, record: number, datagrams: readonly number[]): number {
@@ -177,8 +179,10 @@ function measure({ arena: { i32 }, extents, chain }: SnapshotParts, record: numb
   return bytes
 }
 
-function datagramsOf(fragments: FragmentTracker, record: number): readonly number[] {
-  return fragments.size === 0 ? [] : fragments.datagramsOf(record >> 2)
+function datagramsOf({ arena: { i32 }, fragments, aliases }: SnapshotParts, record: number): readonly number[] {
+  if (fragments.size === 0) return []
+  const flipOf = aliases.size === 0 ? null : (key: number, hash: number): number => aliases.flipOf(record, key, hash)
+  return fragments.datagramsOf(record >> 2, i32[(record + FlowRecord.hash) >> 2], flipOf)
 }
 
 /** The flow at `record` as bytes of their own. */
@@ -194,7 +198,7 @@ export function writeSnapshot(parts: SnapshotParts, hash: number, record: number
   const { u8: snapshot, i32: words, view } = target
   const fields = extentWords(chain)
   const held = u16[(record + FlowRecord.heldCount) >> 1]
-  const datagrams = datagramsOf(fragments, record)
+  const datagrams = datagramsOf(parts, record)
   const bytes = measure(parts, record, datagrams)
   view.setUint32(start, MAGIC, true)
   view.setUint32(start + 4, bytes, true)

@@ -52,7 +52,8 @@ const juggler = defineNf({
   }),
 })
 
-const ALIAS_BIT = 0x2000
+/** What a port given by `renaming` differs in from the one before. */
+export const ALIAS_BIT = 0x2000
 
 /** Gives the opener of a TCP or UDP flow another port: always the same one, so that runs can be compared. */
 const renamer = defineNf({

@@ -21,7 +21,7 @@ import { corpus, sampleCaptures, web, type Capture } from '../testing/corpus/cap
 import { corpusMissing } from '../testing/corpus/corpus-location.ts'
 import { buildFragments } from '../testing/index.ts'
 import { trafficOf, type TrafficPacket } from './capture-traffic.ts'
-import { chains, standard } from './equivalence-chains.ts'
+import { ALIAS_BIT, chains, standard } from './equivalence-chains.ts'
 import { runEngineAlone } from './engine-alone.ts'
 import { runMovingCluster } from './moving-cluster.ts'
 import { movedDifference, type MovingOutcome } from './moving-outcome.ts'
@@ -119,7 +119,26 @@ function fragmentTraffic(seed: number): TrafficPacket[] {
   return traffic
 }
 
+/** Datagrams as above, translated by `renaming`, and soon others that come back to the translated ports. */
+function translatedFragments(seed: number): TrafficPacket[] {
+  const random = new Random(seed)
+  const there = fragmentTraffic(seed)
+  const back = [1, 2, 3].flatMap((flow) => Array.from({ length: 40 }, (_, i) => buildFragments({ source: `10.0.1.${flow}`,
+    destination: '10.0.0.1', identification: i + 1,
+    udp: { sourcePort: 53, destinationPort: (1000 + flow) ^ ALIAS_BIT, payload: `back ${i} `.padEnd(60 + random.below(120), '.') } }, 48)
+    .map((frame): TrafficPacket => ({ flow: `back ${flow}`, frame, side: 1, time: 15_000 + i * 1000 + random.below(900) }))))
+  return [...there, ...back.flat()].toSorted((a, b) => a.time - b.time)
+}
+
 for (const switches of [1, 2] as const) {
+  test(`fragments that come back to a translated port find their flow wherever it is, ${switches} switches`, () => {
+    for (const seed of [1, 2, 3]) {
+      const chain = chains['renaming'] as () => ChainMember[]
+      const moved = comparedRun(`seed ${seed}`, translatedFragments(seed), chain, { switches }, seed)
+      assert.ok(moved.moves.completed > 50 && moved.counters['renamer granted'] === 3)
+    }
+  })
+
   test(`fragments find their flow wherever it is, ${switches} switches`, () => {
     for (const seed of [1, 2, 3]) {
       const moved = comparedRun(`seed ${seed}`, fragmentTraffic(seed), chains['monitor'] as () => ChainMember[], { switches }, seed)

@@ -379,10 +379,12 @@ export class IncomingMoves {
     const { i32 } = context.arena
     const channel = context.control(move.source)
     // Fragments that wait here for their first one, too.
-    context.engine.takeEarly(move.block >> 2, (early) => {
-      move.queue.push(early)
-      context.buffered++
-    })
+    for (const block of [move.block, ...move.aliasBlocks]) {
+      context.engine.takeEarly(block >> 2, (early) => {
+        move.queue.push(early)
+        context.buffered++
+      })
+    }
     while (move.queue.first !== 0) {
       const d = move.queue.first >> 2
       if (isTooLong(channel, BufferedPacket, i32[d + Descriptor.length])) {
