@@ -5,12 +5,12 @@
 
 import { KEY_WORDS, keyVersion } from './flow-record.ts'
 
-/** True if the keys at two word indexes are the same. */
-export function flowKeysEqual(words: Int32Array, a: number, b: number): boolean {
-  for (let i = 0; i < 4; i++) if (words[a + i] !== words[b + i]) return false
-  if (words[a + 7] !== words[b + 7]) return false
+/** True if the keys at two word indexes are the same; the second may be in other memory. */
+export function flowKeysEqual(words: Int32Array, a: number, b: number, others: Int32Array = words): boolean {
+  for (let i = 0; i < 4; i++) if (words[a + i] !== others[b + i]) return false
+  if (words[a + 7] !== others[b + 7]) return false
   if (keyVersion(words[a]) !== 6) return true
-  for (let i = 4; i < KEY_WORDS; i++) if (words[a + i] !== words[b + i]) return false
+  for (let i = 4; i < KEY_WORDS; i++) if (words[a + i] !== others[b + i]) return false
   return true
 }
 

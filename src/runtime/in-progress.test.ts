@@ -157,6 +157,19 @@ test('flows in quarantine are bounded: the oldest is forgotten', () => {
   assert.equal(quarantine.size, QUARANTINED_MAX)
 })
 
+test('the key of a packet is known by the words that its version has: the others hold what there was before', () => {
+  const quarantine = new Quarantine()
+  for (const version of [4, 6]) {
+    const key = new Int32Array(KEY_WORDS)
+    key.set([version << 24, (1001 << 16) | 53, 17, 0x0a000001])
+    quarantine.add(key, Quarantined.poisoned, 0)
+    const other = key.slice()
+    other[10] = 7
+    assert.equal(quarantine.of(key, 0, 1), Quarantined.poisoned)
+    assert.equal(quarantine.of(other, 0, 1), version === 4 ? Quarantined.poisoned : Quarantined.no)
+  }
+})
+
 test('of a batch as many flows are noted as it can have: more are not, and nothing behind the note is touched', () => {
   const words = IN_PROGRESS_BYTES >> 2
   const memory = new Int32Array(words + 24).fill(-1)

@@ -7,7 +7,7 @@
 
 import { setBounded } from '../base/bounded.ts'
 import { planted } from '../base/planted-bugs.ts'
-import { KEY_WORDS } from '../flow/flow-record.ts'
+import { KEY_WORDS, keyVersion } from '../flow/flow-record.ts'
 
 export const Quarantined = { no: 0, suspect: 1, poisoned: 2 } as const
 
@@ -38,5 +38,6 @@ export class Quarantine {
 }
 
 function nameOf(words: Int32Array, key: number): string {
-  return words.subarray(key, key + KEY_WORDS).join()
+  if (keyVersion(words[key]) === 6) return words.subarray(key, key + KEY_WORDS).join()
+  return `${words[key]},${words[key + 1]},${words[key + 2]},${words[key + 3]},${words[key + 7]}`
 }

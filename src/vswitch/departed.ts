@@ -3,6 +3,7 @@
  * a new one, and has the addresses of a link by then.
  */
 
+import { flowKeysEqual } from '../flow/flow-key.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import type { Arena } from '../memory/arena.ts'
 import { MACS_BYTES } from '../messages/message.ts'
@@ -36,10 +37,8 @@ export class Departed {
     const oldest = Math.max(0, this.#count - DEPARTED_MAX)
     for (let i = this.#count - 1; i >= oldest; i--) {
       const at = (i % DEPARTED_MAX) * WORDS
-      let word = 0
-      while (word < KEY_WORDS && this.#words[at + word] === i32[key + word]) word++
-      if (word < KEY_WORDS) continue
-      for (; word < WORDS; word++) i32[(to >> 2) + word - KEY_WORDS] = this.#words[at + word] as number
+      if (!flowKeysEqual(i32, key, at, this.#words)) continue
+      for (let word = KEY_WORDS; word < WORDS; word++) i32[(to >> 2) + word - KEY_WORDS] = this.#words[at + word] as number
       return true
     }
     return false

@@ -197,6 +197,8 @@ export class ScriptedSwitch {
     const d = slot >> 2
     i32.fill(0, d, d + DESCRIPTOR_WORDS)
     this.writeKey(number, d + Descriptor.key)
+    // As behind a packet of IPv6 that was there before: the words of an address that one of IPv4 does not use mean nothing.
+    for (const word of [4, 5, 6, 8, 9, 10]) i32[d + Descriptor.key + word] = -1
     i32[d + Descriptor.hash] = this.context.hashOf(d + Descriptor.key)
     i32[d + Descriptor.frame] = slot + SLOT_FRAME_OFFSET
     i32[d + Descriptor.length] = bytes

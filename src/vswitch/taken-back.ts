@@ -8,6 +8,7 @@
 
 import { setBounded } from '../base/bounded.ts'
 import { planted } from '../base/planted-bugs.ts'
+import { flowKeysEqual } from '../flow/flow-key.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Descriptor } from '../packet/descriptor.ts'
 import { prependHeld, takeHeld } from './held-list.ts'
@@ -135,7 +136,7 @@ export class TakenBack {
     const { i32 } = this.#context.arena
     for (const [flow, heirs] of this.#heirs) {
       const heir = heirs.find((one) => one.runtime === runtime && one.incarnation === incarnation)
-      if (heir?.aliases.some((alias) => alias.every((word, index) => i32[key + index] === word)) === true) return flow
+      if (heir?.aliases.some((alias) => flowKeysEqual(i32, key, 0, alias)) === true) return flow
     }
     return 0
   }
