@@ -115,7 +115,8 @@ export const MovingFlowReply = message(38, 'MovingFlowReply')
 export const AskFlow = message(39, 'AskFlow', { withKey: true, fields: { configVersion: u32 } })
 export const AskFlowConfigVersion = fieldOf(AskFlow, 'configVersion')
 /**
- * `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`. 3: wait for me, your predecessor.
+ * `code` 1: it lives here, or its replica is here. 2: its packets are buffered here, to be had by `AbortFlow`; `epoch`: that of the move to
+ * here. 3: wait for me, your predecessor.
  * To a target 1: it lives here, or has gone on from here; 2: a copy is here; `node`: the lower 16 bits of `configVersion`.
  */
 export const AskFlowReply = message(40, 'AskFlowReply')

@@ -206,10 +206,10 @@ export class Coordinator {
       arena.i32.set(replica.aliases.subarray(i, i + KEY_WORDS), this.#scratch + Descriptor.key)
       engine.addAlias(record, this.#scratch + Descriptor.key, replica.aliases[i + KEY_WORDS] !== 0)
     }
-    const target = this.#runtimes.has(replica.buffersAt) ? replica.buffersAt : 0
+    const targets = replica.buffersAt.map(({ target }) => target).filter((target) => this.#runtimes.has(target))
     const former = this.#runtimes.isThere(replica.former, replica.formerIncarnation) ? replica.former : 0
     const held = this.incoming.takeOver(replica.flow)
-    this.protection.securings.secure(record, held, { target, isPromotion: true, former, kept, dead: replica })
+    this.protection.securings.secure(record, held, { targets, isPromotion: true, former, kept, dead: replica })
   }
 
   // -- The engine's flow manager -------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ export class Coordinator {
       case InstallFlowReply.type: return this.outgoing.installReply(flow, epoch, code)
       case AbortFlow.type: return this.incoming.abort(peer, at)
       case AbortFlowReply.type:
-        if (!this.protection.securings.abortReply(flow, epoch)) this.outgoing.abortReply(flow, epoch)
+        if (!this.protection.securings.abortReply(peer, flow, epoch)) this.outgoing.abortReply(flow, epoch)
         return
       case BufferedPacket.type: return this.#bufferedPacket(at, bytes, flow, code)
       case Go.type:
@@ -356,7 +356,7 @@ export class Coordinator {
         return
       case AskFlow.type: return this.replicas.asked(peer, at, flow, epoch)
       case AskFlowReply.type:
-        if (!this.incoming.answered(peer, flow, arena.u16[(at + MessageField.node) >> 1], code)) this.replicas.answer(peer, flow, code)
+        if (!this.incoming.answered(peer, flow, arena.u16[(at + MessageField.node) >> 1], code)) this.replicas.answer(peer, flow, epoch, code)
         return
       case YieldFlow.type: return this.#yielded(peer, flow, epoch, code)
       case HurryFlow.type: return this.replicas.hurry(flow, epoch)
@@ -393,7 +393,7 @@ export class Coordinator {
     if (code === 2) return this.incoming.heirGoesOn(flow)
     const securing = this.protection.securing.get(flow)
     // One that has answered ahead of the news that its source is dead did not know what we meant.
-    const goesOn = this.replicas.goesOn(flow, target, code === 1) || (securing?.target === target && !securing.targetDone)
+    const goesOn = this.replicas.goesOn(flow, target, epoch, code === 1) || securing?.fetching.includes(target) === true
     sendHead(this.#context, this.#context.control(target), goesOn ? YieldFlow : AbortFlow, flow, epoch, goesOn ? 2 : code)
   }
 

@@ -583,14 +583,14 @@ export class IncomingMoves {
     return queue
   }
 
-  /** A replica asks for a flow whose owner was moving it here: true if it is not installed, and its record refused from now on. */
-  yields(flow: number, replica: number): boolean {
+  /** A replica asks for a flow whose owner was moving it here: if it is not installed its record is refused from now on. The epoch, or 0. */
+  yields(flow: number, replica: number): number {
     const move = this.moves.get(flow)
-    if (move === undefined || (move.state !== 'prepared' && move.state !== 'returning')) return false
-    if (!move.yields && !move.replicas.includes(replica)) return false
+    if (move === undefined || (move.state !== 'prepared' && move.state !== 'returning')) return 0
+    if (!move.yields && !move.replicas.includes(replica)) return 0
     move.yields = true
     if (!this.#heirs.has(flow)) move.heir = replica
-    return true
+    return move.epoch
   }
 
   /** A switch has come back knowing nothing: what it was to do is said again. */

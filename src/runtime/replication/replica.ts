@@ -8,6 +8,7 @@ import {
 import type { PacketQueue } from '../../packet/packet-queue.ts'
 import type { RuntimeContext } from '../runtime-context.ts'
 import type { ChainPlace } from './adoption.ts'
+import type { Buffering } from './buffering.ts'
 import { createGuard, type Guard } from './guard.ts'
 
 /** A flow of another runtime. */
@@ -60,8 +61,8 @@ export interface Replica {
   movingEpoch: number
   /** Runtimes whose answer is awaited, and how often they have been asked: the owner has died in the middle of a move. Null while it lives. */
   asking: Map<number, number> | null
-  /** The target of that move, or of one of an owner before, if it is known to buffer the flow's packets. */
-  buffersAt: number
+  /** Targets of that move, or of ones of owners before, that are known to buffer the flow's packets: the newest first. */
+  buffersAt: readonly Buffering[]
 }
 
 /** The neighbours that a message names. */

@@ -21,7 +21,7 @@ export interface ReplicasHost {
   /** True when a flow has moved on from here that was here at this epoch or a higher one. */
   gaveOn(flow: number, epoch: number): boolean
   /** True when packets of a flow on its way here are buffered, and its record is refused from now on: whose replica is elsewhere. */
-  yields(flow: number, replica: number): boolean
+  yields(flow: number, replica: number): number
   /** True while it is not known whether a flow that was promoted here on the same key lives, or ended before its owner could say so. */
   isContested(key: Int32Array): boolean
   /** Makes a replica the flow itself, with what the first of a chain keeps. */

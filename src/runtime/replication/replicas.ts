@@ -27,24 +27,15 @@ import {
 import { Descriptor } from '../../packet/descriptor.ts'
 import { PacketQueue } from '../../packet/packet-queue.ts'
 import type { MessageChannel } from '../../transport/message-channel.ts'
+import { NOBODY, withTarget } from './buffering.ts'
 import { INPUT_WORDS } from './inputs.ts'
 import { ALIAS_BYTES } from '../alias-claims.ts'
 import { begin, beginBind, sayDrained, sendHead, type RuntimeContext } from '../runtime-context.ts'
 import { HandingOn } from './handing-on.ts'
+import type { Question } from './question.ts'
 import { guardOf, placeIn, type Replica } from './replica.ts'
 import type { ReplicasHost } from './replicas-host.ts'
 import { sendRetire } from './retiring.ts'
-
-interface Question {
-  readonly from: number
-  readonly flow: number
-  readonly epoch: number
-  readonly configVersion: number
-  readonly key: Int32Array
-  readonly generation: number
-  /** The asker is the target of the dead owner's move, and has nothing but packets: any copy goes on with the flow. */
-  readonly isTarget: boolean
-}
 
 /** Flows that go on in a turn, a millisecond or two; and how many switches need not have heard of yet, unless they hear of none. */
 const PROMOTED_PER_TURN = 64
@@ -109,14 +100,16 @@ export class Replicas {
   /**
    * A target whose source is dead buffers packets of a flow: true if that is kept here, and goes on here should its owner be dead.
    *
+   * @param epoch of the move to there
    * @param isAny any copy of one who is dead goes on; an owner that lives and has not heard of the target needs nothing of it
    */
-  goesOn(flow: number, target: number, isAny: boolean): boolean {
+  goesOn(flow: number, target: number, epoch: number, isAny: boolean): boolean {
     const replica = this.#replicas.get(flow)
     if (replica === undefined) return false
     const isDead = this.#host.incarnationOf(replica.owner) !== replica.ownerIncarnation
-    if (replica.movingTo !== target && replica.buffersAt !== target && !(isAny && isDead)) return false
-    replica.buffersAt = target
+    const isKnown = replica.movingTo === target || replica.buffersAt.some((one) => one.target === target)
+    if (!isKnown && !(isAny && isDead)) return false
+    replica.buffersAt = withTarget(replica.buffersAt, target, epoch)
     return true
   }
 
@@ -149,6 +142,7 @@ export class Replicas {
         this.#drop(before)
       }
       const key = (at + MessageField.key) >> 2
+      const buffersAt = arena.u32[(at + AdoptFlowBuffersAt) >> 2]
       const replica: Replica = {
         flow, epoch, owner, ownerIncarnation: this.#host.incarnationOf(owner), key: arena.i32.slice(key, key + KEY_WORDS),
         macs: arena.u8.slice(at + MessageField.macs, at + MessageField.macs + MACS_BYTES),
@@ -157,7 +151,7 @@ export class Replicas {
         words: arena.i32.slice((tail + aliasBytes) >> 2, (at + bytes + 7 & ~7) >> 2), snapshotBytes: at + bytes - tail - aliasBytes,
         releases: arena.u16[(at + MessageField.node) >> 1] !== 0,
         pending: new PacketQueue(arena), isTentative: arena.u8[at + MessageField.code] === AdoptKind.tentative, movingTo: 0,
-        movingEpoch: epoch, asking: null, buffersAt: arena.u32[(at + AdoptFlowBuffersAt) >> 2],
+        movingEpoch: epoch, asking: null, buffersAt: buffersAt === 0 ? NOBODY : [{ target: buffersAt, epoch }],
         former: arena.u32[(at + AdoptFlowFormer) >> 2], formerIncarnation: arena.u32[(at + AdoptFlowFormerIncarnation) >> 2],
         generation: epoch, place: message === AdoptMember ? placeIn(context, at) : null, guard: null, outputs: 0, isFull: false,
         isWaiting: false, isAskingOne: false, isHurried: false, hasAsked: false, before: null,
@@ -245,7 +239,8 @@ export class Replicas {
       return
     }
     // Its owner goes on only when that is done.
-    replica.former = replica.buffersAt = 0
+    replica.former = 0
+    replica.buffersAt = NOBODY
     // PERF: views of the arena, to copy with `set`, would be most of what a step leaves for the garbage collector.
     const { words } = replica
     const wordsBefore = planted['tail-releases-early'] && replica.guard !== null ? words.slice() : null
@@ -453,17 +448,17 @@ export class Replicas {
     this.#answered(replica, 0, 0)
   }
 
-  answer(runtime: number, flow: number, code: number): void {
+  answer(runtime: number, flow: number, epoch: number, code: number): void {
     const replica = this.#replicas.get(flow)
     if (replica === undefined || replica.asking === null) this.#context.anomaly('late-owner-reply')
-    else this.#answered(replica, runtime, code)
+    else this.#answered(replica, runtime, code, epoch)
   }
 
-  #answered(replica: Replica, runtime: number, code: number): void {
+  #answered(replica: Replica, runtime: number, code: number, epoch = 0): void {
     const { asking } = replica
     if (asking === null) return
     const count = asking.get(runtime) ?? 0
-    if (code === 2) replica.buffersAt = runtime
+    if (code === 2) replica.buffersAt = withTarget(replica.buffersAt, runtime, epoch)
     if (count > 1 && code !== 1 && code !== 3) {
       // What counts is its answer to the last question.
       asking.set(runtime, count - 1)
@@ -525,7 +520,8 @@ export class Replicas {
     const isBehind = place?.predecessor === from
     const isCovered = replica !== undefined && replica.owner !== from && replica.epoch >= epoch && !isBehind
     const isHere = isCovered || this.#host.owns(key, flow, epoch) || this.#host.gaveOn(flow, epoch)
-    sendHead(context, context.control(from), AskFlowReply, flow, epoch, isHere ? 1 : this.#host.yields(flow, from) ? 2 : 0)
+    const buffered = isHere ? 0 : this.#host.yields(flow, from)
+    sendHead(context, context.control(from), AskFlowReply, flow, buffered || epoch, isHere ? 1 : buffered !== 0 ? 2 : 0)
   }
 
   /** Packets of a flow wait at a switch, for its owner is dead, though we may not have heard so. A tail leaves the flow to its predecessor. */
@@ -584,7 +580,7 @@ export class Replicas {
         }
         // Its key is another flow's here: it has ended, and whoever waits for its record need not.
         sayDrained(context, replica.flow, replica.movingEpoch)
-        sendHead(context, context.control(replica.buffersAt), AbortFlow, replica.flow, replica.movingEpoch, 1)
+        for (const { target, epoch } of replica.buffersAt) sendHead(context, context.control(target), AbortFlow, replica.flow, epoch, 1)
       }
     }
   }

@@ -56,12 +56,12 @@ function releaserBefore({ self }: RuntimeContext, { old, isReleaser, isPromotion
   return old === null || isReleaser || (isPromotion && old.generation === 0) ? self : releaserOf(old)
 }
 
-/** The target of the dead owner's move hands over what it buffers when it has heard from these switches. */
-export function fetchBuffer(context: RuntimeContext, { flow, epoch, target, markers }: Securing): void {
+/** A target of a dead owner's move hands over what it buffers; the one that switches know of when it has heard from them. */
+export function fetchBuffer(context: RuntimeContext, { flow, epoch, target: known, markers }: Securing, target: number): void {
   const channel = context.control(target)
   let at = begin(context, channel, AbortFlow, flow, epoch, true)
   if (at === 0) return
   at += AbortFlowSwitches
-  for (const id of context.switches.idsIn(markers)) context.arena.u8[at++] = id
+  for (const id of context.switches.idsIn(target === known ? markers : 0)) context.arena.u8[at++] = id
   ;(channel as MessageChannel).commit()
 }

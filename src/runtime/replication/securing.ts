@@ -46,8 +46,9 @@ export interface Securing {
   readonly old: Guard | null
   /** A runtime that buffers packets of the flow, 0 for none, and switches that it is to hear from. */
   readonly target: number
-  targetDone: boolean
   markers: number
+  /** Runtimes that have packets of it still, the newest target first: that one, and others to which no switch has been told to send them. */
+  fetching: readonly number[]
   readonly returned: PacketQueue
   readonly held: PacketQueue
   /** How far links had been consumed when the flow was paused. */

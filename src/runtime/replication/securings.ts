@@ -81,14 +81,14 @@ export class Securings {
    * Gives a flow that is paused, or is paused now, a replica; then it runs.
    *
    * @param held packets to run then, counted as buffered
-   * @param options target: a runtime that buffers packets of the flow and is to hand them over; isPromotion: its owner has died, and no
-   *   switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives, which knows of
-   *   the move that failed; former: who kept the replica before us, when its owner died in the middle of the change; kept: what the first of
-   *   a chain, which we were, keeps for the tail; dead: who has died, and how far it had consumed its links; inputs: how far ours had been
-   *   when the first of the held packets came
+   * @param options targets: runtimes that buffer packets of the flow and are to hand them over, the newest first; isPromotion: its owner has
+   *   died, and no switch knows yet that it is ours; isReleaser: the switches accept our frames, although it had a replica that lives, which
+   *   knows of the move that failed; former: who kept the replica before us, when its owner died in the middle of the change; kept: what the
+   *   first of a chain, which we were, keeps for the tail; dead: who has died, and how far it had consumed its links; inputs: how far ours had
+   *   been when the first of the held packets came
    */
   secure(record: number, held: PacketQueue | null = null,
-      { target = 0, isPromotion = false, isReleaser = false, former = 0, kept = null as Guard | null,
+      { targets = [] as readonly number[], isPromotion = false, isReleaser = false, former = 0, kept = null as Guard | null,
         dead = null as Deceased | null, inputs = this.#context.inputs.words } = {}): void {
     const context = this.#context
     // We were the target, too: what switches have sent us so may be unread yet.
@@ -107,10 +107,10 @@ export class Securings {
     const securing: Securing = {
       flow, record, firstEpoch: epochOf(context, record) + 1, epoch: 0, chain: [], asked: 0, adopted: 0, isMarked, marking: new Set(),
       leftovers: new Set(), leftTails: new Set(), waitsToRetire: false, isBetween: false, isRerouted: false, forgetting: 0, isPromotion,
-      isReleaser, former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target,
-      targetDone: target === 0, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
+      isReleaser, former: kept === null ? 0 : former, pending: 0, released: new Map(), old, target: targets[0] ?? 0,
+      fetching: targets, markers: 0, returned: hasOlder ? held : new PacketQueue(context.arena),
       held: held !== null && !hasOlder ? held : new PacketQueue(context.arena), inputs: inputs.slice(), dead,
-      unmarked: dead !== null && (!isPromotion || target !== 0 || hasOlder) ? context.switches.all : 0, begun: 0,
+      unmarked: dead !== null && (!isPromotion || targets.length > 0 || hasOlder) ? context.switches.all : 0, begun: 0,
       back: new PacketQueue(context.arena),
     }
     this.flows.set(flow, securing)
@@ -208,7 +208,7 @@ export class Securings {
     }
     // Where the owner has died in the middle of a change, some switches may take us for the releaser.
     if (!isOldReleaser || securing.isPromotion) sayDrained(context, flow, epoch)
-    if (!securing.targetDone) fetchBuffer(context, securing)
+    for (const target of securing.fetching) fetchBuffer(context, securing, target)
     if (planted['secured-without-go']) securing.pending = 0
     this.#finish(securing)
   }
@@ -229,7 +229,7 @@ export class Securings {
     for (; securing.asked < chain.length; securing.asked++) {
       const former = releaserOf(old)
       const isFormer = former === chain[securing.asked]
-      const options = { former: isFormer ? 0 : former, inputs: securing.inputs, buffersAt: securing.targetDone ? 0 : securing.target }
+      const options = { former: isFormer ? 0 : former, inputs: securing.inputs, buffersAt: securing.fetching[0] ?? 0 }
       if (!adoptAt(this.#context, this.#host, record, chain, securing.asked, AdoptKind.settled, options)) return
     }
   }
@@ -287,25 +287,25 @@ export class Securings {
       this.#finish(securing)
       return true
     }
-    if (epoch === securing.epoch && securing.isRerouted && !securing.targetDone && (securing.markers & bit) !== 0) {
+    if (epoch === securing.epoch && securing.isRerouted && (securing.markers & bit) !== 0 && securing.fetching.includes(securing.target)) {
       securing.markers &= ~bit
-      fetchBuffer(this.#context, securing)
+      fetchBuffer(this.#context, securing, securing.target)
     }
     return true
   }
 
-  /** The target has handed over all that it had. */
-  abortReply(flow: number, epoch: number): boolean {
+  /** A target has handed over all that it had. */
+  abortReply(target: number, flow: number, epoch: number): boolean {
     const securing = this.flows.get(flow)
     if (securing === undefined) return false
     if (epoch === securing.epoch) {
-      securing.targetDone = true
+      securing.fetching = securing.fetching.filter((id) => id !== target)
       this.#finish(securing)
     }
     return true
   }
 
-  /** A packet that the target had. */
+  /** A packet that a target had. */
   returnedPacket(flow: number, frame: number, length: number, switchId: number): boolean {
     const securing = this.flows.get(flow)
     if (securing === undefined) return false
@@ -338,7 +338,7 @@ export class Securings {
     if (!securing.isRerouted || securing.pending !== 0 || securing.unmarked !== 0) return
     // While there is no switch it may be done as soon as it is asked for.
     if (this.flows.get(flow) !== securing) return
-    if (!securing.targetDone || !isAdopted(securing)) return
+    if (securing.fetching.length > 0 || !isAdopted(securing)) return
     // The switches know by now that it is ours, so what others have of it is old.
     if (chain.length === 0 && securing.isPromotion && !this.#mayBeBare(securing, securing.forgetting)) return
     if (securing.isBetween) {
@@ -398,7 +398,7 @@ export class Securings {
 
   fenced(runtime: number): void {
     for (const securing of [...this.flows.values()]) {
-      if (securing.target === runtime) securing.targetDone = true
+      securing.fetching = securing.fetching.filter((id) => id !== runtime)
       if (securing.old !== null) strike(securing.old, runtime)
       securing.leftovers.delete(runtime)
       securing.leftTails.delete(runtime)
@@ -416,7 +416,7 @@ export class Securings {
       securing.pending &= ~mask
       securing.markers &= ~mask
       securing.unmarked &= ~mask
-      if (securing.isRerouted && !securing.targetDone) fetchBuffer(this.#context, securing)
+      if (securing.isRerouted && securing.fetching.includes(securing.target)) fetchBuffer(this.#context, securing, securing.target)
       this.#finish(securing)
     }
   }
