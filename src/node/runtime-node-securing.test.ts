@@ -4,9 +4,17 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { flowIdOf } from '../messages/cluster-config.ts'
 import { StopPlacing } from '../messages/announcing.ts'
-import { AnnounceChain, BufferedPacket, Go } from '../messages/migration.ts'
+import { MessageField } from '../messages/message.ts'
+import {
+  AbortFlowReply, AbortFlowSwitches, AnnounceChain, BufferedPacket, Go, PrepareFlow, PrepareFlowLayout, PrepareFlowReplica,
+  PrepareFlowReplicaIncarnation, RerouteFlowBuffersAt, RerouteFlowReply, RerouteMark,
+} from '../messages/migration.ts'
 import { FlowOpen } from '../messages/placement.ts'
-import { AdoptFlowReply, AskFlowReply, MovingFlow, MovingFlowReply } from '../messages/replication.ts'
+import {
+  AdoptFlow, AdoptFlowBuffersAt, AdoptFlowLayout, AdoptFlowReply, AdoptKind, AskFlow, AskFlowReply, MovingFlow, MovingFlowReply,
+  YieldFlow,
+} from '../messages/replication.ts'
+import { defineNf, struct, text, Verdict } from '../nf/index.ts'
 import { frameOf, RuntimeAmongScripts, type RuntimeAmongScriptsOptions } from '../sim/runtime-among-scripts.ts'
 import { sideCounter } from '../testing/index.ts'
 
@@ -87,6 +95,122 @@ test('packets that a target hands to who goes on for the dead source are bounded
   for (let n = 0; n < 5; n++) one.say(13, BufferedPacket, { flow: idOf(1), epoch: 2, node: 1, tail: frameOf(1) })
   one.turn(2)
   assert.deepEqual([one.node.dropReasons(), one.node.packets.buffered], [{ 'secure-buffer': 2 }, 3])
+})
+
+/**
+ * Runtime 12 has died in the middle of a move to 13. That one and 14, in the order of `answers`, say that they have the flow prepared, 14 by an
+ * older move; or they have said so unasked.
+ */
+function answeredByTwo(one: RuntimeAmongScripts, adopt: () => void, answers: readonly number[],
+    isToldFirst = false): void {
+  one.configure({ runtimes: [...one.config.runtimes, { id: 14, incarnation: 114, isDraining: false }] })
+  one.restart(14, 114)
+  one.turn(5)
+  adopt()
+  one.say(12, MovingFlow, { flow: idOf(1), epoch: 2, node: 13 }).turn(2).take()
+  without(one, 12)
+  const asked = one.turn(2).take().filter((line) => line.startsWith('AskFlow'))
+  assert.deepEqual(asked, ['AskFlow 13', 'AskFlow 14'])
+  const epochs = new Map([[13, 2], [14, 1]])
+  if (isToldFirst) {
+    for (const [id, epoch] of epochs) {
+      one.say(id, YieldFlow, { flow: idOf(1), epoch, code: 1 })
+      assert.ok(one.turn(2).take().includes(`YieldFlow ${id} code 2`))
+    }
+  }
+  for (const id of answers) {
+    one.say(id, AskFlowReply, { flow: idOf(1), epoch: isToldFirst ? 2 : epochs.get(id), code: isToldFirst ? 0 : 2 }).turn(2)
+  }
+}
+
+const view = (one: RuntimeAmongScripts, name: string): DataView => new DataView(one.said.get(name)?.slice().buffer as ArrayBuffer)
+
+for (const [what, answers, isFenced] of [['the newest of which answers first', [13, 14], false],
+  ['the newest of which answers last', [14, 13], false], ['one of which dies', [13, 14], true]] as const) {
+  test(`who goes on for the dead source fetches from all targets and waits for all, ${what}`, () => {
+    const saw: string[] = []
+    const chain = [{ config: {}, definition: defineNf({ name: 'witness', version: 1, flowState: struct({ word: text(8) }), create: () => ({
+      processPacket(packet, state) {
+        state.word.copyFrom(packet.payloadOffset, packet.payloadLength)
+        saw.push(state.word.toString())
+        return Verdict.Forward
+      } }) }) }]
+    const owner = among({ chain })
+    announce(owner, 12)
+    owner.turn(2)
+    open(owner, [1])
+    const one = among({ chain })
+    announce(one, 13)
+    answeredByTwo(one, () => { one.raw(12, false, owner.said.get('AdoptFlow') as Uint8Array).turn(2) }, answers)
+    assert.equal(one.node.openSteps.securing, 1)
+    const epoch = view(one, 'AdoptFlow 13').getUint32(MessageField.epoch, true)
+    const said = { flow: idOf(1), epoch }
+    assert.equal(view(one, 'AdoptFlow 13').getUint32(AdoptFlowBuffersAt, true), 13)
+    one.take()
+    one.say(13, AdoptFlowReply, said).turn(2)
+    const aborted = (): string[] => one.take().filter((line) => line.startsWith('AbortFlow')).sort()
+    const markers = (id: number): number[] => [0, 1, 2].map((i) => view(one, `AbortFlow ${id}`).getUint8(AbortFlowSwitches + i))
+    assert.deepEqual(aborted(), ['AbortFlow 13', 'AbortFlow 14'])
+    for (const id of [1, 2]) assert.equal(view(one, `RerouteFlow ${id}`).getUint32(RerouteFlowBuffersAt, true), 13)
+    // Switches have been told of the newest alone: the other would wait for their words for ever.
+    assert.deepEqual([markers(13), markers(14)], [[1, 2, 0], [0, 0, 0]])
+    for (const id of [13, 14]) assert.equal(view(one, `AbortFlow ${id}`).getUint32(MessageField.epoch, true), epoch)
+    one.sayInBand(1, RerouteFlowReply, said).turn(2)
+    assert.deepEqual([aborted(), markers(13)], [['AbortFlow 13'], [2, 0, 0]])
+
+    saw.length = 0
+    for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { ...said, code: RerouteMark.begin })
+    one.packet(1, frameOf(1, 'back'))
+    for (const id of [1, 2]) one.sayInBand(id, RerouteFlowReply, { ...said, code: RerouteMark.end }).say(id, Go, said)
+    one.packet(1, frameOf(1, 'new')).turn(2)
+    for (const [id, payload] of [[13, 'a1'], [14, 'b1'], [13, 'a2'], [14, 'b2']] as const) {
+      one.say(id, BufferedPacket, { ...said, node: 1, tail: frameOf(1, payload) }).turn()
+    }
+    const [first, last] = answers
+    // Twice, as one does that has been asked again.
+    for (let n = 0; n < 2; n++) one.say(first, AbortFlowReply, said).turn(2)
+    assert.deepEqual([saw, one.node.openSteps.securing, one.node.packets.buffered], [[], 1, 6], 'the other is waited for')
+    // One that asks whether it need wait for us hears so.
+    one.take()
+    one.say(last, YieldFlow, { flow: idOf(1), epoch: 1 }).turn(2)
+    assert.deepEqual(one.take(), [`YieldFlow ${last} code 2`])
+    if (isFenced) without(one, last)
+    else one.say(last, AbortFlowReply, said)
+    one.turn(2)
+    assert.deepEqual([saw, one.node.openSteps.securing], [['back', 'a1', 'b1', 'a2', 'b2', 'new'], 0])
+    assert.deepEqual([one.node.packets.buffered, one.node.dropReasons()], [0, {}])
+  })
+}
+
+test('a flow that cannot go on for its dead source has ended for all targets, each at the epoch of its own move', () => {
+  for (const [answers, isToldFirst] of [[[13, 14], false], [[14, 13], false], [[14, 13], true]] as const) {
+    const one = among()
+    // This copy is no record.
+    answeredByTwo(one, () => {
+      one.say(12, AdoptFlow, { flow: idOf(1), epoch: 1, node: 1, key: 1, code: AdoptKind.settled, tail: new Uint8Array(64),
+        words: { [AdoptFlowLayout]: one.node.engine.layoutHash } }).turn(2)
+    }, answers, isToldFirst)
+    one.turn(2)
+    assert.equal(one.node.anomalies['promotion-failed'], 1)
+    assert.deepEqual(one.take().filter((line) => line.startsWith('AbortFlow')).sort(), ['AbortFlow 13 code 1', 'AbortFlow 14 code 1'])
+    assert.deepEqual([13, 14].map((id) => view(one, `AbortFlow ${id}`).getUint32(MessageField.epoch, true)), [2, 1])
+  }
+})
+
+test('a target that is asked for what it buffers says by which move it does, however late the question', () => {
+  const one = among()
+  const incarnation = one.config.runtimes.find(({ id }) => id === 13)?.incarnation ?? 0
+  one.say(12, PrepareFlow, { flow: idOf(1), epoch: 2, key: 1, words: { [PrepareFlowLayout]: one.node.engine.layoutHash, [PrepareFlowReplica]: 13,
+    [PrepareFlowReplicaIncarnation]: incarnation } }).turn(2)
+  without(one, 12)
+  // Of a flow that has gone on since, and whose next owner has died in the middle of a move to another.
+  one.turn(2).say(13, AskFlow, { flow: idOf(1), epoch: 20, key: 1 }).turn(2)
+  assert.ok(one.take().includes('AskFlowReply 13 code 2'))
+  assert.equal(view(one, 'AskFlowReply 13').getUint32(MessageField.epoch, true), 2)
+  // One that has nothing of it says that of the epoch that it was asked about.
+  one.say(13, AskFlow, { flow: idOf(2), epoch: 20, key: 2 }).turn(2)
+  assert.ok(one.take().includes('AskFlowReply 13'))
+  assert.equal(view(one, 'AskFlowReply 13').getUint32(MessageField.epoch, true), 20)
 })
 
 test('a switch that comes back hears of a flow that goes on for the dead when that is claimed, and then that it knows all', () => {

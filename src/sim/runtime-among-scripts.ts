@@ -67,7 +67,7 @@ export class RuntimeAmongScripts {
   log: string[] = []
   /** Switches that do nothing on their links, runtimes that do nothing on the control network. */
   readonly silent = new Set<number>()
-  /** The last message of each name that the node has sent, as bytes. */
+  /** The last message of each name that the node has sent, as bytes; and with a peer behind the name, `AbortFlow 12`, to that one. */
   readonly said = new Map<string, Uint8Array>()
   config: ClusterConfig
   readonly #arena = new Arena(40 * 2 ** 20)
@@ -140,7 +140,7 @@ export class RuntimeAmongScripts {
     const { u8 } = this.#arena
     const name = `${mark}${messageKind(u8[at] as number)?.name ?? '?'}`
     const code = u8[at + MessageField.code]
-    this.said.set(name, u8.slice(at, at + bytes))
+    for (const key of [name, `${name} ${peer}`]) this.said.set(key, u8.slice(at, at + bytes))
     this.log.push(`${name} ${peer}${code === 0 ? '' : ` code ${code}`}`)
   }
 
