@@ -106,10 +106,15 @@ for (const [name, base] of Object.entries(bases)) {
     const [first, second, third] = buildFragments({ ...base, identification: 5, udp: { payload: 'x'.repeat(200) } }, 64)
     setup.bring(first, 1)
     setup.bring(second, 2)
-    assert.equal(setup.tracker.isRestOfDropped(setup.d), false)
-    setup.parse(first, 3)
-    setup.tracker.dropped(setup.d)
+    // An earlier one of the same identification, which a function has held until now, or the latest.
+    for (const [time, isDropped] of [[-1e9, false], [1, true]] as const) {
+      setup.parse(first, time)
+      setup.tracker.dropped(setup.d)
+      setup.parse(second, 2)
+      assert.equal(setup.tracker.isRestOfDropped(setup.d), isDropped)
+    }
     const copy = new DataView(new ArrayBuffer(FRAGMENT_ENTRY_BYTES))
+    setup.parse(first, 1)
     const entries = setup.tracker.datagramsOf(setup.d + D.key, 1, null)
     setup.tracker.exportEntry(entries[0], 4, copy, 0)
     there.tracker.importEntry(copy, 0, 4, 1)

@@ -21,6 +21,7 @@ import { Slab } from '../memory/slab.ts'
 import { flowKeysEqual } from '../flow/flow-key.ts'
 import { KEY_WORDS } from '../flow/flow-record.ts'
 import { FlowTable } from '../flow/flow-table.ts'
+import { ipv6Identification } from '../wire/ipv6.ts'
 import { Descriptor, DESCRIPTOR_WORDS, Meta } from './descriptor.ts'
 
 export const FragmentOutcome = {
@@ -38,12 +39,12 @@ export const FragmentOutcome = {
 export type FragmentLimits = Pick<EngineLimits, 'fragmentedDatagrams' | 'fragmentsHeld' | 'fragmentsHeldPerDatagram'>
 
 const D = Descriptor
-/** What is known of a datagram's first fragment. A network function has dropped it: what comes behind belongs to its flow all the same. */
+/** What is known of a datagram's first fragment. Its flow has dropped it: what comes behind belongs to its flow all the same. */
 const Known = { nothing: 0, key: 1, dropped: 2 } as const
 /** Words of an entry. */
 const E = {
   hash: 0, next: 1, previous: 2, known: 3, datagram: 4, heldFirst: 15, heldLast: 16, heldCount: 17, key: 18, flowHash: 29,
-  meta: 30, sequence: 31, expiry: 32, headerBytes: 34,
+  meta: 30, sequence: 31, expiry: 32, headerBytes: 34, firstTime: 36,
 } as const
 const ENTRY_BYTES = 192
 /** Bytes of an entry that travels with its flow. */
@@ -95,6 +96,8 @@ export class FragmentTracker {
     // The parser left where the fragmentable part starts in `nextHeld`.
     const headerBytes = i32[d + D.payload] - i32[d + D.nextHeld]
     i32[at + E.headerBytes] = headerBytes
+    i32[at + E.firstTime] = i32[d + D.time]
+    i32[at + E.firstTime + 1] = i32[d + D.time + 1]
     const syn = (meta >>> 9) & 1
     i32[at + E.sequence] = (meta & 255) === 6 ? (i32[d + D.sequence] + syn - headerBytes) | 0 : 0
     return this.#takeWaiting(at)
@@ -103,7 +106,6 @@ export class FragmentTracker {
   /** Gives a later fragment its flow's key, or keeps it. */
   later(d: number): number {
     const i32 = this.#i32
-    // The identification of IPv6 is where the parser put it; a packet that waited has it in its datagram already.
     const hash = this.#readDatagram(d, this.#identification(d))
     let entry = this.#find(hash)
     if (entry !== 0 && i32[(entry >> 2) + E.known] !== Known.nothing) {
@@ -131,10 +133,16 @@ export class FragmentTracker {
     return FragmentOutcome.held
   }
 
-  /** A network function has dropped a first fragment: a switch that sees the rest of the datagram cannot tell whose it is. */
+  /**
+   * A flow has dropped a first fragment: a switch that sees the rest of the datagram cannot tell whose it is. One that was held for long says
+   * nothing of a later datagram of the same identification: what is known must come from the very fragment, by its time of arrival.
+   */
   dropped(d: number): void {
-    const entry = this.#find(this.#readDatagram(d, this.#identification(d)))
-    if (entry !== 0 && this.#i32[(entry >> 2) + E.known] === Known.key) this.#i32[(entry >> 2) + E.known] = Known.dropped
+    const i32 = this.#i32
+    const at = this.#find(this.#readDatagram(d, this.#identification(d))) >> 2
+    if (at === 0 || i32[at + E.known] !== Known.key) return
+    if (i32[at + E.firstTime] !== i32[d + D.time] || i32[at + E.firstTime + 1] !== i32[d + D.time + 1]) return
+    i32[at + E.known] = Known.dropped
   }
 
   /** True for a later fragment of a datagram whose first one has been dropped so. */
@@ -218,7 +226,8 @@ export class FragmentTracker {
     for (let word = E.key; word < E.expiry; word++) i32[entry + word] = source.getInt32(at + word * 4, true)
     i32[entry + E.known] = source.getInt32(at + E.known * 4, true)
     i32[entry + E.flowHash] = flowHash
-    i32[entry + E.headerBytes] = source.getInt32(at + E.headerBytes * 4, true)
+    // The time too is as it was there, like that of a packet that the flow holds.
+    for (const word of [E.headerBytes, E.firstTime, E.firstTime + 1]) i32[entry + word] = source.getInt32(at + word * 4, true)
     return this.#takeWaiting(entry)
   }
 
@@ -268,7 +277,7 @@ export class FragmentTracker {
     const i32 = this.#i32
     const network = i32[d + D.network]
     if (i32[d + D.key] >>> 24 === 4) return this.#view.getUint16(network + 4)
-    return this.#view.getInt32(i32[d + D.nf])
+    return ipv6Identification(this.#view, network, i32[d + D.frame] + i32[d + D.length])
   }
 
   /** Reads the datagram key of a packet; returns its hash. */

@@ -12,8 +12,8 @@
  *     result >= 0   what kind of packet it is, see {@link ParseResult}
  *     result <  0   drop it: reason number `-1 - result`
  *
- * For fragments the words `nextHeld` and `nf`, which only mean something while a packet is held, carry two offsets to the
- * fragment tracker: where the fragmentable part starts and, for IPv6, where the identification is.
+ * For first fragments the word `nextHeld`, which only means something while a packet is held, tells the fragment tracker where the
+ * fragmentable part starts.
  */
 
 import type { Arena } from '../memory/arena.ts'
@@ -60,7 +60,6 @@ const WIRE_LENGTH = Descriptor.wireLength
 const LINK_TYPE = Descriptor.linkType
 const SEQUENCE = Descriptor.sequence
 const NEXT_HELD = Descriptor.nextHeld
-const NF = Descriptor.nf
 const FROM_B = Meta.fromB
 const IPV6 = Meta.ipv6
 const FRAGMENT = Meta.fragment
@@ -398,8 +397,7 @@ export function createParser(arena: Arena, seed: number): Parser {
       next: number, meta: number, vlan: number, session: number): number {
     const bytes = end - at - 8
     meta |= FRAGMENT
-    // For the fragment tracker: where the identification is, and where the fragmentable part starts.
-    i32[d + NF] = at + 4
+    // For the fragment tracker: where the fragmentable part starts.
     i32[d + NEXT_HELD] = at + 8
     if (bytes <= 0 || offset + bytes > 65535) return BAD_FRAGMENT
     if (more && (bytes & 7) !== 0 && (meta & CUT) === 0) return BAD_FRAGMENT

@@ -5,9 +5,9 @@ import { hashKey4 } from '../flow/flow-hash.ts'
 import { bool, chain, defineNf, struct, u32, u8, Verdict } from '../nf/index.ts'
 import type { AnyNfDefinition } from '../nf/definition.ts'
 import {
-  buildFragments, buildFrame, buildPacket, recorder, runPackets, saw, sideCounter, syntheticTraces, TcpConversation,
+  buildFragments, buildFrame, buildPacket, gate, recorder, runPackets, saw, sideCounter, syntheticTraces, TcpConversation,
   TEST_START_US,
-  TestRuntime, type FrameOptions, type TestPacket,
+  TestRuntime, type FrameOptions, type TestPacket, type TestRuntimeOptions,
 } from '../testing/index.ts'
 import { firstDifference, outcomeOf } from '../testing/run-outcome.ts'
 
@@ -504,6 +504,47 @@ test('fragments whose first one never comes are dropped when their time is up', 
   // Or when all is over.
   assert.deepEqual(runPackets(counter, [udp(9), second, third]).dropReasons, { 'fragment-timeout': 2 })
   assert.deepEqual(runPackets(counter, [second, third]).dropReasons, { 'fragment-timeout': 2 })
+})
+
+test('of a datagram whose first fragment a flow has dropped, in whatever way, the rest is known as such', () => {
+  const ways: [payload: string, ending: readonly string[], isDropped: boolean, options?: TestRuntimeOptions][] = [
+    ['refuse ', [], true], ['fail ', [], true, { policy: { nfError: 'bypass' } }], ['hold ', ['drop'], true],
+    ['hold ', [], true, { limits: { heldPerFlow: 0 } }], ['hold ', ['end'], true], ['hold ', ['move', 'drop'], true],
+    ['pass ', [], false], ['hold ', ['go'], false], ['hold ', ['late'], false],
+  ]
+  const unwatched = { running() {}, dropped() {}, held() {}, stepped() {} }
+  for (const addresses of [{}, { source: '2001:db8::1', destination: '2001:db8::2' }]) {
+    for (const [payload, ending, isDropped, options] of ways) {
+      const ports = { sourcePort: 7, destinationPort: 53 }
+      const fragmentsOf = (word: string): Uint8Array[] =>
+        buildFragments({ ...addresses, udp: { ...ports, payload: word.padEnd(80, '.') }, identification: 77 }, 48)
+      const [first, second] = fragmentsOf(payload)
+      const runtimes = [0, 1].map(() => new TestRuntime([gate()], { batch: 1, timeouts: { fragment: 30 }, ...options }))
+      let runtime = runtimes[0] as TestRuntime
+      runtime.feed(first)
+      for (const step of ending) {
+        if (step === 'end') for (const record of runtime.engine.flows()) runtime.engine.endFlow(record)
+        else if (step === 'move') {
+          runtimes[1].importFlows(runtime.exportFlows(true), runtime.time + 60 * SECOND)
+          runtime = runtimes[1]
+        } else if (step === 'late') {
+          runtime.advanceTo(runtime.time + 31 * SECOND)
+          runtime.feed(fragmentsOf('pass ')[0])
+          runtime.feed(buildFrame({ ...addresses, udp: { ...ports, payload: 'drop' } }))
+        } else runtime.feed(buildFrame({ ...addresses, udp: { ...ports, payload: step } }))
+      }
+      const found: boolean[] = []
+      runtime.engine.watchPackets({ ...unwatched, ran: (d) => { found.push(runtime.engine.isRestOfDropped(d)) } })
+      runtime.feed(second)
+      assert.deepEqual(found, [isDropped], `${payload} ${ending.join()}`)
+      runtime.engine.watchPackets(null)
+      for (const one of runtimes) {
+        one.finish()
+        assert.equal(one.conservationFault, '')
+        one.dispose()
+      }
+    }
+  }
 })
 
 test('a datagram that is forgotten while its fragments are handed out waits again', () => {

@@ -224,7 +224,7 @@ export function createEngine(options: EngineOptions) {
     limit: limits.heldPerFlow,
     hasExtra: () => extraCount < BATCH_EXTRA_PACKETS,
     drop: (d, verdict) =>
-      drop(d, verdict >= 2 && verdict - 2 < dropCounts.length ? verdict - 2 : DropReason['nf-error']),
+      drop(d, verdict >= 2 && verdict - 2 < dropCounts.length ? verdict - 2 : DropReason['nf-error'], true),
   })
   const host: ChainHost = {
     arena, extents, kernels, records, origin, packet, flow: flowView, emit: emitter, timer: (nf) => timers.of(nf),
@@ -452,7 +452,9 @@ export function createEngine(options: EngineOptions) {
     countedOutput = outputCount
   }
 
-  function drop(d: number, reason: number): void {
+  /** @param isOfFlow it had come to its flow: of a first fragment, the rest of the datagram is dropped where it would leave */
+  function drop(d: number, reason: number, isOfFlow = false): void {
+    if (isOfFlow && (i32[d + META] & (Meta.fragment | Meta.laterFragment)) === Meta.fragment) fragments.dropped(d)
     dropCounts[reason]++
     statistics.dropped++
     const slot = i32[d + SLOT]
@@ -470,11 +472,10 @@ export function createEngine(options: EngineOptions) {
 
   /** A verdict other than forward, of the NF that ran last. */
   function notForwarded(d: number, record: number, verdict: number): void {
-    if (verdict >= 2 && (i32[d + META] & (Meta.fragment | Meta.laterFragment)) === Meta.fragment) fragments.dropped(d)
     if (planted['drop-ignored'] && verdict >= 2) forward(d)
-    else if (verdict >= 2 && verdict - 2 < dropCounts.length && Number.isInteger(verdict)) drop(d, dropReasonOfVerdict(verdict))
+    else if (verdict >= 2 && verdict - 2 < dropCounts.length && Number.isInteger(verdict)) drop(d, dropReasonOfVerdict(verdict), true)
     else if (verdict === Verdict.Hold) {
-      if (!held.hold(d, record, progress.nf)) drop(d, DropReason['hold-limit'])
+      if (!held.hold(d, record, progress.nf)) drop(d, DropReason['hold-limit'], true)
     }
     else throw new TypeError(`processPacket returned ${String(verdict)}, which is not a verdict`)
     progress.nf = -1
@@ -673,7 +674,7 @@ export function createEngine(options: EngineOptions) {
     guessed = true
     openings.remove(record)
     if (i32[(record + FlowRecord.heldFirst) >> 2] !== 0) {
-      held.takeAll(record, (slot) => drop(slot >> 2, DropReason['hold-ended']))
+      held.takeAll(record, (slot) => drop(slot >> 2, DropReason['hold-ended'], true))
     }
     for (let i = 0; i < extentFields.length; i++) {
       const word = (record + (extentFields[i] as number)) >> 2
@@ -726,7 +727,7 @@ export function createEngine(options: EngineOptions) {
     packet.direction = ((meta >>> 16) & 1) ^ u8[record + FlowRecord.opener]
     const flags = u8[record + FlowRecord.flags]
     if ((flags & FlowFlag.dropAll) !== 0) {
-      drop(d, DropReason['nf-error'])
+      drop(d, DropReason['nf-error'], true)
       return
     }
     if (inProgress !== null) inProgress.begin(i32, record >> 2)
@@ -821,7 +822,7 @@ export function createEngine(options: EngineOptions) {
     const record = i32[d + RECORD]
     if (record !== 0) calls.failOn(record, failed, error)
     else calls.report(failed, error)
-    drop(d, DropReason['nf-error'])
+    drop(d, DropReason['nf-error'], true)
   }
 
   // -- Fragments -----------------------------------------------------------------------------------------------------

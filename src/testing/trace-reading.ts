@@ -7,6 +7,7 @@ import { KEY_WORDS } from '../flow/flow-record.ts'
 import { Arena } from '../memory/arena.ts'
 import { Descriptor, DESCRIPTOR_WORDS } from '../packet/descriptor.ts'
 import { createParser, ParseResult } from '../packet/parse.ts'
+import { ipv6Identification } from '../wire/ipv6.ts'
 import type { TestPacket } from './test-runtime.ts'
 
 export interface ReadPacket {
@@ -38,7 +39,7 @@ export function readTrace(packets: readonly TestPacket[]): ReadPacket[] {
     const isFragment = result === ParseResult.firstFragment || result === ParseResult.laterFragment
     const network = i32[d + Descriptor.network]
     const isIpv4 = i32[d + Descriptor.key] >>> 24 === 4
-    const identification = !isFragment ? 0 : isIpv4 ? view.getUint16(network + 4) : view.getInt32(i32[d + Descriptor.nf])
+    const identification = !isFragment ? 0 : isIpv4 ? view.getUint16(network + 4) : ipv6Identification(view, network, frameAt + frame.length)
     const addresses = isIpv4 ? u8.subarray(network + 12, network + 20) : u8.subarray(network + 8, network + 40)
     return {
       datagram: isFragment ? `${identification} ${addresses.join()}` : '',

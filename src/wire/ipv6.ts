@@ -8,6 +8,8 @@
  * authentication header), body. Fragment header: next header, reserved, offset 13 │ reserved 2 │ more 1, identification u32.
  */
 
+import { IpProtocol } from './ipv4.ts'
+
 export const IPV6_BYTES = 40
 export const IPV6_PAYLOAD_LENGTH = 4
 export const IPV6_NEXT_HEADER = 6
@@ -26,4 +28,20 @@ export function isIpv6Extension(nextHeader: number): boolean {
     case 0: case 43: case 51: case 60: case 135: case 139: case 140: return true
     default: return false
   }
+}
+
+/** The identification of a fragment whose IPv6 header begins at `network`, in a frame that ends at `end`; 0 if it is none. */
+export function ipv6Identification(view: DataView, network: number, end: number): number {
+  let next = view.getUint8(network + IPV6_NEXT_HEADER)
+  for (let at = network + IPV6_BYTES; at + IPV6_FRAGMENT_BYTES <= end;) {
+    // An atomic fragment (offset 0, no more) is a whole packet (RFC 6946), and may have another in it.
+    if (next === IpProtocol.fragment && (view.getUint16(at + IPV6_FRAGMENT_OFFSET) & 0xfff9) !== 0) {
+      return view.getInt32(at + IPV6_FRAGMENT_IDENTIFICATION)
+    }
+    const length = view.getUint8(at + 1)
+    const bytes = next === IpProtocol.fragment ? 8 : next === IpProtocol.authentication ? (length + 2) << 2 : (length + 1) << 3
+    next = view.getUint8(at)
+    at += bytes
+  }
+  return 0
 }
