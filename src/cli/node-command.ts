@@ -26,9 +26,7 @@ import { ExitStatus } from './exit-status.ts'
 
 export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promise<number> {
   const config = readNodeConfig(file, kind)
-  process.umask(0o077)
-  process.title = `nfactor ${config.name}`
-  lowerHelpers()
+  begin(`nfactor ${config.name}`)
   if (config.cpus !== undefined && !pinProcess(config.cpus)) {
     throw new CodedError('NF_CONFIG_INVALID', `${config.name} cannot have core ${config.cpus.join(', ')}`, 'The key cpus names the cores')
   }
@@ -40,8 +38,7 @@ export async function nodeCommand(kind: NodeConfig['kind'], file: string): Promi
 
 /** A process in stock: all is loaded, and whoever has started it says which node it is, or ends. */
 export async function spareCommand(): Promise<number> {
-  process.title = 'nfactor spare'
-  lowerHelpers()
+  begin('nfactor spare')
   loadClassifyKernel(new Arena(1 << 18))
   rehearseNodeConfig()
   writeSync(READY_FD, 'ready\n')
@@ -62,9 +59,7 @@ export async function controllerCommand(file: string): Promise<number> {
   if (config?.kind !== 'controller') throw new CodedError('NF_CONFIG_INVALID', `${file} is not for a controller`)
   const { id, name } = config
   const folder = new ClusterFolder(config.folder)
-  process.umask(0o077)
-  process.title = `nfactor ${name}`
-  lowerHelpers()
+  begin(`nfactor ${name}`)
   const identity = readIdentity(folder)
   const launcher = containersOf(identity, folder) ?? new WarmLauncher(processLauncher)
   const controller = await ControllerProcess.open({ id, name, folder, identity, launcher })
@@ -74,13 +69,18 @@ export async function controllerCommand(file: string): Promise<number> {
 
 export async function machineCommand(file: string): Promise<number> {
   const config = readMachineConfig(file)
-  process.umask(0o077)
-  process.title = 'nfactor machine'
-  lowerHelpers()
+  begin('nfactor machine')
   const agent = new MachineAgent(config, processLauncher)
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => { agent.stop() })
   await agent.run(() => { process.stdout.write(`machine is ready for cluster ${config.cluster} at ${config.host}:${config.port}\n`) })
   return NodeExit.ended
+}
+
+/** What every process of a cluster does first: its files are its user's alone, and what compiles beside it goes last. */
+function begin(title: string): void {
+  process.umask(0o077)
+  process.title = title
+  lowerHelpers()
 }
 
 /** A defect: what comes after it would be wrong. */

@@ -102,13 +102,11 @@ async function supervise(options: SupervisorOptions): Promise<void> {
     hasFailed = false
   } finally {
     signal?.removeEventListener('abort', end)
-    if (hasFailed && isAdopted) {
-      supervisor.leave()
-    } else {
-      await supervisor.stop()
-      folder.clear()
-    }
+    const isLeft = hasFailed && isAdopted
+    if (isLeft) supervisor.leave()
+    else await supervisor.stop()
     rpc.close()
+    if (!isLeft) folder.clear()
   }
 }
 
