@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import {
-  appendFileSync, closeSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, writeSync,
+  appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -31,6 +31,38 @@ test('a line that was cut costs itself alone', () => {
   appendFileSync(file, 'null\n7\n{}\n\n')
   log.add('five', 'e')
   for (const one of [log, other, new EventLog(file)]) assert.deepEqual(names(one), ['1 one a', '2 three c', '3 four d', '4 five e'])
+})
+
+test('a long file is put aside, and nobody misses or counts anything twice', () => {
+  const file = join(home, 'long.jsonl')
+  const log = new EventLog(file)
+  const early = new EventLog(file)
+  const add = (first: number, last: number): void => {
+    for (let n = first; n <= last; n++) log.add('n', `${n}`)
+  }
+  const seen = (one: EventLog): number[] => one.since(0, 100).map(({ number, text }) => (assert.equal(text, `${number}`), number))
+  const upTo = (first: number, last: number): number[] => Array.from({ length: last - first + 1 }, (_, at) => first + at)
+  log.bound(0)
+  add(1, 3)
+  assert.deepEqual(seen(early), upTo(1, 3))
+  add(4, 6)
+  const open = openSync(file, 'a')
+  log.bound(10)
+  // Somebody had it open.
+  writeSync(open, `${JSON.stringify({ time: '', event: 'n', text: '7' })}\n`)
+  closeSync(open)
+  assert.deepEqual(seen(early), upTo(1, 7))
+  assert.equal(statSync(file).mode & 0o777, 0o600)
+  add(8, 9)
+  const late = new EventLog(file)
+  for (const one of [early, late]) assert.deepEqual(seen(one), upTo(1, 9))
+  log.bound(10)
+  add(10, 10)
+  for (const one of [early, late]) assert.deepEqual(seen(one), upTo(1, 10))
+  const texts = new EventLog(file).since(0, 100).map(({ text }) => text)
+  assert.deepEqual(texts, ['8', '9', '10'], 'what was put aside before that is gone')
+  log.bound(1 << 20)
+  assert.ok(!readFileSync(file, 'utf8').includes('"before":10'), 'a short one stays')
 })
 
 test('of a log that is longer than memory its end is read', () => {

@@ -46,6 +46,7 @@ const READY_POLL_MS = 20
 const BACKOFF_MS = 100
 const BACKOFF_MS_MAX = 10_000
 const STEADY_MS = 30_000
+const BOUND_EVENTS_MS = 60_000
 /** How long another machine has to end its nodes. */
 const MACHINE_END_MS = 6_000
 
@@ -232,6 +233,7 @@ class Supervisor {
     const began = performance.now()
     this.#note('supervisor', 0, process.pid)
     this.#events.add(isAdopted ? 'cluster-adopted' : 'cluster-starting', `cluster ${spec.name} ${isAdopted ? 'is taken up again' : 'starts'}`)
+    this.#timers.add(setInterval(() => { this.#events.bound() }, BOUND_EVENTS_MS))
     const there = folder.livingProcesses().filter(({ kind }) => kind === 'controller')
     for (let id = 1; id <= spec.controllers; id++) {
       const found = there.find((entry) => entry.id === id)
