@@ -5,11 +5,11 @@
  */
 
 import assert from 'node:assert/strict'
-import { spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
 import { networkSkip, TestNetwork } from '../ports/test-network.ts'
-import { clientProgram, parseDownloads, serverProgram } from './download-programs.ts'
 import { TestCluster } from './test-cluster.ts'
+import { TestPrograms } from './test-programs.ts'
 
 const skip = networkSkip() || (spawnSync('ping', ['-V']).error !== undefined && 'ping is not installed')
 
@@ -51,17 +51,16 @@ limits: { flows: 4096 }
   })
 
   await context.test('downloads are whole, with the offloads that are there by default', async () => {
-    const web = spawn('ip', ['netns', 'exec', server, process.execPath, '-e', serverProgram], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const programs = new TestPrograms()
     try {
-      await new Promise((resolve) => { web.stdout.once('data', resolve) })
+      await programs.serve(server)
       for (const host of ['10.81.2.2', 'fd81:2::2']) {
-        const { stdout } = spawnSync('ip', ['netns', 'exec', client, process.execPath, '-e', clientProgram, host, '3', '2000000', '1'],
-          { encoding: 'utf8', timeout: 30_000 })
-        assert.deepEqual(parseDownloads(stdout).map(({ received, same, error }) => ({ received, same, error })),
+        const downloads = await programs.download(client, host, 3, 2_000_000, 1)
+        assert.deepEqual(downloads.map(({ received, same, error }) => ({ received, same, error })),
           Array.from({ length: 3 }, () => ({ received: 2_000_000, same: true, error: undefined })))
       }
     } finally {
-      web.kill('SIGKILL')
+      programs.close()
     }
   })
 

@@ -25,7 +25,7 @@ import type { ClusterClient } from '../process/cluster-client.ts'
 import { programPath } from '../process/node-launcher.ts'
 import type { ClusterStatus } from '../process/operator.ts'
 import { runCluster } from '../process/supervisor.ts'
-import { clientProgram, parseDownloads, serverProgram, type Download } from './download-programs.ts'
+import { clientProgram, parseDownloads, serverProgram, startProgram, type Download } from './download-programs.ts'
 import { flowSizeAfter, flowSizeBefore } from './demo-nfs.ts'
 import { ExitStatus } from './exit-status.ts'
 import { bytesText, countOf, countText } from './number-text.ts'
@@ -342,8 +342,8 @@ class Demo {
 
   // -- Programs ------------------------------------------------------------------------------------------------------
 
-  #start(namespace: string, ...args: string[]): ChildProcess {
-    const child = spawn('ip', ['netns', 'exec', namespace, process.execPath, '-e', ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  #start(namespace: string, program: string, ...args: string[]): ChildProcess {
+    const child = startProgram(namespace, program, ...args)
     this.#children.add(child)
     child.on('close', () => { this.#children.delete(child) })
     return child

@@ -3,6 +3,8 @@
  * know. For the demonstration and for tests.
  */
 
+import { spawn, type ChildProcess } from 'node:child_process'
+
 /** Port of the server. */
 export const WEB_PORT = 8000
 
@@ -50,6 +52,18 @@ for (let i = 0; i < Number(connections); i++) {
     response.on('end', () => { console.log(JSON.stringify({ received, same: response.trailers.digest === hash.digest('hex'), stall })) })
   }).on('error', fail)
 }`
+
+/** Both end when the process that has started them does. */
+const END_WITH_PARENT = 'process.stdin.on("end", () => { process.exit(1) }).resume().unref();'
+
+/**
+ * Starts one of them in a network namespace, and in a session of its own: as if it ran on another machine, where it takes no core from who
+ * started it. Linux shares cores by session, and some versions give one too much whose processes wake each other (docs/operations.md).
+ */
+export function startProgram(namespace: string, program: string, ...args: string[]): ChildProcess {
+  return spawn('ip', ['netns', 'exec', namespace, process.execPath, '-e', END_WITH_PARENT + program, ...args],
+    { stdio: ['pipe', 'pipe', 'inherit'], detached: true })
+}
 
 /** How a download went. */
 export interface Download {

@@ -1,7 +1,7 @@
 /** Programs of a test in namespaces of its own: clients and servers in JavaScript, killed at the end whatever happens. */
 
-import { spawn, type ChildProcess } from 'node:child_process'
-import { clientProgram, parseDownloads, serverProgram, type Download } from './download-programs.ts'
+import type { ChildProcess } from 'node:child_process'
+import { clientProgram, parseDownloads, serverProgram, startProgram, type Download } from './download-programs.ts'
 
 export class TestPrograms {
   readonly #children = new Set<ChildProcess>()
@@ -22,8 +22,8 @@ export class TestPrograms {
     return parseDownloads(text)
   }
 
-  #start(namespace: string, ...args: string[]): ChildProcess {
-    const child = spawn('ip', ['netns', 'exec', namespace, process.execPath, '-e', ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  #start(namespace: string, program: string, ...args: string[]): ChildProcess {
+    const child = startProgram(namespace, program, ...args)
     this.#children.add(child)
     return child
   }

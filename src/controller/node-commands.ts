@@ -37,6 +37,8 @@ export interface NodeReport {
   readonly incarnation: number
   /** Longest standstill since the report before, µs. */
   readonly pausedUs: number
+  /** For how long of that it was ready to run and had no processor core, µs, where that is known. */
+  readonly coreWaitUs?: number
   readonly words: readonly PeerWord[]
   /** Version of the configuration that it has applied. */
   readonly configVersion: number

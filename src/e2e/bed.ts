@@ -5,7 +5,7 @@
  */
 
 import assert from 'node:assert/strict'
-import { spawn, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,6 +18,7 @@ import type { PortStatistics } from '../ports/link-port.ts'
 import { TestNetwork } from '../ports/test-network.ts'
 import { Port, type ClientPlan, type Outcome } from './outcome.ts'
 import { startServices, type Services } from './services.ts'
+import { spawnApart } from './spawn-apart.ts'
 
 export interface ClusterWish {
   readonly chain?: string
@@ -127,19 +128,19 @@ ${more}`
     const { files, keyFile } = this.services
     const plan: ClientPlan = {
       hosts: HOSTS, downloads: 200, keepAlive: 10, webSockets: 6, streams: 4, iperfSeconds: 20, keyFile, files, ...load }
-    const child = spawn('ip', ['netns', 'exec', this.#client, process.execPath, join(import.meta.dirname, 'peer-client.ts'),
+    const child = spawnApart('ip', ['netns', 'exec', this.#client, process.execPath, join(import.meta.dirname, 'peer-client.ts'),
       JSON.stringify(plan)], { stdio: ['pipe', 'pipe', 'inherit'] })
     this.#children.add(child)
     let output = ''
-    child.stdout.setEncoding('utf8').on('data', (part: string) => { output += part })
+    child.stdout?.setEncoding('utf8').on('data', (part: string) => { output += part })
     const ended = new Promise<number | null>((resolve) => { child.on('close', resolve) })
     if (this.#isClustered) await this.cluster.until('all programs have flows', async () => (await this.cluster.flows('tcp')).length >=
       plan.downloads * 0.9 + plan.keepAlive + plan.webSockets, 20_000)
     await sleep(SETTLE_MS)
-    child.stdin.write('measure\n')
+    child.stdin?.write('measure\n')
     const measured = Date.now()
     await fault()
-    child.stdin.end()
+    child.stdin?.end()
     const late = setTimeout(() => { child.kill('SIGTERM') }, STOP_MS)
     const status = await ended
     clearTimeout(late)
@@ -172,7 +173,7 @@ ${more}`
 
   /** Many small datagrams for some seconds: they cost more than as many bytes of TCP. What of them is lost does not matter. */
   async load(seconds: number): Promise<void> {
-    const iperf = spawn('ip', ['netns', 'exec', this.#client,
+    const iperf = spawnApart('ip', ['netns', 'exec', this.#client,
       'iperf3', '-c', HOSTS[0], '-p', `${Port.iperf + 4}`, '-t', `${seconds}`, '-u', '-b', '20M', '-l', '100', '-P', '2'], { stdio: 'ignore' })
     this.#children.add(iperf)
     const status = await new Promise((resolve) => { iperf.on('close', resolve) })

@@ -2,13 +2,14 @@
  * The client's programs that others have written: curl, ssh, iperf3. What they print is checked and timed here.
  */
 
-import { spawn, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Port, Tally, type ClientPlan, type Outcome, type Session } from './outcome.ts'
+import { spawnApart } from './spawn-apart.ts'
 
 const PATIENCE_MS = 30_000
 const CURLS = 8
@@ -22,7 +23,7 @@ export function killChildren(): void {
 }
 
 function start(program: string, args: readonly string[], input: 'pipe' | 'ignore' = 'ignore'): ChildProcess {
-  const child = spawn(program, args, { stdio: [input, 'pipe', 'pipe'] })
+  const child = spawnApart(program, args, { stdio: [input, 'pipe', 'pipe'] })
   children.add(child)
   child.on('close', () => { children.delete(child) })
   return child

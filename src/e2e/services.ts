@@ -10,12 +10,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Random } from '../base/random.ts'
 import { run } from '../ports/test-network.ts'
 import { Port, type WebFile } from './outcome.ts'
+import { KEEPER, spawnApart } from './spawn-apart.ts'
 
 /** Bytes per second of a slow download, and how much nginx sends at once. */
 const SLOW_RATE = 24_000
 const FILES = 8
 
-export const missingPrograms = ['nginx', 'curl', 'iperf3', 'ssh', 'sshd', 'ssh-keygen']
+export const missingPrograms = [KEEPER, 'nginx', 'curl', 'iperf3', 'ssh', 'sshd', 'ssh-keygen']
   .filter((program) => spawnSync('sh', ['-c', `PATH=$PATH:/usr/sbin:/sbin command -v ${program}`]).status !== 0)
 
 export interface Services {
@@ -32,7 +33,7 @@ export async function startServices(namespace: string, folder: string, hosts: re
   writeFileSync(join(folder, 'nginx.conf'), nginxConfig(folder))
   const children: ChildProcess[] = []
   const start = (...command: string[]): ChildProcess => {
-    const child = spawn('ip', ['netns', 'exec', namespace, ...command], { stdio: ['ignore', 'pipe', 'ignore'] })
+    const child = spawnApart('ip', ['netns', 'exec', namespace, ...command], { stdio: ['ignore', 'pipe', 'ignore'] })
     children.push(child)
     return child
   }

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ClusterView } from '../controller/cluster-view.ts'
+import type { Report } from '../controller/node-commands.ts'
 import { ClusterObserver } from './cluster-observer.ts'
 
 type Fence = Pick<ClusterView['fences'][number], 'node' | 'incarnation' | 'reason' | 'isRecovered'>
@@ -36,4 +37,21 @@ test('lives that a view names no more are forgotten, those that it names are not
     assert.ok(observer.lives <= 1024 + 2, `${observer.lives} lives`)
   }
   assert.equal(events.length, 3000)
+})
+
+test('a node that is ready and stands still is told of, once in a while', () => {
+  const events: string[] = []
+  const observer = new ClusterObserver((_, text) => { events.push(text) }, (id) => `runtime-${id}`, () => 5)
+  const report = (pausedUs: number, coreWaitUs = 0): Report =>
+    ({ kind: 'switch', node: 11, incarnation: 3, pausedUs, coreWaitUs, words: [], configVersion: 1, generation: 0, missed: 0, refused: [] })
+  observer.observe(viewOf([]))
+  observer.reported(report(900_000))
+  assert.deepEqual(events, [], 'not there yet')
+  const one = { id: 11, incarnation: 3, health: 'well', report: report(0) }
+  observer.observe({ ...viewOf([]), switches: [one] } as unknown as ClusterView)
+  observer.reported(report(200_000))
+  observer.reported(report(812_000, 790_400))
+  observer.reported(report(2_000_000))
+  assert.deepEqual(events, ['runtime-11 is ready after 5 ms',
+    'runtime-11 has stood still for 812 ms, 790 ms of it waiting for a processor core'])
 })

@@ -5,6 +5,8 @@
 import type { ClusterView, RuntimeView, SwitchView } from '../controller/cluster-view.ts'
 import { isHeld } from '../controller/scaling.ts'
 import { isReachable } from '../controller/cluster-view.ts'
+import type { Report } from '../controller/node-commands.ts'
+import { pauseText, type Pause } from './pause-watch.ts'
 
 export type TellEvent = (event: string, text: string, fields?: Readonly<Record<string, unknown>>) => void
 
@@ -14,8 +16,15 @@ interface Seen {
   isDraining: boolean
   isDrained: boolean
   fencedAt: number
+  /** When it was last told that it has stood still, and the longest standstill since that is not told. */
+  pauseToldAt: number
+  pause: Pause
 }
 
+/** A node that stands still for so long is told of, µs; again after so many milliseconds. */
+const STANDSTILL_US = 250_000
+const STANDSTILL_AGAIN_MS = 10_000
+const NO_PAUSE: Pause = { us: 0, coreWaitUs: 0 }
 /** With more lives than this, those are forgotten that the view does not name any more. */
 const SEEN_MAX = 1024
 
@@ -82,6 +91,20 @@ export class ClusterObserver {
     this.#hasBegun = true
   }
 
+  /** What a node says of itself. One that is not ready yet may take its time. */
+  reported({ node, incarnation, pausedUs, coreWaitUs = 0 }: Report): void {
+    const seen = this.#seen.get(incarnation)
+    if (seen?.isReady !== true) return
+    if (pausedUs > seen.pause.us) seen.pause = { us: pausedUs, coreWaitUs }
+    const { pause } = seen
+    if (pause.us < STANDSTILL_US || performance.now() - seen.pauseToldAt < STANDSTILL_AGAIN_MS) return
+    seen.pauseToldAt = performance.now()
+    seen.pause = NO_PAUSE
+    const name = this.#nameOf(node)
+    this.#tell('node-stood-still', `${name} has stood still for ${pauseText(pause)}`,
+      { node: name, incarnation, ms: Math.round(pause.us / 1000), coreWaitMs: Math.round(pause.coreWaitUs / 1000) })
+  }
+
   #forgetBut(named: readonly { readonly incarnation: number }[]): void {
     const lives = new Set(named.map(({ incarnation }) => incarnation))
     for (const life of this.#seen.keys()) if (!lives.has(life)) this.#seen.delete(life)
@@ -90,7 +113,7 @@ export class ClusterObserver {
   #lifeOf(incarnation: number): Seen {
     let seen = this.#seen.get(incarnation)
     if (seen !== undefined) return seen
-    seen = { isReady: false, isSilent: false, isDraining: false, isDrained: false, fencedAt: 0 }
+    seen = { isReady: false, isSilent: false, isDraining: false, isDrained: false, fencedAt: 0, pauseToldAt: -Infinity, pause: NO_PAUSE }
     this.#seen.set(incarnation, seen)
     return seen
   }

@@ -125,7 +125,10 @@ export class ControllerProcess {
     this.launcher = new ClusterLauncher(local, remote, spec.machines.map(({ runtimes }) => runtimes))
     this.connections = new NodeConnections({
       places: [localPlace(folder, launcher.name !== 'process'), ...remote], controller: name,
-      onReport: (report) => { this.#controller.receive(report, systemClock.now()) },
+      onReport: (report) => {
+        this.#controller.receive(report, systemClock.now())
+        if (this.#term !== 0) this.#observer.reported(report)
+      },
       onHello: (hello) => {
         this.#hurry(HELLO_MS)
         if (this.#mayBegin()) this.#controller.hello(hello, systemClock.now())

@@ -52,6 +52,7 @@ import { openProgressNote } from './progress-note.ts'
 import { QuarantineCapture } from './quarantine-capture.ts'
 import type { NodeStatus, NodeWorkload } from './node-status.ts'
 import { configError, resolveRunConfig, type RunConfig } from './run-config.ts'
+import { PauseWatch, pauseText } from './pause-watch.ts'
 import { endYielding } from './start-priority.ts'
 
 /** Exit statuses that a supervisor knows. */
@@ -63,8 +64,8 @@ const FLOWS_MAX = 100_000
 /** How long a node waits for its links before it begins without, and how often it looks. */
 const LINK_MS = 2_000
 const LINK_POLL_MS = 2
-/** The rhythm by which a node sees that it has stood still. */
-const RHYTHM_MS = 20
+/** Who is fenced says that it has stood still, if it has for so long, µs. */
+const PAUSE_US = 100_000
 
 /** The answer to `Report`. */
 export type ReportAnswer = { readonly hello: Hello } | { readonly report: Report }
@@ -95,7 +96,7 @@ export class NodeProcess {
   /** Tells this process from others of the same node. */
   readonly #nonce = randomUUID()
   #incarnation: number
-  #pausedUs = 0
+  readonly #pauses = new PauseWatch()
   /** Told before the runtime was there. */
   readonly #quarantined: RpcParams[] = []
   #bypass: NodeLink | undefined
@@ -146,7 +147,7 @@ export class NodeProcess {
    */
   async run(): Promise<number> {
     const config = this.#config
-    const rhythm = this.#watchPauses()
+    this.#pauses.start()
     try {
       if (config.kind === 'runtime') {
         const { config: run, problems } = await resolveRunConfig({ file: config.run, folder: config.nfFolder })
@@ -167,7 +168,7 @@ export class NodeProcess {
       await this.#api.open()
       return await this.#ended.promise
     } finally {
-      clearInterval(rhythm)
+      this.#pauses.close()
       this.#rpc.close()
       for (const port of this.#ports()) await port.close()
       // Who comes to this end was not kept from it by a packet.
@@ -238,15 +239,6 @@ export class NodeProcess {
 
   // -- Controllers ---------------------------------------------------------------------------------------------------
 
-  #watchPauses(): NodeJS.Timeout {
-    let last = performance.now()
-    return setInterval(() => {
-      const now = performance.now()
-      this.#pausedUs = Math.max(this.#pausedUs, (now - last - RHYTHM_MS) * 1000)
-      last = now
-    }, RHYTHM_MS)
-  }
-
   #report(controller: string): ReportAnswer {
     const { id, kind } = this.#config
     if (this.#incarnation === 0) return { hello: { node: id, nonce: this.#nonce } }
@@ -255,11 +247,7 @@ export class NodeProcess {
     const node = {
       runtime: this.#runtime, switch: this.#switch, statistics: this.#executor?.statistics,
       external: this.#external?.port.statistics, links: this.#links,
-      takePausedUs: () => {
-        const us = Math.round(this.#pausedUs)
-        this.#pausedUs = 0
-        return us
-      },
+      takePause: () => this.#pauses.take(controller),
     }
     return { report: this.#reporter.report(controller, kind, id, this.#incarnation, node, isReady, systemClock.now()) }
   }
@@ -309,7 +297,9 @@ export class NodeProcess {
 
   #fence(): void {
     this.#isFenced = true
-    process.stderr.write(`${this.#config.name} (incarnation ${this.#incarnation}) has been fenced\n`)
+    const pause = this.#pauses.recent()
+    const why = pause.us < PAUSE_US ? '' : `; it has stood still for ${pauseText(pause)}`
+    process.stderr.write(`${this.#config.name} (incarnation ${this.#incarnation}) has been fenced${why}\n`)
     setImmediate(() => { this.#executor?.stop(0) })
   }
 

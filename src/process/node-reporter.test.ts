@@ -11,7 +11,7 @@ test('controllers that ask are bounded: who has asked longest ago starts anew', 
     now += 1e6
     // Half of the time.
     const node = { runtime: undefined, switch: undefined, statistics: { busyUs: now / 2 }, external: undefined, links: new Map(),
-      takePausedUs: () => 0 } as unknown as ReportedNode
+      takePause: () => ({ us: 0, coreWaitUs: 0 }) } as unknown as ReportedNode
     const report = reporter.report(asker, 'runtime', 11, 1, node, true, now)
     return report.kind === 'runtime' ? report.busyPerMille : -1
   }

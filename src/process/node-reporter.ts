@@ -15,6 +15,7 @@ import type { RuntimeNode } from '../node/runtime-node.ts'
 import type { SwitchNode } from '../node/switch-node.ts'
 import type { PortStatistics } from '../ports/link-port.ts'
 import type { ExecutorStatistics } from './executor.ts'
+import type { Pause } from './pause-watch.ts'
 
 /** Reasons of drops that mean that a runtime had no room or time. */
 const OVERLOAD = ['link-full', 'over-share', 'no-room', 'no-room-to-open', 'no-slot', 'hold-limit', 'move-buffer', 'replica-behind',
@@ -46,8 +47,8 @@ export interface ReportedNode {
   /** What the external port of a switch has counted, and its links by the runtime behind them. */
   readonly external: PortStatistics | undefined
   readonly links: ReadonlyMap<number, { readonly statistics: PortStatistics }>
-  /** Longest standstill since the last call, µs. */
-  takePausedUs(): number
+  /** Longest standstill since the last call. */
+  takePause(): Pause
 }
 
 export class NodeReporter {
@@ -83,7 +84,8 @@ export class NodeReporter {
     const { runtime, switch: own } = node
     const { configVersion, generation, replicasVersion, order } = this.#memory
     const words = (runtime ?? own)?.peerWords(now) ?? []
-    const common = { node: id, incarnation, pausedUs: node.takePausedUs(), words, configVersion, generation }
+    const { us: pausedUs, coreWaitUs } = node.takePause()
+    const common = { node: id, incarnation, pausedUs, coreWaitUs, words, configVersion, generation }
     if (kind === 'switch') return { kind, ...common, ...this.#losses(asker, node, now) }
     const reasons = runtime?.dropReasons() ?? {}
     const [busyUs, packetsPerSecond, dropsPerSecond, nfErrorsPerSecond] = this.#rates(asker, [
