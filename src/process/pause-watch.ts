@@ -72,9 +72,9 @@ export class PauseWatch {
     for (const [asker, { us: longest }] of this.#longest) if (us > longest) this.#longest.set(asker, pause)
   }
 
-  /** The longest since the same one asked before. */
+  /** The longest since the same one asked before; lately, if it has not. */
   take(asker: string): Pause {
-    const { us, coreWaitUs } = this.#longest.get(asker) ?? this.#last
+    const { us, coreWaitUs } = this.#longest.get(asker) ?? this.#lately()
     setBounded(this.#longest, asker, NO_PAUSE, ASKERS_MAX)
     return { us, coreWaitUs }
   }
@@ -82,6 +82,10 @@ export class PauseWatch {
   /** The longest one lately, until now. */
   recent(): Pause {
     this.look()
+    return this.#lately()
+  }
+
+  #lately(): Pause {
     return this.#now() - this.#last.at < RECENT_MS ? this.#last : NO_PAUSE
   }
 
