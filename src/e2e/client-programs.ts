@@ -18,8 +18,12 @@ const ECHO_MS = 50
 const IPERF_INTERVAL_S = 0.1
 
 const children = new Set<ChildProcess>()
-export function killChildren(): void {
+const folders = new Set<string>()
+
+/** Leaves nothing behind, however this process ends. */
+export function cleanUp(): void {
   for (const child of children) child.kill('SIGKILL')
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 }
 
 function start(program: string, args: readonly string[], input: 'pipe' | 'ignore' = 'ignore'): ChildProcess {
@@ -36,6 +40,7 @@ function start(program: string, args: readonly string[], input: 'pipe' | 'ignore
 export function curlSession({ hosts, downloads, files }: ClientPlan): Session {
   const tally = new Tally()
   const folder = mkdtempSync(join(tmpdir(), 'nfactor-curl-'))
+  folders.add(folder)
   const growing = new Map<string, { size: number, readonly whole: number, readonly hear: () => void }>()
   const looking = setInterval(() => {
     for (const [path, file] of growing) {
@@ -87,7 +92,6 @@ export function curlSession({ hosts, downloads, files }: ClientPlan): Session {
       const late = sleep(PATIENCE_MS).then(() => { tally.fault(`curl: ${growing.size} downloads do not end`) })
       await Promise.race([Promise.all(ends), late])
       clearInterval(looking)
-      rmSync(folder, { recursive: true, force: true })
       return tally.outcome('curl')
     },
   }

@@ -4,11 +4,11 @@
  */
 
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { curlSession, iperfSessions, killChildren, sshSession } from './client-programs.ts'
+import { cleanUp, curlSession, iperfSessions, sshSession } from './client-programs.ts'
 import { dnsSession, http2Session, keepAliveSession, webSocketSession } from './client-sessions.ts'
 import { StallClock, type ClientPlan } from './outcome.ts'
 
-process.on('exit', killChildren)
+process.on('exit', cleanUp)
 process.on('SIGTERM', () => { process.exit(1) })
 
 const plan = JSON.parse(process.argv[2]) as ClientPlan
