@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { CodedError } from '../../src/base/coded-error.ts'
 import type { ClusterConfig } from '../../src/messages/cluster-config.ts'
 import { LineRpcClient } from '../../src/process/line-rpc.ts'
-import { childEnvironment, programPath } from '../../src/process/node-launcher.ts'
+import { childEnvironment, programArguments } from '../../src/process/node-launcher.ts'
 import type { NodeStatus } from '../../src/process/node-status.ts'
 import type { LoadCommand, LoadOptions, LoadStatus } from './links-messages.ts'
 
@@ -138,7 +138,7 @@ export class LinksBed {
       const file = join(this.folder, `${id}.json`)
       writeFileSync(file, JSON.stringify({ kind: 'runtime', id, name: `runtime-${id - FIRST_RUNTIME + 1}`, incarnation, clusterId: CLUSTER,
         folder: this.folder, run, replication }))
-      const child = spawn(process.execPath, [...nodeOptions, programPath, 'runtime', file],
+      const child = spawn(process.execPath, [...nodeOptions, ...programArguments, 'runtime', file],
         { stdio: ['ignore', 'pipe', 'pipe'], env: childEnvironment() })
       this.#watch(child)
       if (isPinned) pin(child, SEAT_CORE)

@@ -41,30 +41,44 @@ export class PortWaiter {
   #held: readonly number[] = []
   #closes = 0
   #wake: (isThere: boolean) => void = nothing
-  readonly #woken = (): void => { this.#wake(true) }
+  #first: () => void = nothing
+  #hasSlept = false
+  readonly #woken = (): void => {
+    this.#first()
+    this.#wake(true)
+  }
   readonly #late = (): void => { this.#wake(false) }
 
   /**
    * Waits until one of the ports has something to do or the time is over. Call `maintain` on them afterwards. One wait at a time.
    *
+   * @param first what is to be done at once when one of them has, ahead of all that ends the wait; must not throw
    * @returns true if there is something, or it was interrupted; false if it was the time
    */
-  async wait(ports: readonly LinkPort[], timeoutMs: number): Promise<boolean> {
+  async wait(ports: readonly LinkPort[], timeoutMs: number, first = nothing): Promise<boolean> {
+    this.#hasSlept = false
     if (!armAll(ports)) return true
+    this.#hasSlept = true
     let timer: NodeJS.Timeout | undefined
     try {
       const watch = this.#watchOver(descriptorsOf(ports))
       return await new Promise<boolean>((resolve) => {
         this.#wake = resolve
+        this.#first = first
         timer = setTimeout(this.#late, timeoutMs)
         watch.start(this.#woken)
       })
     } finally {
-      this.#wake = nothing
+      this.#wake = this.#first = nothing
       clearTimeout(timer)
       this.#watch?.stop()
       disarmAll(ports)
     }
+  }
+
+  /** False if a port had something before the last wait had begun. */
+  get hasSlept(): boolean {
+    return this.#hasSlept
   }
 
   /** Ends a wait, as if something had come. */

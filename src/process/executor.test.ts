@@ -90,6 +90,62 @@ test('a sleep ends when a port is to try something again', { skip }, async (cont
   port.close()
 })
 
+test('what wakes a sleeper is done ahead of all else, and it stays awake for the next', { skip }, async (context) => {
+  const port = new EventPort()
+  const order: string[] = []
+  port.maintain = () => { order.push('maintain') }
+  let isQuiet = false
+  const node = { poll: () => {
+    if (port.take() > 0) order.push('frame')
+    else if (isQuiet && order.at(-1) !== 'nothing') order.push('nothing')
+    return false
+  }, nextDue: () => Infinity }
+  const executor = new Executor({ node, ports: [port], dozeMsMax: 60_000 })
+  const running = begin(context, executor)
+  await until('it falls asleep', () => port.isArmed)
+  await sleep(20)
+  const { sleeps } = executor.statistics
+  order.length = 0
+  isQuiet = true
+  signalEvent(port.fd)
+  await until('it sleeps again', () => order.includes('frame') && port.isArmed)
+  assert.equal(order[0], 'frame')
+  assert.equal(executor.statistics.sleeps, sleeps + 1)
+  assert.ok(executor.statistics.asleepUs >= 15_000, 'what is done at once is no sleep')
+  executor.stop()
+  await running
+  port.close()
+})
+
+test('a port that has something when it is to sleep costs a look, not its maintenance', { skip }, async (context) => {
+  const port = new EventPort()
+  let arms = 0
+  let us = 0
+  let polls = 0
+  port.arm = () => (arms++, false)
+  // Of a shared core, where it tries to sleep after a few turns; a frame comes now and then. Maintenance is due every 5 ms.
+  const node = { poll: () => (++polls % 15 === 0 && port.statistics.rxFrames++, false), nextDue: () => Infinity }
+  const executor = new Executor({ node, ports: [port], clock: { now: () => us += 30 } })
+  const running = begin(context, executor)
+  await until('it has tried many times', () => arms >= 500)
+  assert.ok(port.maintained < arms / 3, `${port.maintained} times for ${arms} looks`)
+  assert.equal(executor.statistics.sleeps, 0)
+  executor.stop()
+  await running
+  port.close()
+})
+
+test('a broken invariant in what wakes it ends the run', { skip }, async (context) => {
+  const port = new EventPort()
+  const node = { poll(): boolean { if (port.take() > 0) throw new AssertionError('two owners'); return false }, nextDue: () => Infinity }
+  const executor = new Executor({ node, ports: [port], dozeMsMax: 60_000 })
+  const running = begin(context, executor)
+  await until('it falls asleep', () => port.isArmed)
+  signalEvent(port.fd)
+  await assert.rejects(running, AssertionError)
+  port.close()
+})
+
 test('where others want the core it soon sleeps instead of polling, until a frame comes', { skip }, async (context) => {
   const port = new EventPort()
   let taken = 0

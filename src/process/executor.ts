@@ -7,6 +7,9 @@
  *     │        (at most SLICE_US)                     │                     │ a frame, a command, or the node's next due time
  *     └───────────────────────────────────────────────┴─────────────────────┘
  *
+ * What ends a doze is done at once, in the very callback, and only then is the sleep cleared up: packets that come one by one find each node on their way
+ * asleep.
+ *
  * A turn that found nothing lets another process have the core: processes that poll on the same core without that are two hundred
  * times slower. So does one that left work which it could not do (a link is full, a replica has not answered): whoever it waits for
  * needs a core. Where somebody has taken the core lately it dozes after a few turns: a core on which somebody polls without end looks busy to
@@ -81,6 +84,19 @@ export class Executor {
   /** The last poll has left work, and no frame came in it. */
   #isStuck = false
   readonly #waiter = new PortWaiter()
+  /** What has come has been seen to as soon as it woke us; or what that has thrown. */
+  #wasServed = false
+  #awakeAt: TimeUs = 0
+  #defect: unknown
+  readonly #serve = (): void => {
+    try {
+      this.#awakeAt = this.#clock.now()
+      if (this.#slice()) this.#wasServed = true
+    } catch (error) {
+      this.#defect = error
+    }
+  }
+
   #wake: (() => void) | undefined
 
   constructor(options: ExecutorOptions) {
@@ -146,8 +162,9 @@ export class Executor {
       const ms = Math.max(1, Math.min(this.#dozeMsMax, Math.floor(dueUs / 1000)))
       const isByClock = isLong && stubborn > STUBBORN_TURNS
       const wasAsleep = await this.#doze(isByClock ? 1 : ms, isByClock)
-      // Unless there is something now, back to sleep.
-      if (wasAsleep || isLong) idle = IDLE_TURNS
+      // Unless there is something now, or was, back to sleep.
+      if (this.#wasServed) idle = stubborn = 0
+      else if (wasAsleep || isLong) idle = IDLE_TURNS
       if (wasAsleep) continue
       if (isLong) stubborn++
       else await turn()
@@ -218,6 +235,8 @@ export class Executor {
   async #doze(ms: number, isByClock: boolean): Promise<boolean> {
     const { statistics } = this
     const start = this.#clock.now()
+    this.#wasServed = false
+    this.#awakeAt = 0
     try {
       if (isByClock) {
         await new Promise<void>((resolve) => {
@@ -226,20 +245,20 @@ export class Executor {
         })
       } else {
         this.#wake = () => { this.#waiter.interrupt() }
-        await this.#waiter.wait(this.#ports, ms)
+        await this.#waiter.wait(this.#ports, ms, this.#serve)
+        if (this.#defect !== undefined) throw this.#defect
+        // Awake all the time, and the ports as before.
+        if (!this.#waiter.hasSlept) return false
       }
     } finally {
       this.#wake = undefined
     }
     const now = this.#clock.now()
-    // A port that has something already gives the answer within microseconds.
-    const wasAsleep = isByClock || now - start >= 20
-    if (wasAsleep) {
-      statistics.sleeps++
-      statistics.asleepUs += now - start
-    }
-    this.#maintain(now)
-    return wasAsleep
+    statistics.sleeps++
+    statistics.asleepUs += (this.#awakeAt || now) - start
+    // What a port's connection has to say is no work of the node: if that is what woke us it is looked at now, and else in its time.
+    if (!this.#wasServed) this.#maintain(now)
+    return true
   }
 }
 
