@@ -6,7 +6,7 @@
 
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process'
 
-/** Gives a program that node's own `detached` would let live on its end when this process ends. */
+/** Of util-linux: ends a program, which `detached` lets live on, with this process. */
 export const KEEPER = 'setpriv'
 
 /** Starts a program in a session of its own. It ends when this process does, however that ends. */

@@ -67,7 +67,7 @@ export class EventLog {
     try {
       if (statSync(this.#file).size <= bytesMax) return
       this.#read()
-      writeFileSync(next, `${JSON.stringify({ before: this.#count })}\n`, { mode: 0o600 })
+      writeFileSync(next, `${JSON.stringify({ eventsBefore: this.#count })}\n`, { mode: 0o600 })
       // At no time is there no file: who has this one open adds to it what is read all the same.
       rmSync(this.#aside, { force: true })
       linkSync(this.#file, this.#aside)
@@ -117,9 +117,9 @@ export class EventLog {
     let rest = Buffer.concat([this.#rest, piece])
     for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
       try {
-        const entry = JSON.parse(rest.subarray(0, end).toString()) as ClusterEvent & { readonly before?: number }
-        if (typeof entry.before === 'number') this.#count = Math.max(this.#count, entry.before)
-        else if (typeof entry.event === 'string' && typeof entry.text === 'string') this.#events.push({ ...entry, number: ++this.#count })
+        const entry = JSON.parse(rest.subarray(0, end).toString()) as ClusterEvent & { readonly eventsBefore?: number }
+        if (typeof entry.event === 'string' && typeof entry.text === 'string') this.#events.push({ ...entry, number: ++this.#count })
+        else if (typeof entry.eventsBefore === 'number') this.#count = Math.max(this.#count, entry.eventsBefore)
         if (this.#events.length > EVENTS_MAX) this.#events.shift()
       } catch {
         // A line that a full disk has cut.
