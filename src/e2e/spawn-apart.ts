@@ -1,7 +1,7 @@
 /**
- * Programs of a bed as on machines of their own, as far as cores go. Linux shares cores by session (autogroup), and its versions from 6.13 (and
- * those that took over the change, 6.12.9 among them) until 7.0 do that wrong: a session whose processes wake each other, as a client and a server
- * do that were started side by side, keeps a core for seconds, and whoever else wants it waits. So each has a session of its own.
+ * Programs of a bed as on machines of their own, as far as cores go. Linux shares cores by session (autogroup), and some versions do that
+ * wrong (docs/operations.md): a session whose processes wake each other, as a client and a server do that were started side by side, keeps
+ * a core for seconds, and whoever else wants it waits. So each has a session of its own.
  */
 
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process'

@@ -7,8 +7,8 @@
  *     │        (at most SLICE_US)                     │                     │ a frame, a command, or the node's next due time
  *     └───────────────────────────────────────────────┴─────────────────────┘
  *
- * What ends a doze is done at once, in the very callback, and only then is the sleep cleared up: packets that come one by one find each node on their way
- * asleep.
+ * What ends a doze is done at once, in the very callback, and only then is the sleep cleared up: packets that come one by one find each
+ * node on their way asleep.
  *
  * A turn that found nothing lets another process have the core: processes that poll on the same core without that are two hundred
  * times slower. So does one that left work which it could not do (a link is full, a replica has not answered): whoever it waits for

@@ -1,7 +1,7 @@
 /**
  * Pause watch: sees that this thread has stood still, and why. A timer that comes late by half a second means that nothing else was done
- * either; of that time the kernel says for how long the thread was ready to run and had no core (`/proc/thread-self/schedstat`, the second number). The
- * rest is a stopped process, memory that had to be read from disk, or a long turn of its own.
+ * either; of that time the kernel says for how long the thread was ready to run and had no core (`/proc/thread-self/schedstat`, the second
+ * number). The rest is a stopped process, memory that had to be read from disk, or a long turn of its own.
  *
  * To be used by the thread that is watched. Who asks is told the longest pause since it asked before.
  */
