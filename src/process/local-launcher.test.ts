@@ -81,6 +81,30 @@ test('a node that dies is started again also when the time of day has gone back'
   assert.equal(ageOf({ startedAt: startTime() + 3_600_000 }), 0, 'noted before the clock was set')
 })
 
+test('a node that cannot end does not keep its next life out', async (context) => {
+  const bench = new Bench(context)
+  const life = (incarnation: number): number => bench.started.find((one) => one.incarnation === incarnation)?.pid ?? 0
+  const start = (incarnation: number): Promise<number> => until(`life ${incarnation}`, () => {
+    bench.launcher.tick()
+    bench.launcher.startRuntime(1, { id: 12, incarnation, chain: 1 })
+    return life(incarnation) !== 0 && life(incarnation)
+  })
+  const first = await start(2)
+  const other = await until('another node', () => {
+    bench.launcher.startRuntime(1, { id: 13, incarnation: 3, chain: 1 })
+    return life(3) !== 0 && life(3)
+  })
+  const began = performance.now()
+  await start(6)
+  assert.deepEqual(bench.ended.map(({ entry, end }) => [entry.pid, end?.signal]), [[first, 'SIGKILL']])
+  assert.ok(performance.now() - began >= 240, 'it has had a moment to end by itself')
+  assert.deepEqual(bench.launcher.running().map(({ incarnation }) => incarnation).toSorted(), [3, 6])
+  assert.ok(other !== 0)
+  // An order of before, that comes late, ends nothing.
+  bench.launcher.startRuntime(1, { id: 12, incarnation: 2, chain: 1 })
+  assert.equal(bench.ended.length, 1)
+})
+
 test('what cannot be written is an end like others, and is tried again', async (context) => {
   const bench = new Bench(context)
   const { folder, launcher, ended } = bench

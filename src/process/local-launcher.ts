@@ -8,7 +8,7 @@
  * Waits are counted by a clock that nobody sets: the time of day may go back by hours.
  *
  *     a process dies ─▶ the next at once; while they die young, after 0.1 s, 0.2 s ... 10 s
- *     a life that is fenced ─▶ it hears of that and ends by itself, or after GRACE_MS is killed
+ *     a life that is fenced ─▶ it hears of that and ends by itself, or after GRACE_MS is killed; after HANDOVER_MS when its next life waits
  */
 
 import { readFileSync } from 'node:fs'
@@ -33,6 +33,8 @@ export interface LocalLauncherOptions {
 }
 
 const GRACE_MS = 2_000
+/** The same where its next life is to start, which needs its sockets. */
+const HANDOVER_MS = 250
 const BACKOFF_MS = 100
 const BACKOFF_MS_MAX = 10_000
 /** A process that has been up for so long is started again without delay when it dies. */
@@ -80,8 +82,20 @@ export class LocalLauncher implements Launcher {
 
   startRuntime(term: number, { id, incarnation, chain }: Launched & { readonly chain: number }): void {
     if (!this.#isDue('runtime') || !this.#accepts(term)) return
+    if (this.#isHeld(id, incarnation)) return
     const member = this.#options.runtime(id, incarnation, chain)
     if (this.#options.folder.claimLife(member.name, incarnation)) this.#start(member, incarnation)
+  }
+
+  /** An earlier life of this node, which is fenced, has its sockets still: it may be in a packet for ever, and is given little time. */
+  #isHeld(id: number, incarnation: number): boolean {
+    let isHeld = false
+    for (const entry of this.#known.values()) {
+      if (entry.kind !== 'runtime' || entry.id !== id || entry.incarnation >= incarnation) continue
+      isHeld = true
+      if (this.#isEnd(entry.pid, HANDOVER_MS)) this.kill(entry.pid, 'SIGKILL')
+    }
+    return isHeld
   }
 
   stopRuntime(term: number, { incarnation }: Launched): void {
@@ -92,10 +106,7 @@ export class LocalLauncher implements Launcher {
 
   /** Ends a process that has no place in the cluster any more. */
   stop(term: number, { pid }: ProcessEntry): void {
-    const now = performance.now()
-    const at = this.#stopAt.get(pid) ?? now + GRACE_MS
-    this.#stopAt.set(pid, at)
-    if (now >= at && this.#accepts(term)) this.kill(pid, 'SIGKILL')
+    if (this.#isEnd(pid, GRACE_MS) && this.#accepts(term)) this.kill(pid, 'SIGKILL')
   }
 
   /** Starts the switches that have no process. */
@@ -120,6 +131,14 @@ export class LocalLauncher implements Launcher {
   /** To be called by the controller that leads, again and again. */
   keepWarm(): void {
     this.#options.launcher.keepWarm?.()
+  }
+
+  /** Whether a process has had so long to end by itself since it was first asked; the shortest such time counts. */
+  #isEnd(pid: number, graceMs: number): boolean {
+    const now = performance.now()
+    const at = Math.min(now + graceMs, this.#stopAt.get(pid) ?? Infinity)
+    this.#stopAt.set(pid, at)
+    return now >= at
   }
 
   /** To be called every few milliseconds: notices ends, and what others have started. */
