@@ -131,12 +131,52 @@ test('a link at whose other end nobody is thins out nothing, and one that comes 
     return Array.from({ length: count }, () => shares.admits(11, 5)).filter(Boolean).length
   }
   link.room = CAPACITY / 8
-  assert.equal(admitted(100), 100)
-  assert.equal(admitted(100), 90)
+  assert.equal(admitted(200), 200)
+  assert.equal(admitted(200), 180)
   Object.assign(link, { room: 0, isWaiting: true })
-  for (let window = 0; window < 3; window++) assert.equal(admitted(100), 100)
+  for (let window = 0; window < 3; window++) assert.equal(admitted(200), 200)
   Object.assign(link, { room: CAPACITY / 8, isWaiting: false })
-  assert.equal(admitted(100), 100)
+  assert.equal(admitted(200), 200)
+})
+
+test('a runtime that has waited for its core, and then takes all in a moment, costs nobody a packet', () => {
+  const fair = new FairShare()
+  let queue = 0
+  for (let turn = 0; turn < 20_000; turn++) {
+    fair.turn(turn * TURN_US, 4032 - queue)
+    // Twenty flows, 20,000 packets a second; every quarter of a second it stands still for 80 to 90 ms, and then takes 60 packets a turn.
+    for (let i = 0; i < 10; i++) {
+      assert.ok(!fair.isCounting || fair.admits((turn % 2 * 10 + i) * 7919), `turn ${turn}, ${queue} packets wait`)
+      queue++
+    }
+    if (turn % 503 >= 160 + Math.floor(turn / 503) % 20) queue = Math.max(0, queue - 60)
+  }
+})
+
+test('a long link does not make all wait for long: what a flood has left there goes, and the queue stays short', () => {
+  const long = 4032
+  const fair = new FairShare()
+  let queue = 0
+  const longest = { early: 0, late: 0 }
+  const lost = { small: 0, flood: 0 }
+  // Five packets a turn of half a millisecond leave, 10,000 a second; two flows send forty, ten others one in five turns.
+  for (let turn = 0; turn < 4000; turn++) {
+    fair.turn(turn * TURN_US, long - queue)
+    const flows = [...new Array<number>(20).fill(1), ...new Array<number>(20).fill(2), 10 + turn % 5, 15 + turn % 5]
+    for (const flow of flows) {
+      const isSent = (!fair.isCounting || fair.admits(flow * 7919)) && queue < long
+      if (isSent) queue++
+      else lost[flow < 10 ? 'flood' : 'small']++
+    }
+    queue = Math.max(0, queue - 5)
+    const when = turn < 2000 ? 'early' : 'late'
+    longest[when] = Math.max(longest[when], queue)
+    if (when === 'late') assert.ok(queue > 0, 'the runtime always has something')
+  }
+  // What it takes in 60 ms is 600.
+  assert.ok(longest.late < 1000, `${longest.early}, then ${longest.late} packets wait`)
+  assert.equal(lost.small, 0)
+  assert.ok(lost.flood > 100_000)
 })
 
 test('a share is found for any counts', () => {
@@ -145,14 +185,15 @@ test('a share is found for any counts', () => {
   for (let round = 0; round < 200; round++) {
     const flows = 1 + random(60)
     const counts = Array.from({ length: flows }, () => 1 + random(random(2) === 0 ? 5 : 200))
-    counts[0] += 16
+    counts[0] += 128
     const fair = new FairShare()
-    fair.turn(0, 40_000)
-    fair.turn(1, 19_000)
+    // Where slots come late a long queue says nothing.
+    fair.turn(0, 400_000, true)
+    fair.turn(1, 45_000, true)
     for (const [flow, count] of counts.entries()) for (let packet = 0; packet < count; packet++) fair.admits(flow)
     const sum = counts.reduce((all, count) => all + count, 0)
-    const left = 16 + random(sum - 16)
-    fair.turn(20_001, 19_000 - sum + left)
+    const left = 128 + random(sum - 128)
+    fair.turn(20_001, 45_000 - sum + left, true)
     const passed = counts.map((count, flow) => Array.from({ length: count }, () => fair.admits(flow)).filter(Boolean).length)
     const total = passed.reduce((all, count) => all + count, 0)
     assert.ok(total <= left + flows && total >= 0.9 * left - 2 * flows, `${total} of ${left} with ${flows} flows`)

@@ -2,8 +2,9 @@
  * Fair share: who loses packets while a runtime gets more of them than it takes. A full link refuses whatever comes next, and a flow that
  * sends ten times as much as the others takes ten times as much of the room, until those stand still. So while a link fills up, flows that
  * send more than an equal share of what the runtime takes are thinned out evenly to that share, and the others lose nothing: max-min
- * fairness by approximate fair dropping (Pan, Breslau, Prabhakar, Shenker 2003). No flow is thinned out while less than half of the link is
- * taken, so that nothing is lost that the runtime could have had.
+ * fairness by approximate fair dropping (Pan, Breslau, Prabhakar, Shenker 2003). No flow is thinned out while less is in the link than the
+ * runtime takes in 60 ms, at most half of the link, so that nothing is lost that the runtime could have had; nor much longer than that does
+ * a packet wait, for a long queue makes all flows slow and TCP send again what is on its way.
  *
  *     window of 20 ms:   count packets of each flow ─▶ share: so much of each that all together are what has left the link meanwhile
  *     the next one:      a flow that sent four shares has every fourth packet sent on
@@ -28,14 +29,24 @@ const COUNT_MAX = 0xffff
 /** More than so much of a link is taken: then a little less than what leaves is let in. */
 const FULL = 0.75
 const RELIEF = 0.9
-/** Flows are thinned out while more than so much is taken, and so much where slots are given back late. */
+/** So much of what a runtime takes may wait in its link, and so many packets at least; with twice as much only half of what leaves is let in. */
+const WAIT_US = 60_000
+const WAITING_MIN = 256
+const DRAIN = 0.5
+/** What may wait becomes less by so much in a window: a runtime that has waited for its core once takes the rest in a moment. */
+const TIGHTEN = 0.9
+/** Flows are counted, and may be thinned out, while more than so much is taken, and so much where slots are given back late. */
 const TIGHT = 0.5
 const TIGHT_LATE = 0.875
 /** The part of a link that is kept for flows that have sent less than the mean; half of what is left when it is tight, where slots come late. */
 const KEPT = 0.125
 const KEPT_LATE = 0.0625
-/** Fewer packets that have left say nothing of what a runtime takes. */
-const LEFT_MIN = 16
+/** Fewer packets that have left say nothing of what a runtime takes, which gets a core for a moment now and then; of a short link a part. */
+const LEFT_MIN = 128
+const LEFT_MIN_SHORT = 16
+const LEFT_PART = 0.125
+/** So many packets of a flow may come at once, in a window, whatever others send. */
+const BURST = 4
 const STEPS_MAX = 16
 
 /** What is read of a link. */
@@ -92,6 +103,8 @@ export class FairShare {
   /** True since the link has been half full, until it is nearly empty. */
   #isCounting = false
   #capacity = 0
+  /** As many packets may wait without anything being thinned out. */
+  #target = Infinity
   #taken = 0
   #takenBefore = 0
   #entered = 0
@@ -101,6 +114,7 @@ export class FairShare {
   /** Packets shown in this window, and buckets that they are of. */
   #shown = 0
   #flows = 0
+  #openedAt: TimeUs = 0
   #windowEnd: TimeUs = 0
   readonly #counts = new Uint16Array(BUCKETS)
   /** Of `ALL` packets of a bucket so many go on, and what is left over of them so far. */
@@ -113,12 +127,14 @@ export class FairShare {
     this.#taken = this.#capacity - room
     this.#room = room
     this.#kept = (givesBackLate ? KEPT_LATE : KEPT) * this.#capacity
-    this.isTight = this.#taken > (givesBackLate ? TIGHT_LATE : TIGHT) * this.#capacity
+    const most = (givesBackLate ? TIGHT_LATE : TIGHT) * this.#capacity
+    if (givesBackLate || this.#target > most) this.#target = most
+    this.isTight = this.#taken > this.#target
     if (!this.#isCounting) {
-      this.#isCounting = this.isTight
-      if (this.isTight) this.#open(now)
+      this.#isCounting = this.#taken > (givesBackLate ? most : Math.min(WAITING_MIN, most))
+      if (this.#isCounting) this.#open(now)
     } else if (now >= this.#windowEnd) {
-      if (this.#taken * 4 > this.#capacity) this.#next(now)
+      if (this.#taken * 2 > this.#target) this.#next(now, givesBackLate)
       else this.end()
     }
   }
@@ -137,7 +153,7 @@ export class FairShare {
       this.#shown++
       if (count === 1) this.#flows++
     }
-    if (this.#room <= this.#kept && count * this.#flows > this.#shown) return false
+    if (this.#room <= this.#kept && count > BURST && count * this.#flows > this.#shown) return false
     const left = this.#left[bucket] + this.#shares[bucket]
     if (left < ALL && this.isTight) {
       this.#left[bucket] = left
@@ -155,6 +171,7 @@ export class FairShare {
   }
 
   #open(now: TimeUs): void {
+    this.#openedAt = now
     this.#windowEnd = now + WINDOW_US
     this.#takenBefore = this.#taken
     this.#entered = this.#shown = this.#flows = 0
@@ -165,17 +182,21 @@ export class FairShare {
   end(): void {
     if (!this.#isCounting) return
     this.isTight = this.#isCounting = false
+    this.#target = Infinity
     this.#shares.fill(ALL)
     this.#left.fill(0)
   }
 
-  #next(now: TimeUs): void {
+  #next(now: TimeUs, givesBackLate: boolean): void {
     const hasLeft = this.#entered - (this.#taken - this.#takenBefore)
-    if (hasLeft < LEFT_MIN) {
+    if (hasLeft < Math.min(LEFT_MIN, Math.max(LEFT_MIN_SHORT, LEFT_PART * this.#capacity))) {
       this.#windowEnd = now + WINDOW_US
       return
     }
-    const share = shareOf(this.#counts, this.#taken > FULL * this.#capacity ? RELIEF * hasLeft : hasLeft)
+    if (!givesBackLate) this.#target = Math.max(WAITING_MIN, TIGHTEN * this.#target, hasLeft * WAIT_US / (now - this.#openedAt))
+    const isLong = !givesBackLate && this.#taken > 2 * this.#target
+    const total = isLong ? DRAIN * hasLeft : this.#taken > Math.min(FULL * this.#capacity, 1.5 * this.#target) ? RELIEF * hasLeft : hasLeft
+    const share = shareOf(this.#counts, total)
     for (let bucket = 0; bucket < BUCKETS; bucket++) {
       const count = this.#counts[bucket]
       this.#shares[bucket] = count <= share ? ALL : Math.max(1, Math.round(ALL * share / count))
