@@ -153,6 +153,31 @@ test('a runtime that has waited for its core, and then takes all in a moment, co
   }
 })
 
+test('a few packets of a flow at once are not too many for the last room, whatever has come before them', () => {
+  const fair = new FairShare()
+  fair.turn(0, CAPACITY)
+  fair.turn(1, CAPACITY / 10)
+  const admitted = (flow: number, count: number): number => Array.from({ length: count }, () => fair.admits(flow)).filter(Boolean).length
+  // Twenty flows have shown a packet each, so the mean is one.
+  for (let flow = 0; flow < 20; flow++) fair.admits(flow)
+  assert.equal(admitted(100, 4), 4)
+  assert.ok(admitted(101, 60) < 20, 'a flood is no such burst')
+})
+
+test('a window in which a runtime had its core for a moment alone goes on, and says nothing yet', () => {
+  const fair = new FairShare()
+  const admitted = (): number => Array.from({ length: 100 }, (_, packet) => fair.admits(packet % 20)).filter(Boolean).length
+  fair.turn(0, CAPACITY)
+  fair.turn(1, 500)
+  assert.equal(admitted(), 100)
+  // Of 624 that waited or came 20 have left.
+  fair.turn(20_001, 420)
+  assert.equal(admitted(), 100, 'nobody is thinned out for that')
+  // And now 160 of 724.
+  fair.turn(40_001, 460)
+  assert.ok(admitted() < 100, 'they take less than comes')
+})
+
 test('a long link does not make all wait for long: what a flood has left there goes, and the queue stays short', () => {
   const long = 4032
   const fair = new FairShare()
