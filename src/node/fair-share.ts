@@ -35,7 +35,7 @@ const WAITING_MIN = 256
 const DRAIN = 0.5
 /** What may wait becomes less by so much in a window: a runtime that has waited for its core once takes the rest in a moment. */
 const TIGHTEN = 0.9
-/** Flows are counted, and may be thinned out, while more than so much is taken, and so much where slots are given back late. */
+/** No more of a link than this may wait, whatever the runtime takes; where slots are given back late this alone counts. */
 const TIGHT = 0.5
 const TIGHT_LATE = 0.875
 /** The part of a link that is kept for flows that have sent less than the mean; half of what is left when it is tight, where slots come late. */
@@ -98,9 +98,9 @@ export class FairShares {
 }
 
 export class FairShare {
-  /** True while the link is so full that packets of flows that send more than their share are refused. */
+  /** True while so many wait that packets of flows that send more than their share are refused. */
   isTight = false
-  /** True since the link has been half full, until it is nearly empty. */
+  /** True since {@link WAITING_MIN} have waited, or the link was tight, until there are few. */
   #isCounting = false
   #capacity = 0
   /** As many packets may wait without anything being thinned out. */

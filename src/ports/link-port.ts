@@ -28,7 +28,7 @@ export interface LinkPort extends Port {
   flush(): void
   /** When `maintain` is to try again what it tries by the clock; Infinity, or nothing, while there is no such thing. Sleeps end by then. */
   readonly retryDue?: TimeUs
-  /** Connects, notices that the other end has gone, reads counters of the kernel: every few milliseconds, and after waiting. */
+  /** Connects, notices that the other end has gone, reads counters of the kernel: every few milliseconds, and when a wait brought no frame. */
   maintain(now: TimeUs): void
   /** Asks to be woken for the next frame. False if there is one already: do not sleep. */
   arm(): boolean

@@ -50,7 +50,8 @@ export class PortWaiter {
   readonly #late = (): void => { this.#wake(false) }
 
   /**
-   * Waits until one of the ports has something to do or the time is over. Call `maintain` on them afterwards. One wait at a time.
+   * Waits until one of the ports has something to do or the time is over. If no frame has come, call `maintain` on them then. One wait at a
+   * time.
    *
    * @param first what is to be done at once when one of them has, ahead of all that ends the wait; must not throw
    * @returns true if there is something, or it was interrupted; false if it was the time

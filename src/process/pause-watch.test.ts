@@ -8,6 +8,7 @@ test('everybody who asks is told the longest pause since', () => {
   let now = 0
   let waited = 0
   const watch = new PauseWatch({ now: () => now, coreWaitNs: () => waited })
+  watch.start()
   /** The timer comes so much later than it should; so long there was no core. */
   const look = (lateMs: number, waitMs: number): void => {
     now += 20 + lateMs
@@ -33,10 +34,12 @@ test('everybody who asks is told the longest pause since', () => {
   look(0, 0)
   now += 9_000
   assert.equal(pauseText(watch.recent()), '10980 ms, 0 ms of it waiting for a processor core')
+  watch.close()
 })
 
 test('the kernel says for how long a thread has waited for a core', { skip: process.platform !== 'linux' && 'not Linux' }, () => {
   const watch = new PauseWatch()
+  watch.start()
   for (const end = performance.now() + 120; performance.now() < end;);
   watch.look()
   const { us, coreWaitUs } = watch.take('one')

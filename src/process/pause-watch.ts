@@ -34,8 +34,8 @@ export class PauseWatch {
   readonly #coreWaitNs: () => number
   readonly #longest = new Map<string, Pause>()
   #last: Pause & { readonly at: number } = { ...NO_PAUSE, at: -Infinity }
-  #lookedAt: number
-  #waitedNs: number
+  #lookedAt = 0
+  #waitedNs = 0
   #timer: NodeJS.Timeout | undefined
   #waits = -1
   readonly #text = Buffer.alloc(64)
@@ -43,8 +43,6 @@ export class PauseWatch {
   constructor({ now = () => performance.now(), coreWaitNs }: PauseWatchOptions = {}) {
     this.#now = now
     this.#coreWaitNs = coreWaitNs ?? (() => this.#readWait())
-    this.#lookedAt = now()
-    this.#waitedNs = this.#coreWaitNs()
   }
 
   /** Begins to look every {@link RHYTHM_MS}. */
@@ -60,6 +58,7 @@ export class PauseWatch {
     this.#waits = -1
   }
 
+  /** Sees for how long it has stood still since it looked before. */
   look(): void {
     const now = this.#now()
     const waited = this.#coreWaitNs()
@@ -100,7 +99,7 @@ export class PauseWatch {
   }
 }
 
-/** In words: `812 ms, 790 ms of it waiting for a core`. */
+/** In words: `812 ms, 790 ms of it waiting for a processor core`. */
 export function pauseText({ us, coreWaitUs }: Pause): string {
   return `${Math.round(us / 1000)} ms, ${Math.round(coreWaitUs / 1000)} ms of it waiting for a processor core`
 }
