@@ -148,9 +148,9 @@ ${more}`
     assert.equal(status, 0, 'the client\'s programs end')
     context.diagnostic(await this.#timeline(measured))
     const report = JSON.parse(output.slice(output.indexOf('{'))) as Report
-    for (const { program, complete, connections, stallMs, openMs, lost, duplicates } of report.outcomes) {
+    for (const { program, complete, connections, stallMs, stalls, openMs, lost, duplicates } of report.outcomes) {
       context.diagnostic(`${program}: ${complete} complete over ${connections} connections; longest stall ${stallMs} ms, ` +
-        `to open ${openMs} ms; ${lost} lost, ${duplicates} twice`)
+        `to open ${openMs} ms; ${lost} lost, ${duplicates} twice${stalls.map(([at, ms]) => `; ${ms} ms from ${at} ms on`).join('')}`)
     }
     context.diagnostic(`longest stall ${longestStall(report)} ms; the client itself stood still for ${report.ownPauseMs} ms`)
     if (this.#isClustered) context.diagnostic(`lost in the cluster: ${await this.#losses()}`)

@@ -9,6 +9,8 @@ export interface Outcome {
   readonly connections: number
   /** The longest time without anything, on a connection that was open, milliseconds. */
   readonly stallMs: number
+  /** The longest ones of half a second and more: milliseconds since stalls count, and how long. */
+  readonly stalls: readonly (readonly [number, number])[]
   /** The longest time until a new connection gave its first answer, milliseconds. */
   readonly openMs: number
   /** Datagrams that came twice. */
@@ -19,11 +21,17 @@ export interface Outcome {
   readonly faults: readonly string[]
 }
 
+/** Longer ones are told of, with the time of each. */
+const LONG_MS = 500
+const STALLS_MAX = 100
+
 /** Measures between one sign of life and the next. */
 export class StallClock {
   static readonly #all = new Set<StallClock>()
+  static #begunAt = 0
   longestMs = 0
   longestOpenMs = 0
+  readonly stalls: (readonly [number, number])[] = []
 
   constructor() {
     StallClock.#all.add(this)
@@ -31,7 +39,11 @@ export class StallClock {
 
   /** What counts begins now: the many programs have started. */
   static begin(): void {
-    for (const clock of StallClock.#all) clock.longestMs = clock.longestOpenMs = 0
+    StallClock.#begunAt = performance.now()
+    for (const clock of StallClock.#all) {
+      clock.longestMs = clock.longestOpenMs = 0
+      clock.stalls.length = 0
+    }
   }
 
   /** A connection begins. Call what this returns whenever something has come. */
@@ -42,6 +54,9 @@ export class StallClock {
       const now = performance.now()
       if (isOpen) this.longestMs = Math.max(this.longestMs, now - last)
       else this.longestOpenMs = Math.max(this.longestOpenMs, now - last)
+      if (now - last >= LONG_MS && this.stalls.length < STALLS_MAX) {
+        this.stalls.push([Math.round(last - StallClock.#begunAt), Math.round(now - last)])
+      }
       isOpen = true
       last = now
     }
@@ -99,7 +114,8 @@ export class Tally {
   }
 
   outcome(program: string): Outcome {
-    const { clock: { longestMs, longestOpenMs }, faults, complete, connections, duplicates, lost } = this
-    return { program, complete, connections, duplicates, lost, faults, stallMs: Math.round(longestMs), openMs: Math.round(longestOpenMs) }
+    const { clock: { longestMs, longestOpenMs, stalls }, faults, complete, connections, duplicates, lost } = this
+    return { program, complete, connections, duplicates, lost, faults, stalls,
+      stallMs: Math.round(longestMs), openMs: Math.round(longestOpenMs) }
   }
 }
