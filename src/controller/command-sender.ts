@@ -76,9 +76,9 @@ export class CommandSender {
         }
       }
     }
-    for (const { source, target, order, flows } of orders) {
+    for (const { source, target, order, flows, share } of orders) {
       if (!isReachable(source)) continue
-      this.#bring(source.id, source.incarnation, { kind: 'move', term, order, target, flows }, `${order}`, false, now)
+      this.#bring(source.id, source.incarnation, { kind: 'move', term, order, target, flows, share }, `${order}`, false, now)
     }
   }
 

@@ -53,7 +53,7 @@ test('a node takes commands of the highest term and higher ones, newer configura
   const { config } = view([]).cluster
   const configure = (term: number, version: number, generation: number): NodeCommand =>
     ({ kind: 'configure', term, config: { ...config, version }, generation, fenced: [] })
-  const move = (term: number, order: number): NodeCommand => ({ kind: 'move', term, order, target: 1, flows: 1 })
+  const move = (term: number, order: number): NodeCommand => ({ kind: 'move', term, order, target: 1, flows: 1, share: 0 })
   let memory = noCommands
   const verdicts = [configure(2, 5, 1), configure(2, 4, 1), configure(1, 9, 9), configure(2, 5, 1), configure(3, 5, 2), move(3, 1), move(3, 1),
     move(3, 3), move(2, 2), move(4, 2), configure(3, 6, 3),
@@ -247,6 +247,16 @@ test('just enough flows move off an overloaded runtime, as far as the others hav
   }
   assert.deepEqual(order(runtime(3, {}, { busyPerMille: 900, order: { number: 1, open: 5, moved: 1, refused: 0 } }),
     runtime(4, {}, { busyPerMille: 100 })), [])
+})
+
+test('an order says what share of the load is to go, for its runtime to choose by; who is emptied gives all by number', () => {
+  const shares = (...runtimes: RuntimeView[]): [number, number][] => decideMoves(view(runtimes), new Map(), null).orders
+    .map(({ flows, share }) => [flows, Math.round(share * 1000)])
+  // Of 0.9 it has 0.25 too many.
+  assert.deepEqual(shares(runtime(3, {}, { busyPerMille: 900, flows: 900 }), runtime(4, {}, { busyPerMille: 100 })), [[250, 278]])
+  // More flows than one order is for: their part of it.
+  assert.deepEqual(shares(runtime(3, {}, { busyPerMille: 900, flows: 90_000 }), runtime(4, {}, { busyPerMille: 100 })), [[10_000, 111]])
+  assert.deepEqual(shares(runtime(3, { isDraining: true }, { busyPerMille: 300, flows: 40 }), runtime(4, {}, { busyPerMille: 100 })), [[40, 0]])
 })
 
 test('an order is repeated under its number until it is taken, and the next comes after it has settled', () => {

@@ -10,7 +10,8 @@
  *
  * Nothing moves between runtimes below `high`: new flows even loads out, and moving costs. Each runtime has one order at a time; the
  * next is given when it is done and reports have caught up with it (`settledUs`). Orders are numbered by the runtime's own reports, so
- * an order may be repeated, and a new leader neither doubles nor forgets one. A flow weighs what flows of its runtime weigh on average.
+ * an order may be repeated, and a new leader neither doubles nor forgets one. What flows weigh is for their runtime to know, which is told
+ * what share of its load is to go; here a flow weighs what flows of its runtime weigh on average.
  */
 
 import type { TimeUs } from '../base/clock.ts'
@@ -46,7 +47,10 @@ export interface MoveOrder {
   readonly source: RuntimeView
   readonly target: number
   readonly order: number
+  /** How many, if they are of mean weight. */
   readonly flows: number
+  /** Of the source's load, which knows what its flows weigh; 0: it is the number that counts. */
+  readonly share: number
 }
 
 interface Candidate {
@@ -81,11 +85,12 @@ export function decideMoves(
   const total = candidates.reduce((sum, { load }) => sum + load, 0)
   const level = Math.max(limits.target, total / Math.max(1, serving.length))
   const orders: MoveOrder[] = []
-  const order = (source: Candidate, target: Candidate, wanted: number): void => {
+  const order = (source: Candidate, target: Candidate, wanted: number, load = 0): void => {
     const flows = Math.min(Math.floor(wanted), limits.flowsMax, source.report.flows)
     if (flows < 1) return
-    orders.push({ source: source.one, target: target.one.id, order: source.report.order.number + 1, flows })
     const weight = source.load / source.report.flows
+    const share = Math.min(load / source.load, flows / source.report.flows) || 0
+    orders.push({ source: source.one, target: target.one.id, order: source.report.order.number + 1, flows, share })
     source.load -= flows * weight
     target.load += flows * weight
     source.isSettled = target.isSettled = false
@@ -112,7 +117,7 @@ export function decideMoves(
     if (target === undefined || !target.isSettled) continue
     const moved = Math.min(source.load - level, level - target.load)
     // A flow more than needed is none too many, a rounding error is.
-    if (moved > 0) order(source, target, Math.ceil(moved / (source.load / flows) - 1e-6))
+    if (moved > 0) order(source, target, Math.ceil(moved / (source.load / flows) - 1e-6), moved)
   }
   return { orders, memory: remembered }
 }

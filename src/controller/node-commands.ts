@@ -25,8 +25,12 @@ export type NodeCommand =
   | { readonly kind: 'set-replicas'; readonly term: number; readonly version: number; readonly replicas: readonly number[] }
   /** To a runtime: promote your replicas of flows of these dead. All of them are named, every time. */
   | { readonly kind: 'recover'; readonly term: number; readonly generation: number; readonly dead: readonly FencedLife[] }
-  /** To a runtime: move so many flows there. `order` is one more than the last that it has taken. */
-  | { readonly kind: 'move'; readonly term: number; readonly order: number; readonly target: number; readonly flows: number }
+  /**
+   * To a runtime: move so many flows there, or, if `share` is not 0, those that make up such a share of its load. `order` is one more than the
+   * last that it has taken.
+   */
+  | { readonly kind: 'move'; readonly term: number; readonly order: number; readonly target: number; readonly flows: number
+    readonly share: number }
   /** To a switch that has said hello: this is your incarnation. */
   | { readonly kind: 'welcome'; readonly term: number; readonly nonce: string; readonly incarnation: number }
   /** To a runtime that has asked: this block is yours. */

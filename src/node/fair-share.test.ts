@@ -71,16 +71,44 @@ test('nothing is lost while the runtime takes all, nor after it has been slow', 
   const { passed, refused } = run([8, 1, 0.5], 4000)
   assert.deepEqual([passed, refused], [[16_000, 2000, 1000], 0])
   const fair = new FairShare()
+  // It has taken 10,000 packets in 100 ms: half of the link may wait.
   fair.turn(0, 1000)
-  fair.turn(1, 400)
-  assert.ok(fair.isTight && fair.isCounting)
+  fair.turn(100_000, 1000, false, 10_000)
+  fair.turn(100_001, 600, false, 10_400)
+  assert.ok(!fair.isTight && fair.isCounting)
   for (let packet = 0; packet < 250; packet++) assert.ok(fair.admits(packet % 2 === 0 ? 1 : packet % 60), 'nobody is known yet')
-  fair.turn(20_002, 300)
+  fair.turn(120_002, 480, false, 10_650)
   assert.ok(!fair.admits(1) && fair.admits(3), 'who has sent most is thinned out')
-  fair.turn(20_003, 600)
-  for (let packet = 0; packet < 60; packet++) assert.ok(fair.admits(1), 'not below half')
-  fair.turn(50_000, 900)
+  fair.turn(120_003, 600, false, 10_650)
+  for (let packet = 0; packet < 40; packet++) assert.ok(fair.admits(1), 'not while less waits')
+  fair.turn(150_000, 900, false, 10_650)
   assert.ok(!fair.isCounting)
+})
+
+test('before anything is known of a runtime, a flood that comes to it fills an eighth of the link, and others lose nothing', () => {
+  const long = 4032
+  for (const perTurn of [3, 0]) {
+    const fair = new FairShare()
+    let queue = 0
+    let longest = 0
+    const lost = { small: 0, flood: 0 }
+    // It takes 6,000 packets a second, or nothing for 200 ms, while two flows send 50,000 and twenty others 2,000.
+    for (let turn = 0; turn < 400; turn++) {
+      fair.turn(turn * TURN_US, long - queue)
+      const flows = [1, 2].flatMap((flow) => new Array<number>(25).fill(flow))
+      flows.push(10 + turn % 20)
+      for (const flow of flows) {
+        const isSent = (!fair.isCounting || fair.admits(flow * 7919)) && queue < long
+        if (isSent) queue++
+        else lost[flow < 10 ? 'flood' : 'small']++
+      }
+      queue = Math.max(0, queue - perTurn)
+      longest = Math.max(longest, queue)
+    }
+    assert.equal(lost.small, 0)
+    // What the others send meanwhile comes on top.
+    assert.ok(lost.flood > 10_000 && longest < long / 8 + (perTurn === 0 ? 500 : 100), `${longest} packets wait`)
+  }
 })
 
 test('a link of a runtime that takes nothing is there for all, to its end', () => {
@@ -143,7 +171,7 @@ test('a runtime that has waited for its core, and then takes all in a moment, co
   const fair = new FairShare()
   let queue = 0
   for (let turn = 0; turn < 20_000; turn++) {
-    fair.turn(turn * TURN_US, 4032 - queue)
+    fair.turn(turn * TURN_US, 4032 - queue, false, turn * 10)
     // Twenty flows, 20,000 packets a second; every quarter of a second it stands still for 80 to 90 ms, and then takes 60 packets a turn.
     for (let i = 0; i < 10; i++) {
       assert.ok(!fair.isCounting || fair.admits((turn % 2 * 10 + i) * 7919), `turn ${turn}, ${queue} packets wait`)
@@ -202,6 +230,43 @@ test('a long link does not make all wait for long: what a flood has left there g
   assert.ok(longest.late < 1000, `${longest.early}, then ${longest.late} packets wait`)
   assert.equal(lost.small, 0)
   assert.ok(lost.flood > 100_000)
+})
+
+test('a switch that has stood still, and reads all that has come meanwhile in a moment, does not fill a link with it', () => {
+  const fair = new FairShare()
+  let queue = 0
+  let longest = 0
+  let lostSmall = 0
+  let now = 0
+  let sent = 0
+  let next = 0
+  const turn = (us: number, taken: number, floods: number, small: number): void => {
+    fair.turn(now += us, 4032 - queue, false, sent)
+    for (let n = 0; n < floods + small; n++) {
+      const flow = n < floods ? 1 + n % 2 : 10 + next++ % 20
+      const isSent = !fair.isCounting || fair.admits(flow * 7919)
+      if (!isSent && n >= floods) lostSmall++
+      if (!isSent) continue
+      queue++
+      sent++
+    }
+    queue = Math.max(0, queue - taken)
+    longest = Math.max(longest, queue)
+  }
+  for (let n = 0; n < 2000; n++) turn(TURN_US, 3, 12, 1)
+  longest = 0
+  for (let round = 0; round < 10; round++) {
+    // 60 ms of nothing, in which the runtime takes 300, and then what has come in them: 1,500 packets in 12 turns.
+    turn(60_000, 300, 0, 0)
+    for (let n = 0; n < 12; n++) turn(TURN_US, 3, 120, 2)
+    for (let n = 0; n < 200; n++) turn(TURN_US, 3, 12, 1)
+    // The same when the floods have just sent less than their share.
+    for (let n = 0; n < 90; n++) turn(TURN_US, 3, 1, 1)
+    for (let n = 0; n < 12; n++) turn(TURN_US, 3, 120, 2)
+    for (let n = 0; n < 200; n++) turn(TURN_US, 3, 12, 1)
+  }
+  assert.ok(longest < 1200, `${longest} packets wait, of 360 to 600 that should`)
+  assert.equal(lostSmall, 0)
 })
 
 test('a share is found for any counts', () => {

@@ -9,10 +9,15 @@
  *     window of 20 ms:   count packets of each flow ─▶ share: so much of each that all together are what has left the link meanwhile
  *     the next one:      a flow that sent four shares has every fourth packet sent on
  *
+ *     room of a link     ├────────────────────┼─────────────────────┼──────────────────────────────────┼───────────┤
+ *     may wait                     all          those within shares    not who is far above the mean      not who is above it
+ *                                           target               twice that                           last eighth
+ *
  * Flows are counted in buckets by their hash: those that fall into one bucket share a share. A runtime that takes next to nothing stands
- * still or is dead, which says nothing of shares: they stay as they are, and the window goes on until it takes something. The last of the room
- * is then, as before the first share is known, for those that have sent less than the mean of all: what one flow sends in a moment in
- * which the runtime waits for its core is no reason for others to lose theirs.
+ * still or is dead, which says nothing of shares: they stay as they are, and the window goes on until it takes something. What one flow sends
+ * in a moment in which the runtime, or this switch, waits for its core is no reason for others to lose theirs, or to wait: beyond twice the
+ * target flows are refused that have sent far more than the mean in this window. Before the first share is known the target is that mark, and an
+ * eighth of the link, or more of a runtime that has lately taken more: one that has just started may need a second to become as fast as others.
  *
  * A runtime that gives slots back late (docs/protocol.md, taking back) has most of a link in use while it takes everything, and gives them back
  * early beyond three quarters: there only the last eighth says that it takes too little.
@@ -29,12 +34,23 @@ const COUNT_MAX = 0xffff
 /** More than so much of a link is taken: then a little less than what leaves is let in. */
 const FULL = 0.75
 const RELIEF = 0.9
-/** So much of what a runtime takes may wait in its link, and so many packets at least; with twice as much only half of what leaves is let in. */
+/** So much of what a runtime takes may wait in its link, and so many packets at least. */
 const WAIT_US = 60_000
 const WAITING_MIN = 256
+/** With so many times as much only half of what leaves is let in. */
+const LONG = 2
 const DRAIN = 0.5
 /** What may wait becomes less by so much in a window: a runtime that has waited for its core once takes the rest in a moment. */
 const TIGHTEN = 0.9
+/** But never more than it has taken in so long on average, where that is known. */
+const WAIT_LONG_US = 100_000
+/** Before a share is known so much of a link may wait, or as much as it has taken in that time. */
+const TIGHT_FIRST = 0.125
+/** Who has sent more than so many times the mean is far above it. */
+const FAR_ABOVE = 2
+/** What a runtime takes is averaged over about so long. */
+const RATE_US = 1_000_000
+const MEASURE_US = 50_000
 /** No more of a link than this may wait, whatever the runtime takes; where slots are given back late this alone counts. */
 const TIGHT = 0.5
 const TIGHT_LATE = 0.875
@@ -55,6 +71,8 @@ interface FillingLink {
   readonly room: number
   /** Nobody is at its other end, or says so. */
   readonly isWaiting: boolean
+  /** Frames sent so far, where they are counted. */
+  readonly sentPosition?: number
 }
 
 interface SharedLink {
@@ -80,7 +98,7 @@ export class FairShares {
       const { runtime, link, fair, givesBackLate } = this.#links[i] as SharedLink
       // Where nobody is, packets wait, or are dropped: who sends more than others is for the next one to say.
       if (link.isWaiting) fair.end()
-      else fair.turn(now, link.room, givesBackLate?.() === true)
+      else fair.turn(now, link.room, givesBackLate?.() === true, link.sentPosition)
       this.#filling[runtime] = fair.isCounting ? fair : null
     }
   }
@@ -98,45 +116,61 @@ export class FairShares {
 }
 
 export class FairShare {
-  /** True while so many wait that packets of flows that send more than their share are refused. */
-  isTight = false
   /** True since {@link WAITING_MIN} have waited, or the link was tight, until there are few. */
   #isCounting = false
   #capacity = 0
   /** As many packets may wait without anything being thinned out. */
-  #target = Infinity
+  #target = 0
   #taken = 0
   #takenBefore = 0
   #entered = 0
   /** What the link has room for, and how little of that is kept for flows that have sent less than others. */
   #room = 0
   #kept = 0
+  /** With less room than this it is tight, and much too tight: then who has sent far more than the mean is refused, known or not. */
+  #tightRoom = 0
+  #longRoom = 0
   /** Packets shown in this window, and buckets that they are of. */
   #shown = 0
   #flows = 0
   #openedAt: TimeUs = 0
+  /** No shares have been found since it began to fill. */
+  #isUnknown = false
+  /** What has lately left, packets per microsecond; and what had left when that was looked at last. */
+  #rate = 0
+  #rateLeft = 0
+  #ratedAt: TimeUs = 0
   #windowEnd: TimeUs = 0
   readonly #counts = new Uint16Array(BUCKETS)
   /** Of `ALL` packets of a bucket so many go on, and what is left over of them so far. */
   readonly #shares = new Uint16Array(BUCKETS).fill(ALL)
   readonly #left = new Uint16Array(BUCKETS)
 
-  /** Once in a turn, with the data frames that the link would take now. */
-  turn(now: TimeUs, room: number, givesBackLate = false): void {
+  /** Once in a turn, with the data frames that the link would take now, and the number of those sent so far. */
+  turn(now: TimeUs, room: number, givesBackLate = false, sent = 0): void {
     if (room > this.#capacity) this.#capacity = room
     this.#taken = this.#capacity - room
     this.#room = room
     this.#kept = (givesBackLate ? KEPT_LATE : KEPT) * this.#capacity
+    if (now - this.#ratedAt >= MEASURE_US) this.#measure(now, sent)
     const most = (givesBackLate ? TIGHT_LATE : TIGHT) * this.#capacity
+    if (!this.#isCounting) this.#target = Math.max(TIGHT_FIRST * this.#capacity, WAIT_LONG_US * this.#rate)
     if (givesBackLate || this.#target > most) this.#target = most
-    this.isTight = this.#taken > this.#target
+    this.#tightRoom = this.#capacity - this.#target
+    this.#longRoom = this.#isUnknown ? this.#tightRoom : this.#capacity - LONG * this.#target
     if (!this.#isCounting) {
       this.#isCounting = this.#taken > (givesBackLate ? most : Math.min(WAITING_MIN, most))
+      this.#isUnknown = this.#isCounting && !givesBackLate
       if (this.#isCounting) this.#open(now)
     } else if (now >= this.#windowEnd) {
       if (this.#taken * 2 > this.#target) this.#next(now, givesBackLate)
       else this.end()
     }
+  }
+
+  /** True while so many wait that packets of flows that send more than their share are refused. */
+  get isTight(): boolean {
+    return this.#room < this.#tightRoom
   }
 
   /** True while packets are to be shown to `admits`. */
@@ -153,7 +187,10 @@ export class FairShare {
       this.#shown++
       if (count === 1) this.#flows++
     }
-    if (this.#room <= this.#kept && count > BURST && count * this.#flows > this.#shown) return false
+    if (count > BURST && count * this.#flows > this.#shown) {
+      const isFarAbove = count * this.#flows > FAR_ABOVE * this.#shown
+      if (this.#room <= this.#kept || (isFarAbove && this.#room < this.#longRoom)) return false
+    }
     const left = this.#left[bucket] + this.#shares[bucket]
     if (left < ALL && this.isTight) {
       this.#left[bucket] = left
@@ -170,6 +207,14 @@ export class FairShare {
     this.#entered--
   }
 
+  #measure(now: TimeUs, sent: number): void {
+    const left = sent - this.#taken
+    const us = now - this.#ratedAt
+    this.#rate += ((left - this.#rateLeft) / us - this.#rate) * (1 - Math.exp(-us / RATE_US))
+    this.#rateLeft = left
+    this.#ratedAt = now
+  }
+
   #open(now: TimeUs): void {
     this.#openedAt = now
     this.#windowEnd = now + WINDOW_US
@@ -181,8 +226,8 @@ export class FairShare {
   /** Nothing is thinned out until the link fills up again. */
   end(): void {
     if (!this.#isCounting) return
-    this.isTight = this.#isCounting = false
-    this.#target = Infinity
+    this.#isCounting = this.#isUnknown = false
+    this.#tightRoom = this.#longRoom = 0
     this.#shares.fill(ALL)
     this.#left.fill(0)
   }
@@ -193,10 +238,16 @@ export class FairShare {
       this.#windowEnd = now + WINDOW_US
       return
     }
-    if (!givesBackLate) this.#target = Math.max(WAITING_MIN, TIGHTEN * this.#target, hasLeft * WAIT_US / (now - this.#openedAt))
-    const isLong = !givesBackLate && this.#taken > 2 * this.#target
+    if (!givesBackLate) {
+      const wanted = Math.max(TIGHTEN * this.#target, hasLeft * WAIT_US / (now - this.#openedAt))
+      // What is taken in one moment and not in the next is not what may wait.
+      const most = this.#rate > 0 ? WAIT_LONG_US * this.#rate : Infinity
+      this.#target = Math.max(WAITING_MIN, Math.min(most, wanted))
+    }
+    const isLong = !givesBackLate && this.#taken > LONG * this.#target
     const total = isLong ? DRAIN * hasLeft : this.#taken > Math.min(FULL * this.#capacity, 1.5 * this.#target) ? RELIEF * hasLeft : hasLeft
     const share = shareOf(this.#counts, total)
+    this.#isUnknown = false
     for (let bucket = 0; bucket < BUCKETS; bucket++) {
       const count = this.#counts[bucket]
       this.#shares[bucket] = count <= share ? ALL : Math.max(1, Math.round(ALL * share / count))

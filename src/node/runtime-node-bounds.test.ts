@@ -459,6 +459,7 @@ test('orders that contradict are refused with a code, and change nothing', () =>
   assert.equal(order(1), 'NF_MOVE_UNKNOWN_RUNTIME', 'a switch is no runtime')
   assert.equal(order(13), 'NF_MOVE_DRAINING')
   for (const number of [0, -1, 1.5, NaN, Infinity]) assert.equal(order(12, number), 'NF_MOVE_NUMBER')
+  for (const share of [-0.1, 1.1, NaN]) assert.equal(one.node.setMigrationTarget(12, 1, share).code, 'NF_MOVE_SHARE')
   one.configure({ runtimes: one.config.runtimes.filter(({ id }) => id !== 12) })
   one.take()
   assert.equal(order(12), 'NF_MOVE_UNKNOWN_RUNTIME', 'a fenced one')

@@ -105,6 +105,42 @@ test('moves away are 16 at first, and one more for each success, up to the bound
   assert.deepEqual([prepared.length, one.node.moves.out.completed, seen], [4, 4, [16, 17, 18, 18, 18]])
 })
 
+test('an order for a share of the load moves those flows that make it up: one of two heavy ones, and what is light with it', () => {
+  for (const heavy of [[11, 12], [12]]) {
+    const one = among({ limits: { packets: 512 } })
+    open(one, flowsTo(14))
+    for (let round = 0; round < 60; round++) {
+      for (const number of heavy) for (let n = 0; n < 8; n++) one.packet(1, frameOf(number))
+      one.packet(1, frameOf(1 + round % 10)).turn(2, 1000)
+    }
+    one.take()
+    assert.ok(one.node.setMigrationTarget(12, 7, 0.5).accepted)
+    one.turn(20, 1000)
+    const moving = [...one.node.flows()].filter(({ phase }) => phase === 'preparing').map(({ flow }) => flow % 2 ** 32)
+    const moved = heavy.filter((number) => moving.includes(number))
+    if (heavy.length === 2) assert.ok(moved.length === 1 && moving.length <= 9, String(moving))
+    // One that is all there is stays, and the others leave it.
+    else assert.deepEqual([moved, moving.length], [[], 13])
+    assert.equal(one.node.movesOpen, moving.length)
+  }
+})
+
+test('an order for a share goes by the number where nobody is heavy, and spares nobody in orders by number alone', () => {
+  const one = among({ limits: { packets: 512 } })
+  open(one, flowsTo(14))
+  const moving = (): number => [...one.node.flows()].filter(({ phase }) => phase === 'preparing').length
+  one.node.setMigrationTarget(12, 4, 0.25)
+  one.turn(20, 1000)
+  assert.equal(moving(), 4)
+  for (let round = 0; round < 60; round++) {
+    for (let n = 0; n < 8; n++) one.packet(1, frameOf(12))
+    one.turn(2, 1000)
+  }
+  one.node.setMigrationTarget(12, 10)
+  one.turn(20, 1000)
+  assert.equal(moving(), 14)
+})
+
 test('flows that come are bounded to half of those that may be absent, whatever room there is', () => {
   const one = among({ runtimeLimits: { absentFlows: 8 } })
   for (const number of flowsTo(6)) {

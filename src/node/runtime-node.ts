@@ -20,6 +20,7 @@ import { Descriptor, DESCRIPTOR_WORDS, Meta } from '../packet/descriptor.ts'
 import type { PacketWatch } from '../packet/packet-watch.ts'
 import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { Port } from '../packet/port.ts'
+import { FlowWeights } from '../runtime/flow-weights.ts'
 import { createEngine, defaultPolicy, type EngineEvents, type EnginePolicy } from '../runtime/engine.ts'
 import type { InProgress } from '../runtime/in-progress.ts'
 import { Coordinator } from '../runtime/coordinator.ts'
@@ -148,7 +149,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     arena, engine, self: id, incarnation, limits,
     times: { ...defaultRuntimeTimes, ...options.runtimeTimes },
     switches: new PeerSwitches(),
-    inputs, ended: new Map(),
+    inputs, weights: new FlowWeights(), ended: new Map(),
     absent: new KeyTable(arena, 'absent flows', limits.absentFlows, ABSENT_OWN_BYTES),
     companions: arena.allocate('flow companions', options.limits.flows * COMPANION_BYTES),
     configVersion: 0,
@@ -252,6 +253,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     const count = engine.batchCount
     const { statistics, holds, statistics: { emitted, dropped } } = engine
     engine.process(context.now)
+    context.weights.look(context, count)
     batchFirst = 0
     if (source >= 0) inputs.consumed(source)
     // What was not forwarded has changed states all the same. Where one is held another one may be released.
@@ -418,14 +420,10 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
   const accepted: CommandResult = { accepted: true, code: '' }
   const refused = (code: string): CommandResult => ({ accepted: false, code })
 
-  /** Moves `number` flows to another runtime. Paper §5.3, table 2. Refused with a code and nothing changed. */
-  function setMigrationTarget(target: number, number: number): CommandResult {
-    if (!Number.isInteger(number) || number < 1) return refused('NF_MOVE_NUMBER')
-    if (target === id) return refused('NF_MOVE_SELF')
-    const entry = config?.runtimes.find((runtime) => runtime.id === target)
-    if (entry === undefined) return refused('NF_MOVE_UNKNOWN_RUNTIME')
-    if (entry.isDraining) return refused('NF_MOVE_DRAINING')
-    return outgoing.order(target, number) ? accepted : refused('NF_MOVE_ORDERS')
+  /** Moves flows to another runtime, so many or such a share of the load: `MoveOrders.give`. Refused with a code and nothing changed. */
+  function setMigrationTarget(target: number, number: number, share = 0): CommandResult {
+    const code = outgoing.orders.give(target, number, share, config)
+    return code === '' ? accepted : refused(code)
   }
 
   /** Gets no new flows, or gets them again. Those that there are stay until they are moved or end. */
@@ -502,7 +500,7 @@ export function createRuntimeNode(options: RuntimeNodeOptions) {
     openSteps, anomalies, flows,
     peerWords: control.words,
     /** Moves out that are ordered or under way. */
-    get movesOpen() { return outgoing.ordered + outgoing.moves.size },
+    get movesOpen() { return outgoing.orders.flows + outgoing.moves.size },
     /** True when a draining runtime may be let go. */
     get isEmpty() { return (coordinator as Coordinator).isEmpty },
     get pendingFrames() { return linkList.reduce((sum, { link }) => sum + link.pending, 0) },

@@ -271,7 +271,7 @@ test('while a link fills up, a flow that sends more than its share loses packets
   const frames = send()
   assert.deepEqual([count(frames, 1000), count(frames, 1002)], [150, 20])
   assert.deepEqual([node.dropReasons(), node.refusedTo[12], node.refusedTo[11]], [{ 'over-share': 50 }, 50, 0])
-  links[1].free = 600
+  links[1].free = 900
   assert.equal(send().length, 220, 'there is room')
 })
 

@@ -262,7 +262,7 @@ export class NodeProcess {
       case 'move': {
         const runtime = this.#asRuntime()
         this.#reporter.beginOrder(runtime)
-        const result = runtime.setMigrationTarget(command.target, command.flows)
+        const result = runtime.setMigrationTarget(command.target, command.flows, command.share)
         this.#executor?.wake()
         return result
       }

@@ -20,6 +20,7 @@ import type { PacketQueue } from '../packet/packet-queue.ts'
 import type { MessageChannel } from '../transport/message-channel.ts'
 import type { Engine } from './engine.ts'
 import type { PeerSwitches } from './peer-switches.ts'
+import type { FlowWeights } from './flow-weights.ts'
 import type { Inputs } from './replication/inputs.ts'
 
 /** Kinds of blocks in the table of absent flows. */
@@ -98,6 +99,7 @@ export interface RuntimeContext {
   readonly times: RuntimeTimes
   readonly switches: PeerSwitches
   readonly inputs: Inputs
+  readonly weights: FlowWeights
   /** The last life of each runtime that is over. */
   readonly ended: Map<number, number>
   readonly absent: KeyTable

@@ -12,7 +12,7 @@
  */
 
 import { setBounded } from '../../base/bounded.ts'
-import { FlowRecord, FlowFlag, FlowPhase } from '../../flow/flow-record.ts'
+import { FlowRecord, FlowFlag } from '../../flow/flow-record.ts'
 import { planted } from '../../base/planted-bugs.ts'
 import { MessageField } from '../../messages/message.ts'
 import {
@@ -31,15 +31,8 @@ import type { Protection } from '../replication/protection.ts'
 import {
   begin, COMPANION_MOVED_MS, companionOf, epochOf, flowOf, sayDrained, sendFrame, sendHead, setFlow, writeKey, type RuntimeContext,
 } from '../runtime-context.ts'
+import { MoveOrders } from './move-orders.ts'
 import type { MoveCounts, MoveState, OutgoingMove } from './outgoing-move.ts'
-
-interface MoveOrder {
-  readonly target: number
-  remaining: number
-  /** Slab index where the search goes on, and how many are still to be looked at. */
-  hand: number
-  left: number
-}
 
 const WINDOW_FIRST = 16
 /** Flows that have moved on from here and are remembered; the oldest goes first. */
@@ -51,13 +44,16 @@ export class OutgoingMoves {
     started: 0, completed: 0, refused: 0, cancelled: 0, aborted: 0, takenBack: 0, heldLost: 0, stragglers: 0, durationUs: 0,
   }
   readonly refusals: Record<string, number> = {}
+  readonly orders: MoveOrders
   readonly #context: RuntimeContext
   readonly #incarnationOf: (runtime: number) => number
   readonly #isBusy: (flow: number) => boolean
   readonly #protection: Protection
   /** By flow: how often each of its replicas was told of moves and has not answered yet. */
   readonly #told = new Map<number, Map<number, number>>()
-  #orders: MoveOrder[] = []
+  readonly #hasRoom = (): boolean => this.moves.size < this.#window && !this.#context.isStrained()
+  readonly #isThere = (runtime: number): boolean => this.#incarnationOf(runtime) !== 0
+  readonly #start = (record: number, target: number): 'begun' | 'busy' | 'no-room' => this.start(record, target)
   /** Moves at once; grows with success, halves with refusal and timeout. */
   #window: number
   /** Moves whose record waits for room in the session. */
@@ -74,30 +70,14 @@ export class OutgoingMoves {
       protection: Protection) {
     this.#protection = protection
     this.#context = context
+    this.orders = new MoveOrders(context)
     this.#window = Math.min(WINDOW_FIRST, context.limits.movesOut)
     this.#incarnationOf = incarnationOf
     this.#isBusy = isBusy
   }
 
   get isIdle(): boolean {
-    return this.moves.size === 0 && this.#orders.length === 0
-  }
-
-  get ordered(): number {
-    return this.#orders.reduce((sum, order) => sum + order.remaining, 0)
-  }
-
-  /** Moves `number` flows to a runtime, one after another; false when there are too many orders. */
-  order(target: number, number: number): boolean {
-    if (this.#orders.length >= this.#context.limits.orders) return false
-    const left = this.#context.engine.slab.highWater
-    this.#orders.push({ target, remaining: number, hand: 0, left })
-    return true
-  }
-
-  /** Forgets what was ordered and not begun. */
-  cancelOrders(): void {
-    this.#orders = []
+    return this.moves.size === 0 && this.orders.isEmpty
   }
 
   /** Begins to move one flow, if it can move now. */
@@ -540,7 +520,7 @@ export class OutgoingMoves {
 
   /** A time before which nothing is due here. */
   nextDue(): number {
-    const isWorking = this.#ready.length > 0 || (this.#orders.length > 0 && this.moves.size < this.#window)
+    const isWorking = this.#ready.length > 0 || (!this.orders.isEmpty && this.moves.size < this.#window)
     return isWorking ? this.#context.now + 100 : this.#nextDeadline
   }
 
@@ -609,24 +589,7 @@ export class OutgoingMoves {
 
   /** Begins ordered moves while the window has room. */
   #work(): void {
-    const { arena, engine } = this.#context
-    const { slab } = engine
-    while (this.#orders.length > 0 && this.moves.size < this.#window && !this.#context.isStrained()) {
-      const order = this.#orders[0] as MoveOrder
-      if (order.remaining <= 0 || order.left <= 0 || this.#incarnationOf(order.target) === 0) {
-        this.#orders.shift()
-        continue
-      }
-      if (order.hand >= slab.highWater) order.hand = 0
-      const record = slab.offsetOf(order.hand)
-      const phase = arena.u8[record + FlowRecord.phase]
-      const isFlow = slab.isTaken(order.hand) && (phase === FlowPhase.active || phase === FlowPhase.lingering)
-      const result = isFlow ? this.start(record, order.target) : 'busy'
-      if (result === 'no-room') return
-      if (result === 'begun') order.remaining--
-      order.hand++
-      order.left--
-    }
+    if (!this.orders.isEmpty) this.orders.work(this.#hasRoom, this.#isThere, this.#start)
   }
 
   /** Runtimes that are fenced. */
