@@ -205,6 +205,7 @@ export function keepAliveSession({ hosts, keepAlive, files }: ClientPlan): Sessi
     for (let count = index; !isOver; count++) {
       await fetchOne(agent, host, files[count % files.length], hear).catch((error: unknown) => { tally.fault(error) })
       await sleep(100)
+      hear('asking')
     }
     agent.destroy()
   })

@@ -46,12 +46,16 @@ export class StallClock {
     }
   }
 
-  /** A connection begins. Call what this returns whenever something has come. */
-  open(): () => void {
+  /** A connection begins. Call what this returns whenever something has come, or is asked for after a pause of our own. */
+  open(): (what?: 'asking') => void {
     let last = performance.now()
     let isOpen = false
-    return () => {
+    return (what) => {
       const now = performance.now()
+      if (what === 'asking') {
+        last = now
+        return
+      }
       if (isOpen) this.longestMs = Math.max(this.longestMs, now - last)
       else this.longestOpenMs = Math.max(this.longestOpenMs, now - last)
       if (now - last >= LONG_MS && this.stalls.length < STALLS_MAX) {

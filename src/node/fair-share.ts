@@ -13,11 +13,12 @@
  *     may wait                     all          those within shares    not who is far above the mean      not who is above it
  *                                           target               twice that                           last eighth
  *
- * Flows are counted in buckets by their hash: those that fall into one bucket share a share. A runtime that takes next to nothing stands
- * still or is dead, which says nothing of shares: they stay as they are, and the window goes on until it takes something. What one flow sends
- * in a moment in which the runtime, or this switch, waits for its core is no reason for others to lose theirs, or to wait: beyond twice the
- * target flows are refused that have sent far more than the mean in this window. Before the first share is known the target is that mark, and an
- * eighth of the link, or more of a runtime that has lately taken more: one that has just started may need a second to become as fast as others.
+ * Flows are counted in two tables of buckets by their hash, and are taken for what the lesser of their two counts says (a count-min sketch;
+ * Cormode, Muthukrishnan 2005): one that shares a bucket with a flood is none, unless it does so in both. A runtime that takes next to nothing
+ * stands still or is dead, which says nothing of shares: they stay as they are, and the window goes on until it takes something. What one flow
+ * sends in a moment in which the runtime, or this switch, waits for its core is no reason for others to lose theirs, or to wait: beyond twice
+ * the target flows are refused that have sent far more than the mean in this window. Before the first share is known the target is that mark,
+ * and an eighth of the link, or more of a runtime that has lately taken more: one that has just started may need a second to become as fast.
  *
  * A runtime that gives slots back late (docs/protocol.md, taking back) has most of a link in use while it takes everything, and gives them back
  * early beyond three quarters: there only the last eighth says that it takes too little.
@@ -25,13 +26,13 @@
 
 import type { TimeUs } from '../base/clock.ts'
 
-/** A power of two. */
-const BUCKETS = 2048
+const BUCKET_BITS = 11
+const BUCKETS = 1 << BUCKET_BITS
 const WINDOW_US = 20_000
 /** What stands for the whole of a flow's packets. */
 const ALL = 1 << 14
 const COUNT_MAX = 0xffff
-/** More than so much of a link is taken: then a little less than what leaves is let in. */
+/** More than so much of a link is taken, or more waits than should: then a little less than what leaves is let in. */
 const FULL = 0.75
 const RELIEF = 0.9
 /** So much of what a runtime takes may wait in its link, and so many packets at least. */
@@ -48,6 +49,7 @@ const WAIT_LONG_US = 100_000
 const TIGHT_FIRST = 0.125
 /** Who has sent more than so many times the mean is far above it. */
 const FAR_ABOVE = 2
+const FLOWS_FEW = 3
 /** What a runtime takes is averaged over about so long. */
 const RATE_US = 1_000_000
 const MEASURE_US = 50_000
@@ -141,20 +143,21 @@ export class FairShare {
   #rateLeft = 0
   #ratedAt: TimeUs = 0
   #windowEnd: TimeUs = 0
-  readonly #counts = new Uint16Array(BUCKETS)
+  /** Two tables, one behind the other. */
+  readonly #counts = new Uint16Array(2 * BUCKETS)
   /** Of `ALL` packets of a bucket so many go on, and what is left over of them so far. */
-  readonly #shares = new Uint16Array(BUCKETS).fill(ALL)
+  readonly #shares = new Uint16Array(2 * BUCKETS).fill(ALL)
   readonly #left = new Uint16Array(BUCKETS)
 
-  /** Once in a turn, with the data frames that the link would take now, and the number of those sent so far. */
+  /** Once in a turn, with the data frames that the link would take now, and the number of those sent so far, 0 where they are not counted. */
   turn(now: TimeUs, room: number, givesBackLate = false, sent = 0): void {
     if (room > this.#capacity) this.#capacity = room
     this.#taken = this.#capacity - room
     this.#room = room
     this.#kept = (givesBackLate ? KEPT_LATE : KEPT) * this.#capacity
-    if (now - this.#ratedAt >= MEASURE_US) this.#measure(now, sent)
+    if (sent > 0 && now - this.#ratedAt >= MEASURE_US) this.#measure(now, sent)
     const most = (givesBackLate ? TIGHT_LATE : TIGHT) * this.#capacity
-    if (!this.#isCounting) this.#target = Math.max(TIGHT_FIRST * this.#capacity, WAIT_LONG_US * this.#rate)
+    if (!this.#isCounting) this.#target = Math.max(WAITING_MIN, TIGHT_FIRST * this.#capacity, WAIT_LONG_US * this.#rate)
     if (givesBackLate || this.#target > most) this.#target = most
     this.#tightRoom = this.#capacity - this.#target
     this.#longRoom = this.#isUnknown ? this.#tightRoom : this.#capacity - LONG * this.#target
@@ -181,17 +184,21 @@ export class FairShare {
   /** A packet of a flow with that hash is to be sent: true if it may be. Hot while the link is full. */
   admits(hash: number): boolean {
     const bucket = hash & (BUCKETS - 1)
-    const count = this.#counts[bucket] + 1
+    const other = BUCKETS + (Math.imul(hash, 0x9e3779b1) >>> (32 - BUCKET_BITS))
+    const countHere = this.#counts[bucket]
+    const count = 1 + Math.min(countHere, this.#counts[other])
     if (count <= COUNT_MAX) {
-      this.#counts[bucket] = count
+      if (countHere < COUNT_MAX) this.#counts[bucket]++
+      if (this.#counts[other] < COUNT_MAX) this.#counts[other]++
       this.#shown++
-      if (count === 1) this.#flows++
+      if (countHere === 0) this.#flows++
     }
-    if (count > BURST && count * this.#flows > this.#shown) {
-      const isFarAbove = count * this.#flows > FAR_ABOVE * this.#shown
-      if (this.#room <= this.#kept || (isFarAbove && this.#room < this.#longRoom)) return false
+    if (count > BURST) {
+      if (this.#room <= this.#kept && count * this.#flows > this.#shown) return false
+      // Who is alone is far above those that are to come.
+      if (this.#room < this.#longRoom && count * Math.max(FLOWS_FEW, this.#flows) > FAR_ABOVE * this.#shown) return false
     }
-    const left = this.#left[bucket] + this.#shares[bucket]
+    const left = this.#left[bucket] + Math.max(this.#shares[bucket], this.#shares[other])
     if (left < ALL && this.isTight) {
       this.#left[bucket] = left
       return false
@@ -245,10 +252,10 @@ export class FairShare {
       this.#target = Math.max(WAITING_MIN, Math.min(most, wanted))
     }
     const isLong = !givesBackLate && this.#taken > LONG * this.#target
-    const total = isLong ? DRAIN * hasLeft : this.#taken > Math.min(FULL * this.#capacity, 1.5 * this.#target) ? RELIEF * hasLeft : hasLeft
+    const total = isLong ? DRAIN * hasLeft : this.#taken > Math.min(FULL * this.#capacity, this.#target) ? RELIEF * hasLeft : hasLeft
     const share = shareOf(this.#counts, total)
     this.#isUnknown = false
-    for (let bucket = 0; bucket < BUCKETS; bucket++) {
+    for (let bucket = 0; bucket < 2 * BUCKETS; bucket++) {
       const count = this.#counts[bucket]
       this.#shares[bucket] = count <= share ? ALL : Math.max(1, Math.round(ALL * share / count))
     }
@@ -256,13 +263,14 @@ export class FairShare {
   }
 }
 
-/** The largest share so that the sum of what each has, but not more than the share, is at most `total`. */
+/** From the first table: the largest share so that the sum of what each has, but not more than the share, is at most `total`. */
 function shareOf(counts: Uint16Array, total: number): number {
   let share = 0
   for (let step = 0; step < STEPS_MAX; step++) {
     let below = 0
     let above = 0
-    for (const count of counts) {
+    for (let bucket = 0; bucket < BUCKETS; bucket++) {
+      const count = counts[bucket]
       if (count > share) above++
       else below += count
     }
