@@ -48,7 +48,7 @@ const HOSTS = ['10.79.0.2', 'fd79::2'] as const
 const SETTLE_MS = 1500
 const STOP_MS = 90_000
 /** A stall that is a failure, whatever the fault. While the client itself stood still so did others: that counts four times. */
-const STALL_MS = 2000
+const STALL_MS = 1000
 
 export class Bed {
   readonly cluster: TestCluster
