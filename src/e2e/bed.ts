@@ -49,6 +49,8 @@ const SETTLE_MS = 1500
 const STOP_MS = 90_000
 /** A stall that is a failure, whatever the fault. While the client itself stood still so did others: that counts four times. */
 const STALL_MS = 1000
+/** Of each program, the longest. */
+const STALLS_TOLD = 5
 
 export class Bed {
   readonly cluster: TestCluster
@@ -149,8 +151,9 @@ ${more}`
     context.diagnostic(await this.#timeline(measured))
     const report = JSON.parse(output.slice(output.indexOf('{'))) as Report
     for (const { program, complete, connections, stallMs, stalls, openMs, lost, duplicates } of report.outcomes) {
+      const long = stalls.toSorted(([, a], [, b]) => b - a).slice(0, STALLS_TOLD).map(([at, ms]) => `; ${ms} ms from ${at} ms on`)
       context.diagnostic(`${program}: ${complete} complete over ${connections} connections; longest stall ${stallMs} ms, ` +
-        `to open ${openMs} ms; ${lost} lost, ${duplicates} twice${stalls.map(([at, ms]) => `; ${ms} ms from ${at} ms on`).join('')}`)
+        `to open ${openMs} ms; ${lost} lost, ${duplicates} twice${long.join('')}`)
     }
     context.diagnostic(`longest stall ${longestStall(report)} ms; the client itself stood still for ${report.ownPauseMs} ms`)
     if (this.#isClustered) context.diagnostic(`lost in the cluster: ${await this.#losses()}`)

@@ -9,7 +9,7 @@ export interface Outcome {
   readonly connections: number
   /** The longest time without anything, on a connection that was open, milliseconds. */
   readonly stallMs: number
-  /** The longest ones of half a second and more: milliseconds since stalls count, and how long. */
+  /** Of half a second and more, of connections that open too, the first hundred: milliseconds since stalls count, and how long. */
   readonly stalls: readonly (readonly [number, number])[]
   /** The longest time until a new connection gave its first answer, milliseconds. */
   readonly openMs: number
@@ -21,7 +21,7 @@ export interface Outcome {
   readonly faults: readonly string[]
 }
 
-/** Longer ones are told of, with the time of each. */
+/** Stalls that are told of, with the time of each. */
 const LONG_MS = 500
 const STALLS_MAX = 100
 
