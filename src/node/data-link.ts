@@ -167,6 +167,12 @@ export class DataLink {
     return this.isSilent ? 0 : this.#port.room
   }
 
+  /** How much of `room` a frame takes. */
+  roomOf(length: number): number {
+    const { bufferBytes = Infinity } = this.#port
+    return length <= bufferBytes ? 1 : Math.ceil(length / bufferBytes)
+  }
+
   /** Sends what the in-band session has to send: once at the end of a turn. */
   transmit(now: TimeUs): void {
     if (this.#questionUs > 0) this.#watchPeer(now)

@@ -43,9 +43,13 @@ const LONG = 2
 const DRAIN = 0.5
 /** What may wait becomes less by so much in a window: a runtime that has waited for its core once takes the rest in a moment. */
 const TIGHTEN = 0.9
-/** But never more than it has taken in so long on average, where that is known. */
+/** By more where so many times as much comes as leaves, but not to less than it takes in 100 ms. */
+const FLOODED = 4
+const TIGHTEN_FLOODED = 0.5
+/** No more may wait than it has taken in so long on average, once the link has been filling for so long. */
 const WAIT_LONG_US = 100_000
-/** Before a share is known so much of a link may wait, or as much as it has taken in that time. */
+const KNOWN_US = 500_000
+/** Where next to nothing has left in the first window no more of a link is for who is far above the mean. */
 const TIGHT_FIRST = 0.125
 /** Who has sent more than so many times the mean is far above it. */
 const FAR_ABOVE = 2
@@ -73,8 +77,8 @@ interface FillingLink {
   readonly room: number
   /** Nobody is at its other end, or says so. */
   readonly isWaiting: boolean
-  /** Frames sent so far, where they are counted. */
-  readonly sentPosition?: number
+  /** How much of `room` a frame takes. */
+  roomOf(length: number): number
 }
 
 interface SharedLink {
@@ -89,9 +93,13 @@ export class FairShares {
   readonly #links: SharedLink[] = []
   /** Null while there is room. PERF: looked up per packet. */
   readonly #filling = new Array<FairShare | null>(256).fill(null)
+  readonly #linkOf = new Array<FillingLink | null>(256).fill(null)
+  /** The room that has been taken at each so far. */
+  readonly #sent = new Float64Array(256)
 
   attach(runtime: number, link: FillingLink, givesBackLate?: () => boolean): void {
     this.#links.push({ runtime, link, fair: new FairShare(), givesBackLate })
+    this.#linkOf[runtime] = link
   }
 
   /** Once in a turn. */
@@ -100,20 +108,25 @@ export class FairShares {
       const { runtime, link, fair, givesBackLate } = this.#links[i] as SharedLink
       // Where nobody is, packets wait, or are dropped: who sends more than others is for the next one to say.
       if (link.isWaiting) fair.end()
-      else fair.turn(now, link.room, givesBackLate?.() === true, link.sentPosition)
+      else fair.turn(now, link.room, givesBackLate?.() === true, this.#sent[runtime])
       this.#filling[runtime] = fair.isCounting ? fair : null
     }
   }
 
-  /** True if a packet of a flow with that hash may be sent to a runtime. Hot. */
-  admits(runtime: number, hash: number): boolean {
+  /** True if a packet of so many bytes, of a flow with that hash, may be sent to a runtime. Hot. */
+  admits(runtime: number, hash: number, length: number): boolean {
+    const room = (this.#linkOf[runtime] as FillingLink).roomOf(length)
     const fair = this.#filling[runtime]
-    return fair === null || fair.admits(hash)
+    if (fair !== null && !fair.admits(hash, room)) return false
+    this.#sent[runtime] += room
+    return true
   }
 
   /** The link had no room for a packet after all. */
-  refused(runtime: number): void {
-    this.#filling[runtime]?.refused()
+  refused(runtime: number, length: number): void {
+    const room = this.#linkOf[runtime]?.roomOf(length) ?? 0
+    this.#sent[runtime] -= room
+    this.#filling[runtime]?.refused(room)
   }
 }
 
@@ -136,8 +149,10 @@ export class FairShare {
   #shown = 0
   #flows = 0
   #openedAt: TimeUs = 0
-  /** No shares have been found since it began to fill. */
+  /** No shares have been found since it began to fill; and a window was too short for that, so little has left in it. */
   #isUnknown = false
+  #isIdle = false
+  #countingSince: TimeUs = 0
   /** What has lately left, packets per microsecond; and what had left when that was looked at last. */
   #rate = 0
   #rateLeft = 0
@@ -157,13 +172,13 @@ export class FairShare {
     this.#kept = (givesBackLate ? KEPT_LATE : KEPT) * this.#capacity
     if (sent > 0 && now - this.#ratedAt >= MEASURE_US) this.#measure(now, sent)
     const most = (givesBackLate ? TIGHT_LATE : TIGHT) * this.#capacity
-    if (!this.#isCounting) this.#target = Math.max(WAITING_MIN, TIGHT_FIRST * this.#capacity, WAIT_LONG_US * this.#rate)
-    if (givesBackLate || this.#target > most) this.#target = most
+    if (givesBackLate || !this.#isCounting || this.#target > most) this.#target = most
     this.#tightRoom = this.#capacity - this.#target
-    this.#longRoom = this.#isUnknown ? this.#tightRoom : this.#capacity - LONG * this.#target
+    this.#longRoom = this.#capacity - (this.#isIdle ? Math.max(WAITING_MIN, TIGHT_FIRST * this.#capacity) : LONG * this.#target)
     if (!this.#isCounting) {
       this.#isCounting = this.#taken > (givesBackLate ? most : Math.min(WAITING_MIN, most))
       this.#isUnknown = this.#isCounting && !givesBackLate
+      this.#countingSince = now
       if (this.#isCounting) this.#open(now)
     } else if (now >= this.#windowEnd) {
       if (this.#taken * 2 > this.#target) this.#next(now, givesBackLate)
@@ -181,19 +196,19 @@ export class FairShare {
     return this.#isCounting
   }
 
-  /** A packet of a flow with that hash is to be sent: true if it may be. Hot while the link is full. */
-  admits(hash: number): boolean {
+  /** A packet of a flow with that hash is to be sent, which takes so much room: true if it may be. Hot while the link is full. */
+  admits(hash: number, room = 1): boolean {
     const bucket = hash & (BUCKETS - 1)
     const other = BUCKETS + (Math.imul(hash, 0x9e3779b1) >>> (32 - BUCKET_BITS))
     const countHere = this.#counts[bucket]
-    const count = 1 + Math.min(countHere, this.#counts[other])
+    const count = room + Math.min(countHere, this.#counts[other])
     if (count <= COUNT_MAX) {
-      if (countHere < COUNT_MAX) this.#counts[bucket]++
-      if (this.#counts[other] < COUNT_MAX) this.#counts[other]++
-      this.#shown++
+      this.#counts[bucket] = Math.min(COUNT_MAX, countHere + room)
+      this.#counts[other] = Math.min(COUNT_MAX, this.#counts[other] + room)
+      this.#shown += room
       if (countHere === 0) this.#flows++
     }
-    if (count > BURST) {
+    if (count > BURST * room) {
       if (this.#room <= this.#kept && count * this.#flows > this.#shown) return false
       // Who is alone is far above those that are to come.
       if (this.#room < this.#longRoom && count * Math.max(FLOWS_FEW, this.#flows) > FAR_ABOVE * this.#shown) return false
@@ -204,14 +219,14 @@ export class FairShare {
       return false
     }
     this.#left[bucket] = left < ALL ? 0 : left - ALL
-    this.#entered++
-    this.#room--
+    this.#entered += room
+    this.#room -= room
     return true
   }
 
   /** The link had no room for a packet after all. */
-  refused(): void {
-    this.#entered--
+  refused(room = 1): void {
+    this.#entered -= room
   }
 
   #measure(now: TimeUs, sent: number): void {
@@ -233,7 +248,7 @@ export class FairShare {
   /** Nothing is thinned out until the link fills up again. */
   end(): void {
     if (!this.#isCounting) return
-    this.#isCounting = this.#isUnknown = false
+    this.#isCounting = this.#isUnknown = this.#isIdle = false
     this.#tightRoom = this.#longRoom = 0
     this.#shares.fill(ALL)
     this.#left.fill(0)
@@ -243,18 +258,22 @@ export class FairShare {
     const hasLeft = this.#entered - (this.#taken - this.#takenBefore)
     if (hasLeft < Math.min(LEFT_MIN, Math.max(LEFT_MIN_SHORT, LEFT_PART * this.#capacity))) {
       this.#windowEnd = now + WINDOW_US
+      this.#isIdle = this.#isUnknown
       return
     }
     if (!givesBackLate) {
-      const wanted = Math.max(TIGHTEN * this.#target, hasLeft * WAIT_US / (now - this.#openedAt))
-      // What is taken in one moment and not in the next is not what may wait.
-      const most = this.#rate > 0 ? WAIT_LONG_US * this.#rate : Infinity
-      this.#target = Math.max(WAITING_MIN, Math.min(most, wanted))
+      const usual = WAIT_LONG_US * this.#rate
+      const isFlooded = this.#shown > FLOODED * hasLeft
+      const less = isFlooded ? Math.max(usual, TIGHTEN_FLOODED * this.#target) : TIGHTEN * this.#target
+      const wanted = Math.max(less, hasLeft * WAIT_US / (now - this.#openedAt))
+      // What is taken in one moment and not in the next is not what may wait: it is known after a while what is taken on average.
+      const isKnown = usual > 0 && now - this.#countingSince >= KNOWN_US
+      this.#target = Math.max(WAITING_MIN, isKnown ? Math.min(usual, wanted) : wanted)
     }
     const isLong = !givesBackLate && this.#taken > LONG * this.#target
     const total = isLong ? DRAIN * hasLeft : this.#taken > Math.min(FULL * this.#capacity, this.#target) ? RELIEF * hasLeft : hasLeft
     const share = shareOf(this.#counts, total)
-    this.#isUnknown = false
+    this.#isUnknown = this.#isIdle = false
     for (let bucket = 0; bucket < 2 * BUCKETS; bucket++) {
       const count = this.#counts[bucket]
       this.#shares[bucket] = count <= share ? ALL : Math.max(1, Math.round(ALL * share / count))

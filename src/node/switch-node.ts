@@ -233,14 +233,14 @@ export function createSwitchNode(options: SwitchNodeOptions) {
       virtualSwitch.unsent(d)
     } else {
       refusedTo[runtime]++
-      shares.refused(runtime)
+      shares.refused(runtime, i32[d + LENGTH])
       drop(i32[d + SLOT], 'link-full')
     }
   }
 
   /** A packet from outside for the owner of its flow, unless that flow has had more than its share of a link that is filling up. */
   function toOwner(d: number, runtime: number): void {
-    if (shares.admits(runtime, i32[d + HASH])) return toRuntime(d, runtime)
+    if (shares.admits(runtime, i32[d + HASH], i32[d + LENGTH])) return toRuntime(d, runtime)
     refusedTo[runtime]++
     drop(i32[d + SLOT], 'over-share')
   }

@@ -51,8 +51,10 @@ export interface Port {
   sendReserved(frame: number, length: number): boolean
   /** True where frames wait without being lost, as in a file: a switch takes from it only what it can pass on at once. */
   readonly isPatient?: boolean
-  /** Data frames that `send` would take now. */
+  /** Data frames that `send` would take now, if none is longer than `bufferBytes`. */
   readonly room: number
+  /** A longer frame takes as much room as pieces of this length would; where it is not told, each takes as much as any other. */
+  readonly bufferBytes?: number
   /** The longest frame that reaches a node now; ordinary ones do where this is not told. It may change from turn to turn. */
   frameBytesTo?(node: number): number
 }

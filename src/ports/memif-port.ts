@@ -109,6 +109,7 @@ export class MemifPort implements LinkPort, TakeBackPort {
     this.#options = options
     this.#arena = arena
     const isClient = role === 'client'
+    this.bufferBytes = bufferBytes
     const regions = this.#regions = new SharedRegions(arena, `port ${name}`, isClient ? clientRegionBytes(ringSize, bufferBytes) : windowBytes,
       isClient ? 1 : REGIONS_MAX)
     this.#connection = new MemifConnection({
@@ -162,6 +163,8 @@ export class MemifPort implements LinkPort, TakeBackPort {
     statistics.txBytes += length
     return true
   }
+
+  readonly bufferBytes: number
 
   get room(): number {
     return this.#sender === null || this.#state !== 'up' ? 0 : this.#sender.room

@@ -87,12 +87,23 @@ test('a switch and a runtime meet, take newer configurations alone, and end as t
   assert.deepEqual(await ask(11, 'NotifyClusterConfig', { config: cluster(3, 5) }), { accepted: false, code: 'NF_FENCED' })
   const fenced = await nodes.runtime.ended
   assert.equal(fenced.status, NodeExit.fenced)
-  assert.match(fenced.stderr, /^runtime-1 \(incarnation 2\) has been fenced\n$/)
+  assert.match(fenced.stderr, /^runtime-1 \(incarnation 2\) has been fenced(; it has stood still for \d+ ms.*)?\n$/)
 
-  // The next life finds the switch by itself.
-  const next = start('runtime', { ...runtime, incarnation: 5 })
+  // The next life finds the switch by itself. It is stopped for a while, and says so when it is fenced.
+  const stopped = start('runtime', { ...runtime, incarnation: 5 })
   await ask(11, 'NotifyClusterConfig', { config: cluster(3, 5) })
   await ask(1, 'NotifyClusterConfig', { config: cluster(3, 5) })
+  await untilReady(11)
+  stopped.child.kill('SIGSTOP')
+  setTimeout(() => { stopped.child.kill('SIGCONT') }, 700)
+  assert.deepEqual(await ask(11, 'NotifyClusterConfig', { config: cluster(4, 6) }), { accepted: false, code: 'NF_FENCED' })
+  const { status, stderr } = await stopped.ended
+  const [, ms] = /^runtime-1 \(incarnation 5\) has been fenced; it has stood still for (\d+) ms/.exec(stderr) ?? []
+  assert.ok(status === NodeExit.fenced && Number(ms) > 500, stderr)
+
+  const next = start('runtime', { ...runtime, incarnation: 6 })
+  await ask(11, 'NotifyClusterConfig', { config: cluster(4, 6) })
+  await ask(1, 'NotifyClusterConfig', { config: cluster(4, 6) })
   await untilReady(11)
   next.child.kill('SIGTERM')
   assert.deepEqual(await next.ended, { status: NodeExit.ended, stderr: '' })
