@@ -73,6 +73,13 @@ test('which life of the peer has sent what comes is read from that, whoever is m
   assert.deepEqual([b.log, b.link.senderLife], [['d1'], 11])
 })
 
+test('a long frame takes as much room as its pieces where a port says so, and as much as any other where not', () => {
+  const { a } = pair()
+  assert.deepEqual([64, 65_536].map((length) => a.link.roomOf(length)), [1, 1])
+  Object.assign(a.port, { bufferBytes: 2112 })
+  assert.deepEqual([64, 2112, 2113, 65_536].map((length) => a.link.roomOf(length)), [1, 1, 2, 32])
+})
+
 test('in-band messages keep their place among data frames', () => {
   for (let seed = 1; seed <= 30; seed++) {
     const random = new Random(seed)

@@ -314,6 +314,28 @@ test('a flood that is alone does not fill a link for those that come next, and l
   assert.ok(longest < 1300, `${longest} packets wait`)
 })
 
+test('shares are of the room that frames take: long ones count for as many as their pieces', () => {
+  let queue = 0
+  const link = { get room() { return 4032 - queue }, isWaiting: false, roomOf: (length: number) => Math.ceil(length / 2048) }
+  const shares = new FairShares()
+  shares.attach(11, link)
+  const passed = [0, 0]
+  for (let turn = 0; turn < 8000; turn++) {
+    shares.turn(turn * TURN_US)
+    // One sends 64 KiB at once, the other in pieces of 2 KiB; a quarter of that is taken.
+    for (const [flow, frames, length] of [[0, 1, 65_536], [1, 32, 2048]] as const) {
+      for (let n = 0; n < frames; n++) {
+        if (!shares.admits(11, 100 + flow, length)) continue
+        queue += length / 2048
+        if (turn > 2000) passed[flow] += length / 2048
+      }
+    }
+    queue = Math.max(0, queue - 16)
+  }
+  assert.ok(Math.abs(passed[0] / passed[1] - 1) < 0.2, passed.join())
+  assert.ok(Math.abs((passed[0] + passed[1]) / (6000 * 16) - 1) < 0.05, passed.join())
+})
+
 test('a share is found for any counts', () => {
   let state = 1
   const random = (max: number): number => (state = Math.imul(state, 1103515245) + 12345 >>> 0) % max

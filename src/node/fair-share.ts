@@ -17,8 +17,9 @@
  * Cormode, Muthukrishnan 2005): one that shares a bucket with a flood is none, unless it does so in both. A runtime that takes next to nothing
  * stands still or is dead, which says nothing of shares: they stay as they are, and the window goes on until it takes something. What one flow
  * sends in a moment in which the runtime, or this switch, waits for its core is no reason for others to lose theirs, or to wait: beyond twice
- * the target flows are refused that have sent far more than the mean in this window. Before the first share is known the target is that mark,
- * and an eighth of the link, or more of a runtime that has lately taken more: one that has just started may need a second to become as fast.
+ * the target flows are refused that have sent far more than the mean in this window. Before the first share is known that mark is an eighth of
+ * the link where next to nothing has left in a window: a runtime that has just started may need a second to become as fast as others.
+ * What is counted is room: a long frame takes as many buffers of a link as pieces of it would.
  *
  * A runtime that gives slots back late (docs/protocol.md, taking back) has most of a link in use while it takes everything, and gives them back
  * early beyond three quarters: there only the last eighth says that it takes too little.
