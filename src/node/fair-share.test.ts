@@ -314,6 +314,21 @@ test('a flood that is alone does not fill a link for those that come next, and l
   assert.ok(longest < 1300, `${longest} packets wait`)
 })
 
+test('a burst to a runtime that has waited for its core is no flood as long as it takes what it usually takes', () => {
+  for (const perSecond of [20_000, 1000]) {
+    const fair = new FairShare()
+    let now = 0
+    let sent = 0
+    for (; now < 5_000_000; now += 50_000) fair.turn(now, 4032, false, sent += perSecond / 20)
+    fair.turn(now, 3700, false, sent += 332)
+    for (let packet = 0; packet < 1700; packet++) assert.ok(fair.admits(packet % 20 * 7919))
+    // Of 1,700 that came in 20 ms 150 have left: that many may wait at the one, and half as many at the other.
+    fair.turn(now + 20_001, 4032 - 332 - 1550, false, sent += 1700)
+    fair.turn(now + 20_002, 4032 - 332 - 1550, false, sent)
+    assert.equal(fair.isTight, perSecond === 1000)
+  }
+})
+
 test('shares are of the room that frames take: long ones count for as many as their pieces', () => {
   let queue = 0
   const link = { get room() { return 4032 - queue }, isWaiting: false, roomOf: (length: number) => Math.ceil(length / 2048) }

@@ -146,15 +146,15 @@ export class FairShare {
   /** With less room than this it is tight, and much too tight: then who has sent far more than the mean is refused, known or not. */
   #tightRoom = 0
   #longRoom = 0
-  /** Packets shown in this window, and buckets that they are of. */
+  /** Room that what was shown in this window takes, admitted or not, and how many buckets it is of. */
   #shown = 0
   #flows = 0
   #openedAt: TimeUs = 0
-  /** No shares have been found since it began to fill; and a window was too short for that, so little has left in it. */
+  /** No share has been found since it began to fill; and, of those, next to nothing has left in a whole window. */
   #isUnknown = false
   #isIdle = false
   #countingSince: TimeUs = 0
-  /** What has lately left, packets per microsecond; and what had left when that was looked at last. */
+  /** What has lately left, room per microsecond; and what had left when that was looked at last. */
   #rate = 0
   #rateLeft = 0
   #ratedAt: TimeUs = 0
@@ -165,7 +165,7 @@ export class FairShare {
   readonly #shares = new Uint16Array(2 * BUCKETS).fill(ALL)
   readonly #left = new Uint16Array(BUCKETS)
 
-  /** Once in a turn, with the data frames that the link would take now, and the number of those sent so far, 0 where they are not counted. */
+  /** Once in a turn, with the room of the link, and what room all that was sent so far has taken; 0 where that is not counted. */
   turn(now: TimeUs, room: number, givesBackLate = false, sent = 0): void {
     if (room > this.#capacity) this.#capacity = room
     this.#taken = this.#capacity - room

@@ -66,7 +66,7 @@ export class MoveOrders {
    * @param isThere true for a runtime to which flows can go
    */
   work(hasRoom: () => boolean, isThere: (runtime: number) => boolean, start: StartMove): void {
-    const { arena, engine: { slab } } = this.#context
+    const { engine: { slab } } = this.#context
     while (this.#orders.length > 0 && hasRoom()) {
       const order = this.#orders[0] as MoveOrder
       if (order.remaining <= 0 || order.left <= 0 || !isThere(order.target)) {
@@ -76,16 +76,15 @@ export class MoveOrders {
       const heavy = order.heavy[0] as HeavyFlow | undefined
       if (heavy !== undefined) {
         // One that has ended since, or cannot move now, is no reason for others to go in its place.
-        if (this.#isAt(heavy) && start(heavy.record, order.target) === 'no-room') return
+        const isThis = this.#isFlow(heavy.record) && flowOf(this.#context, heavy.record) === heavy.flow
+        if (isThis && start(heavy.record, order.target) === 'no-room') return
         order.heavy.shift()
         order.remaining--
         continue
       }
       if (order.hand >= slab.highWater) order.hand = 0
       const record = slab.offsetOf(order.hand)
-      const phase = arena.u8[record + FlowRecord.phase]
-      const isFlow = slab.isTaken(order.hand) && (phase === FlowPhase.active || phase === FlowPhase.lingering)
-      const isToMove = isFlow && !order.spared.has(flowOf(this.#context, record))
+      const isToMove = this.#isFlow(record) && !order.spared.has(flowOf(this.#context, record))
       const result = isToMove ? start(record, order.target) : 'busy'
       if (result === 'no-room') return
       if (result === 'begun') order.remaining--
@@ -94,10 +93,9 @@ export class MoveOrders {
     }
   }
 
-  #isAt({ record, flow }: HeavyFlow): boolean {
+  #isFlow(record: number): boolean {
     const { arena, engine: { slab } } = this.#context
     const phase = arena.u8[record + FlowRecord.phase]
-    return slab.isTaken(slab.indexOf(record)) && flowOf(this.#context, record) === flow &&
-      (phase === FlowPhase.active || phase === FlowPhase.lingering)
+    return slab.isTaken(slab.indexOf(record)) && (phase === FlowPhase.active || phase === FlowPhase.lingering)
   }
 }
